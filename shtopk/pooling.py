@@ -1,0 +1,211 @@
+"""The trainable module: a scorer and a top-k operator turn n token vectors into k, and a temperature that anneals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor, nn
+
+from shtopk.baselines import hard_topk, iterative_topk
+from shtopk.selection import TopK
+from shtopk.successive_halving import Boost, successive_halving_topk
+
+Operator = Literal["successive_halving", "iterative", "hard", "hard_gated", "hard_straight_through"]
+Scorer = Literal["linear", "mlp", "first", "strided"]
+
+
+class PooledTokens(NamedTuple):
+    """What `TopKPooling` returns.
+
+    Attributes:
+        hidden_states: [B, k, d] pooled vectors.
+        attention_mask: [B, k] which of them are real, in the dtype of the mask given (bool without one).
+        positions: [B, k] index of the token that dominates each slot.
+        choice: the whole `TopK`, with the weight of every token in its slot.
+    """
+
+    hidden_states: Tensor
+    attention_mask: Tensor
+    positions: Tensor
+    choice: TopK
+
+
+class TopKPooling(nn.Module):
+    """Score each token vector, keep k of n by a differentiable top-k, and learn which from the task's loss.
+
+    Trains soft and works sharp: while `training`, the temperature is
+    `initial_temperature ** (1 - progress) * temperature ** progress`; in eval mode it is `temperature`. Move
+    `progress` from 0 to 1 over training with `anneal(model, progress)`. A sharp temperature from the start gives
+    the scorer next to nothing to learn from.
+
+    Args:
+        hidden_size: d, the size of the token vectors.
+        k: slots to keep, protected ones included: a whole number >= 1, or a share of n in (0, 1], where n is the
+            padded length (give a whole number where a row's result must not depend on its batch).
+        operator: the top-k operator; `"hard_gated"` and `"hard_straight_through"` are `hard_topk` with a gradient.
+        boost: see `successive_halving_topk`; without effect on the others.
+        temperature: > 0, in eval mode and at the end of training.
+        initial_temperature: > 0, at the start of training; None: the same from start to end.
+        scorer: `"linear"`, or `"mlp"` (one hidden layer of d / 4). Two that learn nothing serve as controls:
+            `"first"` wants the first tokens, `"strided"` every (n / k)-th real token.
+        keep_order: pooled vectors in document order rather than by falling score.
+        protected: indices of tokens that are always kept, alone in their slot with weight 1, such as (0,) for
+            [CLS]; fewer than k. They are not scored.
+
+    Raises:
+        ValueError: an impossible k, temperature or name.
+
+    Example:
+        >>> pooling = TopKPooling(hidden_size=8, k=2).eval()
+        >>> pooled = pooling(torch.randn(3, 10, 8), torch.ones(3, 10))
+        >>> pooled.hidden_states.shape
+        torch.Size([3, 2, 8])
+
+    Source: Pietruszka, Borchmann, Graliński 2020, "Successive Halving Top-k Operator"; the schedule is this library's.
+    """
+
+    def __init__(
+        self,
+        hidden_size: int,
+        k: int | float,
+        *,
+        operator: Operator = "successive_halving",
+        boost: Boost = "relative",
+        temperature: float = 0.125,
+        initial_temperature: float | None = None,
+        scorer: Scorer = "linear",
+        keep_order: bool = True,
+        protected: Sequence[int] = (),
+    ):
+        super().__init__()
+        for name, value, known in (("operator", operator, Operator), ("boost", boost, Boost),
+                                   ("scorer", scorer, Scorer)):  # fmt: skip
+            if value not in get_args(known):
+                raise ValueError(f"expected {name} to be one of {', '.join(get_args(known))}; got {value!r}")
+        whole = isinstance(k, int) and not isinstance(k, bool) and k >= 1
+        if not whole and not (isinstance(k, float) and 0 < k <= 1):
+            raise ValueError(f"expected k to be a whole number >= 1 or a share in (0, 1], got {k!r}")
+        for name, value in (("temperature", temperature), ("initial_temperature", initial_temperature)):
+            if value is not None and not (value > 0 and math.isfinite(value)):
+                raise ValueError(f"expected {name} > 0, got {value!r}")
+        if any(p < 0 for p in protected) or len(set(protected)) != len(protected):
+            raise ValueError(f"expected protected to be different indices >= 0, got {list(protected)}")
+        if whole and len(protected) >= k:
+            raise ValueError(f"expected fewer protected tokens than k = {k}, got {len(protected)}; raise k")
+        self.hidden_size, self.k, self.protected = hidden_size, k, tuple(protected)
+        self.operator, self.boost, self.keep_order = operator, boost, keep_order
+        self.temperature, self.initial_temperature, self.progress = temperature, initial_temperature, 1.0
+        self.scorer_kind = scorer
+        self.scorer = _scorer(scorer, hidden_size)
+
+    def reset_parameters(self) -> None:
+        """Start with scores that differ: equal ones would have no spread for a relative temperature."""
+        for module in self.scorer.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=module.in_features**-0.5)
+                nn.init.zeros_(module.bias)
+
+    @property
+    def current_temperature(self) -> float:
+        """The temperature that the next `forward` works at."""
+        if not self.training or self.initial_temperature is None:
+            return self.temperature
+        return self.initial_temperature ** (1 - self.progress) * self.temperature**self.progress
+
+    def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None) -> PooledTokens:
+        """Pool hidden_states [B, n, d] under attention_mask [B, n] (nonzero is real; None: all are)."""
+        n = hidden_states.shape[1]
+        k = self.k if isinstance(self.k, int) else math.ceil(self.k * n)
+        protected = [p for p in self.protected if p < n]
+        k = max(k, len(protected) + 1)
+        mask = hidden_states.new_ones(hidden_states.shape[:2]).bool() if attention_mask is None else attention_mask != 0
+        free = mask.clone()
+        free[:, protected] = False
+        choice = self._operator()(hidden_states, self._scores(hidden_states, free, k), k - len(protected), mask=free)
+        if protected:
+            choice = _protect(choice, protected, hidden_states, mask)
+        if self.keep_order:
+            choice = choice.in_order()
+        dtype = torch.bool if attention_mask is None else attention_mask.dtype
+        return PooledTokens(choice.values, choice.mask.to(dtype), choice.positions, choice)
+
+    def extra_repr(self) -> str:
+        return f"k={self.k}, operator={self.operator}, boost={self.boost}, temperature={self.temperature}"
+
+    def _scores(self, hidden_states: Tensor, mask: Tensor, k: int) -> Tensor:
+        """[B, n] how much each token is wanted."""
+        if self.scorer_kind == "first":
+            return -torch.arange(mask.shape[1], device=mask.device, dtype=torch.float32).expand(mask.shape)
+        if self.scorer_kind == "strided":
+            rank, count = mask.cumsum(-1) - 1, mask.sum(-1, keepdim=True).clamp(min=1)
+            return (((rank + 1) * k).div(count, rounding_mode="floor") > (rank * k).div(count, rounding_mode="floor")).float()
+        return self.scorer(hidden_states).squeeze(-1)
+
+    def _operator(self):
+        temperature = self.current_temperature
+        if self.operator == "successive_halving":
+            return partial(successive_halving_topk, temperature=temperature, boost=self.boost)
+        if self.operator == "iterative":
+            return partial(iterative_topk, temperature=temperature)
+        gradient = {"hard": "none", "hard_gated": "gate", "hard_straight_through": "straight_through"}[self.operator]
+        return partial(hard_topk, gradient=gradient, temperature=temperature)
+
+
+def anneal(model: nn.Module, progress: float) -> float:
+    """Set how far training has come, 0 (soft) to 1 (sharp), in every `TopKPooling` inside model.
+
+    Returns:
+        The temperature now in force in training (of the last one found).
+
+    Raises:
+        ValueError: progress outside [0, 1], or a model without a `TopKPooling`.
+
+    Example:
+        >>> pooling = TopKPooling(hidden_size=8, k=2, temperature=0.1, initial_temperature=10.0).train()
+        >>> anneal(pooling, 0.5)
+        1.0
+    """
+    if not 0 <= progress <= 1:
+        raise ValueError(f"expected progress in [0, 1], got {progress!r}")
+    poolings = [module for module in model.modules() if isinstance(module, TopKPooling)]
+    if not poolings:
+        raise ValueError(f"expected a model with a TopKPooling inside, found none in {type(model).__name__}")
+    for pooling in poolings:
+        pooling.progress = progress
+    return poolings[-1].current_temperature
+
+
+def _scorer(kind: Scorer, hidden_size: int) -> nn.Module:
+    if kind == "linear":
+        return nn.Linear(hidden_size, 1)
+    if kind == "mlp":
+        inner = max(1, hidden_size // 4)
+        return nn.Sequential(nn.Linear(hidden_size, inner), nn.GELU(), nn.Linear(inner, 1))
+    return nn.Identity()
+
+
+def _protect(choice: TopK, protected: list[int], hidden_states: Tensor, mask: Tensor) -> TopK:
+    """Put slots in front that hold the protected tokens alone; empty where such a token is masked."""
+    index = torch.tensor(protected, device=mask.device)  # [p]
+    real = mask[:, index]  # [B, p]
+    alone = torch.zeros(len(protected), mask.shape[1], device=mask.device, dtype=choice.weights.dtype)
+    alone = alone.scatter(1, index.unsqueeze(-1), 1) * real.unsqueeze(-1)  # [B, p, n]
+    if choice.slots is None:
+        weights, slots = torch.cat([alone, choice.weights], 1), None
+    else:
+        weights = choice.weights + alone.sum(1)
+        slots = (choice.slots + len(protected)).masked_fill(choice.slots < 0, -1)
+        slots = slots.index_copy(1, index, torch.arange(len(protected), device=mask.device).expand_as(real))
+        slots = slots.masked_fill(~mask, -1)
+    return TopK(
+        values=torch.cat([hidden_states[:, index].masked_fill(~real.unsqueeze(-1), 0), choice.values], 1),
+        scores=torch.cat([choice.scores.new_zeros(real.shape), choice.scores], 1),
+        mask=torch.cat([real, choice.mask], 1),
+        positions=torch.cat([index.expand_as(real).masked_fill(~real, 0), choice.positions], 1),
+        weights=weights,
+        slots=slots,
+    )
