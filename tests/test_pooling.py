@@ -1,0 +1,158 @@
+"""TopKPooling: what it keeps, what it protects, how its temperature anneals, and what it refuses."""
+
+import pytest
+import torch
+from torch import nn
+
+from shtopk import TopKPooling, anneal, hard_topk, successive_halving_topk
+
+OPERATORS = ["successive_halving", "iterative", "hard", "hard_gated", "hard_straight_through"]
+
+
+def tokens(n=20, batch=3, d=8):
+    torch.manual_seed(0)
+    mask = torch.arange(n) < torch.tensor([n, n - 5, 3])[:batch].unsqueeze(1)
+    return torch.randn(batch, n, d), mask.long()
+
+
+def test_it_scores_then_pools_by_the_operator():
+    hidden, mask = tokens()
+    pooling = TopKPooling(8, 4, keep_order=False, temperature=0.3).eval()
+    scores = pooling.scorer(hidden).squeeze(-1)
+    pooled, expected = pooling(hidden, mask), successive_halving_topk(hidden, scores, 4, mask=mask, temperature=0.3)
+    torch.testing.assert_close(pooled.hidden_states, expected.values)
+    assert pooled.positions.tolist() == expected.positions.tolist()
+    assert pooled.attention_mask.dtype == mask.dtype and pooled.attention_mask.tolist() == expected.mask.long().tolist()
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_protected_tokens_stand_alone_in_their_slot_with_weight_one(operator):
+    hidden, mask = tokens()
+    mask[2] = 0  # a row without a single token
+    hidden.requires_grad_()
+    pooled = TopKPooling(8, 5, operator=operator, protected=(0, 2)).eval()(hidden, mask)
+    weights = pooled.choice.dense_weights()
+    for row in (0, 1):
+        for token in (0, 2):
+            (slot,) = (pooled.positions[row] == token).nonzero().flatten().tolist()
+            assert torch.equal(pooled.hidden_states[row, slot], hidden[row, token])
+            assert weights[row, slot].tolist() == [float(j == token) for j in range(20)]
+    assert not pooled.attention_mask[2].any() and (pooled.hidden_states[2] == 0).all()
+    torch.testing.assert_close(weights @ hidden, pooled.hidden_states)
+    torch.testing.assert_close(pooled.choice.pool(hidden), pooled.hidden_states)
+
+
+def test_protecting_a_token_does_not_change_how_sharply_the_others_are_chosen():
+    hidden, _ = tokens(batch=1)
+    pooling = TopKPooling(8, 4, protected=(0,), keep_order=False).eval()
+    alone = TopKPooling(8, 3, keep_order=False).eval()
+    alone.load_state_dict(pooling.state_dict())
+    torch.testing.assert_close(pooling(hidden).hidden_states[:, 1:], alone(hidden[:, 1:]).hidden_states)
+
+
+def test_slots_stand_in_document_order_by_default():
+    pooled = TopKPooling(8, 6).eval()(*tokens())
+    for row, kept in zip(pooled.positions.tolist(), pooled.attention_mask.sum(-1).tolist(), strict=True):
+        assert row[:kept] == sorted(row[:kept])
+
+
+@pytest.mark.parametrize(("k", "n", "slots"), [(3, 20, 3), (0.25, 20, 5), (0.25, 21, 6), (1.0, 7, 7), (0.01, 9, 1), (30, 20, 30)])
+def test_k_is_a_number_or_a_share_of_n(k, n, slots):
+    assert TopKPooling(8, k)(torch.randn(2, n, 8)).hidden_states.shape == (2, slots, 8)
+
+
+def test_first_and_strided_are_controls_that_learn_nothing():
+    hidden, mask = tokens()
+    first = TopKPooling(8, 4, operator="hard", scorer="first")
+    assert first(hidden, mask).positions[:2].tolist() == [[0, 1, 2, 3]] * 2
+    strided = TopKPooling(8, 5, operator="hard", scorer="strided")(hidden, mask)
+    assert strided.positions[0].tolist() == [3, 7, 11, 15, 19]
+    assert strided.positions[1].tolist() == [2, 5, 8, 11, 14]
+    assert strided.attention_mask[2].tolist() == [1, 1, 1, 0, 0]
+    assert list(first.parameters()) == []
+
+
+def test_anneal_moves_the_training_temperature_and_eval_is_always_sharp():
+    model = nn.Sequential(TopKPooling(8, 2, temperature=0.1, initial_temperature=10.0))
+    assert [round(anneal(model, p), 6) for p in (0, 0.5, 1)] == [10.0, 1.0, 0.1]
+    anneal(model, 0)
+    model.eval()
+    assert model[0].current_temperature == 0.1
+
+
+def test_soft_at_the_start_a_slot_mixes_many_tokens_and_sharp_at_the_end_one():
+    hidden, _ = tokens(n=200, batch=1)
+    pooling = TopKPooling(8, 4, initial_temperature=16.0).train()
+
+    def tokens_in_a_slot():
+        weights = pooling(hidden).choice.dense_weights()
+        return (1 / weights.square().sum(-1)).mean().item()  # effective number
+
+    anneal(pooling, 0)
+    soft = tokens_in_a_slot()
+    anneal(pooling, 1)
+    assert soft > 8 and tokens_in_a_slot() < 2
+
+
+@pytest.mark.parametrize("operator", ["successive_halving", "iterative", "hard_gated", "hard_straight_through"])
+@pytest.mark.parametrize("scorer", ["linear", "mlp"])
+def test_the_scorer_learns_from_the_pooled_vectors(operator, scorer):
+    pooling = TopKPooling(8, 4, operator=operator, scorer=scorer, initial_temperature=4.0)
+    anneal(pooling, 0)
+    pooling(*tokens())[0].square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in pooling.parameters())
+    assert any((p.grad != 0).any() for p in pooling.parameters())
+
+
+def test_learning_finds_planted_tokens():
+    torch.manual_seed(1)
+    pooling, head = TopKPooling(16, 4, initial_temperature=64.0), nn.Linear(16, 2)
+    optimizer = torch.optim.Adam([*pooling.parameters(), *head.parameters()], lr=0.03)
+    for step in range(150):
+        anneal(pooling, step / 149)
+        hidden, label = torch.randn(32, 64, 16), torch.randint(2, (32,))
+        planted = torch.stack([torch.randperm(64)[:4] for _ in range(32)])
+        hidden[torch.arange(32)[:, None], planted, 0] += 4.0  # the mark
+        hidden[torch.arange(32)[:, None], planted, 1] += 1.5 * (2 * label[:, None] - 1)  # what the label depends on: weak in the mean of all
+        loss = nn.functional.cross_entropy(head(pooling(hidden).hidden_states.mean(1)), label)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    kept = pooling.eval()(hidden).positions
+    recall = (kept.unsqueeze(-1) == planted.unsqueeze(1)).any(1).float().mean()
+    assert recall > 0.8
+
+
+def test_reset_parameters_spreads_the_scores():
+    pooling = TopKPooling(64, 4)
+    pooling.reset_parameters()
+    assert pooling.scorer(torch.randn(500, 64)).std() > 0.5
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"k": 0}, "whole number >= 1 or a share"),
+    ({"k": 1.5}, "got 1.5"),
+    ({"operator": "soft"}, "operator to be one of successive_halving"),
+    ({"scorer": "deep"}, "scorer to be one of linear"),
+    ({"temperature": -1.0}, "temperature > 0, got -1.0"),
+    ({"initial_temperature": 0.0}, "initial_temperature > 0"),
+    ({"protected": (0, 1, 2, 3)}, "fewer protected tokens than k = 4"),
+    ({"protected": (-1,)}, "indices >= 0"),
+])  # fmt: skip
+def test_impossible_settings_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        TopKPooling(**({"hidden_size": 8, "k": 4} | change))
+
+
+def test_anneal_refuses_what_it_cannot_do():
+    with pytest.raises(ValueError, match=r"progress in \[0, 1\], got 1.5"):
+        anneal(TopKPooling(8, 2), 1.5)
+    with pytest.raises(ValueError, match="found none in Linear"):
+        anneal(nn.Linear(2, 2), 0.5)
+
+
+def test_hard_gated_is_hard_topk_with_a_gate():
+    hidden, mask = tokens()
+    pooling = TopKPooling(8, 4, operator="hard_gated", temperature=1.0, keep_order=False)
+    expected = hard_topk(hidden, pooling.scorer(hidden).squeeze(-1), 4, mask=mask, gradient="gate")
+    torch.testing.assert_close(pooling(hidden, mask).hidden_states, expected.values)
