@@ -1,0 +1,40 @@
+"""What `make compare` compares: one record per way to get from n token vectors to a document's vector."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A row of the table.
+
+    Attributes:
+        name: as the table shows it.
+        pooling: arguments of `shtopk.TopKPooling` that differ from its defaults.
+        k: slots, where they are not the table's (mean pooling keeps all, [CLS] one).
+        freeze_scorer: leave the scorer as it was drawn.
+        kind: "topk", or "attention" and "oracle", which only some tasks have.
+    """
+
+    name: str
+    pooling: dict = field(default_factory=dict)
+    k: int | float | None = None
+    freeze_scorer: bool = False
+    kind: str = "topk"
+
+
+SHARP = 0.0625
+SOFT = 64.0
+
+VARIANTS = [
+    Variant("successive halving, annealed", {"temperature": SHARP, "initial_temperature": SOFT}),
+    Variant("successive halving, fixed", {"temperature": SHARP}),
+    Variant("iterative top-k, annealed", {"operator": "iterative", "temperature": 0.01, "initial_temperature": 10.0}),
+    Variant("iterative top-k, fixed", {"operator": "iterative", "temperature": 0.1}),
+    Variant("hard top-k, gated", {"operator": "hard_gated", "temperature": 1.0}),
+    Variant("hard top-k, straight-through", {"operator": "hard_straight_through", "temperature": 1.0}),
+    Variant("random scorer, frozen", {"operator": "hard"}, freeze_scorer=True),
+    Variant("every (n/k)-th token", {"operator": "hard", "scorer": "strided"}),
+    Variant("first k tokens", {"operator": "hard", "scorer": "first"}),
+    Variant("mean of all tokens", {"operator": "hard", "scorer": "first"}, k=1.0),
+    Variant("[CLS] alone", {"operator": "hard", "scorer": "first"}, k=1),
+]

@@ -1,0 +1,67 @@
+"""The configuration of the models that pool their tokens to k."""
+
+from __future__ import annotations
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+
+from shtopk import TopKPooling
+
+
+@strict
+class TopKPoolingConfig(PreTrainedConfig):
+    """An encoder, a `shtopk.TopKPooling` over its token vectors, and a head over the k vectors kept.
+
+    Args:
+        backbone: configuration of the encoder, any that AutoModel builds (BERT by default).
+        k, operator, boost, temperature, initial_temperature, scorer, keep_order, protected: see
+            `shtopk.TopKPooling`; protected is a list.
+        window: tokens that the encoder sees at once, >= 1; longer documents are encoded in several windows. None: as
+            many as the encoder has positions.
+        windows_at_once: windows per call of the encoder, >= 1, a bound on memory.
+        classifier_dropout: dropout before the classifier, in [0, 1).
+
+    Raises:
+        ValueError: a value that `TopKPooling` refuses, or another one outside its range.
+
+    Example:
+        >>> config = TopKPoolingConfig(k=16, num_labels=5)
+        >>> config.backbone.model_type
+        'bert'
+    """
+
+    model_type = "topk_pooling"
+    sub_configs_defaults = {"backbone": SubConfigSpec(config_class=AutoConfig, model_type="bert")}  # noqa: RUF012
+
+    backbone: PreTrainedConfig | dict | None = None
+    k: int | float = 32
+    operator: str = "successive_halving"
+    boost: str = "relative"
+    temperature: int | float = 0.0625
+    initial_temperature: int | float | None = None
+    scorer: str = "linear"
+    keep_order: bool = True
+    protected: list[int] | tuple[int, ...] = ()
+    window: int | None = None
+    windows_at_once: int = 32
+    classifier_dropout: float = 0.1
+
+    def pooling_arguments(self) -> dict:
+        """What `TopKPooling` is built with, its size aside."""
+        names = ("k", "operator", "boost", "temperature", "initial_temperature", "scorer", "keep_order", "protected")
+        return {name: getattr(self, name) for name in names}
+
+    def get_text_config(self, decoder=None, encoder=None) -> PreTrainedConfig:
+        return self.backbone.get_text_config(decoder=decoder, encoder=encoder)
+
+    def validate_pooling(self):
+        TopKPooling(1, **self.pooling_arguments())
+
+    def validate_ranges(self):
+        for name in ("window", "windows_at_once"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"expected {name} >= 1, got {value}")
+        if not 0 <= self.classifier_dropout < 1:
+            raise ValueError(f"expected classifier_dropout in [0, 1), got {self.classifier_dropout}")

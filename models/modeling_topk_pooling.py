@@ -1,0 +1,161 @@
+"""Text classification on the k token vectors that were kept."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModel, PreTrainedModel
+from transformers.utils import ModelOutput, can_return_tuple
+
+from shtopk import TopKPooling
+
+from .configuration_topk_pooling import TopKPoolingConfig
+from .windows import encode_in_windows
+
+
+@dataclass
+class TopKPoolingClassifierOutput(ModelOutput):
+    """What the classifier answers.
+
+    Attributes:
+        loss: [] when labels were given.
+        logits: [B, num_labels].
+        pooled_hidden_states: [B, k, d] the vectors that were kept.
+        pooled_attention_mask: [B, k] which slots hold a token.
+        positions: [B, k] index of the token that dominates each slot.
+        weights: [B, L] each token's share in its slot ([B, k, L] for iterative top-k).
+        slots: [B, L] the slot of each token, -1 for none (None for iterative top-k).
+        hidden_states, attentions: the encoder's, if asked for (documents no longer than its window).
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    pooled_hidden_states: Tensor | None = None
+    pooled_attention_mask: Tensor | None = None
+    positions: Tensor | None = None
+    weights: Tensor | None = None
+    slots: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+class TopKPoolingPreTrainedModel(PreTrainedModel):
+    config_class = TopKPoolingConfig
+    base_model_prefix = "backbone"  # so that the checkpoint of a bare encoder loads into `backbone`
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+
+    def _init_weights(self, module):
+        if isinstance(module, TopKPooling):
+            module.reset_parameters()
+        else:
+            super()._init_weights(module)
+
+
+class TopKPoolingForSequenceClassification(TopKPoolingPreTrainedModel):
+    """Any encoder, its token vectors pooled to k, and a linear classifier over their mean.
+
+    A document longer than `config.window` is encoded in windows and pooled as a whole: nothing is cut off.
+
+    Example:
+        >>> model = TopKPoolingForSequenceClassification(TopKPoolingConfig(k=4, num_labels=2))
+        >>> model(input_ids=torch.tensor([[101, 2204, 102]])).logits.shape
+        torch.Size([1, 2])
+    """
+
+    def __init__(self, config: TopKPoolingConfig):
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.backbone = build_encoder(config.backbone)
+        self.pooling = TopKPooling(config.backbone.hidden_size, **config.pooling_arguments())
+        self.dropout = nn.Dropout(config.classifier_dropout)
+        self.classifier = nn.Linear(config.backbone.hidden_size, config.num_labels)
+        self.post_init()
+
+    def get_input_embeddings(self):
+        return self.backbone.get_input_embeddings()
+
+    def set_input_embeddings(self, value):
+        self.backbone.set_input_embeddings(value)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        **kwargs,
+    ) -> TopKPoolingClassifierOutput:
+        """Classify documents [B, L] of any length; labels [B] give a loss.
+
+        token_type_ids are accepted, as tokenizers make them, and not used: a document is one segment.
+        """
+        if input_ids is None:
+            raise ValueError("expected input_ids [B, L], got None")
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        window = self.config.window or positions_of(self.config.backbone)
+        hidden_states = attentions = None
+        if output_hidden_states or output_attentions:
+            if window is not None and input_ids.shape[1] > window:
+                raise ValueError(
+                    f"hidden states and attentions are given for documents of at most {window} tokens (one window), "
+                    f"got {input_ids.shape[1]}; raise config.window or leave them out"
+                )
+            encoded = self.backbone(
+                input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=output_hidden_states,
+                output_attentions=output_attentions,
+            )  # fmt: skip
+            tokens, hidden_states, attentions = encoded.last_hidden_state, encoded.hidden_states, encoded.attentions
+        else:
+            tokens = encode_in_windows(
+                self.backbone, input_ids, attention_mask, window or input_ids.shape[1], self.config.windows_at_once
+            )
+        pooled = self.pooling(tokens, attention_mask)
+        kept = pooled.attention_mask.unsqueeze(-1).to(tokens.dtype)  # [B, k, 1]
+        document = (pooled.hidden_states * kept).sum(1) / kept.sum(1).clamp(min=1)  # [B, d]
+        logits = self.classifier(self.dropout(document))
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(labels=labels, pooled_logits=logits, config=self.config, **kwargs)
+        return TopKPoolingClassifierOutput(
+            loss=loss,
+            logits=logits,
+            pooled_hidden_states=pooled.hidden_states,
+            pooled_attention_mask=pooled.attention_mask,
+            positions=pooled.positions,
+            weights=pooled.choice.weights,
+            slots=pooled.choice.slots,
+            hidden_states=hidden_states,
+            attentions=attentions,
+        )
+
+
+def build_encoder(config) -> nn.Module:
+    """The encoder without the pooler that some families add: it would be trained by nothing, which DDP refuses."""
+    model_class = AutoModel._model_mapping[type(config)]
+    options = {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(model_class).parameters else {}
+    return AutoModel.from_config(config, **options)
+
+
+def positions_of(config) -> int | None:
+    """How many tokens an encoder can tell apart, None if without limit."""
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is None or positions < 1:
+        return None
+    # RoBERTa's family counts positions from pad_token_id + 1.
+    offset = config.pad_token_id + 1 if config.model_type in ROBERTA_LIKE else 0
+    return positions - offset
+
+
+ROBERTA_LIKE = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "roberta-prelayernorm", "longformer",
+                "data2vec-text", "xmod", "ibert", "mra", "esm"}  # fmt: skip

@@ -1,0 +1,350 @@
+"""Fine-tune and evaluate a classifier that pools its tokens to k.
+
+python train.py --config configs/bbc.yaml [--any_field value ...]
+accelerate launch train.py --config configs/bbc.yaml
+torchrun --nproc_per_node 2 train.py --config configs/bbc.yaml
+
+A YAML file holds what differs from the defaults below; the command line wins over it. `--help` explains every field.
+The run's folder gets the best checkpoint (with its model card), all_results.json and, if asked for, pages to look at.
+"""
+
+import json
+import math
+import shlex
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import torch
+import yaml
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from safetensors.torch import load_file
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+from transformers import DataCollatorWithPadding, HfArgumentParser, get_scheduler
+
+from models import load_pretrained_classifier, load_tokenizer, write_model_card
+from shtopk import TopKPooling, anneal
+from shtopk.integrations.transformers import show_document
+from shtopk.pooling import Boost, Operator, Scorer
+from tasks import DataArguments, check, encode, get_task
+
+
+def option(default, help, **kwargs):
+    return field(default=default, metadata={"help": help, **kwargs})
+
+
+@dataclass
+class ModelArguments:
+    _argument_group_name: ClassVar[str] = "model"
+    encoder: str | None = option(None, "folder or hub name of an encoder; by default MiniLM from its pip package")
+    encoder_sha256: str | None = option(None, "expected hash of the encoder's model.safetensors (hex)")
+    k: str = option("32", "vectors to keep: a whole number >= 1, or a share of the tokens such as 0.1")
+    operator: Operator = option("successive_halving", "how tokens are chosen")
+    boost: Boost = option("relative", "how a pair's weights are made in successive halving")
+    temperature: float = option(0.125, "> 0, at the end of training and afterwards; small is hard")
+    initial_temperature: float | None = option(None, "> 0, at the start of training; by default as at the end")
+    scorer: Scorer = option("linear", "what scores a token; 'first' and 'strided' are controls that learn nothing")
+    keep_order: bool = option(True, "kept vectors stand in document order")
+    protect_first: int = option(0, "tokens at the start that are always kept; 1 protects [CLS]")
+    window: int | None = option(None, "tokens that the encoder sees at once; by default as many as it has positions")
+    dropout: float = option(0.1, "dropout before the classifier, in [0, 1)")
+    freeze_encoder: bool = option(False, "train the scorer and the classifier alone")
+    freeze_scorer: bool = option(False, "leave the scorer as it was drawn, a control")
+
+
+@dataclass
+class TrainArguments:
+    _argument_group_name: ClassVar[str] = "training"
+    output_dir: str = option("runs/latest", "folder of this run")
+    overwrite_output_dir: bool = option(False, "replace what an earlier run left in output_dir")
+    epochs: float = option(3.0, "passes over the training split")
+    batch_size: int = option(16, "documents per process and micro-batch")
+    eval_batch_size: int = option(16, "documents per process when evaluating")
+    gradient_accumulation_steps: int = option(1, "micro-batches per update")
+    learning_rate: float = option(5e-5, "of the encoder")
+    head_learning_rate: float = option(1e-3, "of the classifier")
+    scorer_learning_rate: float = option(1e-2, "of the scorer")
+    weight_decay: float = option(0.01, "of AdamW")
+    schedule: Literal["linear", "cosine", "constant_with_warmup"] = option("linear", "of the learning rates")
+    warmup: float = option(0.1, "share of the updates, in [0, 1]")
+    max_grad_norm: float = option(1.0, "> 0, gradient norm of everything but the scorer is clipped to it")
+    scorer_max_grad_norm: float = option(1.0, "> 0, the same for the scorer alone, whose gradients are far larger")
+    mixed_precision: Literal["auto", "no", "bf16", "fp16"] = option("auto", "auto: bf16 on a GPU that has it")
+    eval_every: int | None = option(None, "updates between evaluations; by default one per epoch")
+    patience: int | None = option(None, "stop after so many evaluations without a better metric; by default never")
+    metric: Literal["accuracy", "f1"] = option("accuracy", "on the validation split, picks the best checkpoint")
+    tracker: Literal["none", "tensorboard"] = option("none", "where to log losses, metrics and temperature")
+    show: int = option(0, "test documents to write HTML pages for")
+    seed: int = option(0, "of the weights drawn, the dropout and the order of the documents")
+
+
+class Parser(HfArgumentParser):
+    """Every complaint in one line, exit code 2."""
+
+    def error(self, message):
+        print(f"train.py: {message}", file=sys.stderr)
+        sys.exit(2)
+
+
+def parse(argv: list[str]):
+    """(DataArguments, ModelArguments, TrainArguments): the defaults, then the YAML file, then the command line."""
+    parser = Parser((DataArguments, ModelArguments, TrainArguments), description=__doc__, allow_abbrev=False)
+    parser.add_argument("--config", help="YAML file of fields")
+    path, rest = None, []
+    for i, word in enumerate(argv):  # found by hand: the file's fields must be parsed before the command line's
+        if word == "--config" and i + 1 < len(argv):
+            path = argv[i + 1]
+        rest.append(word)
+    arguments = parser.parse_args_into_dataclasses((yaml_words(path, parser) if path else []) + rest)[:3]
+    problem = impossible(*arguments)
+    if problem:
+        parser.error(problem)
+    return parser, *arguments
+
+
+def yaml_words(path: str, parser: Parser) -> list[str]:
+    """The fields of a YAML file as command-line words, so that one parser checks both."""
+    try:
+        fields = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        parser.error(f"cannot read the configuration {path}: {error.strerror}")
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        parser.error(f"the configuration {path} is not valid YAML: {' '.join(str(error).split())}")
+    if not isinstance(fields, dict):
+        parser.error(f"expected the configuration {path} to hold 'field: value' lines, got {type(fields).__name__}")
+    known = {action.dest for action in parser._actions} - {"help", "config"}
+    unknown = sorted(str(name) for name in fields if name not in known)
+    if unknown:
+        parser.error(f"unknown fields in {path}: {', '.join(unknown)}; see train.py --help")
+    return [word for name, value in fields.items() if value is not None for word in (f"--{name}", str(value))]
+
+
+def impossible(data: DataArguments, model: ModelArguments, train: TrainArguments) -> str | None:
+    """What no run can have, in one line; None if all is well."""
+    for name in ("batch_size", "eval_batch_size", "gradient_accumulation_steps", "epochs", "learning_rate",
+                 "head_learning_rate", "scorer_learning_rate", "max_grad_norm", "scorer_max_grad_norm", "eval_every",
+                 "patience"):  # fmt: skip
+        value = getattr(train, name)
+        if value is not None and not 0 < value < math.inf:
+            return f"expected {name} > 0, got {value}"
+    for name, value in (("show", train.show), ("protect_first", model.protect_first), ("seed", train.seed),
+                        ("weight_decay", train.weight_decay)):  # fmt: skip
+        if not 0 <= value < math.inf:
+            return f"expected {name} >= 0, got {value}"
+    if not 0 <= train.warmup <= 1:
+        return f"expected warmup in [0, 1], got {train.warmup}"
+    if not 0 <= model.dropout < 1:
+        return f"expected dropout in [0, 1), got {model.dropout}"
+    if model.window is not None and model.window < 2:
+        return f"expected window >= 2 tokens, got {model.window}"
+    if train.mixed_precision == "fp16" and not torch.cuda.is_available():
+        return "mixed_precision fp16 needs a GPU; use bf16 or no"
+    folder = Path(train.output_dir)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not train.overwrite_output_dir:
+        return f"output_dir {folder} is not empty; choose another one or add --overwrite_output_dir true"
+    try:
+        TopKPooling(1, **pooling_fields(model))
+        check(data)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def pooling_fields(model: ModelArguments) -> dict:
+    """The arguments of `TopKPooling`."""
+    try:
+        k = int(model.k)
+    except ValueError:
+        try:
+            k = float(model.k)
+        except ValueError:
+            raise ValueError(f"expected k to be a whole number >= 1 or a share in (0, 1], got {model.k!r}") from None
+    return {
+        "k": k,
+        "operator": model.operator,
+        "boost": model.boost,
+        "temperature": model.temperature,
+        "initial_temperature": model.initial_temperature,
+        "scorer": model.scorer,
+        "keep_order": model.keep_order,
+        "protected": list(range(model.protect_first)),
+    }
+
+
+def parameter_groups(model, train: TrainArguments) -> list[dict]:
+    """Encoder, classifier and scorer, each with its learning rate; empty groups left out."""
+    scorer = set(model.pooling.parameters())
+    encoder = set(model.backbone.parameters())
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p in encoder], "lr": train.learning_rate},
+        {"params": [p for p in trained if p not in encoder and p not in scorer], "lr": train.head_learning_rate},
+        {"params": [p for p in trained if p in scorer], "lr": train.scorer_learning_rate, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def evaluate(model, loader: DataLoader, compute_metrics, accelerator: Accelerator, name: str) -> dict[str, float]:
+    """Metrics over a whole split, each document counted once on however many processes."""
+    model.eval()
+    predictions, references = [], []
+    start = time.perf_counter()
+    for batch in tqdm(loader, desc=f"evaluate ({name})", leave=False, disable=not accelerator.is_main_process):
+        with torch.inference_mode():
+            logits = model(**batch).logits
+        predicted, expected = accelerator.gather_for_metrics((logits.argmax(-1), batch["labels"]))
+        predictions += predicted.tolist()
+        references += expected.tolist()
+    seconds = time.perf_counter() - start
+    results = compute_metrics(predictions, references)
+    results |= {"runtime": seconds, "documents_per_second": len(references) / seconds, "documents": len(references)}
+    return {f"{name}_{key}": value for key, value in results.items()}
+
+
+def main(argv: list[str] | None = None) -> dict:
+    """Run one experiment; returns what all_results.json holds."""
+    argv = sys.argv[1:] if argv is None else argv
+    parser, data, model_arguments, arguments = parse(argv)
+    output = Path(arguments.output_dir)
+    precision = arguments.mixed_precision
+    if precision == "auto":
+        precision = "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
+    accelerator = Accelerator(
+        gradient_accumulation_steps=arguments.gradient_accumulation_steps,
+        mixed_precision=precision,
+        log_with=None if arguments.tracker == "none" else arguments.tracker,
+        project_dir=output,
+    )
+    set_seed(arguments.seed)
+
+    # Data and model. Everything that can be wrong with them is said here, before any training.
+    try:
+        task = get_task(data.task)
+        with accelerator.main_process_first():
+            texts = task.load(data)
+            labels = texts["train"].features["label"].names
+            tokenizer = load_tokenizer(model_arguments.encoder)
+            splits = encode(tokenizer, texts)
+        model = load_pretrained_classifier(
+            model_arguments.encoder,
+            sha256=model_arguments.encoder_sha256,
+            id2label=dict(enumerate(labels)),
+            label2id={label: i for i, label in enumerate(labels)},
+            window=model_arguments.window,
+            classifier_dropout=model_arguments.dropout,
+            **pooling_fields(model_arguments),
+        )
+    except ValueError as error:
+        parser.error(str(error))
+    model.backbone.requires_grad_(not model_arguments.freeze_encoder)
+    model.pooling.requires_grad_(not model_arguments.freeze_scorer)
+
+    collate = DataCollatorWithPadding(tokenizer)
+    loaders = {
+        name: DataLoader(
+            split,
+            batch_size=arguments.batch_size if name == "train" else arguments.eval_batch_size,
+            shuffle=name == "train",
+            collate_fn=collate,
+        )
+        for name, split in splits.items()
+    }
+    optimizer = torch.optim.AdamW(parameter_groups(model, arguments), weight_decay=arguments.weight_decay)
+    model, optimizer, *prepared = accelerator.prepare(model, optimizer, *loaders.values())
+    loaders = dict(zip(loaders, prepared, strict=True))
+    updates_per_epoch = math.ceil(len(loaders["train"]) / arguments.gradient_accumulation_steps)
+    updates = math.ceil(arguments.epochs * updates_per_epoch)
+    eval_every = arguments.eval_every or updates_per_epoch
+    # Stepped once an update below; prepared by Accelerate it would step once for each process.
+    scheduler = get_scheduler(
+        arguments.schedule,
+        optimizer,
+        num_warmup_steps=math.ceil(arguments.warmup * updates),
+        num_training_steps=updates,
+    )
+    if arguments.tracker != "none":
+        accelerator.init_trackers("logs", config={"command": shlex.join(argv)})
+
+    # The loop, counted in optimizer updates.
+    plain = accelerator.unwrap_model(model)
+    scorer = list(plain.pooling.parameters())
+    others = [parameter for name, parameter in plain.named_parameters() if not name.startswith("pooling.")]
+    best, best_update, evaluations_since_best = {}, 0, 0
+    update, tokens, train_seconds, started = 0, 0, 0.0, time.perf_counter()
+    progress = tqdm(total=updates, desc="train", disable=not accelerator.is_main_process)
+    done = False
+    while not done:
+        for batch in loaders["train"]:
+            model.train()
+            with accelerator.accumulate(model):
+                temperature = anneal(plain, update / max(1, updates - 1))
+                loss = model(**batch).loss
+                accelerator.backward(loss)
+                if accelerator.sync_gradients:
+                    accelerator.clip_grad_norm_(others, arguments.max_grad_norm)
+                    accelerator.clip_grad_norm_(scorer, arguments.scorer_max_grad_norm)
+                optimizer.step()
+                optimizer.zero_grad()
+            tokens += int(batch["attention_mask"].sum())
+            if not accelerator.sync_gradients:
+                continue
+            scheduler.step()
+            update += 1
+            progress.update()
+            progress.set_postfix(loss=f"{loss.item():.3f}", temperature=f"{temperature:.3g}")
+            accelerator.log({"train_loss": loss.item(), "temperature": temperature}, step=update)
+            done = update == updates
+            if not done and update % eval_every:
+                continue
+            train_seconds += time.perf_counter() - started
+            results = evaluate(model, loaders["validation"], task.compute_metrics, accelerator, "eval")
+            accelerator.log(results, step=update)
+            if results[f"eval_{arguments.metric}"] > best.get(f"eval_{arguments.metric}", -math.inf):
+                best, best_update, evaluations_since_best = results, update, 0
+                plain.save_pretrained(output, is_main_process=accelerator.is_main_process)
+            else:
+                evaluations_since_best += 1
+            progress.write(f"update {update}: accuracy {results['eval_accuracy']:.3f}, f1 {results['eval_f1']:.3f}")
+            done = done or evaluations_since_best == arguments.patience
+            started = time.perf_counter()
+            if done:
+                break
+    progress.close()
+
+    # The best checkpoint on the test split, and everything that tells how it came about.
+    accelerator.wait_for_everyone()
+    plain.load_state_dict(load_file(output / "model.safetensors"))
+    total_tokens = accelerator.reduce(torch.tensor(tokens, device=accelerator.device)).item()
+    results = best | evaluate(model, loaders["test"], task.compute_metrics, accelerator, "test")
+    results |= {
+        "best_update": best_update,
+        "updates": update,
+        "epochs": update / updates_per_epoch,
+        "train_runtime": train_seconds,
+        "train_documents_per_second": update / updates_per_epoch * len(splits["train"]) / train_seconds,
+        "train_tokens_per_second": total_tokens / train_seconds,
+        "parameters": sum(p.numel() for p in plain.parameters()),
+        "processes": accelerator.num_processes,
+        "device": torch.cuda.get_device_name() if accelerator.device.type == "cuda" else accelerator.device.type,
+        "mixed_precision": precision,
+        "command": shlex.join(["python", "train.py", *argv]),
+        "arguments": asdict(data) | asdict(model_arguments) | asdict(arguments),
+    }
+    if accelerator.is_main_process:
+        tokenizer.save_pretrained(output)
+        (output / "all_results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        write_model_card(output, base_model=model_arguments.encoder, task=task, results=results)
+        for i, document in enumerate(texts["test"].select(range(min(arguments.show, len(texts["test"]))))):
+            page = show_document(plain, tokenizer, document["text"], label=labels[document["label"]])
+            (output / f"document_{i}.html").write_text(page, encoding="utf-8")
+        accelerator.print(f"test accuracy {results['test_accuracy']:.3f}, macro-F1 {results['test_f1']:.3f}; see {output}")
+    accelerator.end_training()
+    return results
+
+
+if __name__ == "__main__":
+    main()
