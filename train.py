@@ -30,7 +30,7 @@ from models import load_pretrained_classifier, load_tokenizer, write_model_card
 from shtopk import TopKPooling, anneal
 from shtopk.integrations.transformers import show_document
 from shtopk.pooling import Boost, Operator, Scorer
-from tasks import DataArguments, check, encode, get_task
+from tasks import DataArguments, check, encode, load
 
 
 def option(default, help, **kwargs):
@@ -223,9 +223,9 @@ def main(argv: list[str] | None = None) -> dict:
 
     # Data and model. Everything that can be wrong with them is said here, before any training.
     try:
-        task = get_task(data.task)
+        task = check(data)
         with accelerator.main_process_first():
-            texts = task.load(data)
+            texts = load(data)
             labels = texts["train"].features["label"].names
             tokenizer = load_tokenizer(model_arguments.encoder)
             splits = encode(tokenizer, texts)
@@ -337,7 +337,8 @@ def main(argv: list[str] | None = None) -> dict:
     if accelerator.is_main_process:
         tokenizer.save_pretrained(output)
         (output / "all_results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-        write_model_card(output, base_model=model_arguments.encoder, task=task, results=results)
+        base_model = model_arguments.encoder or "sentence-transformers/all-MiniLM-L6-v2"
+        write_model_card(output, base_model=base_model, data=task.description, licence=task.licence, results=results)
         for i, document in enumerate(texts["test"].select(range(min(arguments.show, len(texts["test"]))))):
             page = show_document(plain, tokenizer, document["text"], label=labels[document["label"]])
             (output / f"document_{i}.html").write_text(page, encoding="utf-8")

@@ -1,24 +1,38 @@
-"""What a task can be told: plain fields, which train.py puts on its command line."""
+"""Which data to train on, as fields that a command line can offer."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+FILE_FIELDS = ("train_file", "validation_file", "test_file")
+HUB_FIELDS = ("dataset_name", "dataset_config")
 
-def _option(default, help):
+
+def _option(default, help: str):
     return field(default=default, metadata={"help": help})
 
 
 @dataclass
 class DataArguments:
+    """The data of a run. `task` is filled in from the other fields where it is left out."""
+
     _argument_group_name: ClassVar[str] = "data"
-    task: str = _option("bbc", "bbc, needle, files (local JSON, CSV or parquet) or hub (a data set by name)")
-    train_file: str | None = _option(None, "task files: .json, .jsonl, .csv or .parquet with the training documents")
-    validation_file: str | None = _option(None, "the same for validation; by default a tenth of the training file")
-    test_file: str | None = _option(None, "the same for the test; by default a fifth of the training file")
-    dataset_name: str | None = _option(None, "task hub: name of a data set on the hub, or a folder in its format")
-    dataset_config: str | None = _option(None, "task hub: configuration of the data set")
-    text_column: str = _option("text", "tasks files and hub: column of the documents (text)")
-    label_column: str = _option("label", "tasks files and hub: column of the classes (text or whole numbers)")
-    max_train_samples: int | None = _option(None, "documents to train on, drawn evenly from the classes; all by default")
-    max_eval_samples: int | None = _option(None, "documents of validation and of test to evaluate on, likewise")
-    needle_tokens: int = _option(2000, "task needle: about how long a document is (word pieces)")
+    task: str | None = _option(
+        None, "bbc, needle, files or hub; by default files with a train_file, hub with a dataset_name, else bbc"
+    )
+    dataset_name: str | None = _option(None, "data set on the hub, or a folder laid out like one")
+    dataset_config: str | None = _option(None, "configuration of that data set, where it has several")
+    train_file: str | None = _option(None, "path of a .json, .jsonl, .csv or .parquet file")
+    validation_file: str | None = _option(None, "likewise; by default a tenth of the training file")
+    test_file: str | None = _option(None, "likewise; by default a fifth of the training file")
+    text_column: str = _option("text", "column with the documents (files and hub)")
+    label_column: str = _option("label", "column with their classes, strings or whole numbers (files and hub)")
+    max_train_samples: int | None = _option(None, "documents to train on at most, >= 1; by default all")
+    max_eval_samples: int | None = _option(None, "documents of the validation and test splits each, >= 1; by default all")
+    needle_tokens: int = _option(2000, "length of a needle document, >= 200 wordpieces")
+    data_seed: int = _option(
+        0, "draws the splits that files and hub lack, the needle documents and max_*_samples; bbc's split is fixed"
+    )
+
+    def __post_init__(self):
+        if self.task is None:
+            self.task = "files" if self.train_file else "hub" if self.dataset_name else "bbc"

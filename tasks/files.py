@@ -1,151 +1,118 @@
-"""Documents from local files, or from a data set on the hub, with the columns that the user names."""
+"""Local files: JSON, JSON lines, CSV and Parquet."""
 
+import json
 from pathlib import Path
+from typing import Any
 
-from datasets import ClassLabel, DatasetDict, load_dataset
-from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
+import pandas
+import pyarrow
+import pyarrow.parquet
+from datasets import DatasetDict
 
-from tasks.arguments import DataArguments
-from tasks.metrics import classification_metrics
-from tasks.splits import TEST, VALIDATION, as_dataset, stratified_split
+from tasks.arguments import FILE_FIELDS, DataArguments
+from tasks.columns import assemble, clean, pick
 from tasks.task import Task
 
-FORMATS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
+Columns = dict[str, list[Any]]
 
 
-def given_files(arguments: DataArguments) -> dict[str, Path]:
-    named = {"train": arguments.train_file, "validation": arguments.validation_file, "test": arguments.test_file}
-    return {split: Path(name) for split, name in named.items() if name}
-
-
-def check_files(arguments: DataArguments) -> None:
-    files = given_files(arguments)
-    if "train" not in files:
-        raise ValueError("task files needs --train_file")
-    for split, path in files.items():
-        if path.suffix.lower() not in FORMATS:
-            raise ValueError(f"expected {split}_file to end in {', '.join(FORMATS)}; got {path}")
+def check(arguments: DataArguments) -> None:
+    """Raise ValueError for a file that is not there, is empty or has another extension; reads none."""
+    if not arguments.train_file:
+        raise ValueError("expected a train_file for the task files, got none; give one with --train_file")
+    for path in _paths(arguments).values():
+        if path.suffix.lower() not in READERS:
+            raise ValueError(f"expected a file ending in {', '.join(READERS)}, got {path}")
         if not path.is_file():
-            raise ValueError(f"{split}_file {path} does not exist")
-        if path.stat().st_size == 0:
-            raise ValueError(f"{split}_file {path} is empty")
+            raise ValueError(f"expected the file {path}, found {'a folder' if path.is_dir() else 'none there'}")
+        if not path.stat().st_size:
+            raise ValueError(f"expected documents in {path}, got an empty file")
 
 
-def check_hub(arguments: DataArguments) -> None:
-    if not arguments.dataset_name:
-        raise ValueError("task hub needs --dataset_name")
+def read(arguments: DataArguments) -> DatasetDict:
+    """The splits of the files; see `assemble` for those that have none."""
+    splits, sources = {}, {}
+    for name, path in _paths(arguments).items():
+        columns = read_columns(path)
+        pick(list(columns), arguments.text_column, arguments.label_column, str(path))
+        splits[name] = clean(columns[arguments.text_column], columns[arguments.label_column], str(path))
+        sources[name] = str(path)
+    sources = {"validation": sources["train"], "test": sources["train"]} | sources
+    return assemble(splits, sources=sources, seed=arguments.data_seed)
 
 
-def load_files(arguments: DataArguments) -> DatasetDict:
-    return _prepare({split: _read(path) for split, path in given_files(arguments).items()}, arguments)
+def read_columns(path: Path) -> Columns:
+    """The columns of a file.
 
-
-def load_hub(arguments: DataArguments) -> DatasetDict:
-    name = arguments.dataset_name
+    Raises:
+        ValueError: it cannot be read, is no UTF-8, or breaks its format; one line that names the file.
+    """
     try:
-        found = load_dataset(name, arguments.dataset_config)
-    except (DatasetNotFoundError, DatasetGenerationError, ValueError, OSError) as error:
-        raise ValueError(f"cannot load the data set {name}: {_cause(error)}") from error
-    if "train" not in found:
-        raise ValueError(f"expected a split named train in the data set {name}, found {', '.join(found)}")
-    splits = {split: found[split] for split in ("train", "validation", "test") if split in found}
-    return _prepare({split: (f"{name} ({split})", rows) for split, rows in splits.items()}, arguments)
+        return READERS[path.suffix.lower()](path)
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"expected {path} to be UTF-8, got byte 0x{error.object[error.start]:02x}; convert it, "
+            f"with `iconv -f latin1 -t utf-8` perhaps"
+        ) from None
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror or _first_line(error)}") from None
+    except (pandas.errors.ParserError, pandas.errors.EmptyDataError, pyarrow.ArrowException) as error:
+        raise ValueError(f"cannot read {path}: {_first_line(error)}") from None
 
 
-def _read(path: Path):
-    """(name, rows) of one file."""
-    kind = FORMATS[path.suffix.lower()]
-    if kind != "parquet":
-        try:
-            with path.open(encoding="utf-8") as file:
-                for _ in file:
-                    pass
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path} is not valid UTF-8 (near byte {error.start}); convert it first") from error
+def _read_json(path: Path) -> Columns:
+    """A list of objects, or an object on every line."""
+    text = path.read_text(encoding="utf-8-sig")
+    if text.lstrip().startswith("["):
+        rows = [("", _parse(text, path, 1))]
+        rows = [(f"entry {i}", row) for i, row in enumerate(rows[0][1], 1)]
+    else:
+        # Only "\n" ends a line: str.splitlines would also cut at characters that JSON allows within a string.
+        lines = enumerate(text.split("\n"), 1)
+        rows = [(f"line {i}", _parse(line, path, i)) for i, line in lines if line.strip()]
+    names: dict[str, None] = {}
+    for place, row in rows:
+        if not isinstance(row, dict):
+            raise ValueError(f"expected an object like {{\"text\": ...}} in {place} of {path}, got {type(row).__name__}")
+        names.update(dict.fromkeys(row))
+    return {name: [row.get(name) for _, row in rows] for name in names}
+
+
+def _parse(text: str, path: Path, line: int) -> Any:
     try:
-        rows = load_dataset(kind, data_files=str(path), split="train", keep_in_memory=True)
-    except Exception as error:  # each reader has errors of its own
-        raise ValueError(f"cannot read {path} as {kind}: {_cause(error)}") from error
-    return str(path), rows
+        return json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        place = f"line {line + error.lineno - 1}" if isinstance(error, json.JSONDecodeError) else "it"
+        what = error.msg if isinstance(error, json.JSONDecodeError) else "too deeply nested"
+        raise ValueError(f"expected valid JSON in {place} of {path}, got {what!r}; is the file complete?") from None
 
 
-def _prepare(splits: dict, arguments: DataArguments) -> DatasetDict:
-    """Check the columns, number the classes by the training split, and fill in the splits that are missing."""
-    text, label = arguments.text_column, arguments.label_column
-    columns = {}
-    for split, (name, rows) in splits.items():
-        for column, option in ((text, "text_column"), (label, "label_column")):
-            if column not in rows.column_names:
-                raise ValueError(
-                    f"expected a column {column!r} in {name}, found {', '.join(rows.column_names)}; name it by --{option}"
-                )
-        labels = rows[label]
-        if isinstance(rows.features[label], ClassLabel):
-            labels = [rows.features[label].int2str(value) if value is not None else None for value in labels]
-        texts = rows[text]
-        pairs = list(zip(texts, labels, strict=True))
-        for number, (document, class_) in enumerate(pairs, start=1):
-            if not isinstance(document, str) or class_ is None or isinstance(class_, (float, list, dict)):
-                raise ValueError(
-                    f"expected text and a class (text or a whole number) in row {number} of {name}, "
-                    f"got {type(document).__name__} and {type(class_).__name__}"
-                )
-        if not pairs:
-            raise ValueError(f"expected documents in {name}, found none")
-        columns[split] = [(document, str(class_)) for document, class_ in pairs]
-
-    missing = [split for split in ("validation", "test") if split not in columns]
-    if missing:
-        shares = {split: {"test": TEST, "validation": VALIDATION}[split] for split in missing}
-        shares["train"] = 1 - sum(shares.values())
-        rows = list(dict.fromkeys(columns["train"]))  # an equal row must not end up on both sides
-        parts = stratified_split([t for t, _ in rows], [c for _, c in rows], shares)
-        columns |= {split: [rows[index] for index in indices] for split, indices in parts.items()}
-    for split, rows in columns.items():
-        if not rows:
-            raise ValueError(f"too few documents to take a {split} split from; name a file for it by --{split}_file")
-    names = sorted({class_ for _, class_ in columns["train"]})
-    if len(names) < 2:
-        raise ValueError(f"expected at least two classes in the training split, found {', '.join(names)}")
-    for split in ("validation", "test"):
-        unknown = sorted({class_ for _, class_ in columns[split]} - set(names))
-        if unknown:
-            raise ValueError(
-                f"the {split} split has classes that the training split lacks: {', '.join(unknown[:5])}; "
-                f"training has {', '.join(names[:20])}"
-            )
-    return as_dataset(
-        {
-            split: {
-                "text": [document for document, _ in columns[split]],
-                "label": [names.index(class_) for _, class_ in columns[split]],
-            }
-            for split in ("train", "validation", "test")
-        },
-        names,
-    )
+def _read_csv(path: Path) -> Columns:
+    """Every cell as a string: a document "NA" is no missing value, a label "01" no number."""
+    frame = pandas.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
+    return {str(name): [None if pandas.isna(x) else x for x in frame[name]] for name in frame.columns}
 
 
-def _cause(error: BaseException) -> str:
-    """The innermost message, in one line."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return " ".join(str(error).split())[:300]
+def _read_parquet(path: Path) -> Columns:
+    return pyarrow.parquet.read_table(path).to_pydict()
 
+
+def _paths(arguments: DataArguments) -> dict[str, Path]:
+    named = {field.removesuffix("_file"): getattr(arguments, field) for field in FILE_FIELDS}
+    return {name: Path(path) for name, path in named.items() if path}
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]
+
+
+READERS = {".json": _read_json, ".jsonl": _read_json, ".csv": _read_csv, ".parquet": _read_parquet}
 
 FILES = Task(
     name="files",
-    description="documents from local files",
-    licence="not stated",
-    check=check_files,
-    load=load_files,
-    compute_metrics=classification_metrics,
-)
-HUB = Task(
-    name="hub",
-    description="a data set from the hub",
-    licence="see the data set's card",
-    check=check_hub,
-    load=load_hub,
-    compute_metrics=classification_metrics,
+    description="Documents and their classes from local files.",
+    licence="Whatever the files' owner says.",
+    read=read,
+    check_source=check,
+    fields=FILE_FIELDS,
 )

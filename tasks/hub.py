@@ -1,0 +1,61 @@
+"""Any data set that `datasets.load_dataset` knows by name, or a folder laid out like one."""
+
+from datasets import ClassLabel, Dataset, DatasetDict, load_dataset
+
+from tasks.arguments import HUB_FIELDS, DataArguments
+from tasks.columns import assemble, clean, pick
+from tasks.task import Task
+
+NAMES = {"train": ("train",), "validation": ("validation", "valid", "dev", "val"), "test": ("test",)}
+
+
+def check(arguments: DataArguments) -> None:
+    """Raise ValueError without a name; whether the hub has it shows when it is loaded."""
+    if not arguments.dataset_name:
+        raise ValueError("expected a dataset_name for the task hub, got none; give one with --dataset_name")
+
+
+def read(arguments: DataArguments) -> DatasetDict:
+    """The splits of the data set; see `assemble` for those that it lacks."""
+    name = arguments.dataset_name
+    try:
+        found = load_dataset(name, arguments.dataset_config)
+    except Exception as error:  # from the network, the file system, the parsers: of many kinds, all with one cure
+        while error.__cause__ is not None:
+            error = error.__cause__
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise ValueError(f"cannot load the data set {name}: {lines[0]}") from None
+    splits, sources, order = {}, {}, ()
+    for split, names in NAMES.items():
+        there = next((other for other in names if other in found), None)
+        sources[split] = f"{name} ({there or 'train'})"
+        if there is None:
+            continue
+        part = found[there]
+        pick(part.column_names, arguments.text_column, arguments.label_column, sources[split])
+        labels, known = _labels(part, arguments.label_column)
+        order = order or known
+        splits[split] = clean(part[arguments.text_column][:], labels, sources[split])
+    if "train" not in splits:
+        raise ValueError(f"expected a train split in the data set {name}, got {', '.join(found)}")
+    return assemble(splits, sources=sources, order=order, seed=arguments.data_seed)
+
+
+def _labels(part: Dataset, column: str) -> tuple[list, tuple[str, ...]]:
+    """The labels by name, and the names in the order of their numbers where the data set has them."""
+    labels, feature = part[column][:], part.features[column]
+    if not isinstance(feature, ClassLabel):
+        return labels, ()
+    # Test splits without published labels say -1.
+    named = [feature.names[i] if i is not None and 0 <= i < feature.num_classes else i for i in labels]
+    return named, tuple(feature.names)
+
+
+HUB = Task(
+    name="hub",
+    description="Documents and their classes from a data set on the hub.",
+    licence="See the data set's card.",
+    read=read,
+    check_source=check,
+    fields=HUB_FIELDS,
+)

@@ -1,0 +1,16 @@
+"""Folders of installed packages, found without importing them."""
+
+import importlib.util
+from pathlib import Path
+
+
+def package_folder(name: str, extra: str) -> Path:
+    """Where the package lies.
+
+    Raises:
+        ValueError: it is not installed; the message names the extra to install.
+    """
+    spec = importlib.util.find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        raise ValueError(f"expected the package {name} to be installed, found none; pip install '.[{extra}]'")
+    return Path(spec.submodule_search_locations[0])

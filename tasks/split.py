@@ -1,0 +1,59 @@
+"""Splits that come out the same on every machine: the order is that of hashes, not of files or of a generator."""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+
+def normalise(text: str) -> str:
+    """The text with every run of whitespace as one space: texts that differ in nothing else count as equal."""
+    return " ".join(text.split())
+
+
+def digest(text: str) -> str:
+    """sha256 in hexadecimal; lone surrogates, which UTF-8 cannot hold, included."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def shuffled(keys: Sequence[str], seed: int) -> list[int]:
+    """Indices of the keys in an order that depends on the keys and the seed alone."""
+    return sorted(range(len(keys)), key=lambda i: (digest(f"{seed}\0{keys[i]}"), i))
+
+
+def stratified_split(
+    labels: Sequence[str], keys: Sequence[str], shares: dict[str, float], *, rest: str = "train", seed: int = 0
+) -> dict[str, list[int]]:
+    """Split rows so that every class has the same share in every split.
+
+    Rows with the same key go to the same split. Of the n rows of a class, a split with share s gets round(n * s),
+    or fewer where rows that belong together leave a gap; `rest` gets the others.
+
+    Args:
+        labels: one for each row.
+        keys: one for each row; the order is drawn from them and the seed.
+        shares: split -> share in (0, 1), at most 1 in total.
+        rest: the split for what is left.
+        seed: another seed, another split.
+
+    Returns:
+        split -> indices of its rows, in the order drawn.
+
+    Example:
+        >>> stratified_split(["a"] * 4 + ["b"] * 4, list("12345678"), {"test": 0.25})
+        {'test': [2, 6], 'train': [5, 1, 3, 7, 4, 0]}
+    """
+    groups: dict[str, list[int]] = defaultdict(list)
+    for i in shuffled(keys, seed):
+        groups[keys[i]].append(i)
+    totals = Counter(labels)
+    room = {name: {label: int(n * share + 0.5) for label, n in totals.items()} for name, share in shares.items()}
+    splits: dict[str, list[int]] = {name: [] for name in (*shares, rest)}
+    for rows in groups.values():
+        wanted = Counter(labels[i] for i in rows)
+        fitting = (name for name in shares if all(room[name][label] >= n for label, n in wanted.items()))
+        name = next(fitting, rest)
+        splits[name] += rows
+        for label, n in wanted.items():
+            if name != rest:
+                room[name][label] -= n
+    return splits
