@@ -30,7 +30,7 @@ from models import load_pretrained_classifier, load_tokenizer, write_model_card
 from shtopk import TopKPooling, anneal
 from shtopk.integrations.transformers import show_document
 from shtopk.pooling import Boost, Operator, Scorer
-from tasks import DataArguments, check, encode, load
+from tasks import DataArguments, check, encode, get_task
 
 
 def option(default, help, **kwargs):
@@ -223,9 +223,9 @@ def main(argv: list[str] | None = None) -> dict:
 
     # Data and model. Everything that can be wrong with them is said here, before any training.
     try:
-        task = check(data)
+        task = get_task(data.task)
         with accelerator.main_process_first():
-            texts = load(data)
+            texts = task.load(data)
             labels = texts["train"].features["label"].names
             tokenizer = load_tokenizer(model_arguments.encoder)
             splits = encode(tokenizer, texts)

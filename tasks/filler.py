@@ -10,7 +10,7 @@ from tasks.split import digest, normalise
 
 PACKAGES = ("numpy", "pandas", "scipy", "sklearn")
 SHORTEST = 300  # characters of a docstring worth reading
-MOST_DOCUMENTED = 0.2  # share of a file that must be documentation; the others cost time and hold little
+LEAST_DOCUMENTED = 0.5  # share of a file that must be documentation; the others take long to parse and hold little
 
 
 def passages(low: float, high: float) -> Iterator[list[str]]:
@@ -42,7 +42,7 @@ def source_files(low: float, high: float) -> list[Path]:
 def docstrings(source: str) -> Iterator[str]:
     """The long docstrings of a module, its classes and its functions; none of a file that is mostly code."""
     documented = sum(len(part) for part in source.split('"""')[1::2] if len(part) >= SHORTEST)
-    if documented < MOST_DOCUMENTED * max(1, len(source)):
+    if documented < LEAST_DOCUMENTED * max(1, len(source)):
         return
     try:
         nodes: list = [ast.parse(source)]

@@ -1,6 +1,7 @@
 """Any data set that `datasets.load_dataset` knows by name, or a folder laid out like one."""
 
 from datasets import ClassLabel, Dataset, DatasetDict, load_dataset
+from datasets.exceptions import DatasetGenerationError
 
 from tasks.arguments import HUB_FIELDS, DataArguments
 from tasks.columns import assemble, clean, pick
@@ -16,14 +17,13 @@ def check(arguments: DataArguments) -> None:
 
 
 def read(arguments: DataArguments) -> DatasetDict:
-    """The splits of the data set; see `assemble` for those that it lacks."""
+    """The splits of the data set. One without a single label counts as missing; see `assemble` for those."""
     name = arguments.dataset_name
     try:
         found = load_dataset(name, arguments.dataset_config)
-    except Exception as error:  # from the network, the file system, the parsers: of many kinds, all with one cure
-        while error.__cause__ is not None:
-            error = error.__cause__
-        lines = str(error).strip().splitlines() or [type(error).__name__]
+    except Exception as error:  # the network's, the file system's, a parser's: of many kinds
+        cause = error.__cause__ if isinstance(error, DatasetGenerationError) and error.__cause__ else error
+        lines = str(cause).strip().splitlines() or [type(cause).__name__]
         raise ValueError(f"cannot load the data set {name}: {lines[0]}") from None
     splits, sources, order = {}, {}, ()
     for split, names in NAMES.items():
@@ -33,28 +33,28 @@ def read(arguments: DataArguments) -> DatasetDict:
             continue
         part = found[there]
         pick(part.column_names, arguments.text_column, arguments.label_column, sources[split])
-        labels, known = _labels(part, arguments.label_column)
-        order = order or known
-        splits[split] = clean(part[arguments.text_column][:], labels, sources[split])
+        labels, order = _labels(part, arguments.label_column)
+        if split == "train" or any(label is not None for label in labels):
+            splits[split] = clean(part[arguments.text_column][:], labels, sources[split])
     if "train" not in splits:
         raise ValueError(f"expected a train split in the data set {name}, got {', '.join(found)}")
     return assemble(splits, sources=sources, order=order, seed=arguments.data_seed)
 
 
 def _labels(part: Dataset, column: str) -> tuple[list, tuple[str, ...]]:
-    """The labels by name, and the names in the order of their numbers where the data set has them."""
+    """The labels by name (None where there is none), and the names in the order of their numbers if that is known."""
     labels, feature = part[column][:], part.features[column]
     if not isinstance(feature, ClassLabel):
         return labels, ()
-    # Test splits without published labels say -1.
-    named = [feature.names[i] if i is not None and 0 <= i < feature.num_classes else i for i in labels]
+    # -1 stands for a label that is not published.
+    named = [feature.names[i] if i is not None and i >= 0 else None for i in labels]
     return named, tuple(feature.names)
 
 
 HUB = Task(
     name="hub",
-    description="Documents and their classes from a data set on the hub.",
-    licence="See the data set's card.",
+    description="Documents and their classes from a data set on the hub",
+    licence="See the data set's card",
     read=read,
     check_source=check,
     fields=HUB_FIELDS,
