@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import DataCollatorWithPadding, HfArgumentParser, get_scheduler
 
-from models import load_pretrained_classifier, load_tokenizer, write_model_card
+from models import freeze_layers, load_pretrained_classifier, load_tokenizer, write_model_card
 from shtopk import TopKPooling, anneal
 from shtopk.integrations.transformers import show_document
 from shtopk.pooling import Boost, Operator, Scorer
@@ -52,7 +52,9 @@ class ModelArguments:
     protect_first: int = option(0, "tokens at the start that are always kept; 1 protects [CLS]")
     window: int | None = option(None, "tokens that the encoder sees at once; by default as many as it has positions")
     dropout: float = option(0.1, "dropout before the classifier, in [0, 1)")
+    encoder_dropout: float | None = option(None, "dropout inside the encoder, in [0, 1); by default its own")
     freeze_encoder: bool = option(False, "train the scorer and the classifier alone")
+    freeze_layers: int = option(0, "lowest layers of the encoder, and its embeddings, that are not trained")
     freeze_scorer: bool = option(False, "leave the scorer as it was drawn, a control")
 
 
@@ -73,7 +75,7 @@ class TrainArguments:
     warmup: float = option(0.1, "share of the updates, in [0, 1]")
     max_grad_norm: float = option(1.0, "> 0, gradient norm of everything but the scorer is clipped to it")
     scorer_max_grad_norm: float = option(1.0, "> 0, the same for the scorer alone, whose gradients are far larger")
-    mixed_precision: Literal["auto", "no", "bf16", "fp16"] = option("auto", "auto: bf16 on a GPU that has it")
+    mixed_precision: Literal["auto", "no", "bf16", "fp16"] = option("auto", "auto: bf16 where the device computes in it")
     eval_every: int | None = option(None, "updates between evaluations; by default one per epoch")
     patience: int | None = option(None, "stop after so many evaluations without a better metric; by default never")
     metric: Literal["accuracy", "f1"] = option("accuracy", "on the validation split, picks the best checkpoint")
@@ -131,14 +133,15 @@ def impossible(data: DataArguments, model: ModelArguments, train: TrainArguments
         value = getattr(train, name)
         if value is not None and not 0 < value < math.inf:
             return f"expected {name} > 0, got {value}"
-    for name, value in (("show", train.show), ("protect_first", model.protect_first), ("seed", train.seed),
+    for name, value in (("show", train.show), ("protect_first", model.protect_first), ("freeze_layers", model.freeze_layers), ("seed", train.seed),
                         ("weight_decay", train.weight_decay)):  # fmt: skip
         if not 0 <= value < math.inf:
             return f"expected {name} >= 0, got {value}"
     if not 0 <= train.warmup <= 1:
         return f"expected warmup in [0, 1], got {train.warmup}"
-    if not 0 <= model.dropout < 1:
-        return f"expected dropout in [0, 1), got {model.dropout}"
+    for name, value in (("dropout", model.dropout), ("encoder_dropout", model.encoder_dropout or 0.0)):
+        if not 0 <= value < 1:
+            return f"expected {name} in [0, 1), got {value}"
     if model.window is not None and model.window < 2:
         return f"expected window >= 2 tokens, got {model.window}"
     if train.mixed_precision == "fp16" and not torch.cuda.is_available():
@@ -173,6 +176,14 @@ def pooling_fields(model: ModelArguments) -> dict:
         "keep_order": model.keep_order,
         "protected": list(range(model.protect_first)),
     }
+
+
+def best_precision() -> str:
+    """bf16 where the device computes in it, else full precision."""
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
+    probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return "bf16" if probe is not None and probe() else "no"
 
 
 def parameter_groups(model, train: TrainArguments) -> list[dict]:
@@ -210,9 +221,7 @@ def main(argv: list[str] | None = None) -> dict:
     argv = sys.argv[1:] if argv is None else argv
     parser, data, model_arguments, arguments = parse(argv)
     output = Path(arguments.output_dir)
-    precision = arguments.mixed_precision
-    if precision == "auto":
-        precision = "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
+    precision = best_precision() if arguments.mixed_precision == "auto" else arguments.mixed_precision
     accelerator = Accelerator(
         gradient_accumulation_steps=arguments.gradient_accumulation_steps,
         mixed_precision=precision,
@@ -236,11 +245,14 @@ def main(argv: list[str] | None = None) -> dict:
             label2id={label: i for i, label in enumerate(labels)},
             window=model_arguments.window,
             classifier_dropout=model_arguments.dropout,
+            encoder_dropout=model_arguments.encoder_dropout,
             **pooling_fields(model_arguments),
         )
+        model.backbone.requires_grad_(not model_arguments.freeze_encoder)
+        if model_arguments.freeze_layers:
+            freeze_layers(model.backbone, model_arguments.freeze_layers)
     except ValueError as error:
         parser.error(str(error))
-    model.backbone.requires_grad_(not model_arguments.freeze_encoder)
     model.pooling.requires_grad_(not model_arguments.freeze_scorer)
 
     collate = DataCollatorWithPadding(tokenizer)

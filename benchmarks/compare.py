@@ -85,7 +85,7 @@ class Needle:
         classifier = Classifier(train_split.hidden_states.shape[-1], self.classes, k, variant).to(device)
         memory = PeakMemory(device)
         start = _now(device)
-        fit(classifier, train_split, seed)
+        fit(classifier, train_split, seed, variant.scorer_learning_rate)
         trained = _now(device)
         predictions, share = predict(classifier, test)
         end = _now(device)

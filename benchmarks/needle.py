@@ -19,7 +19,7 @@ from shtopk import TopKPooling, anneal
 
 BATCH = 32  # documents per update
 EPOCHS = 20
-LEARNING_RATE = 1e-2
+LEARNING_RATE = 1e-2  # of the classifier
 WINDOW = 256
 
 
@@ -101,17 +101,18 @@ def _encode(split, encoder: str, device: torch.device, name: str) -> dict[str, T
     return {field: torch.cat(parts) for field, parts in zip(Split._fields, zip(*batches, strict=True), strict=True)}
 
 
-def fit(classifier: Classifier, train: Split, seed: int, epochs: int = EPOCHS) -> None:
+def fit(classifier: Classifier, train: Split, seed: int, scorer_learning_rate: float, epochs: int = EPOCHS) -> None:
     """Train with the same budget for every variant."""
     torch.manual_seed(seed)
     scorer = list(classifier.pooling.parameters())
     head = list(classifier.output.parameters())
+    rates = [scorer_learning_rate, LEARNING_RATE]
     optimizer = torch.optim.AdamW(
         [{"params": scorer, "weight_decay": 0.0}, {"params": head, "weight_decay": 0.01}], lr=LEARNING_RATE
     )
     updates = epochs * -(-len(train.labels) // BATCH)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=LEARNING_RATE, total_steps=updates, pct_start=0.1, anneal_strategy="linear"
+        optimizer, max_lr=rates, total_steps=updates, pct_start=0.1, anneal_strategy="linear", cycle_momentum=False
     )
     classifier.train()
     update = 0
@@ -124,7 +125,7 @@ def fit(classifier: Classifier, train: Split, seed: int, epochs: int = EPOCHS) -
             loss = nn.functional.cross_entropy(logits, train.labels[rows])
             optimizer.zero_grad()
             loss.backward()
-            for parameters in (scorer, head):
+            for parameters in filter(None, (scorer, head)):
                 nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             scheduler.step()

@@ -5,7 +5,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 from .configuration_topk_pooling import TopKPoolingConfig
 from .model_card import write_model_card
 from .modeling_topk_pooling import TopKPoolingClassifierOutput, TopKPoolingForSequenceClassification
-from .pretrained import default_encoder, load_pretrained_classifier, load_tokenizer, verify_sha256
+from .pretrained import default_encoder, freeze_layers, load_pretrained_classifier, load_tokenizer, verify_sha256
 from .windows import encode_in_windows
 
 AutoConfig.register(TopKPoolingConfig.model_type, TopKPoolingConfig, exist_ok=True)
@@ -20,6 +20,7 @@ __all__ = [
     "TopKPoolingForSequenceClassification",
     "default_encoder",
     "encode_in_windows",
+    "freeze_layers",
     "load_pretrained_classifier",
     "load_tokenizer",
     "verify_sha256",

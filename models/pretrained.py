@@ -7,6 +7,7 @@ import importlib.util
 from pathlib import Path
 
 from safetensors import SafetensorError
+from torch import nn
 from transformers import AutoConfig, AutoTokenizer
 
 from .configuration_topk_pooling import TopKPoolingConfig
@@ -45,13 +46,14 @@ def load_tokenizer(encoder: str | None = None):
 
 
 def load_pretrained_classifier(
-    encoder: str | None = None, *, sha256: str | None = None, **fields
+    encoder: str | None = None, *, sha256: str | None = None, encoder_dropout: float | None = None, **fields
 ) -> TopKPoolingForSequenceClassification:
     """A classifier with the weights of a bare encoder; its pooling and head are new.
 
     Args:
         encoder: folder or hub name of an encoder; None: all-MiniLM-L6-v2 from its pip package, its hash checked.
         sha256: expected hash of a folder's model.safetensors (hex).
+        encoder_dropout: every dropout inside the encoder, in [0, 1); None: as its checkpoint says.
         fields: of `TopKPoolingConfig`.
 
     Raises:
@@ -68,6 +70,10 @@ def load_pretrained_classifier(
         raise ValueError(f"cannot load an encoder from {name}: {_one_line(error)}") from error
     if getattr(backbone, "is_encoder_decoder", False) or not hasattr(backbone, "hidden_size"):
         raise ValueError(f"expected an encoder such as BERT in {name}, got a model of type {backbone.model_type}")
+    if encoder_dropout is not None:
+        for field, value in backbone.to_dict().items():
+            if "dropout" in field and isinstance(value, float):
+                setattr(backbone, field, encoder_dropout)
     config = TopKPoolingConfig(backbone=backbone, **fields)
     try:
         return TopKPoolingForSequenceClassification.from_pretrained(name, config=config, use_safetensors=True)
@@ -77,3 +83,17 @@ def load_pretrained_classifier(
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
+
+
+def freeze_layers(encoder: nn.Module, count: int) -> None:
+    """Stop training the embeddings and the lowest `count` layers of an encoder; what lies above goes on.
+
+    Raises:
+        ValueError: an encoder whose layers are not found, or that has fewer.
+    """
+    layers = [m for m in encoder.modules() if isinstance(m, nn.ModuleList) and len(m) == encoder.config.num_hidden_layers]
+    if not layers or count > len(layers[0]):
+        raise ValueError(f"cannot freeze {count} layers of {type(encoder).__name__}: found {len(layers[0]) if layers else 0}")
+    for part in (encoder.get_input_embeddings(), getattr(encoder, "embeddings", None), *layers[0][:count]):
+        if part is not None:
+            part.requires_grad_(False)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 def encode_in_windows(
-    encoder: nn.Module, input_ids: Tensor, attention_mask: Tensor, window: int, windows_at_once: int = 32
+    encoder: nn.Module, input_ids: Tensor, attention_mask: Tensor, window: int, windows_at_once: int = 8
 ) -> Tensor:
     """Token vectors [B, L, d] of documents [B, L] that may be longer than the encoder's positions.
 

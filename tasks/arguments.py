@@ -37,4 +37,5 @@ class DataArguments:
 
     def __post_init__(self):
         if self.task is None:
-            self.task = "files" if self.train_file else "hub" if self.dataset_name else "bbc"
+            given = any(getattr(self, name) for name in FILE_FIELDS)
+            self.task = "files" if given else "hub" if self.dataset_name else "bbc"

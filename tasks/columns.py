@@ -88,9 +88,7 @@ def assemble(
             raise ValueError(
                 f"expected the labels of {sources[name]} to occur in training ({_some(names)}), got {_some(unknown)}"
             )
-        # Numbers, not names: a ClassLabel would read the name "1" as the number 1.
-        numbers = {label: number for number, label in enumerate(names)}
-        data[name] = Dataset.from_dict({"text": texts, "label": [numbers[label] for label in labels]}, features)
+        data[name] = Dataset.from_dict({"text": texts, "label": labels}, features)
     return DatasetDict(data)
 
 

@@ -34,6 +34,8 @@ def read(arguments: DataArguments) -> DatasetDict:
     splits, sources = {}, {}
     for name, path in _paths(arguments).items():
         columns = read_columns(path)
+        if not any(columns.values()):
+            raise ValueError(f"expected documents in {path}, got none")
         pick(list(columns), arguments.text_column, arguments.label_column, str(path))
         splits[name] = clean(columns[arguments.text_column], columns[arguments.label_column], str(path))
         sources[name] = str(path)
@@ -96,7 +98,9 @@ def _read_csv(path: Path) -> Columns:
             rows = []
             for row in reader:
                 if row and len(row) != len(header):
-                    raise csv.Error(f"expected {len(header)} cells before line {reader.line_num + 1}, got {len(row)}")
+                    raise csv.Error(
+                        f"expected {len(header)} cells in the row that ends at line {reader.line_num}, got {len(row)}"
+                    )
                 if row:
                     rows.append(row)
     finally:

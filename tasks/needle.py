@@ -6,6 +6,7 @@ The class is the article's topic, so whoever classifies must find the sentences 
 import random
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
@@ -80,7 +81,7 @@ def _document(article: bbc.Article, passages: Iterator[list[str]], tokens: int, 
             pieces = list(_PIECE.finditer(paragraph))
             if len(pieces) > room - ends[-1]:  # the last one is cut at a word
                 cut = pieces[room - ends[-1]].start()
-                paragraph = re.sub(r"\S+\Z", "", paragraph[:cut]) or paragraph[:cut]
+                paragraph = re.sub(r"[^\W_]+\Z", "", paragraph[:cut])
                 pieces = pieces[: room - ends[-1]]
             if pieces and paragraph.strip():
                 paragraphs.append(paragraph.rstrip())
@@ -103,7 +104,7 @@ def _evidence(text: str, rng: random.Random) -> str:
     """One sentence or two adjacent ones of the wanted length, else the closest to it there is."""
     _, _, body = text.partition("\n")  # without the headline
     parts = list(bbc.sentences(body)) or [normalise(text)]
-    choices = parts + [f"{a} {b}" for a, b in zip(parts, parts[1:], strict=False)]
+    choices = parts + [f"{a} {b}" for a, b in pairwise(parts)]
     low, high = EVIDENCE
     fitting = [choice for choice in choices if low <= count_pieces(choice) <= high]
     if not fitting:

@@ -9,15 +9,16 @@ def encode(tokenizer, dataset: DatasetDict, max_tokens: int | None = None) -> Da
     Args:
         tokenizer: a Hugging Face tokenizer.
         dataset: splits with the columns "text" and "label".
-        max_tokens: cut documents to so many tokens, special ones included, >= 1; None: however long they are.
-            A model that encodes in windows needs no limit.
+        max_tokens: cut documents to so many tokens, special ones included; None: however long they are, which suits
+            a model that encodes in windows.
 
     Returns:
         The same splits with the columns "input_ids", "attention_mask" and "labels". An empty text becomes the
         special tokens alone. Padding is the collator's.
     """
-    if max_tokens is not None and max_tokens < 1:
-        raise ValueError(f"expected max_tokens >= 1 or None, got {max_tokens}")
+    special = tokenizer.num_special_tokens_to_add()
+    if max_tokens is not None and max_tokens <= special:  # tokenizers would not cut at all
+        raise ValueError(f"expected max_tokens > {special}, the tokenizer's special tokens, got {max_tokens}")
 
     def tokenise(batch):
         # verbose=False: no warning that a document is longer than the encoder has positions.
