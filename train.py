@@ -75,7 +75,9 @@ class TrainArguments:
     warmup: float = option(0.1, "share of the updates, in [0, 1]")
     max_grad_norm: float = option(1.0, "> 0, gradient norm of everything but the scorer is clipped to it")
     scorer_max_grad_norm: float = option(1.0, "> 0, the same for the scorer alone, whose gradients are far larger")
-    mixed_precision: Literal["auto", "no", "bf16", "fp16"] = option("auto", "auto: bf16 where the device computes in it")
+    mixed_precision: Literal["auto", "no", "bf16", "fp16"] = option(
+        "auto", "auto: bf16 where the device computes in it"
+    )
     eval_every: int | None = option(None, "updates between evaluations; by default one per epoch")
     patience: int | None = option(None, "stop after so many evaluations without a better metric; by default never")
     metric: Literal["accuracy", "f1"] = option("accuracy", "on the validation split, picks the best checkpoint")
@@ -125,18 +127,22 @@ def yaml_words(path: str, parser: Parser) -> list[str]:
     return [word for name, value in fields.items() if value is not None for word in (f"--{name}", str(value))]
 
 
+POSITIVE = (
+    *("epochs", "batch_size", "eval_batch_size", "gradient_accumulation_steps", "eval_every", "patience"),
+    *("learning_rate", "head_learning_rate", "scorer_learning_rate", "max_grad_norm", "scorer_max_grad_norm"),
+)
+NOT_NEGATIVE = ("weight_decay", "show", "protect_first", "freeze_layers", "seed")
+
+
 def impossible(data: DataArguments, model: ModelArguments, train: TrainArguments) -> str | None:
     """What no run can have, in one line; None if all is well."""
-    for name in ("batch_size", "eval_batch_size", "gradient_accumulation_steps", "epochs", "learning_rate",
-                 "head_learning_rate", "scorer_learning_rate", "max_grad_norm", "scorer_max_grad_norm", "eval_every",
-                 "patience"):  # fmt: skip
-        value = getattr(train, name)
-        if value is not None and not 0 < value < math.inf:
-            return f"expected {name} > 0, got {value}"
-    for name, value in (("show", train.show), ("protect_first", model.protect_first), ("freeze_layers", model.freeze_layers), ("seed", train.seed),
-                        ("weight_decay", train.weight_decay)):  # fmt: skip
-        if not 0 <= value < math.inf:
-            return f"expected {name} >= 0, got {value}"
+    fields = vars(train) | vars(model)
+    for name in POSITIVE:
+        if fields[name] is not None and not 0 < fields[name] < math.inf:
+            return f"expected {name} > 0, got {fields[name]}"
+    for name in NOT_NEGATIVE:
+        if not 0 <= fields[name] < math.inf:
+            return f"expected {name} >= 0, got {fields[name]}"
     if not 0 <= train.warmup <= 1:
         return f"expected warmup in [0, 1], got {train.warmup}"
     for name, value in (("dropout", model.dropout), ("encoder_dropout", model.encoder_dropout or 0.0)):
@@ -354,7 +360,9 @@ def main(argv: list[str] | None = None) -> dict:
         for i, document in enumerate(texts["test"].select(range(min(arguments.show, len(texts["test"]))))):
             page = show_document(plain, tokenizer, document["text"], label=labels[document["label"]])
             (output / f"document_{i}.html").write_text(page, encoding="utf-8")
-        accelerator.print(f"test accuracy {results['test_accuracy']:.3f}, macro-F1 {results['test_f1']:.3f}; see {output}")
+        accelerator.print(
+            f"test accuracy {results['test_accuracy']:.3f}, macro-F1 {results['test_f1']:.3f}; see {output}"
+        )
     accelerator.end_training()
     return results
 

@@ -114,6 +114,7 @@ def table(task: str, record: dict) -> str:
     for run in record["runs"]:
         rows.setdefault((run["k"], run["variant"]), []).append(run)
     for (k, name), runs in rows.items():
+
         def spread(key, runs=runs):
             values = [run[key] for run in runs]
             return f"{statistics.mean(values):.3f} ± {statistics.stdev(values) if len(values) > 1 else 0:.3f}"
@@ -146,8 +147,9 @@ def main() -> None:
         path = arguments.results / f"compare-{task}.json"
         record = {
             "command": shlex.join(["python", "benchmarks/compare.py", *sys.argv[1:]]),
-            "device": torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.machine()} CPU, "
-            f"{torch.get_num_threads()} threads",
+            "device": torch.cuda.get_device_name()
+            if device.type == "cuda"
+            else f"{platform.machine()} CPU, {torch.get_num_threads()} threads",
             "torch": torch.__version__,
             "runs": json.loads(path.read_text())["runs"] if path.exists() else [],
         }

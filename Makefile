@@ -1,0 +1,42 @@
+# Everything runs in .venv, which the first target that needs it sets up. `make` lists the targets.
+SHELL := /bin/bash
+PYTHON ?= python3
+RUN := .venv/bin/python
+READY := .venv/ready
+export HF_HUB_OFFLINE ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: help env demo test check compare tune clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
+
+env: $(READY) ## set up .venv
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test,bench]'
+	@touch $@
+
+demo: $(READY) ## fine-tune on BBC News, evaluate, write pages that show what was kept
+	$(RUN) train.py --config configs/bbc.yaml --overwrite_output_dir true
+	@echo "Open runs/bbc/document_0.html (and _1, _2) to see which tokens were kept; all figures: runs/bbc/all_results.json"
+
+test: $(READY) ## run the tests
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2
+
+check: $(READY) ## format, lint, types, tests
+	$(RUN) -m ruff format --check .
+	$(RUN) -m ruff check .
+	$(RUN) -m mypy
+	$(MAKE) test
+
+compare: $(READY) ## all ways to pool side by side; benchmarks/results/
+	$(RUN) benchmarks/compare.py
+
+tune: $(READY) ## choose the settings that compare uses; benchmarks/results/
+	$(RUN) benchmarks/tune.py
+
+clean: ## remove .venv, caches and runs
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis benchmarks/.cache runs build shtopk.egg-info
