@@ -45,8 +45,8 @@ class ModelArguments:
     k: str = option("32", "vectors to keep: a whole number >= 1, or a share of the tokens such as 0.1")
     operator: Operator = option("successive_halving", "how tokens are chosen")
     boost: Boost = option("relative", "how a pair's weights are made in successive halving")
-    temperature: float = option(0.125, "> 0, at the end of training and afterwards; small is hard")
-    initial_temperature: float | None = option(None, "> 0, at the start of training; by default as at the end")
+    temperature: float = option(0.0625, "> 0, at the end of training and afterwards; small is hard")
+    initial_temperature: float = option(4.0, "> 0, at the start of training; the temperature above: never changes")
     scorer: Scorer = option("linear", "what scores a token; 'first' and 'strided' are controls that learn nothing")
     keep_order: bool = option(True, "kept vectors stand in document order")
     protect_first: int = option(0, "tokens at the start that are always kept; 1 protects [CLS]")
@@ -98,12 +98,15 @@ def parse(argv: list[str]):
     """(DataArguments, ModelArguments, TrainArguments): the defaults, then the YAML file, then the command line."""
     parser = Parser((DataArguments, ModelArguments, TrainArguments), description=__doc__, allow_abbrev=False)
     parser.add_argument("--config", help="YAML file of fields")
-    path, rest = None, []
-    for i, word in enumerate(argv):  # found by hand: the file's fields must be parsed before the command line's
-        if word == "--config" and i + 1 < len(argv):
-            path = argv[i + 1]
-        rest.append(word)
-    arguments = parser.parse_args_into_dataclasses((yaml_words(path, parser) if path else []) + rest)[:3]
+    first = Parser((), add_help=False, allow_abbrev=False)
+    first.add_argument("--config")
+    path = first.parse_known_args(argv)[0].config
+    words = (yaml_words(path, parser) if path else []) + argv
+    *arguments, _, unknown = parser.parse_args_into_dataclasses(
+        words, look_for_args_file=False, return_remaining_strings=True
+    )
+    if unknown:
+        parser.error(f"unknown arguments: {' '.join(unknown)}; see train.py --help")
     problem = impossible(*arguments)
     if problem:
         parser.error(problem)
@@ -124,7 +127,7 @@ def yaml_words(path: str, parser: Parser) -> list[str]:
     unknown = sorted(str(name) for name in fields if name not in known)
     if unknown:
         parser.error(f"unknown fields in {path}: {', '.join(unknown)}; see train.py --help")
-    return [word for name, value in fields.items() if value is not None for word in (f"--{name}", str(value))]
+    return [f"--{name}={value}" for name, value in fields.items() if value is not None]
 
 
 POSITIVE = (
@@ -241,9 +244,8 @@ def main(argv: list[str] | None = None) -> dict:
         task = get_task(data.task)
         with accelerator.main_process_first():
             texts = task.load(data)
-            labels = texts["train"].features["label"].names
-            tokenizer = load_tokenizer(model_arguments.encoder)
-            splits = encode(tokenizer, texts)
+        labels = texts["train"].features["label"].names
+        tokenizer = load_tokenizer(model_arguments.encoder)
         model = load_pretrained_classifier(
             model_arguments.encoder,
             sha256=model_arguments.encoder_sha256,
@@ -259,6 +261,8 @@ def main(argv: list[str] | None = None) -> dict:
             freeze_layers(model.backbone, model_arguments.freeze_layers)
     except ValueError as error:
         parser.error(str(error))
+    with accelerator.main_process_first():
+        splits = encode(tokenizer, texts)
     model.pooling.requires_grad_(not model_arguments.freeze_scorer)
 
     collate = DataCollatorWithPadding(tokenizer)

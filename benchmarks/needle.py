@@ -19,7 +19,7 @@ from shtopk import TopKPooling, anneal
 from train import best_precision
 
 BATCH = 32  # documents per update
-EPOCHS = 20
+EPOCHS = 12
 LEARNING_RATE = 1e-2  # of the classifier
 WINDOW = 256
 
@@ -56,7 +56,6 @@ class Classifier(nn.Module):
             self.pooling = AttentionPooling(hidden_size, k)
         else:
             self.pooling = TopKPooling(hidden_size, k, **variant.pooling)
-            self.pooling.reset_parameters()
         self.pooling.requires_grad_(not variant.freeze_scorer)
         self.dropout, self.output = nn.Dropout(0.1), nn.Linear(hidden_size, classes)
 

@@ -32,7 +32,13 @@ class TopKPoolingConfig(PreTrainedConfig):
     """
 
     model_type = "topk_pooling"
-    sub_configs_defaults = {"backbone": SubConfigSpec(config_class=AutoConfig, model_type="bert")}  # noqa: RUF012
+    sub_configs_defaults = {"backbone": SubConfigSpec(config_class=AutoConfig, model_type="bert")}
+
+    # What Trainer.predict leaves out: it is for whoever wants to look, and of sizes that differ between batches.
+    keys_to_ignore_at_inference = [
+        *("pooled_hidden_states", "pooled_attention_mask", "positions", "weights", "slots"),
+        *("hidden_states", "attentions"),
+    ]
 
     backbone: PreTrainedConfig | dict | None = None
     k: int | float = 32
@@ -46,6 +52,10 @@ class TopKPoolingConfig(PreTrainedConfig):
     window: int | None = None
     windows_at_once: int = 32
     classifier_dropout: float = 0.1
+
+    def __post_init__(self, **kwargs):
+        self.protected = list(self.protected)
+        super().__post_init__(**kwargs)
 
     def pooling_arguments(self) -> dict:
         """What `TopKPooling` is built with, its size aside."""

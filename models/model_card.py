@@ -24,8 +24,8 @@ tags: [shtopk, token-pooling]
 # Classifier with trainable token pooling
 
 An encoder ({base_model}) whose token vectors are pooled to k by `{results["arguments"]["operator"]}` top-k
-(k = {results["arguments"]["k"]}), and a linear classifier over their mean. Needs `pip install shtopk transformers`; the model's
-code is in this folder, hence `trust_remote_code`.
+(k = {results["arguments"]["k"]}), and a linear classifier over their mean. Needs `pip install shtopk transformers`;
+the model's code is in this folder, hence `trust_remote_code`.
 
 {SNIPPET.format(folder=folder.as_posix())}
 

@@ -11,6 +11,7 @@ from transformers import AutoModel, PreTrainedModel
 from transformers.utils import ModelOutput, can_return_tuple
 
 from shtopk import TopKPooling
+from shtopk.pooling import ScorerLinear
 
 from .configuration_topk_pooling import TopKPoolingConfig
 from .windows import encode_in_windows
@@ -52,7 +53,7 @@ class TopKPoolingPreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
 
     def _init_weights(self, module):
-        if isinstance(module, TopKPooling):
+        if isinstance(module, ScorerLinear):
             module.reset_parameters()
         else:
             super()._init_weights(module)
@@ -71,6 +72,11 @@ class TopKPoolingForSequenceClassification(TopKPoolingPreTrainedModel):
 
     def __init__(self, config: TopKPoolingConfig):
         super().__init__(config)
+        positions = positions_of(config.backbone)
+        if config.window is not None and positions is not None and config.window > positions:
+            raise ValueError(
+                f"expected a window of at most {positions} tokens, as the encoder has; got {config.window}"
+            )
         self.num_labels = config.num_labels
         self.backbone = build_encoder(config.backbone)
         self.pooling = TopKPooling(config.backbone.hidden_size, **config.pooling_arguments())

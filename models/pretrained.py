@@ -9,6 +9,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoTokenizer
+from transformers.utils import logging
 
 from .configuration_topk_pooling import TopKPoolingConfig
 from .modeling_topk_pooling import TopKPoolingForSequenceClassification
@@ -79,10 +80,20 @@ def load_pretrained_classifier(
             if "dropout" in field and isinstance(value, float):
                 setattr(backbone, field, encoder_dropout)
     config = TopKPoolingConfig(backbone=backbone, **fields)
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # its report on missing weights lists what is meant to be new; the check is below
     try:
-        return TopKPoolingForSequenceClassification.from_pretrained(name, config=config, use_safetensors=True)
+        model, report = TopKPoolingForSequenceClassification.from_pretrained(
+            name, config=config, use_safetensors=True, output_loading_info=True
+        )
     except (OSError, SafetensorError, RuntimeError) as error:
         raise ValueError(f"cannot load the weights of {name}: {_one_line(error)}") from error
+    finally:
+        logging.set_verbosity(verbosity)
+    missing = sorted(key for key in report["missing_keys"] if not key.startswith(("pooling.", "classifier.")))
+    if missing:
+        raise ValueError(f"the weights of {name} lack {len(missing)} of the encoder's tensors, such as {missing[0]}")
+    return model
 
 
 def _one_line(error: Exception) -> str:

@@ -10,12 +10,18 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
-from shtopk.baselines import hard_topk, iterative_topk
+from shtopk.baselines import Gradient, hard_topk, iterative_topk
 from shtopk.selection import TopK
 from shtopk.successive_halving import Boost, successive_halving_topk
 
 Operator = Literal["successive_halving", "iterative", "hard", "hard_gated", "hard_straight_through"]
 Scorer = Literal["linear", "mlp", "first", "strided"]
+
+HARD_GRADIENT: dict[Operator, Gradient] = {
+    "hard": "none",
+    "hard_gated": "gate",
+    "hard_straight_through": "straight_through",
+}
 
 
 class PooledTokens(NamedTuple):
@@ -75,17 +81,20 @@ class TopKPooling(nn.Module):
         *,
         operator: Operator = "successive_halving",
         boost: Boost = "relative",
-        temperature: float = 0.125,
+        temperature: float = 0.0625,
         initial_temperature: float | None = None,
         scorer: Scorer = "linear",
         keep_order: bool = True,
         protected: Sequence[int] = (),
     ):
         super().__init__()
-        for name, value, known in (("operator", operator, Operator), ("boost", boost, Boost),
-                                   ("scorer", scorer, Scorer)):  # fmt: skip
-            if value not in get_args(known):
-                raise ValueError(f"expected {name} to be one of {', '.join(get_args(known))}; got {value!r}")
+        for name, choice, known in (
+            ("operator", operator, Operator),
+            ("boost", boost, Boost),
+            ("scorer", scorer, Scorer),
+        ):
+            if choice not in get_args(known):
+                raise ValueError(f"expected {name} to be one of {', '.join(get_args(known))}; got {choice!r}")
         whole = isinstance(k, int) and not isinstance(k, bool) and k >= 1
         if not whole and not (isinstance(k, float) and 0 < k <= 1):
             raise ValueError(f"expected k to be a whole number >= 1 or a share in (0, 1], got {k!r}")
@@ -101,13 +110,6 @@ class TopKPooling(nn.Module):
         self.temperature, self.initial_temperature, self.progress = temperature, initial_temperature, 1.0
         self.scorer_kind = scorer
         self.scorer = _scorer(scorer, hidden_size)
-
-    def reset_parameters(self) -> None:
-        """Start with scores that differ: equal ones would have no spread for a relative temperature."""
-        for module in self.scorer.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=module.in_features**-0.5)
-                nn.init.zeros_(module.bias)
 
     @property
     def current_temperature(self) -> float:
@@ -155,8 +157,7 @@ class TopKPooling(nn.Module):
             return partial(successive_halving_topk, temperature=temperature, boost=self.boost)
         if self.operator == "iterative":
             return partial(iterative_topk, temperature=temperature)
-        gradient = {"hard": "none", "hard_gated": "gate", "hard_straight_through": "straight_through"}[self.operator]
-        return partial(hard_topk, gradient=gradient, temperature=temperature)
+        return partial(hard_topk, gradient=HARD_GRADIENT[self.operator], temperature=temperature)
 
 
 def anneal(model: nn.Module, progress: float) -> float:
@@ -183,12 +184,23 @@ def anneal(model: nn.Module, progress: float) -> float:
     return poolings[-1].current_temperature
 
 
+class ScorerLinear(nn.Linear):
+    """A linear layer that starts with scores that differ: equal ones have no spread for a relative temperature.
+
+    A class of its own, so that a model with an initialisation for `nn.Linear` can tell it apart and leave it alone.
+    """
+
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.weight, std=self.in_features**-0.5)
+        nn.init.zeros_(self.bias)
+
+
 def _scorer(kind: Scorer, hidden_size: int) -> nn.Module:
     if kind == "linear":
-        return nn.Linear(hidden_size, 1)
+        return ScorerLinear(hidden_size, 1)
     if kind == "mlp":
         inner = max(1, hidden_size // 4)
-        return nn.Sequential(nn.Linear(hidden_size, inner), nn.GELU(), nn.Linear(inner, 1))
+        return nn.Sequential(ScorerLinear(hidden_size, inner), nn.GELU(), ScorerLinear(inner, 1))
     return nn.Identity()
 
 

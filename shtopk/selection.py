@@ -113,15 +113,18 @@ class Candidates(NamedTuple):
     def topk(self, values: Tensor, scores: Tensor, mask: Tensor, positions: Tensor, weights: Tensor,
              slots: Tensor | None, dtype: torch.dtype) -> TopK:  # fmt: skip
         """The operator's answer with the leading dimensions back, and empty slots exactly zero."""
-        fields = (
-            values,
-            scores.masked_fill(~mask, 0).to(dtype),
-            mask,
-            positions.masked_fill(~mask, 0),
-            weights,
-            slots,
+
+        def unflatten(x: Tensor) -> Tensor:
+            return x.view(*self.batch, *x.shape[1:])
+
+        return TopK(
+            values=unflatten(values),
+            scores=unflatten(scores.masked_fill(~mask, 0).to(dtype)),
+            mask=unflatten(mask),
+            positions=unflatten(positions.masked_fill(~mask, 0)),
+            weights=unflatten(weights),
+            slots=None if slots is None else unflatten(slots),
         )
-        return TopK(*(f if f is None else f.view(*self.batch, *f.shape[1:]) for f in fields))
 
 
 def candidates(values: Tensor, scores: Tensor, k: int, mask: Tensor | None, temperature: float | Tensor) -> Candidates:

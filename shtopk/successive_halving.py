@@ -22,7 +22,7 @@ from shtopk.selection import TopK, candidates, heaviest, pool_by_slot
 
 Boost = Literal["relative", "softmax", "power"]
 
-DEFAULT_TEMPERATURE = {"relative": 0.125, "softmax": 0.125, "power": 1.0}
+DEFAULT_TEMPERATURE = {"relative": 0.0625, "softmax": 0.0625, "power": 1.0}
 SMALLEST_SPREAD = 1e-6  # in units of the scores: equal scores have no scale of their own
 
 
@@ -56,7 +56,7 @@ def successive_halving_topk(
         scores: [*, n] how much each token is wanted.
         k: slots, >= 1; with fewer than k real tokens the slots left over are empty.
         mask: [*, n] True (or nonzero) for a real token; None: all are real. Masked tokens get weight and gradient 0.
-        temperature: > 0, small is hard; a number or a scalar tensor. By default 0.125 (1 with `"power"`).
+        temperature: > 0, small is hard; a number or a scalar tensor. By default 1/16 (1 with `"power"`).
         boost: how a pair's weights are made, see above.
         base: b > 1 of `"power"`.
         keep_order: put the slots in document order instead of by falling score.

@@ -129,10 +129,9 @@ def test_learning_finds_planted_tokens():
     assert recall > 0.8
 
 
-def test_reset_parameters_spreads_the_scores():
-    pooling = TopKPooling(64, 4)
-    pooling.reset_parameters()
-    assert pooling.scorer(torch.randn(500, 64)).std() > 0.5
+@pytest.mark.parametrize("scorer", ["linear", "mlp"])
+def test_the_scores_differ_from_the_start(scorer):
+    assert TopKPooling(64, 4, scorer=scorer).scorer(torch.randn(500, 64)).std() > 0.2
 
 
 @pytest.mark.parametrize(("change", "message"), [

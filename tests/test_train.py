@@ -1,0 +1,192 @@
+"""train.py from the outside: what it writes, who wins over whom, and one clear line for everything impossible."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import pipeline
+
+import train
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def documents(tmp_path_factory):
+    """60 documents of two classes that one word tells apart, as a JSON lines file."""
+    path = tmp_path_factory.mktemp("data") / "documents.jsonl"
+    rows = []
+    for i in range(60):
+        letters = " ".join("abcdefghijklmnopqrstuvwxyz"[(i * 7 + j * j) % 26] for j in range(20 + i))
+        rows.append(
+            {"text": f"{letters} {('goal', 'bank')[i % 2]} {letters[::-1]}", "label": ("sport", "money")[i % 2]}
+        )
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def words(encoder, documents, tmp_path):
+    """A command line that trains for a few seconds."""
+    return ["--train_file", str(documents), "--encoder", str(encoder), "--output_dir", str(tmp_path / "run"),
+            "--k", "4", "--epochs", "12", "--batch_size", "8", "--learning_rate", "5e-3", "--encoder_dropout", "0",
+            "--mixed_precision", "no"]  # fmt: skip
+
+
+@pytest.fixture
+def refusal(words, capsys):
+    """Run train.py with something impossible; the one line it says."""
+
+    def run(*more, base=words):
+        with pytest.raises(SystemExit) as stop:
+            train.main([*base, *map(str, more)])
+        error = capsys.readouterr().err
+        assert stop.value.code == 2
+        assert "Traceback" not in error
+        *before, message = [line for line in error.replace("\r", "\n").splitlines() if line]
+        assert all("%|" in line for line in before), before  # nothing but progress bars
+        assert message.startswith("train.py: ")
+        return message
+
+    return run
+
+
+def test_a_run_learns_and_leaves_a_checkpoint_that_a_pipeline_loads(words, tmp_path):
+    results = train.main([*words, "--show", "2", "--tracker", "tensorboard"])
+    run = tmp_path / "run"
+    written = json.loads((run / "all_results.json").read_text())
+    assert written == json.loads(json.dumps(results))
+    assert written["test_accuracy"] > 0.8
+    assert written["test_documents"] == 12
+    assert written["eval_documents"] == 6
+    assert written["updates"] == 12 * 6
+    assert written["train_tokens_per_second"] > 0
+    assert "--k 4" in written["command"]
+    assert {"README.md", "config.json", "model.safetensors", "document_0.html", "document_1.html"} <= set(
+        os.listdir(run)
+    )
+    assert list(run.glob("logs/**/events*"))
+    classify = pipeline("text-classification", model=str(run))
+    assert [answer["label"] for answer in classify(["a b c goal d e", "bank x y z"])] == ["sport", "money"]
+
+
+def test_the_same_seed_gives_the_same_weights(words, tmp_path):
+    few = ["--epochs", "1", "--seed", "3"]
+    weights = []
+    for name in ("one", "two"):
+        train.main([*words, *few, "--output_dir", str(tmp_path / name)])
+        weights.append((tmp_path / name / "model.safetensors").read_bytes())
+    assert weights[0] == weights[1]
+
+
+def test_gradient_accumulation_counts_updates(words):
+    results = train.main([*words, "--epochs", "1", "--gradient_accumulation_steps", "2"])
+    assert results["updates"] == 3  # 42 documents: 6 micro-batches of 8
+
+
+def test_early_stopping_ends_before_the_last_epoch(words):
+    results = train.main([*words, "--learning_rate", "1e-9", "--head_learning_rate", "1e-9",
+                          "--scorer_learning_rate", "1e-9", "--patience", "2"])  # fmt: skip
+    assert results["updates"] == 3 * 6
+    assert results["best_update"] == 6
+
+
+def test_the_scorer_has_its_own_learning_rate(words, tmp_path):
+    model = train.load_pretrained_classifier(words[3], num_labels=2, k=4)
+    groups = train.parameter_groups(model, train.TrainArguments())
+    assert [group["lr"] for group in groups] == [5e-5, 1e-3, 1e-2]
+    assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
+    assert {id(p) for p in groups[2]["params"]} == {id(p) for p in model.pooling.scorer.parameters()}
+
+
+def test_frozen_parts_stay_as_they_were(words, tmp_path):
+    train.main([*words, "--epochs", "1", "--freeze_encoder", "true", "--freeze_scorer", "true"])
+    before = train.load_pretrained_classifier(words[3], num_labels=2, k=4).state_dict()
+    after = train.load_file(tmp_path / "run" / "model.safetensors")
+    assert all(torch.equal(after[name], before[name]) for name in before if name.startswith("backbone"))
+    assert not torch.equal(after["classifier.weight"], before["classifier.weight"])
+
+
+def test_the_command_line_wins_over_the_yaml_and_the_yaml_over_the_defaults(tmp_path):
+    config = tmp_path / "some.yaml"
+    config.write_text("k: 8\nlearning_rate: 1e-3\nfreeze_encoder: true\ninitial_temperature: null\n")
+    _, _, model, arguments = train.parse(["--config", str(config), "--k", "5", "--output_dir", str(tmp_path / "run")])
+    assert (model.k, arguments.learning_rate, model.freeze_encoder, arguments.batch_size) == ("5", 1e-3, True, 16)
+    assert model.initial_temperature == 4.0
+
+
+@pytest.mark.parametrize(("field", "value", "message"), [
+    ("k", 0, "whole number >= 1 or a share in (0, 1], got 0"),
+    ("k", "many", "got 'many'"),
+    ("k", 1.5, "got 1.5"),
+    ("temperature", -1, "expected temperature > 0, got -1"),
+    ("initial_temperature", 0, "expected initial_temperature > 0"),
+    ("operator", "magic", "invalid choice: 'magic'"),
+    ("epochs", 0, "expected epochs > 0, got 0"),
+    ("learning_rate", "nan", "expected learning_rate > 0, got nan"),
+    ("batch_size", "two", "invalid int value: 'two'"),
+    ("warmup", 2, "expected warmup in [0, 1], got 2"),
+    ("dropout", 1, "expected dropout in [0, 1), got 1"),
+    ("window", 1, "expected window >= 2 tokens, got 1"),
+    ("window", 100, "at most 64 tokens"),
+    ("protect_first", 9, "fewer protected tokens than k = 4"),
+    ("freeze_layers", 3, "cannot freeze 3 layers"),
+    ("encoder", "/nowhere", "/nowhere"),
+    ("encoder_sha256", "00", "not the expected ones"),
+    ("train_file", "/nowhere/data.csv", "/nowhere/data.csv"),
+    ("text_column", "body", "expected a column 'body'"),
+    ("learning_rte", 1, "unknown arguments: --learning_rte 1"),
+    ("config", "/nowhere.yaml", "cannot read the configuration /nowhere.yaml"),
+])  # fmt: skip
+def test_the_impossible_is_refused_in_one_line(refusal, field, value, message):
+    assert message in refusal(f"--{field}={value}" if field != "learning_rte" else f"--{field}", *(
+        [value] if field == "learning_rte" else []))  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("k: 4\nkk: 5\n", "unknown fields in"),
+    ("- k\n", "expected the configuration"),
+    ("k: [\n", "is not valid YAML"),
+    ("warmup: [1, 2]\n", "invalid float value: '[1, 2]'"),
+    ("batch_size: !!python/object/apply:os.system ['true']\n", "is not valid YAML"),
+])  # fmt: skip
+def test_a_bad_yaml_file_is_refused_in_one_line(refusal, tmp_path, text, message):
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    assert message in refusal("--config", path)
+
+
+def test_a_label_that_training_lacks_is_refused_before_training(refusal, tmp_path):
+    path = tmp_path / "test.jsonl"
+    path.write_text('{"text": "a b", "label": "opera"}\n')
+    assert "'opera'" in refusal("--test_file", path)
+
+
+def test_a_run_does_not_overwrite_another_unless_told_to(words, refusal, capsys):
+    train.main([*words, "--epochs", "1"])
+    capsys.readouterr()
+    assert "is not empty" in refusal()
+    train.main([*words, "--epochs", "1", "--overwrite_output_dir", "true"])
+
+
+def test_damaged_weights_are_refused_in_one_line(refusal, encoder, tmp_path):
+    for path in encoder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "model.safetensors").write_bytes(b"\x00" * 100)
+    assert "cannot load the weights" in refusal("--encoder", tmp_path)
+
+
+def test_two_processes_train_together_and_count_every_document_once(words, tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29513",
+               str(ROOT / "train.py"), *words, "--epochs", "1"]  # fmt: skip
+    environment = os.environ | {"ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    results = json.loads((tmp_path / "run" / "all_results.json").read_text())
+    assert results["processes"] == 2
+    assert results["test_documents"] == 12
+    assert results["updates"] == 3  # 42 documents in batches of 2 x 8
