@@ -18,17 +18,19 @@ STYLE = """
   :root { --paper: #17191d; --ink: #dfe1e6; --quiet: #959aa5; --line: #30343c; --mark: 240 150 80; --bar: #f09650; }
 }
 * { box-sizing: border-box; }
-body { background: var(--paper); color: var(--ink); margin: 0 auto; padding: 2.5rem 1.25rem 4rem; max-width: 46rem;
-  font: 1.0625rem/1.75 Georgia, "Iowan Old Style", "Liberation Serif", serif; }
+body { background: var(--paper); color: var(--ink); margin: 0 auto; padding: 2.5rem 1.25rem 4rem;
+  max-width: 46rem; font: 1.0625rem/1.75 Georgia, "Iowan Old Style", "Liberation Serif", serif; }
 h1 { font-size: 1.5rem; line-height: 1.3; margin: 0 0 .25rem; }
 h2, .facts, table, .legend, .classes { font-family: system-ui, "Segoe UI", "Liberation Sans", sans-serif; }
-h2 { font-size: .8rem; letter-spacing: .08em; text-transform: uppercase; color: var(--quiet); margin: 2.5rem 0 .75rem; }
+h2 { font-size: .8rem; letter-spacing: .08em; text-transform: uppercase; color: var(--quiet);
+  margin: 2.5rem 0 .75rem; }
 .facts, .legend { color: var(--quiet); font-size: .875rem; margin: 0; }
 .classes { display: grid; grid-template-columns: max-content 1fr max-content; gap: .3rem .75rem; align-items: center;
   font-size: .9rem; margin: 1.5rem 0 0; }
 .classes .track { background: var(--line); border-radius: 3px; height: .55rem; }
 .classes .fill { background: var(--quiet); border-radius: 3px; height: 100%; min-width: 1px; }
-.classes .first { font-weight: 600; } .classes .first + .track .fill { background: var(--bar); }
+.classes .first { font-weight: 600; }
+.classes .first + .track .fill { background: var(--bar); }
 .document { white-space: pre-wrap; overflow-wrap: anywhere; }
 .document span { background: rgb(var(--mark) / calc(var(--w) * .45)); border-radius: 2px; }
 .document mark { background: rgb(var(--mark) / calc(.12 + var(--w) * .5)); color: inherit; border-radius: 3px;
@@ -83,7 +85,8 @@ def page(
         share = weight.get(token, 0.0)
         body += [
             escape(text[done:start]),
-            f'<{tag} style="--w:{share:.2f}" title="token {token}, weight {share:.3f}">{escape(text[start:end])}</{tag}>',
+            f'<{tag} style="--w:{share:.2f}" title="token {token}, weight {share:.3f}">',
+            f"{escape(text[start:end])}</{tag}>",
         ]
         done = end
     body.append(escape(text[done:]))
@@ -111,7 +114,7 @@ def page(
 <p class="facts">{" · ".join(escape(fact) for fact in facts)}</p>
 <div class="classes">{classes}</div>
 <h2>The document</h2>
-<p class="legend">Underlined: the token that leads a slot. Shaded: other tokens mixed into one, the darker the more.</p>
+<p class="legend">Underlined: the token that leads a slot. Shaded: others mixed into one, the darker the more.</p>
 <p class="document">{"".join(body)}</p>
 <h2>The {len(slots)} vectors that were kept</h2>
 <table><tr><th>token</th><th>made of (weight)</th></tr>{rows}</table>
