@@ -36,7 +36,8 @@ h2 { font-size: .8rem; letter-spacing: .08em; text-transform: uppercase; color: 
 .document mark { background: rgb(var(--mark) / calc(.12 + var(--w) * .5)); color: inherit; border-radius: 3px;
   padding: .05em .1em; box-shadow: inset 0 -2px 0 rgb(var(--mark)); font-weight: 600; }
 table { border-collapse: collapse; width: 100%; font-size: .875rem; line-height: 1.4; }
-td, th { text-align: left; padding: .35rem .75rem .35rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
+td, th { text-align: left; padding: .35rem .75rem .35rem 0; border-bottom: 1px solid var(--line);
+  vertical-align: top; }
 th { color: var(--quiet); font-weight: 500; } td.n { font-variant-numeric: tabular-nums; white-space: nowrap; }
 td small { color: var(--quiet); }
 """
