@@ -7,6 +7,7 @@ results/compare-<task>.json is written after every single training, and what sta
 """
 
 import argparse
+import itertools
 import json
 import platform
 import resource
@@ -155,14 +156,13 @@ def main() -> None:
         }
         done = {(run["variant"], run["k"], run["seed"]) for run in record["runs"]}
         plan = []
-        for k in arguments.k:
-            for variant in VARIANTS + (NEEDLE_ONLY if task == "needle" else []):
-                slots = k if variant.k is None else variant.k
-                shown = "all" if slots == 1.0 and isinstance(slots, float) else str(slots)
-                for seed in arguments.seeds:
-                    if (variant.name, shown, seed) not in done:
-                        done.add((variant.name, shown, seed))
-                        plan.append((variant, slots, shown, seed))
+        variants = VARIANTS + (NEEDLE_ONLY if task == "needle" else [])
+        for seed, k, variant in itertools.product(arguments.seeds, arguments.k, variants):
+            slots = k if variant.k is None else variant.k
+            shown = "all" if isinstance(slots, float) else str(slots)
+            if (variant.name, shown, seed) not in done:
+                done.add((variant.name, shown, seed))
+                plan.append((variant, slots, shown, seed))
         run = run_bbc if task == "bbc" else Needle(device) if plan else None
         for variant, slots, shown, seed in tqdm(plan, desc=task):
             result = run(variant, slots, seed, device, arguments)

@@ -19,7 +19,7 @@ from shtopk import TopKPooling, anneal
 from train import best_precision
 
 BATCH = 32  # documents per update
-EPOCHS = 12
+EPOCHS = 8
 LEARNING_RATE = 1e-2  # of the classifier
 WINDOW = 256
 
@@ -27,7 +27,7 @@ WINDOW = 256
 class Split(NamedTuple):
     """A split as token vectors."""
 
-    hidden_states: Tensor  # [N, n, d] float16
+    hidden_states: Tensor  # [N, n, d] float32 in memory, float16 in the cache
     mask: Tensor  # [N, n] bool
     evidence: Tensor  # [N, n] bool, tokens of the hidden sentences
     labels: Tensor  # [N]
@@ -76,6 +76,7 @@ def token_vectors(dataset, encoder: str, device: torch.device, cache: Path) -> d
             cache.mkdir(parents=True, exist_ok=True)
             save_file(_encode(split, encoder, device, name), path)
         tensors = load_file(path)
+        tensors["hidden_states"] = tensors["hidden_states"].float()
         splits[name] = Split(**{field: tensors[field].to(device) for field in Split._fields})
     return splits
 
@@ -121,7 +122,7 @@ def fit(classifier: Classifier, train: Split, seed: int, scorer_learning_rate: f
             if isinstance(classifier.pooling, TopKPooling):
                 anneal(classifier, update / (updates - 1))
             mask = train.evidence if classifier.kind == "oracle" else train.mask
-            logits, *_ = classifier(train.hidden_states[rows].float(), mask[rows])
+            logits, *_ = classifier(train.hidden_states[rows], mask[rows])
             loss = nn.functional.cross_entropy(logits, train.labels[rows])
             optimizer.zero_grad()
             loss.backward()
@@ -139,7 +140,7 @@ def predict(classifier: Classifier, split: Split) -> tuple[Tensor, float]:
     predictions, hits, kept_tokens = [], 0, 0
     for rows in torch.arange(len(split.labels), device=split.labels.device).split(BATCH):
         mask = split.evidence if classifier.kind == "oracle" else split.mask
-        logits, positions, kept = classifier(split.hidden_states[rows].float(), mask[rows])
+        logits, positions, kept = classifier(split.hidden_states[rows], mask[rows])
         predictions.append(logits.argmax(-1))
         hits += int(split.evidence[rows].gather(1, positions)[kept].sum())
         kept_tokens += int(kept.sum())

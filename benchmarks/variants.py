@@ -13,7 +13,7 @@ class Variant:
         k: slots, where they are not the table's: 1.0 keeps all tokens, 1 the first alone.
         freeze_scorer: leave the scorer as it was drawn.
         kind: "topk", or "attention" and "oracle", which only the needle task has.
-        scorer_learning_rate: on needle; like the temperatures it was chosen by tune.py.
+        scorer_learning_rate: on needle.
     """
 
     name: str
@@ -31,7 +31,7 @@ VARIANTS = [
     Variant("successive halving, fixed", {"temperature": 0.0625}),
     Variant("iterative top-k, annealed", {"operator": "iterative", "temperature": 0.01, "initial_temperature": 10.0}),
     Variant("iterative top-k, fixed", {"operator": "iterative", "temperature": 0.1}),
-    Variant("hard top-k, gated", {"operator": "hard_gated", "temperature": 1.0}),
+    Variant("hard top-k, gated", {"operator": "hard_gated", "temperature": 1.0}, scorer_learning_rate=1e-2),
     Variant("hard top-k, straight-through", {"operator": "hard_straight_through", "temperature": 1.0}),
     Variant("random scorer, frozen", {"operator": "hard"}, freeze_scorer=True),
     Variant("every (n/k)-th token", {"operator": "hard", "scorer": "strided"}),

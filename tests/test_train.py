@@ -55,7 +55,7 @@ def refusal(words, capsys):
     return run
 
 
-def test_a_run_learns_and_leaves_a_checkpoint_that_a_pipeline_loads(words, tmp_path):
+def test_a_run_learns_and_leaves_a_checkpoint_that_a_pipeline_loads(words, documents, tmp_path):
     results = train.main([*words, "--show", "2", "--tracker", "tensorboard"])
     run = tmp_path / "run"
     written = json.loads((run / "all_results.json").read_text())
@@ -71,7 +71,10 @@ def test_a_run_learns_and_leaves_a_checkpoint_that_a_pipeline_loads(words, tmp_p
     )
     assert list(run.glob("logs/**/events*"))
     classify = pipeline("text-classification", model=str(run))
-    assert [answer["label"] for answer in classify(["a b c goal d e", "bank x y z"])] == ["sport", "money"]
+    rows = [json.loads(line) for line in documents.read_text().splitlines()]
+    answers = classify([row["text"] for row in rows], batch_size=8)
+    right = [answer["label"] == row["label"] for answer, row in zip(answers, rows, strict=True)]
+    assert sum(right) > 0.9 * len(right)
 
 
 def test_the_same_seed_gives_the_same_weights(words, tmp_path):
