@@ -1,16 +1,18 @@
-"""Is it worth learning which tokens to keep? The same model, data and budget; only the pooling differs.
+"""Is it worth learning which tokens to keep? The same encoder, data and budget; only the pooling differs.
 
-python benchmarks/compare.py [--tasks bbc needle] [--k 8 32] [--seeds 0 1 2] [--device cuda]
+python benchmarks/compare.py [--tasks needle bbc] [--k 8 32] [--seeds 0 1 2] [--device cuda]
+python benchmarks/compare.py --tasks bbc --fine-tune    # the whole model, by train.py: hours on a CPU
 
-Writes benchmarks/results/compare-<task>.json and .md. A run that was interrupted goes on where it stopped:
-results/compare-<task>.json is written after every single training, and what stands there is not run again.
+needle: two sentences of an article hidden in about 2,000 tokens of documentation; bbc: the articles as they are. The
+encoder is frozen and its token vectors are computed once, unless --fine-tune is given. Writes
+benchmarks/results/compare-<task>.json after every single training, so that an interrupted run goes on where it
+stopped (delete the file to start anew), and the table beside it as .md.
 """
 
 import argparse
 import itertools
 import json
 import platform
-import resource
 import shlex
 import statistics
 import sys
@@ -22,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 import torch
-from needle import Classifier, fit, predict, token_vectors
+from frozen import Classifier, fit, predict, token_vectors
 from tqdm.auto import tqdm
 from variants import NEEDLE_ONLY, VARIANTS, Variant
 
@@ -31,38 +33,78 @@ import train
 from models import default_encoder
 
 RESULTS = ROOT / "benchmarks" / "results"
-BBC_BUDGET = ["--config", str(ROOT / "configs" / "bbc.yaml"), "--show", "0", "--overwrite_output_dir", "true"]
+CACHE = ROOT / "benchmarks" / ".cache"
 
 
 class PeakMemory:
-    """Peak memory of a stretch of work in MiB: allocated on the GPU, or resident on the CPU (Linux)."""
+    """MiB that a stretch of work took at its peak, beyond what was there before (the CPU's figure needs Linux)."""
 
     def __init__(self, device: torch.device):
         self.device = device
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-        elif Path("/proc/self/clear_refs").exists():
+        else:
             Path("/proc/self/clear_refs").write_text("5")  # the kernel forgets the peak so far
+        self.before = self._read()
 
     def read(self) -> float:
+        return self._read() - self.before
+
+    def _read(self) -> float:
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device) / 2**20
-        status = Path("/proc/self/status")
-        if status.exists():
-            line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-            return int(line.split()[1]) / 2**10
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+        status = Path("/proc/self/status").read_text()
+        return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 2**10
 
 
-def run_bbc(variant: Variant, k: int | float, seed: int, device: torch.device, arguments) -> dict:
-    """Fine-tune the whole model with train.py."""
-    words = [f"--{name}={value}" for name, value in variant.pooling.items()]
-    if "initial_temperature" not in variant.pooling:
-        words.append(f"--initial_temperature={variant.pooling.get('temperature', 1.0)}")
-    words += [f"--k={k}", f"--seed={seed}", f"--freeze_scorer={variant.freeze_scorer}", *arguments.train_options]
-    memory = PeakMemory(device)
+class Frozen:
+    """Trains a pooling and a classifier on token vectors that are in memory."""
+
+    def __init__(self, task: str, device: torch.device):
+        dataset = tasks.get_task(task).load(tasks.DataArguments(task=task))
+        self.device = device
+        self.classes = dataset["train"].features["label"].num_classes
+        self.splits = token_vectors(task, dataset, default_encoder(), device, CACHE)
+
+    def __call__(self, variant: Variant, k: int | float, seed: int, split: str = "test") -> dict:
+        torch.manual_seed(seed)
+        train_split, test = self.splits["train"], self.splits[split]
+        classifier = Classifier(train_split.hidden_states.shape[-1], self.classes, k, variant).to(self.device)
+        memory = PeakMemory(self.device)
+        start = self.now()
+        fit(classifier, train_split, seed, variant.scorer_learning_rate)
+        trained = self.now()
+        predictions, share = predict(classifier, test)
+        end = self.now()
+        return {
+            **tasks.classification_metrics(predictions.tolist(), test.labels.tolist()),
+            **({"evidence_share": share} if test.evidence.any() else {}),
+            "train_seconds": trained - start,
+            "documents_per_second": len(test.labels) / (end - trained),
+            "peak_mib": memory.read(),
+        }
+
+    def now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+
+def fine_tune(variant: Variant, k: int | float, seed: int) -> dict:
+    """Train the whole model on BBC News with train.py."""
+    start = variant.pooling.get("initial_temperature", variant.pooling.get("temperature", 1.0))
+    fields = variant.pooling | {
+        "initial_temperature": start,
+        "k": k,
+        "seed": seed,
+        "freeze_scorer": variant.freeze_scorer,
+    }
+    memory = PeakMemory(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     with tempfile.TemporaryDirectory() as folder:
-        results = train.main([*BBC_BUDGET, "--output_dir", folder, *words])
+        results = train.main(
+            ["--config", str(ROOT / "configs" / "bbc.yaml"), "--show=0", "--output_dir", folder]
+            + [f"--{name}={value}" for name, value in fields.items()]
+        )
     return {
         "accuracy": results["test_accuracy"],
         "f1": results["test_f1"],
@@ -72,89 +114,60 @@ def run_bbc(variant: Variant, k: int | float, seed: int, device: torch.device, a
     }
 
 
-class Needle:
-    """The needle task with its token vectors in memory."""
-
-    def __init__(self, device: torch.device):
-        dataset = tasks.get_task("needle").load(tasks.DataArguments(task="needle"))
-        self.classes = dataset["train"].features["label"].num_classes
-        self.splits = token_vectors(dataset, str(default_encoder()), device, ROOT / "benchmarks" / ".cache")
-
-    def __call__(self, variant: Variant, k: int | float, seed: int, device: torch.device, arguments) -> dict:
-        torch.manual_seed(seed)
-        train_split, test = self.splits["train"], self.splits["test"]
-        classifier = Classifier(train_split.hidden_states.shape[-1], self.classes, k, variant).to(device)
-        memory = PeakMemory(device)
-        start = _now(device)
-        fit(classifier, train_split, seed, variant.scorer_learning_rate)
-        trained = _now(device)
-        predictions, share = predict(classifier, test)
-        end = _now(device)
-        return {
-            **tasks.classification_metrics(predictions.tolist(), test.labels.tolist()),
-            "evidence_share": share,
-            "train_seconds": trained - start,
-            "documents_per_second": len(test.labels) / (end - trained),
-            "peak_mib": memory.read(),
-        }
+COLUMNS = {  # key of a run -> head of the column, decimals, whether the spread is shown
+    "accuracy": ("accuracy", 3, True),
+    "f1": ("macro-F1", 3, True),
+    "evidence_share": ("evidence among the kept", 2, True),
+    "train_seconds": ("training s", 0, False),
+    "documents_per_second": ("inference documents/s", 0, False),
+    "peak_mib": ("peak MiB", 0, False),
+}
 
 
-def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
-
-
-def table(task: str, record: dict) -> str:
+def table(record: dict) -> str:
     """Markdown: a row for each variant and k, mean ± standard deviation over the seeds."""
-    share = any("evidence_share" in run for run in record["runs"])
-    columns = ["accuracy", "macro-F1", *(["kept tokens that are evidence"] if share else []), "training s",
-               "inference documents/s", "peak MiB"]  # fmt: skip
-    lines = [f"| pooling | k | {' | '.join(columns)} |", "|---|--:|" + "--:|" * len(columns)]
+    shown = {key: column for key, column in COLUMNS.items() if key in record["runs"][0]}
+    lines = [
+        f"| pooling | k | {' | '.join(head for head, _, _ in shown.values())} |",
+        "|---|--:|" + "--:|" * len(shown),
+    ]
     rows: dict[tuple, list] = {}
     for run in record["runs"]:
         rows.setdefault((run["k"], run["variant"]), []).append(run)
     for (k, name), runs in rows.items():
-
-        def spread(key, runs=runs):
+        cells = []
+        for key, (_, decimals, with_spread) in shown.items():
             values = [run[key] for run in runs]
-            return f"{statistics.mean(values):.3f} ± {statistics.stdev(values) if len(values) > 1 else 0:.3f}"
-
-        def mean(key, runs=runs):
-            return f"{statistics.mean(run[key] for run in runs):,.1f}"
-
-        cells = [spread("accuracy"), spread("f1"), *([spread("evidence_share")] if share else []),
-                 mean("train_seconds"), mean("documents_per_second"), mean("peak_mib")]  # fmt: skip
+            cell = f"{statistics.mean(values):,.{decimals}f}"
+            cells.append(
+                f"{cell} ± {statistics.stdev(values):.{decimals}f}" if with_spread and len(values) > 1 else cell
+            )
         lines.append(f"| {name} | {k} | {' | '.join(cells)} |")
-    seeds = sorted({run["seed"] for run in record["runs"]})
-    lines += ["", f"Test split, mean ± standard deviation over seeds {', '.join(map(str, seeds))}. "
-              f"`{record['command']}` on {record['device']}, torch {record['torch']}."]  # fmt: skip
-    return "\n".join(lines) + "\n"
+    seeds = ", ".join(map(str, sorted({run["seed"] for run in record["runs"]})))
+    return "\n".join(lines) + (
+        f"\n\nTest split, mean ± standard deviation over seeds {seeds}; memory beyond the data's own. "
+        f"`{record['command']}` on {record['device']}, torch {record['torch']}.\n"
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tasks", nargs="+", choices=["bbc", "needle"], default=["needle", "bbc"])
-    parser.add_argument("--k", nargs="+", type=int, default=[8, 32])
+    parser.add_argument("--tasks", nargs="+", choices=["needle", "bbc"], default=["needle", "bbc"])
+    parser.add_argument("--k", nargs="+", type=int, default=[8, 32], help="slots")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--fine-tune", action="store_true", help="task bbc: train the encoder too")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the tables")
-    parser.add_argument("--train-options", nargs="*", default=[], help="task bbc: further words for train.py, as a=b")
     arguments = parser.parse_args()
-    arguments.train_options = [f"--{word}" for word in arguments.train_options]
-    device = torch.device(arguments.device)
+    if arguments.fine_tune and arguments.tasks != ["bbc"]:
+        parser.error("--fine-tune goes with --tasks bbc")
     arguments.results.mkdir(parents=True, exist_ok=True)
+    device = torch.device(arguments.device)
+    cpu = f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
     for task in arguments.tasks:
-        path = arguments.results / f"compare-{task}.json"
-        record = {
-            "command": shlex.join(["python", "benchmarks/compare.py", *sys.argv[1:]]),
-            "device": torch.cuda.get_device_name()
-            if device.type == "cuda"
-            else f"{platform.machine()} CPU, {torch.get_num_threads()} threads",
-            "torch": torch.__version__,
-            "runs": json.loads(path.read_text())["runs"] if path.exists() else [],
-        }
-        done = {(run["variant"], run["k"], run["seed"]) for run in record["runs"]}
+        path = arguments.results / f"compare-{task}{'-fine-tuned' if arguments.fine_tune else ''}.json"
+        runs = json.loads(path.read_text())["runs"] if path.exists() else []
+        done = {(run["variant"], run["k"], run["seed"]) for run in runs}
         plan = []
         variants = VARIANTS + (NEEDLE_ONLY if task == "needle" else [])
         for seed, k, variant in itertools.product(arguments.seeds, arguments.k, variants):
@@ -163,14 +176,19 @@ def main() -> None:
             if (variant.name, shown, seed) not in done:
                 done.add((variant.name, shown, seed))
                 plan.append((variant, slots, shown, seed))
-        run = run_bbc if task == "bbc" else Needle(device) if plan else None
+        run = fine_tune if arguments.fine_tune else Frozen(task, device) if plan else None
         for variant, slots, shown, seed in tqdm(plan, desc=task):
-            result = run(variant, slots, seed, device, arguments)
-            record["runs"].append({"variant": variant.name, "k": shown, "seed": seed, **result})
+            runs.append({"variant": variant.name, "k": shown, "seed": seed, **run(variant, slots, seed)})
+            record = {
+                "command": shlex.join(["python", "benchmarks/compare.py", *sys.argv[1:]]),
+                "device": torch.cuda.get_device_name() if device.type == "cuda" else cpu,
+                "torch": torch.__version__,
+                "runs": runs,
+            }
             path.write_text(json.dumps(record, indent=1) + "\n")
-        text = table(task, record)
+        text = table(json.loads(path.read_text()))
         path.with_suffix(".md").write_text(text)
-        print(f"\n{task}\n{text}")
+        print(f"\n{task}\n\n{text}")
 
 
 if __name__ == "__main__":

@@ -1,15 +1,14 @@
-"""Choose each variant's temperatures and learning rate: validation accuracy on needle, seeds the tables do not use.
+"""Choose each variant's temperatures and learning rate: validation accuracy on needle, a seed the tables do not use.
 
-python benchmarks/tune.py [--workers 2] [--device cuda]
+python benchmarks/tune.py [--device cuda]
 
-Writes benchmarks/results/tune-needle.json and prints the best setting of each variant; variants.py holds them.
+Writes benchmarks/results/tune-needle.json after every training (an interrupted run goes on where it stopped) and
+prints all settings, the best of each variant first; variants.py holds the choice.
 """
 
 import argparse
 import dataclasses
-import itertools
 import json
-import statistics
 import sys
 from pathlib import Path
 
@@ -17,13 +16,11 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 import torch
-import torch.multiprocessing as mp
-from compare import RESULTS, Needle
-from needle import Classifier, fit, predict
+from compare import RESULTS, Frozen
 from tqdm.auto import tqdm
 from variants import Variant
 
-K, SEEDS, LEARNING_RATES = (16,), (10,), (1e-3, 3e-3)
+K, SEED, LEARNING_RATES = 8, 10, (3e-3, 1e-2)
 
 
 def grid() -> list[Variant]:
@@ -46,48 +43,25 @@ def grid() -> list[Variant]:
     return [dataclasses.replace(v, scorer_learning_rate=lr) for v in settings for lr in LEARNING_RATES]
 
 
-def work(rank: int, workers: int, device: str, queue) -> None:
-    needle = Needle(torch.device(device))
-    jobs = list(itertools.product(grid(), K, SEEDS))[rank::workers]
-    for variant, k, seed in jobs:
-        torch.manual_seed(seed)
-        train = needle.splits["train"]
-        classifier = Classifier(train.hidden_states.shape[-1], needle.classes, k, variant).to(device)
-        fit(classifier, train, seed, variant.scorer_learning_rate)
-        predictions, share = predict(classifier, needle.splits["validation"])
-        accuracy = (predictions == needle.splits["validation"].labels).float().mean().item()
-        queue.put({"variant": variant.name, **variant.pooling, "scorer_learning_rate": variant.scorer_learning_rate,
-                   "k": k, "seed": seed, "accuracy": accuracy, "evidence_share": share})  # fmt: skip
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--workers", type=int, default=1, help="processes side by side")
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args()
+    path = arguments.results / "tune-needle.json"
     arguments.results.mkdir(parents=True, exist_ok=True)
-    Needle(torch.device(arguments.device))  # fills the cache of token vectors before the workers want it
-    context = mp.get_context("spawn")
-    queue = context.Queue()
-    processes = [context.Process(target=work, args=(rank, arguments.workers, arguments.device, queue))
-                 for rank in range(arguments.workers)]  # fmt: skip
-    for process in processes:
-        process.start()
-    runs = [queue.get() for _ in tqdm(range(len(grid()) * len(K) * len(SEEDS)))]
-    for process in processes:
-        process.join()
-    (arguments.results / "tune-needle.json").write_text(json.dumps(runs, indent=1) + "\n")
-    settings: dict[tuple, list] = {}
-    for run in runs:
-        key = tuple(
-            (name, value) for name, value in run.items() if name not in ("k", "seed", "accuracy", "evidence_share")
-        )
-        settings.setdefault(key, []).append(run)
-    ranked = sorted(settings.items(), key=lambda item: -statistics.mean(run["accuracy"] for run in item[1]))
-    for key, found in sorted(ranked, key=lambda item: item[0][0][1]):
-        accuracy, share = (statistics.mean(run[name] for run in found) for name in ("accuracy", "evidence_share"))
-        print(f"{accuracy:.3f} evidence {share:.3f} {dict(key)}")
+    runs = json.loads(path.read_text()) if path.exists() else []
+    plan = [variant for variant in grid() if settings(variant) not in [run["settings"] for run in runs]]
+    frozen = Frozen("needle", torch.device(arguments.device)) if plan else None
+    for variant in tqdm(plan):
+        runs.append({"settings": settings(variant), **frozen(variant, K, SEED, split="validation")})
+        path.write_text(json.dumps(runs, indent=1) + "\n")
+    for run in sorted(runs, key=lambda run: (run["settings"]["variant"], -run["accuracy"], -run["evidence_share"])):
+        print(f"accuracy {run['accuracy']:.3f}, evidence {run['evidence_share']:.3f}  {run['settings']}")
+
+
+def settings(variant: Variant) -> dict:
+    return {"variant": variant.name, **variant.pooling, "scorer_learning_rate": variant.scorer_learning_rate}
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ class Variant:
         k: slots, where they are not the table's: 1.0 keeps all tokens, 1 the first alone.
         freeze_scorer: leave the scorer as it was drawn.
         kind: "topk", or "attention" and "oracle", which only the needle task has.
-        scorer_learning_rate: on needle.
+        scorer_learning_rate: with a frozen encoder; chosen by tune.py, as the temperatures are.
     """
 
     name: str
@@ -21,7 +21,7 @@ class Variant:
     k: int | float | None = None
     freeze_scorer: bool = False
     kind: str = "topk"
-    scorer_learning_rate: float = 3e-3
+    scorer_learning_rate: float = 1e-2
 
 
 FIRST = {"operator": "hard", "scorer": "first"}
@@ -31,7 +31,7 @@ VARIANTS = [
     Variant("successive halving, fixed", {"temperature": 0.0625}),
     Variant("iterative top-k, annealed", {"operator": "iterative", "temperature": 0.01, "initial_temperature": 10.0}),
     Variant("iterative top-k, fixed", {"operator": "iterative", "temperature": 0.1}),
-    Variant("hard top-k, gated", {"operator": "hard_gated", "temperature": 1.0}, scorer_learning_rate=1e-2),
+    Variant("hard top-k, gated", {"operator": "hard_gated", "temperature": 1.0}),
     Variant("hard top-k, straight-through", {"operator": "hard_straight_through", "temperature": 1.0}),
     Variant("random scorer, frozen", {"operator": "hard"}, freeze_scorer=True),
     Variant("every (n/k)-th token", {"operator": "hard", "scorer": "strided"}),

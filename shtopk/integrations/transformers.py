@@ -73,8 +73,10 @@ def show_document(model, tokenizer, text: str, *, label: str | None = None, titl
         f"temperature {pooling.temperature:g}",
         f"predicted {predicted}" + ("" if label is None else f", true class {label}"),
     ]
-    start = " ".join(text.split())
-    title = title or (start[:70].rsplit(" ", 1)[0] + " …" if len(start) > 70 else start) or "An empty document"
+    first_line = text.strip().split("\n")[0]
+    if len(first_line) > 70:
+        first_line = first_line[:70].rsplit(" ", 1)[0] + " …"
+    title = title or first_line or "An empty document"
     return page(text, spans, slots, list(zip(names, probabilities, strict=True)), title=title, facts=facts)
 
 

@@ -1,6 +1,6 @@
-"""Needle: which pooling finds the two sentences that matter? Frozen encoder, token vectors computed once.
+"""Pool the token vectors of an encoder that is not trained: computed once, so that many variants fit in minutes.
 
-Used by compare.py. The head is that of the classification model: pooled vectors, their mean, dropout, a linear layer.
+The head is that of the classification model: pooled vectors, their mean, dropout, a linear layer.
 """
 
 import hashlib
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from datasets import Dataset, DatasetDict
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
@@ -25,12 +26,21 @@ WINDOW = 256
 
 
 class Split(NamedTuple):
-    """A split as token vectors."""
+    """A split as token vectors, document after document."""
 
-    hidden_states: Tensor  # [N, n, d] float32 in memory, float16 in the cache
-    mask: Tensor  # [N, n] bool
-    evidence: Tensor  # [N, n] bool, tokens of the hidden sentences
+    hidden_states: Tensor  # [T, d] float32 in memory, float16 in the cache
+    evidence: Tensor  # [T] bool, tokens of the sentences hidden by the needle task
+    lengths: Tensor  # [N]
     labels: Tensor  # [N]
+
+    def batch(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Hidden states [B, n, d], mask [B, n] and evidence [B, n] of some documents, padded to the longest."""
+        lengths = self.lengths[rows].unsqueeze(-1)
+        starts = (self.lengths.cumsum(0) - self.lengths)[rows].unsqueeze(-1)
+        place = torch.arange(int(lengths.max()), device=lengths.device)
+        mask = place < lengths
+        index = (starts + place).masked_fill(~mask, 0)
+        return self.hidden_states[index], mask, self.evidence[index] & mask
 
 
 class AttentionPooling(nn.Module):
@@ -40,7 +50,7 @@ class AttentionPooling(nn.Module):
         super().__init__()
         self.queries = nn.Linear(hidden_size, k, bias=False)
 
-    def forward(self, hidden_states: Tensor, mask: Tensor):
+    def forward(self, hidden_states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         logits = self.queries(hidden_states).masked_fill(~mask.unsqueeze(-1), -torch.inf)  # [B, n, k]
         weights = logits.softmax(1).transpose(1, 2)
         return weights @ hidden_states, mask.new_ones(weights.shape[:2]), weights.argmax(-1)
@@ -51,7 +61,7 @@ class Classifier(nn.Module):
 
     def __init__(self, hidden_size: int, classes: int, k: int | float, variant: Variant):
         super().__init__()
-        self.kind = variant.kind
+        self.sees_evidence_alone = variant.kind == "oracle"
         if variant.kind == "attention":
             self.pooling = AttentionPooling(hidden_size, k)
         else:
@@ -59,47 +69,52 @@ class Classifier(nn.Module):
         self.pooling.requires_grad_(not variant.freeze_scorer)
         self.dropout, self.output = nn.Dropout(0.1), nn.Linear(hidden_size, classes)
 
-    def forward(self, hidden_states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        vectors, kept, positions = self.pooling(hidden_states, mask)[:3]
-        kept = kept.unsqueeze(-1).to(vectors.dtype)
-        document = (vectors * kept).sum(1) / kept.sum(1).clamp(min=1)
-        return self.output(self.dropout(document)), positions, kept.squeeze(-1).bool()
+    def forward(self, hidden_states: Tensor, mask: Tensor, evidence: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        vectors, kept, positions = self.pooling(hidden_states, evidence if self.sees_evidence_alone else mask)[:3]
+        share = kept.unsqueeze(-1).to(vectors.dtype)
+        document = (vectors * share).sum(1) / share.sum(1).clamp(min=1)
+        return self.output(self.dropout(document)), positions, kept.bool()
 
 
-def token_vectors(dataset, encoder: str, device: torch.device, cache: Path) -> dict[str, Split]:
+def token_vectors(
+    task: str, dataset: DatasetDict, encoder: Path, device: torch.device, cache: Path
+) -> dict[str, Split]:
     """Encode every split once, or read what an earlier run left in the cache."""
     splits = {}
     for name, split in dataset.items():
-        fingerprint = hashlib.sha256("\0".join([*list(split["text"]), str(WINDOW)]).encode()).hexdigest()[:16]
-        path = cache / f"needle-{name}-{fingerprint}.safetensors"
+        fingerprint = hashlib.sha256("\0".join([*split["text"], str(WINDOW)]).encode()).hexdigest()[:16]
+        path = cache / f"{task}-{name}-{fingerprint}.safetensors"
         if not path.exists():
             cache.mkdir(parents=True, exist_ok=True)
-            save_file(_encode(split, encoder, device, name), path)
+            save_file(encode(split, encoder, device, f"encode {task} ({name})"), path)
         tensors = load_file(path)
         tensors["hidden_states"] = tensors["hidden_states"].float()
         splits[name] = Split(**{field: tensors[field].to(device) for field in Split._fields})
     return splits
 
 
-def _encode(split, encoder: str, device: torch.device, name: str) -> dict[str, Tensor]:
+def encode(split: Dataset, encoder: Path, device: torch.device, description: str) -> dict[str, Tensor]:
+    """The fields of a `Split`."""
     tokenizer = AutoTokenizer.from_pretrained(encoder)
     model = AutoModel.from_pretrained(encoder).to(device).eval()
-    batches = []
-    longest = max(len(ids) for ids in tokenizer(list(split["text"]), verbose=False)["input_ids"])
-    for start in tqdm(range(0, len(split), 8), desc=f"encode ({name})"):
+    hidden_states, evidence, lengths = [], [], []
+    for start in tqdm(range(0, len(split), 8), desc=description):
         rows = split[start : start + 8]
-        tokens = tokenizer(
-            rows["text"], padding="max_length", max_length=longest, return_offsets_mapping=True, return_tensors="pt",
-            verbose=False,
-        )  # fmt: skip
+        tokens = tokenizer(rows["text"], padding=True, return_offsets_mapping=True, return_tensors="pt", verbose=False)
         ids, mask = tokens["input_ids"].to(device), tokens["attention_mask"].to(device)
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=best_precision() == "bf16"):
-            hidden_states = encode_in_windows(model, ids, mask, window=WINDOW, windows_at_once=64)
-        first, last = tokens["offset_mapping"].unbind(-1)  # characters
-        begin, end = (torch.tensor(rows[f"evidence_{edge}"]).unsqueeze(-1) for edge in ("start", "end"))
-        evidence = (first < end) & (last > begin) & (last > first)
-        batches.append((hidden_states.half().cpu(), mask.bool().cpu(), evidence, torch.tensor(rows["label"])))
-    return {field: torch.cat(parts) for field, parts in zip(Split._fields, zip(*batches, strict=True), strict=True)}
+            vectors = encode_in_windows(model, ids, mask, window=WINDOW)
+        real = tokens["attention_mask"].bool()
+        hidden_states.append(vectors.half().cpu()[real])
+        lengths.append(real.sum(-1))
+        if "evidence_start" in rows:
+            first, last = tokens["offset_mapping"].unbind(-1)  # characters
+            begin, end = (torch.tensor(rows[f"evidence_{edge}"]).unsqueeze(-1) for edge in ("start", "end"))
+            evidence.append(((first < end) & (last > begin) & (last > first))[real])
+        else:
+            evidence.append(torch.zeros(int(real.sum()), dtype=torch.bool))
+    fields = {"hidden_states": hidden_states, "evidence": evidence, "lengths": lengths}
+    return {name: torch.cat(parts) for name, parts in fields.items()} | {"labels": torch.tensor(split["label"][:])}
 
 
 def fit(classifier: Classifier, train: Split, seed: int, scorer_learning_rate: float, epochs: int = EPOCHS) -> None:
@@ -107,13 +122,17 @@ def fit(classifier: Classifier, train: Split, seed: int, scorer_learning_rate: f
     torch.manual_seed(seed)
     scorer = list(classifier.pooling.parameters())
     head = list(classifier.output.parameters())
-    rates = [scorer_learning_rate, LEARNING_RATE]
     optimizer = torch.optim.AdamW(
         [{"params": scorer, "weight_decay": 0.0}, {"params": head, "weight_decay": 0.01}], lr=LEARNING_RATE
     )
     updates = epochs * -(-len(train.labels) // BATCH)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=rates, total_steps=updates, pct_start=0.1, anneal_strategy="linear", cycle_momentum=False
+        optimizer,
+        max_lr=[scorer_learning_rate, LEARNING_RATE],
+        total_steps=updates,
+        pct_start=0.1,
+        anneal_strategy="linear",
+        cycle_momentum=False,
     )
     classifier.train()
     update = 0
@@ -121,8 +140,7 @@ def fit(classifier: Classifier, train: Split, seed: int, scorer_learning_rate: f
         for rows in torch.randperm(len(train.labels), device=train.labels.device).split(BATCH):
             if isinstance(classifier.pooling, TopKPooling):
                 anneal(classifier, update / (updates - 1))
-            mask = train.evidence if classifier.kind == "oracle" else train.mask
-            logits, *_ = classifier(train.hidden_states[rows], mask[rows])
+            logits, *_ = classifier(*train.batch(rows))
             loss = nn.functional.cross_entropy(logits, train.labels[rows])
             optimizer.zero_grad()
             loss.backward()
@@ -139,9 +157,9 @@ def predict(classifier: Classifier, split: Split) -> tuple[Tensor, float]:
     classifier.eval()
     predictions, hits, kept_tokens = [], 0, 0
     for rows in torch.arange(len(split.labels), device=split.labels.device).split(BATCH):
-        mask = split.evidence if classifier.kind == "oracle" else split.mask
-        logits, positions, kept = classifier(split.hidden_states[rows], mask[rows])
+        hidden_states, mask, evidence = split.batch(rows)
+        logits, positions, kept = classifier(hidden_states, mask, evidence)
         predictions.append(logits.argmax(-1))
-        hits += int(split.evidence[rows].gather(1, positions)[kept].sum())
+        hits += int(evidence.gather(1, positions)[kept].sum())
         kept_tokens += int(kept.sum())
     return torch.cat(predictions), hits / max(1, kept_tokens)
