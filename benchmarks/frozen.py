@@ -69,11 +69,15 @@ class Classifier(nn.Module):
         self.pooling.requires_grad_(not variant.freeze_scorer)
         self.dropout, self.output = nn.Dropout(0.1), nn.Linear(hidden_size, classes)
 
-    def forward(self, hidden_states: Tensor, mask: Tensor, evidence: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def pool(self, hidden_states: Tensor, mask: Tensor, evidence: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Document vectors [B, d], positions [B, k] and which of these hold a token [B, k]."""
         vectors, kept, positions = self.pooling(hidden_states, evidence if self.sees_evidence_alone else mask)[:3]
         share = kept.unsqueeze(-1).to(vectors.dtype)
-        document = (vectors * share).sum(1) / share.sum(1).clamp(min=1)
-        return self.output(self.dropout(document)), positions, kept.bool()
+        return (vectors * share).sum(1) / share.sum(1).clamp(min=1), positions, kept.bool()
+
+    def classify(self, documents: Tensor) -> Tensor:
+        """Document vectors [B, d] -> logits [B, classes]."""
+        return self.output(self.dropout(documents))
 
 
 def token_vectors(
@@ -126,6 +130,11 @@ def fit(classifier: Classifier, train: Split, seed: int, scorer_learning_rate: f
         [{"params": scorer, "weight_decay": 0.0}, {"params": head, "weight_decay": 0.01}], lr=LEARNING_RATE
     )
     updates = epochs * -(-len(train.labels) // BATCH)
+    documents = None
+    if not any(parameter.requires_grad for parameter in scorer):  # nothing to learn there: pool once
+        with torch.no_grad():
+            everything = torch.arange(len(train.labels), device=train.labels.device).split(BATCH)
+            documents = torch.cat([classifier.pool(*train.batch(rows))[0] for rows in everything])
     scheduler = torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
         max_lr=[scorer_learning_rate, LEARNING_RATE],
@@ -140,8 +149,8 @@ def fit(classifier: Classifier, train: Split, seed: int, scorer_learning_rate: f
         for rows in torch.randperm(len(train.labels), device=train.labels.device).split(BATCH):
             if isinstance(classifier.pooling, TopKPooling):
                 anneal(classifier, update / (updates - 1))
-            logits, *_ = classifier(*train.batch(rows))
-            loss = nn.functional.cross_entropy(logits, train.labels[rows])
+            vectors = documents[rows] if documents is not None else classifier.pool(*train.batch(rows))[0]
+            loss = nn.functional.cross_entropy(classifier.classify(vectors), train.labels[rows])
             optimizer.zero_grad()
             loss.backward()
             for parameters in filter(None, (scorer, head)):
@@ -158,8 +167,8 @@ def predict(classifier: Classifier, split: Split) -> tuple[Tensor, float]:
     predictions, hits, kept_tokens = [], 0, 0
     for rows in torch.arange(len(split.labels), device=split.labels.device).split(BATCH):
         hidden_states, mask, evidence = split.batch(rows)
-        logits, positions, kept = classifier(hidden_states, mask, evidence)
-        predictions.append(logits.argmax(-1))
+        documents, positions, kept = classifier.pool(hidden_states, mask, evidence)
+        predictions.append(classifier.classify(documents).argmax(-1))
         hits += int(evidence.gather(1, positions)[kept].sum())
         kept_tokens += int(kept.sum())
     return torch.cat(predictions), hits / max(1, kept_tokens)

@@ -34,13 +34,13 @@ def grid() -> list[Variant]:
         "hard top-k, gated": ({"operator": "hard_gated"}, (0.5, 1.0, 2.0)),
         "hard top-k, straight-through": ({"operator": "hard_straight_through"}, (0.5, 1.0)),
     }
-    settings = [Variant("softmax attention, k queries", kind="attention")]
+    found = [Variant("softmax attention, k queries", kind="attention")]
     for name, (common, pairs) in annealed.items():
-        settings += [Variant(f"{name}, annealed", {**common, "temperature": end, "initial_temperature": start})
+        found += [Variant(f"{name}, annealed", {**common, "temperature": end, "initial_temperature": start})
                      for end, start in pairs]  # fmt: skip
     for name, (common, temperatures) in fixed.items():
-        settings += [Variant(name, {**common, "temperature": t}) for t in temperatures]
-    return [dataclasses.replace(v, scorer_learning_rate=lr) for v in settings for lr in LEARNING_RATES]
+        found += [Variant(name, {**common, "temperature": t}) for t in temperatures]
+    return [dataclasses.replace(v, scorer_learning_rate=lr) for v in found for lr in LEARNING_RATES]
 
 
 def main() -> None:

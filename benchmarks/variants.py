@@ -29,8 +29,7 @@ FIRST = {"operator": "hard", "scorer": "first"}
 VARIANTS = [
     Variant("successive halving, annealed", {"temperature": 0.0625, "initial_temperature": 4.0}),
     Variant("successive halving, fixed", {"temperature": 0.0625}),
-    Variant("iterative top-k, annealed", {"operator": "iterative", "temperature": 0.01, "initial_temperature": 10.0}),
-    Variant("iterative top-k, fixed", {"operator": "iterative", "temperature": 0.1}),
+    Variant("iterative top-k", {"operator": "iterative", "temperature": 0.1}),
     Variant("hard top-k, gated", {"operator": "hard_gated", "temperature": 1.0}),
     Variant("hard top-k, straight-through", {"operator": "hard_straight_through", "temperature": 1.0}),
     Variant("random scorer, frozen", {"operator": "hard"}, freeze_scorer=True),
