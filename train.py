@@ -308,7 +308,8 @@ def main(argv: list[str] | None = None) -> dict:
                 accelerator.backward(loss)
                 if accelerator.sync_gradients:
                     accelerator.clip_grad_norm_(others, arguments.max_grad_norm)
-                    accelerator.clip_grad_norm_(scorer, arguments.scorer_max_grad_norm)
+                    # Not Accelerate's a second time: with fp16 it would unscale the gradients once more.
+                    torch.nn.utils.clip_grad_norm_(scorer, arguments.scorer_max_grad_norm)
                 optimizer.step()
                 optimizer.zero_grad()
             tokens += int(batch["attention_mask"].sum())
@@ -330,7 +331,10 @@ def main(argv: list[str] | None = None) -> dict:
                 plain.save_pretrained(output, is_main_process=accelerator.is_main_process)
             else:
                 evaluations_since_best += 1
-            progress.write(f"update {update}: accuracy {results['eval_accuracy']:.3f}, f1 {results['eval_f1']:.3f}")
+            if accelerator.is_main_process:
+                progress.write(
+                    f"update {update}: accuracy {results['eval_accuracy']:.3f}, f1 {results['eval_f1']:.3f}"
+                )
             done = done or evaluations_since_best == arguments.patience
             started = time.perf_counter()
             if done:

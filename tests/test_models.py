@@ -1,5 +1,6 @@
 """The classifier as Hugging Face users meet it: loading, saving, Auto classes, pipelines, Trainer."""
 
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +13,9 @@ from safetensors.torch import load_file
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
+    BertConfig,
+    BertForMaskedLM,
+    BertForSequenceClassification,
     DistilBertConfig,
     DistilBertModel,
     ElectraConfig,
@@ -22,6 +26,7 @@ from transformers import (
     RobertaModel,
     Trainer,
     TrainingArguments,
+    ViTConfig,
     pipeline,
 )
 
@@ -30,6 +35,7 @@ from models import (
     TopKPoolingForSequenceClassification,
     encode_in_windows,
     load_pretrained_classifier,
+    load_tokenizer,
 )
 from shtopk import anneal
 
@@ -80,8 +86,31 @@ def test_other_encoders_work_too_and_keep_their_weights(family, tmp_path):
     bare.save_pretrained(tmp_path)
     model = load_pretrained_classifier(tmp_path, k=4, num_labels=2).train()
     assert torch.equal(model.get_input_embeddings().weight, bare.get_input_embeddings().weight)
-    batch = documents(150, 20)  # longer than the encoder's 64 positions
+    batch = documents(132, 20)  # longer than the encoder's 64 positions; 2 * 66 fills whatever counts RoBERTa's wrong
     model(**batch, labels=torch.tensor([0, 1])).loss.backward()
+    assert all(p.grad is not None for p in model.parameters()), "DDP would need find_unused_parameters"
+
+
+@pytest.mark.parametrize("saved_as", [BertForMaskedLM, BertForSequenceClassification])
+def test_an_encoder_saved_with_a_head_loads_without_the_head(saved_as, tmp_path):
+    torch.manual_seed(1)
+    headed = saved_as(BertConfig(**BERT, num_labels=3))
+    headed.save_pretrained(tmp_path)
+    model = load_pretrained_classifier(tmp_path, k=4, num_labels=3)
+    weights = headed.bert.state_dict()
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in model.backbone.state_dict().items())
+    if saved_as is BertForSequenceClassification:
+        assert not torch.equal(model.classifier.weight, headed.classifier.weight)
+    model.save_pretrained(tmp_path / "again")
+    assert set(load_file(tmp_path / "again" / "model.safetensors")) == set(model.state_dict())
+    assert same_weights(model, TopKPoolingForSequenceClassification.from_pretrained(tmp_path / "again"))
+
+
+@pytest.mark.parametrize("operator", ["successive_halving", "iterative", "hard", "hard_gated"])
+@pytest.mark.parametrize("length", [1, 4, 5])
+def test_every_parameter_gets_a_gradient_even_where_all_tokens_are_kept(encoder, operator, length):
+    model = load_pretrained_classifier(encoder, k=4, operator=operator).train()
+    model(**documents(length, length), labels=torch.tensor([0, 1])).loss.backward()
     assert all(p.grad is not None for p in model.parameters()), "DDP would need find_unused_parameters"
 
 
@@ -133,6 +162,18 @@ def test_a_long_document_does_not_depend_on_what_it_is_batched_with(model, lengt
     torch.testing.assert_close(model(**batch).logits[:1], alone.logits)
 
 
+def test_empty_slots_do_not_count_in_the_mean(model):
+    batch = documents(1)  # one of the four slots is filled
+    vector = model.backbone(**batch).last_hidden_state[:, 0]
+    torch.testing.assert_close(model(**batch).logits, model.classifier(vector))
+
+
+def test_a_long_document_does_not_depend_on_the_side_of_its_padding(model):
+    batch = documents(150, 200)
+    left = {name: tensor[:1].roll(50, -1) for name, tensor in batch.items()}
+    torch.testing.assert_close(model(**left).logits, model(**batch).logits[:1])
+
+
 @torch.no_grad()
 def test_nothing_of_a_long_document_is_cut_off(model):
     batch = documents(1500)
@@ -156,6 +197,13 @@ def test_hidden_states_and_attentions_come_when_asked_for(model):
     assert [tuple(h.shape) for h in out.hidden_states] == [(1, 10, 32)] * 3
     with pytest.raises(ValueError, match="at most 64 tokens"):
         model(**documents(100), output_hidden_states=True)
+    model.config.output_hidden_states = True
+    assert len(model(**documents(10)).hidden_states) == 3
+
+
+def test_a_document_without_a_single_token_is_refused(model):
+    with pytest.raises(ValueError, match=r"at least one token, got \[2, 0\]"):
+        model(torch.zeros(2, 0, dtype=torch.long))
 
 
 def test_the_text_classification_pipeline_takes_short_and_long_texts_together(model):
@@ -178,6 +226,22 @@ def test_trainer_trains_evaluates_and_predicts(model, tmp_path):
     assert not torch.equal(model.pooling.scorer.weight, before)
     assert trainer.evaluate()["eval_loss"] > 0
     assert trainer.predict(rows).predictions.shape == (12, 3)
+
+
+def test_gradient_accumulation_changes_no_loss_of_any_kind(encoder, tmp_path):
+    rows = [{"input_ids": [2, *range(4 + i, 14 + i), 3], "labels": float(i)} for i in range(8)]
+    biases = []
+    for batch_size in (8, 4):
+        torch.manual_seed(0)
+        model = load_pretrained_classifier(encoder, k=4, num_labels=1, encoder_dropout=0.0, classifier_dropout=0.0)
+        arguments = TrainingArguments(
+            tmp_path, max_steps=1, per_device_train_batch_size=batch_size, gradient_accumulation_steps=8 // batch_size,
+            optim="sgd", learning_rate=0.1, lr_scheduler_type="constant", max_grad_norm=0, save_strategy="no",
+            report_to=[], use_cpu=True,
+        )  # fmt: skip
+        Trainer(model=model, args=arguments, train_dataset=rows, processing_class=tiny_tokenizer()).train()
+        biases.append(model.classifier.bias.detach())
+    torch.testing.assert_close(*biases)
 
 
 @pytest.mark.parametrize("problem", ["regression", "multi_label_classification"])
@@ -208,15 +272,19 @@ def test_gradient_checkpointing_and_attention_implementations(encoder):
     ({"k": 0}, "whole number >= 1"),
     ({"operator": "magic"}, "operator to be one of"),
     ({"temperature": -1.0}, "temperature > 0"),
-    ({"window": 0}, "window >= 1"),
+    ({"window": 1}, "window >= 2 tokens, got 1"),
+    ({"windows_at_once": 0}, "windows_at_once >= 1"),
+    ({"temprature": 1.0}, "unknown fields of TopKPoolingConfig: temprature"),
+    ({"keep_order": "yes"}, "'keep_order' expected bool, got str"),
+    ({"temperature": "warm"}, "'temperature'"),
     ({"window": 65}, "at most 64 tokens"),
     ({"classifier_dropout": 1.0}, "classifier_dropout in"),
     ({"k": "many"}, "k"),
 ])  # fmt: skip
 def test_impossible_configurations_are_refused(encoder, change, message):
-    with pytest.raises(Exception, match=message) as refused:
+    with pytest.raises(ValueError, match=message) as refused:
         load_pretrained_classifier(encoder, **change)
-    assert isinstance(refused.value, (ValueError, TypeError)) or "Validation" in type(refused.value).__name__
+    assert "\n" not in str(refused.value)
 
 
 def test_what_is_no_encoder_is_refused_in_one_line(encoder, tmp_path):
@@ -230,3 +298,44 @@ def test_what_is_no_encoder_is_refused_in_one_line(encoder, tmp_path):
         load_pretrained_classifier(tmp_path)
     with pytest.raises(ValueError, match="not the expected ones"):
         load_pretrained_classifier(encoder, sha256="00")
+
+
+def test_pickled_weights_are_not_read(encoder, tmp_path):
+    (tmp_path / "config.json").write_text((encoder / "config.json").read_text())
+    torch.save(load_file(encoder / "model.safetensors"), tmp_path / "pytorch_model.bin")
+    with pytest.raises(ValueError, match=r"no file named model.safetensors"):
+        load_pretrained_classifier(tmp_path)
+
+
+def test_a_path_that_is_no_folder_is_refused(encoder, tmp_path, monkeypatch):
+    monkeypatch.chdir(encoder)
+    for path, found in (("config.json", "a file"), (encoder / "config.json", "a file"),
+                        (tmp_path / "nowhere", "none"), ("", "none")):  # fmt: skip
+        for load in (load_pretrained_classifier, load_tokenizer):
+            with pytest.raises(ValueError, match=f"a folder with an encoder or a hub name, found {found}"):
+                load(path)
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"intermediate_size": 64}, r"do not fit its config.json: expected .* \[64\], got \[37\]"),
+    ({"hidden_size": "wide"}, "'hidden_size' expected int, got str"),
+    ({"num_hidden_layers": 3}, "lack 16 of the encoder's tensors"),
+])  # fmt: skip
+def test_a_config_that_does_not_fit_the_weights_is_refused_in_one_line(encoder, tmp_path, change, message):
+    (tmp_path / "model.safetensors").write_bytes((encoder / "model.safetensors").read_bytes())
+    (tmp_path / "config.json").write_text(json.dumps(json.loads((encoder / "config.json").read_text()) | change))
+    with pytest.raises(ValueError, match=message) as refused:
+        load_pretrained_classifier(tmp_path)
+    assert "\n" not in str(refused.value)
+
+
+def test_an_encoder_of_images_is_refused(tmp_path):
+    ViTConfig().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="got a model of type vit"):
+        load_pretrained_classifier(tmp_path)
+
+
+def test_an_encoder_without_its_tokenizer_is_refused(encoder, tmp_path):
+    (tmp_path / "config.json").write_text((encoder / "config.json").read_text())
+    with pytest.raises(ValueError, match="expected a tokenizer beside the encoder"):
+        load_tokenizer(tmp_path)

@@ -63,6 +63,18 @@ def test_what_fits_is_encoded_in_one_plain_call():
     assert [tuple(ids.shape) for ids, _ in encoder.calls] == [(2, 8)]
 
 
+def test_a_batch_of_nothing_but_padding_is_zero():
+    vectors, encoder = run([[], []], 12, 5)
+    assert vectors == [[], []]
+    assert all(ids.shape[0] > 0 for ids, _ in encoder.calls)
+
+
+@pytest.mark.parametrize(("window", "at_once"), [(0, 8), (5, 0)])
+def test_impossible_windows_are_refused(window, at_once):
+    with pytest.raises(ValueError, match=">= 1, got 0"):
+        run([[1, 2, 3]], 12, window, at_once=at_once)
+
+
 def test_an_empty_row_gets_no_window():
     vectors, encoder = run([[], list(range(1, 11))], 12, 5)
     assert vectors[0] == []
