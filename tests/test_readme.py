@@ -1,0 +1,41 @@
+"""What the README shows is what happens."""
+
+import doctest
+import re
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from shtopk import baselines, pooling, show, successive_halving
+
+README = Path(__file__).resolve().parent.parent / "README.md"
+
+
+def test_the_lines_typed_at_the_prompt_print_what_stands_there():
+    results = doctest.testfile(str(README), module_relative=False)
+    assert results.attempted >= 8
+    assert results.failed == 0
+
+
+def test_the_examples_in_docstrings_print_what_stands_there():
+    for module in (baselines, pooling, show, successive_halving):
+        results = doctest.testmod(module, extraglobs={"torch": torch})
+        assert results.attempted
+        assert not results.failed
+
+
+def test_the_classifier_that_the_readme_puts_the_pooling_into_learns():
+    (code,) = re.findall(r"```python\n(from shtopk import TopKPooling.*?)```", README.read_text(), re.DOTALL)
+    names = {"nn": nn}
+    exec(code, names)
+
+    class Encoder(nn.Embedding):
+        def forward(self, tokens, attention_mask):
+            return super().forward(tokens) * attention_mask.unsqueeze(-1)
+
+    model = names["Classifier"](Encoder(50, 16), 16, 3)
+    tokens, mask = torch.randint(50, (4, 100)), torch.ones(4, 100)
+    names["anneal"](model, 0.0)
+    model(tokens, mask).square().sum().backward()
+    assert (model.pooling.scorer.weight.grad != 0).any()
