@@ -287,6 +287,12 @@ def test_impossible_configurations_are_refused(encoder, change, message):
     assert "\n" not in str(refused.value)
 
 
+def test_a_configuration_draws_no_random_numbers():
+    before = torch.get_rng_state()
+    TopKPoolingConfig(k=4, scorer="mlp")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_what_is_no_encoder_is_refused_in_one_line(encoder, tmp_path):
     with pytest.raises(ValueError, match="cannot load an encoder"):
         load_pretrained_classifier(tmp_path)
