@@ -27,9 +27,9 @@ class Variant:
 FIRST = {"operator": "hard", "scorer": "first"}
 
 VARIANTS = [
-    Variant("successive halving, annealed", {"temperature": 0.0625, "initial_temperature": 4.0}),
-    Variant("successive halving, fixed", {"temperature": 0.0625}),
-    Variant("iterative top-k", {"operator": "iterative", "temperature": 0.1}),
+    Variant("successive halving, annealed", {"temperature": 0.0625, "initial_temperature": 2.0}),
+    Variant("successive halving, fixed", {"temperature": 1.0}, scorer_learning_rate=3e-2),
+    Variant("iterative top-k", {"operator": "iterative", "temperature": 1.0}),
     Variant("hard top-k, gated", {"operator": "hard_gated", "temperature": 1.0}),
     Variant("hard top-k, straight-through", {"operator": "hard_straight_through", "temperature": 1.0}),
     Variant("random scorer, frozen", {"operator": "hard"}, freeze_scorer=True),
