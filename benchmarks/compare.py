@@ -135,17 +135,37 @@ def table(record: dict) -> str:
     for run in record["runs"]:
         rows.setdefault((run["k"], run["variant"]), []).append(run)
     for (k, name), runs in rows.items():
-        cells = []
-        for key, (_, decimals, with_spread) in shown.items():
-            values = [run[key] for run in runs]
-            cell = f"{statistics.mean(values):,.{decimals}f}"
-            cells.append(
-                f"{cell} ± {statistics.stdev(values):.{decimals}f}" if with_spread and len(values) > 1 else cell
-            )
-        lines.append(f"| {name} | {k} | {' | '.join(cells)} |")
+        lines.append(f"| {name} | {k} | {' | '.join(_cell(runs, key) for key in shown)} |")
+    return "\n".join(lines) + _source(record)
+
+
+def summary(record: dict) -> str:
+    """Markdown for the README: a row for each variant, accuracy and, on needle, the share of evidence for each k."""
+    keys = [key for key in ("accuracy", "evidence_share") if key in record["runs"][0]]
+    ks = [k for k in dict.fromkeys(run["k"] for run in record["runs"]) if k not in ("1", "all")]
+    heads = [f"{COLUMNS[key][0]}, k = {k}" for k in ks for key in keys]
+    lines = [f"| pooling | {' | '.join(heads)} | training s |", "|---|" + "--:|" * (len(heads) + 1)]
+    for name in dict.fromkeys(run["variant"] for run in record["runs"]):
+        its = [run for run in record["runs"] if run["variant"] == name]
+        without_k = its[0]["k"] in ("1", "all")
+        parts = [its, []] if without_k else [[run for run in its if run["k"] == k] for k in ks]
+        cells = [_cell(runs, key) if runs else "" for runs in parts for key in keys]
+        lines.append(f"| {name} | {' | '.join(cells)} | {_cell(parts[0], 'train_seconds')} |")
+    return "\n".join(lines) + _source(record)
+
+
+def _cell(runs: list[dict], key: str) -> str:
+    _, decimals, with_spread = COLUMNS[key]
+    values = [run[key] for run in runs]
+    mean = f"{statistics.mean(values):,.{decimals}f}"
+    return f"{mean} ± {statistics.stdev(values):.{decimals}f}" if with_spread and len(values) > 1 else mean
+
+
+def _source(record: dict) -> str:
+    """Where the figures come from."""
     seeds = ", ".join(map(str, sorted({run["seed"] for run in record["runs"]})))
-    return "\n".join(lines) + (
-        f"\n\nTest split, mean ± standard deviation over seeds {seeds}; memory beyond the data's own. "
+    return (
+        f"\n\nTest split, mean ± standard deviation over seeds {seeds}. "
         f"`{record['command']}` on {record['device']}, torch {record['torch']}.\n"
     )
 

@@ -1,15 +1,18 @@
 """What the README shows is what happens."""
 
 import doctest
+import json
 import re
 from pathlib import Path
 
 import torch
+from compare import summary
 from torch import nn
 
 from shtopk import baselines, pooling, show, successive_halving
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
 
 
 def test_the_lines_typed_at_the_prompt_print_what_stands_there():
@@ -39,3 +42,8 @@ def test_the_classifier_that_the_readme_puts_the_pooling_into_learns():
     names["anneal"](model, 0.0)
     model(tokens, mask).square().sum().backward()
     assert (model.pooling.scorer.weight.grad != 0).any()
+
+
+def test_the_table_is_that_of_the_results():
+    results = ROOT / "benchmarks" / "results"
+    assert summary(json.loads((results / "compare-needle.json").read_text())) in README.read_text()
