@@ -131,11 +131,9 @@ def table(record: dict) -> str:
         f"| pooling | k | {' | '.join(head for head, _, _ in shown.values())} |",
         "|---|--:|" + "--:|" * len(shown),
     ]
-    rows: dict[tuple, list] = {}
-    for run in record["runs"]:
-        rows.setdefault((run["k"], run["variant"]), []).append(run)
-    for (k, name), runs in rows.items():
-        lines.append(f"| {name} | {k} | {' | '.join(_cell(runs, key) for key in shown)} |")
+    for name, k in itertools.product(_names(record), dict.fromkeys(run["k"] for run in record["runs"])):
+        if runs := [run for run in record["runs"] if (run["variant"], run["k"]) == (name, k)]:
+            lines.append(f"| {name} | {k} | {' | '.join(_cell(runs, key) for key in shown)} |")
     return "\n".join(lines) + _source(record)
 
 
@@ -145,13 +143,20 @@ def summary(record: dict) -> str:
     ks = [k for k in dict.fromkeys(run["k"] for run in record["runs"]) if k not in ("1", "all")]
     heads = [f"{COLUMNS[key][0]}, k = {k}" for k in ks for key in keys]
     lines = [f"| pooling | {' | '.join(heads)} | training s |", "|---|" + "--:|" * (len(heads) + 1)]
-    for name in dict.fromkeys(run["variant"] for run in record["runs"]):
+    for name in _names(record):
         its = [run for run in record["runs"] if run["variant"] == name]
         without_k = its[0]["k"] in ("1", "all")
         parts = [its, []] if without_k else [[run for run in its if run["k"] == k] for k in ks]
         cells = [_cell(runs, key) if runs else "" for runs in parts for key in keys]
         lines.append(f"| {name} | {' | '.join(cells)} | {_cell(parts[0], 'train_seconds')} |")
     return "\n".join(lines) + _source(record)
+
+
+def _names(record: dict) -> list[str]:
+    """Of the variants that ran, in the order of variants.py; others after them."""
+    ran = dict.fromkeys(run["variant"] for run in record["runs"])
+    known = [variant.name for variant in VARIANTS + NEEDLE_ONLY]
+    return [name for name in known if name in ran] + [name for name in ran if name not in known]
 
 
 def _cell(runs: list[dict], key: str) -> str:
