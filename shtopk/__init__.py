@@ -1,6 +1,7 @@
 """Trainable token pooling: soft top-k at the price of hard top-k."""
 
 from shtopk.baselines import hard_topk, iterative_topk
+from shtopk.metrics import nccs
 from shtopk.pooling import PooledTokens, TopKPooling, anneal
 from shtopk.selection import TopK
 from shtopk.successive_halving import successive_halving_topk
@@ -13,5 +14,6 @@ __all__ = [
     "anneal",
     "hard_topk",
     "iterative_topk",
+    "nccs",
     "successive_halving_topk",
 ]

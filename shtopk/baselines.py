@@ -7,7 +7,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from shtopk.selection import TopK, candidates, pool_by_slot
+from shtopk.selection import TopK, candidates
+from shtopk.slots import pool_by_slot
 
 Gradient = Literal["none", "gate", "straight_through"]
 

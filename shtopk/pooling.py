@@ -107,16 +107,31 @@ class TopKPooling(nn.Module):
             raise ValueError(f"expected fewer protected tokens than k = {k}, got {len(protected)}; raise k")
         self.hidden_size, self.k, self.protected = hidden_size, k, tuple(protected)
         self.operator, self.boost, self.keep_order = operator, boost, keep_order
-        self.temperature, self.initial_temperature, self.progress = temperature, initial_temperature, 1.0
+        self.temperature, self.initial_temperature = temperature, initial_temperature
+        self.progress = 1.0
         self.scorer_kind = scorer
         self.scorer = _scorer(scorer, hidden_size)
 
     @property
+    def progress(self) -> float:
+        """How far training has come, 0 to 1; see `anneal`."""
+        return self._progress
+
+    @progress.setter
+    def progress(self, progress: float) -> None:
+        self._progress = progress
+        # A tensor, since a compiler takes a number for a constant; where the scores are does not matter to a scalar.
+        self._annealed = torch.tensor(self._temperature_at(progress), dtype=torch.float64, device="cpu")
+
+    @property
     def current_temperature(self) -> float:
         """The temperature that the next `forward` works at."""
-        if not self.training or self.initial_temperature is None:
+        return self._temperature_at(self.progress) if self.training else self.temperature
+
+    def _temperature_at(self, progress: float) -> float:
+        if self.initial_temperature is None:
             return self.temperature
-        return self.initial_temperature ** (1 - self.progress) * self.temperature**self.progress
+        return self.initial_temperature ** (1 - progress) * self.temperature**progress
 
     def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None) -> PooledTokens:
         """Pool hidden_states [B, n, d] under attention_mask [B, n] (nonzero is real; None: all are)."""
@@ -152,7 +167,7 @@ class TopKPooling(nn.Module):
         return self.scorer(hidden_states).squeeze(-1)
 
     def _operator(self):
-        temperature = self.current_temperature
+        temperature = self._annealed if self.training else self.temperature
         if self.operator == "successive_halving":
             return partial(successive_halving_topk, temperature=temperature, boost=self.boost)
         if self.operator == "iterative":

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from shtopk.slots import pool_by_slot
 
 
 class TopK(NamedTuple):
@@ -74,34 +75,6 @@ class TopK(NamedTuple):
         )
 
 
-def pool_by_slot(values: Tensor, weights: Tensor, slots: Tensor, k: int) -> Tensor:
-    """Sum weights * values within each slot: values [B, n, d], weights and slots [B, n] -> [B, k, d].
-
-    Reads each row that carries weight once, and no other. The sum runs inside one library kernel: nothing of the
-    size of the values is written on the way, and backward keeps a reference to the values and O(n) numbers.
-    """
-    batch, n, d = values.shape
-    bag = slots + k * torch.arange(batch, device=slots.device).unsqueeze(-1)  # [B, n] slot, counted over the batch
-    rows = weights.detach().flatten().nonzero().squeeze(-1)
-    bag, by_bag = bag.flatten()[rows].sort()
-    rows = rows[by_bag]
-    starts = torch.searchsorted(bag, torch.arange(batch * k, device=bag.device))
-    share = weights.flatten()[rows].to(values.dtype)
-    pooled = F.embedding_bag(rows, values.reshape(-1, d), starts, mode="sum", per_sample_weights=share)
-    return pooled.view(batch, k, d)
-
-
-def heaviest(weights: Tensor, slots: Tensor, k: int) -> Tensor:
-    """[B, k] index of the token with the largest weight in each slot, the first of equals; 0 for an empty slot."""
-    batch, n = weights.shape
-    bin_ = slots.masked_fill(slots < 0, k)  # one bin more, for the tokens that have no slot
-    largest = weights.new_zeros(batch, k + 1).scatter_reduce(1, bin_, weights, "amax")
-    index = torch.arange(n, device=slots.device).expand(batch, n)
-    index = index.masked_fill(weights < largest.gather(1, bin_), n)
-    first = index.new_full((batch, k + 1), n).scatter_reduce(1, bin_, index, "amin")[:, :k]
-    return first.masked_fill(first == n, 0)
-
-
 class Candidates(NamedTuple):
     """The checked input of an operator, its leading dimensions flattened to one."""
 
@@ -142,14 +115,16 @@ def candidates(values: Tensor, scores: Tensor, k: int, mask: Tensor | None, temp
         raise ValueError(f"expected k to be a whole number >= 1, got {k!r}")
     if not isinstance(temperature, Tensor) and not temperature > 0:
         raise ValueError(f"expected a temperature > 0, got {temperature!r}")
-    if mask is None:
-        mask = torch.ones_like(scores, dtype=torch.bool)
-    elif mask.shape != scores.shape:
+    if mask is not None and mask.shape != scores.shape:
         raise ValueError(f"expected a mask of the scores' shape {list(scores.shape)}, got {list(mask.shape)}")
     n, batch = scores.shape[-1], scores.shape[:-1]
-    mask = mask.bool().reshape(-1, n)
     scores = scores.reshape(-1, n).to(torch.promote_types(scores.dtype, torch.float32))
     # A real token may score as low as it likes, it is still wanted more than a masked one.
     bound = torch.finfo(scores.dtype).max / 8
-    scores = scores.clamp(-bound, bound).masked_fill(~mask, -torch.inf)
+    scores = scores.clamp(-bound, bound)
+    if mask is None:
+        mask = torch.ones_like(scores, dtype=torch.bool)
+    else:
+        mask = mask.bool().reshape(-1, n)
+        scores = scores.masked_fill(~mask, -torch.inf)
     return Candidates(values.reshape(-1, n, values.shape[-1]), scores, mask, batch)

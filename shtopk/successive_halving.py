@@ -7,23 +7,23 @@ along a token's path multiply to one weight; and the values are read once, at th
 - any n and k: the ranking is filled up to k * 2^R places with losers that nobody mixes with (weight exactly 0).
   Padding tokens are such losers too, so padding cannot change a result;
 - the temperature can be relative to the scores' own spread (`boost="relative"`);
-- weights too small to change a sum in the scores' precision are dropped, and their tokens are not read.
+- tokens whose weight cannot rise above the scores' rounding error do not play, and are not read (tournament.py).
 """
 
 from __future__ import annotations
 
-import math
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from shtopk.selection import TopK, candidates, heaviest, pool_by_slot
+from shtopk.selection import TopK, candidates
+from shtopk.slots import pool_by_slot
+from shtopk.tournament import tournament
 
 Boost = Literal["relative", "softmax", "power"]
 
 DEFAULT_TEMPERATURE = {"relative": 0.0625, "softmax": 0.0625, "power": 1.0}
-SMALLEST_SPREAD = 1e-6  # in units of the scores: equal scores have no scale of their own
 
 
 def successive_halving_topk(
@@ -49,7 +49,9 @@ def successive_halving_topk(
     - `"softmax"`: :math:`\sigma((x - y) / T)`, the paper's boosted softmax with C = 1 / T;
     - `"power"`: :math:`\sigma((b^x - b^y) / T)`, the form of the authors' released code, for scores in (0, 1).
 
-    The weights of a slot sum to 1, and for T -> 0 the result is that of `hard_topk`.
+    The weights of a slot sum to 1, less what was dropped: at most twice the rounding error of 1, whatever the scores.
+    For T -> 0 the result is that of `hard_topk`. The gradient is exact to the same degree; a second derivative is not
+    offered.
 
     Args:
         values: [*, n, d] what is pooled; n >= 1, any leading dimensions.
@@ -79,77 +81,18 @@ def successive_halving_topk(
         raise ValueError(f"expected base > 1, got {base!r}")
     temperature = DEFAULT_TEMPERATURE[boost] if temperature is None else temperature
     given = candidates(values, scores, k, mask, temperature)
-    weights, slots, pooled_scores = _tournament(given.scores, k, temperature, boost, base)
-    # Together the dropped weights of a slot stay under the rounding error of their sum, 1.
-    negligible = torch.finfo(weights.dtype).eps * k / weights.shape[-1]
-    weights = weights.masked_fill(~given.mask | (weights < negligible), 0)
-    slots = slots.masked_fill(~given.mask, -1)
+    if not isinstance(temperature, Tensor):
+        temperature = torch.tensor(temperature, dtype=torch.float64, device="cpu")
+    weights, slots, positions, pooled_scores = tournament(
+        given.scores, temperature.to(given.scores.dtype), k, boost, float(base)
+    )
     out = given.topk(
         values=pool_by_slot(given.values, weights, slots, k),
         scores=pooled_scores,
-        mask=pooled_scores > -torch.inf,
-        positions=heaviest(weights.detach(), slots, k),
+        mask=torch.arange(k, device=slots.device) < given.mask.sum(-1, keepdim=True),
+        positions=positions,
         weights=weights,
         slots=slots,
         dtype=scores.dtype,
     )
     return out.in_order() if keep_order else out
-
-
-def _tournament(scores: Tensor, k: int, temperature: float | Tensor, boost: Boost, base: float):
-    """Scores [B, n], -inf where there is no token -> weights [B, n], slots [B, n], pooled scores [B, k]."""
-    batch, n = scores.shape
-    rounds = max(0, math.ceil(math.log2(n / k)))
-    byes = scores.new_full((batch, k * 2**rounds - n), -torch.inf)
-    ranking, order = torch.cat([scores, byes], -1).sort(dim=-1, descending=True, stable=True)  # [B, k * 2^R]
-    if boost == "relative":
-        temperature = temperature * _spread(ranking, k)
-
-    wins, orders = [], [order]
-    for _ in range(rounds):
-        winners, losers = ranking.chunk(2, -1)
-        losers = losers.flip(-1)
-        win = _win(winners, losers, temperature, boost, base)  # [B, m / 2]
-        margin = (winners - losers).masked_fill(losers == -torch.inf, 0)
-        ranking, order = (winners - (1 - win) * margin).sort(dim=-1, descending=True, stable=True)
-        wins.append(win)
-        orders.append(order)
-
-    # Back from the k slots to the tokens: each place of a ranking hands its slot and weight to its two candidates.
-    weights = torch.ones_like(ranking)
-    slots = torch.arange(k, device=scores.device).expand(batch, k)
-    for win, order in zip(reversed(wins), reversed(orders[1:]), strict=True):
-        weights, slots = _unsort(weights, order), _unsort(slots, order)
-        weights = torch.cat([weights * win, (weights * (1 - win)).flip(-1)], -1)
-        slots = torch.cat([slots, slots.flip(-1)], -1)
-    weights, slots = _unsort(weights, orders[0]), _unsort(slots, orders[0])
-    return weights[:, :n], slots[:, :n], ranking
-
-
-def _win(winners: Tensor, losers: Tensor, temperature: float | Tensor, boost: Boost, base: float) -> Tensor:
-    """Weight in [0.5, 1] of the winner of each pair; exactly 1 where the loser is no token."""
-    bye = losers == -torch.inf
-    if boost == "power":
-        limit = math.log(torch.finfo(winners.dtype).max) / 2  # the power of a score far outside (0, 1) stays finite
-        winners, losers = ((math.log(base) * x).clamp(max=limit).exp() for x in (winners, losers))
-    margin = (winners - losers).masked_fill(bye, 0)
-    divisor = torch.as_tensor(temperature, dtype=margin.dtype, device=margin.device)
-    win = torch.sigmoid(margin / divisor.clamp(min=torch.finfo(margin.dtype).tiny))
-    return win.masked_fill(bye, 1)
-
-
-def _spread(ranking: Tensor, k: int) -> Tensor:
-    """[B, 1] by how much the k best of a falling ranking exceed the k next, on average; no gradient."""
-    ranking = ranking.detach()
-    real = ranking > -torch.inf
-    finite = ranking.masked_fill(~real, 0)
-    best, next_ = (finite[:, part].sum(-1, keepdim=True) / real[:, part].sum(-1, keepdim=True).clamp(min=1)
-                   for part in (slice(k), slice(k, 2 * k)))  # fmt: skip
-    # Below the resolution of the scores themselves a difference is rounding, not a preference.
-    resolution = 8 * torch.finfo(ranking.dtype).eps * finite.abs().amax(-1, keepdim=True)
-    return torch.maximum(best - next_, resolution).clamp(min=SMALLEST_SPREAD)
-
-
-def _unsort(x: Tensor, order: Tensor) -> Tensor:
-    """Undo `sorted = y.gather(-1, order)`."""
-    return torch.zeros_like(x).scatter(-1, order, x)

@@ -64,6 +64,18 @@ def test_successive_halving_is_algorithm_2(n, k, boost):
     )
 
 
+@pytest.mark.parametrize(("boost", "temperature"), [("relative", 0.0625), ("relative", 0.01), ("softmax", 0.001)])
+@pytest.mark.parametrize(("n", "k"), [(400, 4), (300, 1), (513, 16)])
+def test_a_sharp_tournament_in_which_few_play_is_algorithm_2(n, k, boost, temperature):
+    values, scores, mask = sample(n, batch=3, seed=n)
+    options = {"boost": boost, "temperature": temperature}
+    out = successive_halving_topk(values, scores, k, mask=mask, **options)
+    assert (out.slots[0] >= 0).sum() < n / 4
+    assert_equals_reference(
+        values, scores, out, reference.by_rows(reference.algorithm_2, values, scores, mask, k, **options)
+    )
+
+
 @pytest.mark.parametrize("temperature", [0.02, 1.0])
 @pytest.mark.parametrize(("n", "k"), SHAPES)
 def test_iterative_is_algorithm_1(n, k, temperature):
@@ -95,6 +107,16 @@ def test_gradcheck_successive_halving(boost):
     values, scores, mask = sample(11)
     assert torch.autograd.gradcheck(
         lambda v, s: successive_halving_topk(v, s, 3, mask=mask, boost=boost, temperature=0.7)[:2], (values, scores)
+    )
+
+
+@pytest.mark.parametrize("boost", BOOSTS)
+def test_gradcheck_of_the_temperature(boost):
+    values, scores, mask = sample(11)
+    values, scores = values.detach(), scores.detach()
+    temperature = torch.tensor(BOOSTS[boost], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(
+        lambda t: successive_halving_topk(values, scores, 3, mask=mask, boost=boost, temperature=t)[:2], temperature
     )
 
 
@@ -282,6 +304,15 @@ def test_autocast_gives_what_it_gives_without(operator):
     exact = operator(values, scores, 5, mask=mask)
     torch.testing.assert_close(out.values.float(), exact.values, rtol=2e-2, atol=2e-2)
     assert out.positions.tolist() == exact.positions.tolist()
+
+
+@pytest.mark.parametrize("part", ["weights", "scores", "values"])
+def test_each_part_of_the_answer_has_a_gradient_of_its_own(part):
+    values, scores, mask = sample(20)
+    out = getattr(successive_halving_topk(values, scores, 4, mask=mask, temperature=1.0), part)
+    (gradient,) = torch.autograd.grad((out * torch.linspace(0, 1, out.numel()).view_as(out)).sum(), scores)
+    assert gradient.isfinite().all()
+    assert (gradient != 0).any()
 
 
 def test_hard_topk_teaches_the_scores_only_when_asked():

@@ -1,0 +1,36 @@
+"""How well pooled vectors stand for the true top k."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def nccs(true_topk: Tensor, pooled: Tensor) -> Tensor:
+    """Normalized Chamfer cosine similarity: for each true vector the cosine to the nearest pooled one, on average.
+
+    It tells how close a soft choice comes to the hard one, and nothing about how well it teaches a scorer: hard
+    top-k has 1 by construction.
+
+    Args:
+        true_topk: [*, k, d] the vectors that hard top-k keeps, any order.
+        pooled: [*, m, d] what is compared with them, any order.
+
+    Returns:
+        Tensor: [*] in [-1, 1], 1 where every true vector has one of the same direction.
+
+    Raises:
+        ValueError: shapes that do not fit.
+
+    Example:
+        >>> nccs(torch.eye(3)[:2], torch.eye(3)[1:])
+        tensor(0.5000)
+
+    Source: Pietruszka, Borchmann, Graliński 2020, "Successive Halving Top-k Operator", section Evaluation.
+    """
+    if true_topk.shape[:-2] != pooled.shape[:-2] or true_topk.shape[-1:] != pooled.shape[-1:] or pooled.dim() < 2:
+        raise ValueError(
+            f"expected true_topk [*, k, d] and pooled [*, m, d], got {list(true_topk.shape)} and {list(pooled.shape)}"
+        )
+    cosines = F.normalize(true_topk, dim=-1) @ F.normalize(pooled, dim=-1).transpose(-1, -2)  # [*, k, m]
+    return cosines.amax(-1).mean(-1)
