@@ -3,10 +3,11 @@ SHELL := /bin/bash
 PYTHON ?= python3
 RUN := .venv/bin/python
 READY := .venv/ready
+GRID ?= full
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help env demo test check compare tune clean
+.PHONY: help env demo test check compare tune figures speed planted clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
@@ -37,6 +38,16 @@ compare: $(READY) ## all ways to pool side by side; benchmarks/results/
 
 tune: $(READY) ## choose the settings that compare uses; benchmarks/results/
 	$(RUN) benchmarks/tune.py
+
+figures: $(READY) ## the paper's evaluation beside ours: time and nCCS; GRID=small takes two minutes
+	$(RUN) benchmarks/paper.py --grid $(GRID)
+
+speed: $(READY) ## time and memory against hard top-k and the others, side by side
+	$(RUN) benchmarks/speed.py
+
+planted: $(READY) ## does the gradient teach? planted tokens, every way to pool
+	$(RUN) benchmarks/planted.py
+	$(RUN) benchmarks/planted.py --size large
 
 clean: ## remove .venv, caches and runs
 	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis benchmarks/.cache runs build shtopk.egg-info

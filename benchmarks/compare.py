@@ -25,6 +25,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 import torch
 from frozen import Classifier, fit, predict, token_vectors
+from memory import PeakMemory
 from tqdm.auto import tqdm
 from variants import NEEDLE_ONLY, VARIANTS, Variant
 
@@ -34,27 +35,6 @@ from models import default_encoder
 
 RESULTS = ROOT / "benchmarks" / "results"
 CACHE = ROOT / "benchmarks" / ".cache"
-
-
-class PeakMemory:
-    """MiB that a stretch of work took at its peak, beyond what was there before (the CPU's figure needs Linux)."""
-
-    def __init__(self, device: torch.device):
-        self.device = device
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
-        else:
-            Path("/proc/self/clear_refs").write_text("5")  # the kernel forgets the peak so far
-        self.before = self._read()
-
-    def read(self) -> float:
-        return self._read() - self.before
-
-    def _read(self) -> float:
-        if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.device) / 2**20
-        status = Path("/proc/self/status").read_text()
-        return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 2**10
 
 
 class Frozen:

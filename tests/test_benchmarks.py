@@ -1,10 +1,18 @@
 """The benchmarks on token vectors drawn here: every row of the table trains, and what should win wins."""
 
+from functools import partial
+
 import pytest
 import torch
 from compare import table
 from frozen import Classifier, Split, fit, predict
+from literal import literal_successive_halving
+from paper import METHODS, measure
+from planted import Method, Size, attention, fixed, mean_of, subset_sampler, train
+from speed import saved_bytes
 from variants import NEEDLE_ONLY, VARIANTS
+
+from shtopk import hard_topk, successive_halving_topk
 
 EVERY = {variant.name: variant for variant in VARIANTS + NEEDLE_ONLY}
 
@@ -63,3 +71,38 @@ def test_the_table_shows_mean_and_spread_over_the_seeds():
     assert lines[0] == "| pooling | k | accuracy | macro-F1 | training s |"
     assert lines[2] == "| a | 8 | 0.600 ± 0.141 | 0.500 ± 0.000 | 2 |"
     assert "seeds 0, 1" in lines[-1] and "`python x.py` on a device" in lines[-1]
+
+
+def test_the_literal_algorithm_is_what_the_library_computes():
+    values, scores = torch.randn(3, 64, 5), torch.rand(3, 64)
+    expected = successive_halving_topk(values, scores, 4, boost="softmax", temperature=0.3).values
+    torch.testing.assert_close(literal_successive_halving(values, scores, 4, temperature=0.3), expected)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_papers_evaluation_measures_every_method(method):
+    run = measure(method, 16, 2, "cpu")
+    assert run["seconds"] > 0
+    assert (run["nccs"] > 0.9) == (method != "iterative, as published")
+
+
+def test_of_a_tournament_a_few_numbers_per_token_are_kept_for_backward():
+    values, scores = torch.randn(2, 4096, 64, requires_grad=True), torch.randn(2, 4096, requires_grad=True)
+    kept = saved_bytes("successive halving", values, scores, 32) / scores.numel()
+    assert kept < 30  # bytes per token: a weight and few more; the values themselves are 256
+    assert saved_bytes("literal Algorithm 2", values, scores, 32) / scores.numel() > 256
+
+
+def test_planted_tokens_are_found_by_whoever_has_a_gradient():
+    size = Size(n=64, k=4, depth=16, updates=200, seeds=(0,))
+    found = {}
+    for name, pool in (("soft", successive_halving_topk), ("hard", hard_topk)):
+        found[name] = train(Method(name, partial(mean_of, pool), fixed(1)), 4.0, 0.0625, 0.03, size, 0, "cpu")
+    assert found["soft"]["recall"] > 0.9 > 0.5 > found["hard"]["recall"]
+    assert found["soft"]["loss_hard"] < 0.1 < 0.9 < found["hard"]["loss_hard"]
+
+
+@pytest.mark.parametrize("pool", [subset_sampler, attention])
+def test_the_samplers_weights_sum_to_one(pool):
+    scores = torch.randn(2, 10, 3) if pool is attention else torch.randn(2, 10)
+    torch.testing.assert_close(pool(torch.ones(2, 10, 4), scores, 3, 0.5), torch.ones(2, 4))

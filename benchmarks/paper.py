@@ -1,0 +1,178 @@
+"""The paper's evaluation beside ours: time per batch and nCCS against n, one line per k (Figures 1 and 2).
+
+python benchmarks/paper.py [--grid small] [--device cuda] [--results folder]
+
+Batch 16, values ~ U[-1, 1] with d = 32, scores ~ U[0, 1], n = 2^4 ... 2^14, k = 2^1 ... 2^11, k < n, forward only, as
+in the paper. Writes paper-<grid>.json and .csv after every cell, so that an interrupted run goes on where it stopped,
+then the table (.md) and the pictures (.png).
+"""
+
+import argparse
+import csv
+import json
+import platform
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import matplotlib
+import torch
+from literal import literal_successive_halving
+from torch import Tensor
+from torch.utils.benchmark import Timer
+from tqdm.auto import tqdm
+
+from shtopk import hard_topk, iterative_topk, nccs, successive_halving_topk
+
+matplotlib.use("agg")
+import matplotlib.pyplot as plt
+
+RESULTS = Path(__file__).resolve().parent / "results"
+BATCH, DEPTH, SAMPLES = 16, 32, 256  # SAMPLES rows for nCCS, as in the authors' run
+GRIDS = {
+    "small": [(2**i, 2**j) for i in range(4, 13, 2) for j in range(1, 10, 2) if j < i],
+    "full": [(2**i, 2**j) for i in range(4, 15) for j in range(1, 12) if j < i],
+}
+ROWS_OF_WEIGHTS = 2**26  # k * n * rows that iterative top-k holds at once; more rows go one part after the other
+
+
+def in_parts(operator: Callable, values: Tensor, scores: Tensor, k: int) -> Tensor:
+    """Iterative top-k on as many rows at a time as memory allows."""
+    size = max(1, ROWS_OF_WEIGHTS // (k * scores.shape[-1]))
+    parts = zip(values.split(size), scores.split(size), strict=True)
+    return torch.cat([operator(v, s, k).values for v, s in parts])
+
+
+def pooled_by(operator: Callable, values: Tensor, scores: Tensor, k: int) -> Tensor:
+    return operator(values, scores, k).values
+
+
+METHODS: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {
+    "relative (ours)": partial(pooled_by, successive_halving_topk),
+    "power (authors' code)": partial(pooled_by, partial(successive_halving_topk, boost="power")),
+    "softmax (paper's text)": partial(pooled_by, partial(successive_halving_topk, boost="softmax")),
+    "literal Algorithm 2": literal_successive_halving,
+    "iterative, as published": partial(in_parts, iterative_topk),
+    "iterative, best T": partial(in_parts, iterative_topk),
+    "hard top-k": partial(pooled_by, hard_topk),
+}
+TEMPERATURES = [1e-4, 1e-7, 1e-10]  # of iterative, the best nCCS wins
+IN_README = ["relative (ours)", "power (authors' code)", "iterative, as published", "hard top-k"]
+
+
+def sample(n: int, device: str, seed: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.rand(BATCH, n, DEPTH, generator=generator) * 2 - 1
+    return values.to(device), torch.rand(BATCH, n, generator=generator).to(device)
+
+
+@torch.inference_mode()
+def similarity(method: Callable, n: int, k: int, device: str) -> float:
+    """Mean nCCS over `SAMPLES` rows; over fewer for large n * k, where rows differ little."""
+    batches = max(1, min(SAMPLES // BATCH, 2**22 // (n * k)))
+    found = []
+    for seed in range(batches):
+        values, scores = sample(n, device, seed)
+        found.append(nccs(hard_topk(values, scores, k).values, method(values, scores, k)).mean())
+    return torch.stack(found).mean().item()
+
+
+@torch.inference_mode()
+def seconds(method: Callable, n: int, k: int, device: str) -> float:
+    """Median time of one batch; `Timer` warms up and, on a GPU, waits for it."""
+    values, scores = sample(n, device, 0)
+    method(values, scores, k)
+    timer = Timer("method(values, scores, k)", globals=locals(), num_threads=torch.get_num_threads())
+    return timer.blocked_autorange(min_run_time=0.1).median
+
+
+def measure(name: str, n: int, k: int, device: str) -> dict:
+    method, temperature = METHODS[name], None
+    if name == "iterative, best T":
+        tried = {t: partial(in_parts, partial(iterative_topk, temperature=t)) for t in TEMPERATURES}
+        scored = {t: similarity(method, n, k, device) for t, method in tried.items()}
+        temperature = max(scored, key=scored.__getitem__)
+        method = tried[temperature]
+    return {"method": name, "n": n, "k": k, "temperature": temperature,
+            "nccs": similarity(method, n, k, device), "seconds": seconds(method, n, k, device)}  # fmt: skip
+
+
+def draw(runs: list[dict], methods: list[str], measures: list[str], path: Path) -> None:
+    """A row for each measure, a panel for each method, a line for each k."""
+    ks = sorted({run["k"] for run in runs})
+    figure, axes = plt.subplots(len(measures), len(methods), figsize=(2.5 * len(methods), 2.4 * len(measures)),
+                                sharex=True, sharey="row", squeeze=False, layout="constrained")  # fmt: skip
+    for row, measure in zip(axes, measures, strict=True):
+        for panel, method in zip(row, methods, strict=True):
+            for i, k in enumerate(ks):
+                points = sorted((r["n"], r[measure]) for r in runs if (r["method"], r["k"]) == (method, k))
+                color = plt.cm.viridis(0.9 * i / max(1, len(ks) - 1))
+                panel.plot(*zip(*points, strict=True), color=color, marker=".", markersize=4, linewidth=1.2, label=k)
+            panel.set_xscale("log", base=2)
+            panel.grid(color="0.92", linewidth=0.6)
+            panel.spines[["top", "right"]].set_visible(False)
+            if measure == "seconds":
+                panel.set_yscale("log")
+            else:
+                panel.set_ylim(0, 1.04)
+        row[0].set_ylabel("seconds per batch of 16" if measure == "seconds" else "nCCS")
+    for panel, method in zip(axes[0], methods, strict=True):
+        panel.set_title(method, fontsize=10)
+    for panel in axes[-1]:
+        panel.set_xlabel("n")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), title="k", loc="outside right center", frameon=False)
+    figure.savefig(path, dpi=160)
+    plt.close(figure)
+
+
+def table(record: dict) -> str:
+    """Markdown: nCCS and milliseconds of every method at each (n, k)."""
+    cells = {(run["n"], run["k"], run["method"]): run for run in record["runs"]}
+    lines = [f"| n | k | {' | '.join(METHODS)} |", "|--:|--:|" + "--:|" * len(METHODS)]
+    for n, k in sorted({(run["n"], run["k"]) for run in record["runs"]}):
+        shown = [f"{cells[n, k, m]['nccs']:.3f}, {1e3 * cells[n, k, m]['seconds']:.3g} ms" for m in METHODS]
+        lines.append(f"| {n} | {k} | {' | '.join(shown)} |")
+    return "\n".join(lines) + (
+        f"\n\nnCCS and time per batch of {BATCH}, forward, d = {DEPTH}. "
+        f"`{record['command']}` on {record['device']}, torch {record['torch']}.\n"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--grid", choices=GRIDS, default="full")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    arguments.results.mkdir(parents=True, exist_ok=True)
+    path = arguments.results / f"paper-{arguments.grid}.json"
+    runs = json.loads(path.read_text())["runs"] if path.exists() else []
+    done = {(run["method"], run["n"], run["k"]) for run in runs}
+    plan = [(name, n, k) for n, k in GRIDS[arguments.grid] for name in METHODS if (name, n, k) not in done]
+    on_gpu = arguments.device.startswith("cuda")
+    record = {
+        "command": " ".join(["python", "benchmarks/paper.py", *sys.argv[1:]]),
+        "device": torch.cuda.get_device_name()
+        if on_gpu
+        else f"{platform.machine()} CPU, {torch.get_num_threads()} threads",
+        "torch": torch.__version__,
+        "runs": runs,
+    }
+    for name, n, k in (bar := tqdm(plan)):
+        bar.set_postfix_str(f"{name}, n {n}, k {k}")
+        runs.append(measure(name, n, k, arguments.device))
+        path.write_text(json.dumps(record, indent=1) + "\n")
+        with path.with_suffix(".csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(runs[0]))
+            writer.writeheader()
+            writer.writerows(runs)
+    path.with_suffix(".md").write_text(table(record))
+    draw(runs, list(METHODS), ["seconds"], path.with_name(f"{path.stem}-time.png"))
+    draw(runs, list(METHODS), ["nccs"], path.with_name(f"{path.stem}-nccs.png"))
+    draw(runs, IN_README, ["seconds", "nccs"], path.with_suffix(".png"))
+    print(table(record))
+
+
+if __name__ == "__main__":
+    main()
