@@ -5,14 +5,17 @@ import json
 import re
 from pathlib import Path
 
+import planted
+import speed
 import torch
 from compare import summary
 from torch import nn
 
-from shtopk import baselines, pooling, show, successive_halving
+from shtopk import baselines, metrics, pooling, show, successive_halving
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
+RESULTS = ROOT / "benchmarks" / "results"
 
 
 def test_the_lines_typed_at_the_prompt_print_what_stands_there():
@@ -22,7 +25,7 @@ def test_the_lines_typed_at_the_prompt_print_what_stands_there():
 
 
 def test_the_examples_in_docstrings_print_what_stands_there():
-    for module in (baselines, pooling, show, successive_halving):
+    for module in (baselines, metrics, pooling, show, successive_halving):
         results = doctest.testmod(module, extraglobs={"torch": torch})
         assert results.attempted
         assert not results.failed
@@ -44,6 +47,14 @@ def test_the_classifier_that_the_readme_puts_the_pooling_into_learns():
     assert (model.pooling.scorer.weight.grad != 0).any()
 
 
-def test_the_table_is_that_of_the_results():
-    results = ROOT / "benchmarks" / "results"
-    assert summary(json.loads((results / "compare-needle.json").read_text())) in README.read_text()
+def test_the_tables_are_those_of_the_results():
+    text = README.read_text()
+    assert summary(json.loads((RESULTS / "compare-needle.json").read_text())) in text
+    for benchmark, name in ((speed, "speed"), (planted, "planted-small")):
+        assert benchmark.table(json.loads((RESULTS / f"{name}.json").read_text())) in text
+
+
+def test_every_picture_is_there():
+    pictures = re.findall(r"!\[.*?\]\((.*?)\)", README.read_text())
+    assert pictures
+    assert all((ROOT / picture).is_file() for picture in pictures)
