@@ -47,65 +47,63 @@ def tournament(
 
 
 class _Played(NamedTuple):
-    """A tournament of R rounds between m = k * 2^R places. A list of pairs is [winners, their losers]."""
+    """A tournament as k binary trees in each row, with m = k * 2^R leaves together.
 
-    field: Tensor  # [B, m] the tokens of the first round's pairs; n and more for a bye
+    Nodes stand level by level, from the slots down: a level of P nodes in each tree has P * k columns, and the two
+    that met in its column c are the columns c and c + P * k of the level below.
+    """
+
+    tokens: Tensor  # [B, m] the tokens at the leaves; n and more for a bye
+    winners: Tensor  # [B, m - k] the better score of the two that met in each inner node
+    losers: Tensor  # [B, m - k] the worse one
     divisor: Tensor  # the temperature, [B, 1] or a scalar
-    scores: list[Tensor]  # R + 1 of them: each round's pairs [B, m], ..., [B, 2 k], and the k slots
-    shares: list[Tensor]  # R times the weights of each pair's two, [B, m], ..., [B, 2 k]
-    orders: list[Tensor]  # R times the pair that each of the next round's, or each slot, comes from
+    scores: Tensor  # [B, k] of the slots, falling
 
 
 def _play(scores: Tensor, temperature: Tensor, k: int, boost: str, base: float) -> _Played:
-    n, nobody = scores.shape[-1], _nobody(scores)
-    scores = scores.clamp(min=nobody)
-    ranking, order = _best(scores, HEAD * k)
-    divisor = temperature * _spread(ranking[:, : 2 * k], k) if boost == "relative" else temperature
-    divisor = divisor.clamp(min=torch.finfo(scores.dtype).tiny)
-    size = k * 2 ** _rounds(n, k) if boost == "power" else _field_size(scores, ranking, divisor, k)
-    if size > ranking.shape[-1] < n:
-        ranking, order = _best(scores, n)
-    if size > n:
-        byes = torch.arange(n, size, device=scores.device).expand(len(scores), size - n)
-        ranking, order = F.pad(ranking, (0, size - n), value=nobody), torch.cat([order, byes], -1)
-    ranking, order = ranking[:, :size], order[:, :size]
-
-    with_byes = bool((ranking[:, -1:] == nobody).any())
-    field = order
-    pairs: list[Tensor] = []
-    shares: list[Tensor] = []
-    orders: list[Tensor] = []
+    ranking, order, divisor = _field(scores, temperature, k, boost)
+    rankings, orders = [ranking], [order]
     while ranking.shape[-1] > k:
-        winners, losers = pair = _fold(ranking)
-        if pairs:
-            orders.append(torch.cat(_fold(order), -1))
-        else:
-            field = torch.cat(_fold(order), -1)
+        winners, losers = ranking.chunk(2, -1)
+        losers = losers.flip(-1)  # the best meets the worst
         win = _win(winners, losers, divisor, boost, base)
-        if with_byes:
-            win = win.masked_fill(losers == nobody, 1)
-        pairs.append(torch.cat(pair, -1))
-        shares.append(torch.cat([win, 1 - win], -1))
         ranking, order = torch.lerp(losers, winners, win).sort(dim=-1, descending=True, stable=True)
-    if pairs:
+        rankings.append(ranking)
         orders.append(order)
-    return _Played(field, divisor, [*pairs, ranking], shares, orders)
+
+    # Backwards, from the slots: which two met there, and where had these come from?
+    nodes = orders.pop()
+    better, worse = [scores[:, :0]], [scores[:, :0]]
+    for ranking, order in zip(reversed(rankings[:-1]), reversed(orders), strict=True):
+        places = torch.cat([nodes, ranking.shape[-1] - 1 - nodes], -1)
+        winners, losers = ranking.gather(-1, places).chunk(2, -1)
+        better.append(winners)
+        worse.append(losers)
+        nodes = order.gather(-1, places)
+    return _Played(nodes, torch.cat(better, -1), torch.cat(worse, -1), divisor, rankings[-1])
 
 
-def _assign(played: _Played, n: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What `tournament` returns: down the tree, each pair hands its slot and its share of the weight to its two."""
-    field, first, pooled = played.field, played.scores[0], played.scores[-1]
-    k = pooled.shape[-1]
-    slots = torch.arange(k, device=field.device, dtype=first.dtype).expand_as(pooled)
-    flow = torch.stack([torch.ones_like(slots), slots])  # weights and slots, [2, B, m]
-    for share, order in zip(reversed(played.shares), reversed(played.orders), strict=True):
-        flow = _unsort(flow, order).repeat(1, 1, 2)
-        flow[0].mul_(share)
-    weights, slots = flow[0], flow[1].long()
-    dropped = (weights < _negligible(first.dtype, n, k)).logical_or_(first == _nobody(first))
-    weights, slots = weights.masked_fill(dropped, 0), slots.masked_fill(dropped, -1)
-    heaviest = _heaviest(weights, slots, field, k)
-    return _to_tokens(weights, field, n, 0), _to_tokens(slots, field, n, -1), heaviest, pooled
+def _weights(win: Tensor, scores: Tensor) -> list[Tensor]:
+    """Of every node in its slot, level by level: [B, k], ..., [B, m]; 0 in a slot without a token."""
+    levels = [(scores > _nobody(scores)).to(scores.dtype)]
+    lose = 1 - win
+    for its_win, its_lose in zip(_levels(win, scores), _levels(lose, scores), strict=True):
+        levels.append(torch.cat([levels[-1] * its_win, levels[-1] * its_lose], -1))
+    return levels
+
+
+def _answer(played: _Played, boost: str, base: float, n: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What `tournament` returns."""
+    win = _win(played.winners, played.losers, played.divisor, boost, base)
+    weights = _weights(win, played.scores)[-1]
+    k, m = played.scores.shape[-1], weights.shape[-1]
+    dropped = weights < _negligible(weights.dtype, n, k)
+    weights = weights.masked_fill(dropped, 0)
+    slots = torch.arange(m, device=weights.device).remainder(k).masked_fill(dropped, -1)
+
+    by_slot, tokens = weights.view(-1, m // k, k), played.tokens.view(-1, m // k, k)
+    heaviest = tokens.masked_fill(by_slot < by_slot.amax(1, keepdim=True), m + n).amin(1)
+    return _to_tokens(weights, played.tokens, n, 0), _to_tokens(slots, played.tokens, n, -1), heaviest, played.scores
 
 
 def _gradients(
@@ -118,50 +116,48 @@ def _gradients(
     of_temperature: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Of the scores [B, n] and of the temperature (a scalar)."""
-    n, nobody = grad_weights.shape[-1], _nobody(grad_scores)
+    n, slot_scores = grad_weights.shape[-1], played.scores
+    winners, losers = played.winners, played.losers
+    win = _win(winners, losers, played.divisor, boost, base)
+    weights = torch.cat([slot_scores[:, :0], *_weights(win, slot_scores)[:-1]], -1)
 
-    # Up the tree: what a weight of 1 would be worth in each place, and by how much more in the winner's.
-    worth = F.pad(grad_weights, (0, max(0, played.field.shape[-1] - n))).gather(-1, played.field)
+    # Up the trees: what a weight of 1 is worth in each node, and by how much more in its winner than in its loser.
+    worth = F.pad(grad_weights, (0, max(0, played.tokens.shape[-1] - n))).gather(-1, played.tokens)
     advantages = []
-    for share, order in zip(played.shares, played.orders, strict=True):
+    for its_win in reversed(_levels(win, slot_scores)):
         of_winner, of_loser = worth.chunk(2, -1)
         advantages.append(of_winner - of_loser)
-        worth = torch.lerp(of_loser, of_winner, share.chunk(2, -1)[0]).gather(-1, order)
+        worth = torch.addcmul(of_loser, advantages[-1], its_win)
+    advantage = torch.cat([slot_scores[:, :0], *reversed(advantages)], -1)
 
-    # And down: the gradient of the score at each place, and the weight that comes with the place.
+    # Down the trees: what each node hands to its two, from its own gradient (times) and from its weight (plus).
+    margin = _margin(winners, losers, boost, base)
+    slope = win * (1 - win) / played.divisor
+    by_score, by_weight = slope * (winners - losers), slope * weights * advantage
+    if boost == "power":
+        of_winner, of_loser = (math.log(base) * _power(score, base) for score in (winners, losers))
+    else:
+        of_winner = of_loser = torch.ones_like(margin[:, :1])
+    handed = (win + of_winner * by_score, of_winner * by_weight, 1 - win - of_loser * by_score, -of_loser * by_weight)
+    grads = [grad_scores]
+    for times, plus, times_loser, plus_loser in zip(*(_levels(x, slot_scores) for x in handed), strict=True):
+        grad = grads[-1]
+        grads.append(torch.cat([torch.addcmul(plus, times, grad), torch.addcmul(plus_loser, times_loser, grad)], -1))
+
     grad_temperature = temperature.new_zeros(())
-    flow = torch.stack([grad_scores, torch.ones_like(grad_scores)])  # [2, B, m]
-    for pair, share, order, advantage in zip(
-        *(reversed(level) for level in (played.scores[:-1], played.shares, played.orders, advantages)), strict=True
-    ):
-        flow = _unsort(flow, order)
-        winners, losers = pair.chunk(2, -1)
-        win, lose = share.chunk(2, -1)
-        margin = (winners - losers).masked_fill(losers == nobody, 0)
-        grad_margin = (flow[0] * margin).addcmul_(flow[1], advantage).mul_(win).mul_(lose).div_(played.divisor)
-        if boost == "power":
-            winners, losers = _power(winners, base), _power(losers, base)
-            margin = winners - losers
-            of_winner, of_loser = (grad_margin * potential * math.log(base) for potential in (winners, losers))
-        else:
-            of_winner = of_loser = grad_margin
-        if of_temperature:
-            grad_temperature -= (grad_margin * margin).sum().to(temperature.device)
-        flow = flow.repeat(1, 1, 2).mul_(share)
-        flow[0].add_(torch.cat([of_winner, -of_loser], -1))
-    return _to_tokens(flow[0], played.field, n, 0), grad_temperature / temperature
+    if of_temperature:
+        of_margin = by_weight + by_score * torch.cat([slot_scores[:, :0], *grads[:-1]], -1)
+        grad_temperature = -(of_margin * margin).sum().to(temperature.device) / temperature
+    return _to_tokens(grads[-1], played.tokens, n, 0), grad_temperature
 
 
 class _Tournament(torch.autograd.Function):
     @staticmethod
     def forward(ctx, scores, temperature, k, boost, base):
         played = _play(scores, temperature, k, boost, base)
-        ctx.rounds = len(played.shares)
-        ctx.save_for_backward(
-            temperature, played.field, played.divisor, *played.shares, *played.orders, *played.scores
-        )
+        ctx.save_for_backward(temperature, *played)
         ctx.boost, ctx.base, ctx.shape = boost, base, scores.shape
-        weights, slots, positions, pooled = _assign(played, scores.shape[-1])
+        weights, slots, positions, pooled = _answer(played, boost, base, scores.shape[-1])
         ctx.mark_non_differentiable(slots, positions)
         ctx.set_materialize_grads(False)
         return weights, slots, positions, pooled
@@ -169,16 +165,14 @@ class _Tournament(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad_weights, _slots, _positions, grad_scores):
-        temperature, field, divisor, *levels = ctx.saved_tensors
-        shares, orders, scores = levels[: ctx.rounds], levels[ctx.rounds : -ctx.rounds - 1], levels[-ctx.rounds - 1 :]
-        played = _Played(field, divisor, scores, shares, orders)
+        temperature, *played = ctx.saved_tensors
+        played = _Played(*played)
         if grad_weights is None:
             grad_weights = grad_scores.new_zeros(ctx.shape)
         if grad_scores is None:
-            grad_scores = torch.zeros_like(scores[-1])
-        grads = _gradients(
-            played, grad_weights, grad_scores, temperature, ctx.boost, ctx.base, ctx.needs_input_grad[1]
-        )
+            grad_scores = torch.zeros_like(played.scores)
+        of_temperature = ctx.needs_input_grad[1]
+        grads = _gradients(played, grad_weights, grad_scores, temperature, ctx.boost, ctx.base, of_temperature)
         return *grads, None, None, None
 
 
@@ -187,8 +181,7 @@ def tournament_op(
     scores: Tensor, temperature: Tensor, k: int, boost: str, base: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """`tournament` for compilers."""
-    played = _play(scores, temperature, k, boost, base)
-    return _assign(played, scores.shape[-1])
+    return _answer(_play(scores, temperature, k, boost, base), boost, base, scores.shape[-1])
 
 
 @torch.library.custom_op("shtopk::tournament_backward", mutates_args=())
@@ -225,8 +218,37 @@ def _backward(ctx, grad_weights, _slots, _positions, grad_scores):
 tournament_op.register_autograd(_backward, setup_context=_keep)
 
 
-def _rounds(n: int, k: int) -> int:
-    return max(0, math.ceil(math.log2(n / k)))
+def _field(scores: Tensor, temperature: Tensor, k: int, boost: str) -> tuple[Tensor, Tensor, Tensor]:
+    """The tokens that can have a weight, filled up to k * 2^R with byes: scores, falling, and indices [B, m]; and
+    by what margins are divided."""
+    n, nobody = scores.shape[-1], _nobody(scores)
+    scores = scores.clamp(min=nobody)
+    ranking, tokens = _best(scores, HEAD * k)
+    divisor = temperature * _spread(ranking[:, : 2 * k], k) if boost == "relative" else temperature
+    numbers = torch.finfo(scores.dtype)
+    divisor = divisor.clamp(numbers.tiny, numbers.max / 1024)  # at most: so that a bye always loses
+    most = k * 2 ** _rounds(n, k)
+    if boost == "power" or most <= 2 * k:
+        size = most
+    else:
+        size = _field_size(ranking, divisor, k, n)
+    if size > ranking.shape[-1] and ranking.shape[-1] < n:
+        ranking, tokens = _best(scores, n)
+        size = most if boost == "power" else _field_size(ranking, divisor, k, n)
+    if size > n:
+        byes = torch.arange(n, size, device=scores.device).expand(len(scores), size - n)
+        return F.pad(ranking, (0, size - n), value=nobody), torch.cat([tokens, byes], -1), divisor
+    return ranking[:, :size], tokens[:, :size], divisor
+
+
+def _field_size(ranking: Tensor, divisor: Tensor, k: int, n: int) -> int:
+    """k * 2^R places, enough for every token that can have a weight; more than ranked, where all ranked ones can."""
+    reach = LARGEST_FALL * _rounds(n, k) - math.log(_negligible(ranking.dtype, n, k))
+    lowest = (ranking[:, k - 1 : k] - reach * divisor).clamp(min=_nobody(ranking))
+    tokens = int((ranking > lowest).sum(-1).amax())
+    if tokens == ranking.shape[-1] < n:
+        return k * 2 ** _rounds(n, k)
+    return k * 2 ** _rounds(max(tokens, 1), k)
 
 
 def _best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -238,16 +260,8 @@ def _best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return ranking, tokens.gather(-1, order)
 
 
-def _field_size(scores: Tensor, ranking: Tensor, divisor: Tensor, k: int) -> int:
-    """k * 2^R places, enough for every token that can have a weight."""
-    n = scores.shape[-1]
-    rounds = _rounds(n, k)
-    if rounds < 2:
-        return k * 2**rounds
-    reach = LARGEST_FALL * rounds - math.log(_negligible(ranking.dtype, n, k))
-    lowest = (ranking[:, k - 1 : k] - reach * divisor).clamp(min=_nobody(ranking))
-    tokens = int((scores > lowest).sum(-1).amax())
-    return k * 2 ** _rounds(max(tokens, 1), k)
+def _rounds(n: int, k: int) -> int:
+    return max(0, math.ceil(math.log2(n / k)))
 
 
 def _negligible(dtype: torch.dtype, n: int, k: int) -> float:
@@ -260,17 +274,17 @@ def _nobody(scores: Tensor) -> float:
     return -torch.finfo(scores.dtype).max / 2
 
 
-def _fold(ranking: Tensor) -> tuple[Tensor, Tensor]:
-    """[best, ..., worst] -> winners and losers: the best meets the worst."""
-    better, worse = ranking.chunk(2, -1)
-    return better, worse.flip(-1)
-
-
 def _win(winners: Tensor, losers: Tensor, divisor: Tensor, boost: str, base: float) -> Tensor:
     """Weight in [0.5, 1] of the winner of each pair."""
+    return _margin(winners, losers, boost, base).div_(divisor).sigmoid_()
+
+
+def _margin(winners: Tensor, losers: Tensor, boost: str, base: float) -> Tensor:
+    """By how much each winner is ahead, in the boost's terms; a bye's loser is behind by a huge number."""
     if boost == "power":
-        winners, losers = _power(winners, base), _power(losers, base)
-    return (winners - losers).div_(divisor).sigmoid_()
+        nobody = _nobody(losers)
+        return (_power(winners, base) - _power(losers, base)).masked_fill_(losers == nobody, -nobody)
+    return winners - losers
 
 
 def _power(scores: Tensor, base: float) -> Tensor:
@@ -280,31 +294,24 @@ def _power(scores: Tensor, base: float) -> Tensor:
 
 def _spread(best: Tensor, k: int) -> Tensor:
     """[B, 1] by how much the k best of a falling ranking exceed the k next, on average."""
-    real = best > _nobody(best)
-    finite = best.masked_fill(~real, 0)
-    first, next_ = (finite[:, part].sum(-1, keepdim=True) / real[:, part].sum(-1, keepdim=True).clamp(min=1)
-                    for part in (slice(k), slice(k, 2 * k)))  # fmt: skip
+    nobody = _nobody(best)
+    if best.shape[-1] < 2 * k:
+        best = F.pad(best, (0, 2 * k - best.shape[-1]), value=nobody)
+    real = best > nobody
+    finite = torch.where(real, best, 0)
+    means = finite.view(-1, 2, k).sum(-1) / real.view(-1, 2, k).sum(-1).clamp_(min=1)
     # Below the resolution of the scores themselves a difference is rounding, not a preference.
-    resolution = 8 * torch.finfo(best.dtype).eps * finite.abs().amax(-1, keepdim=True)
-    return torch.maximum(first - next_, resolution).clamp(min=SMALLEST_SPREAD)
+    resolution = finite.abs().amax(-1, keepdim=True).mul_(8 * torch.finfo(best.dtype).eps)
+    return torch.maximum(means[:, :1] - means[:, 1:], resolution).clamp_(min=SMALLEST_SPREAD)
 
 
-def _heaviest(weights: Tensor, slots: Tensor, field: Tensor, k: int) -> Tensor:
-    """[B, k] the token with the largest weight in each slot, the first of equals; 0 for an empty slot."""
-    bin_ = slots.masked_fill(slots < 0, k)  # one bin more, for places without weight
-    largest = weights.new_zeros(len(weights), k + 1).scatter_reduce_(1, bin_, weights, "amax")
-    last = torch.iinfo(field.dtype).max
-    field = field.masked_fill(weights < largest.gather(1, bin_), last)
-    first = field.new_full((len(weights), k + 1), last).scatter_reduce_(1, bin_, field, "amin")[:, :k]
-    return first.masked_fill(first == last, 0)
+def _levels(nodes: Tensor, scores: Tensor) -> tuple[Tensor, ...]:
+    """Inner nodes [B, m - k] -> one tensor for each level, from that of the slots [B, k] down."""
+    k = scores.shape[-1]
+    return nodes.split([k * 2**level for level in range(_rounds(nodes.shape[-1] + k, k))], -1)
 
 
-def _unsort(x: Tensor, order: Tensor) -> Tensor:
-    """Undo `sorted = y.gather(-1, order)`; x may have a dimension more in front."""
-    return torch.empty_like(x).scatter_(-1, order.expand_as(x), x)
-
-
-def _to_tokens(x: Tensor, field: Tensor, n: int, rest: int) -> Tensor:
-    """Hand what stands at the places [B, m] to their tokens [B, n]; rest to those that did not play."""
-    tokens = x.new_full((len(x), max(n, x.shape[-1])), rest).scatter_(-1, field, x)
-    return tokens[:, :n].contiguous()
+def _to_tokens(x: Tensor, tokens: Tensor, n: int, rest: int) -> Tensor:
+    """Hand what the leaves [B, m] have to their tokens [B, n]; rest to those that did not play."""
+    out = x.new_full((len(tokens), max(n, tokens.shape[-1])), rest).scatter_(-1, tokens, x)
+    return out[:, :n].contiguous()
