@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from shtopk.selection import TopK, candidates
+from shtopk.selection import TopK, bounded, candidates
 from shtopk.slots import pool_by_slot
 
 Gradient = Literal["none", "gate", "straight_through"]
@@ -39,7 +40,7 @@ def iterative_topk(
     given = candidates(values, scores, k, mask, temperature)
     n = given.scores.shape[-1]
     slots = min(k, n)
-    ranking, order = given.scores.sort(dim=-1, descending=True, stable=True)
+    ranking, order = bounded(given.scores, given.mask).sort(dim=-1, descending=True, stable=True)
     real = ranking > -torch.inf
     ranking = ranking.masked_fill(~real, 0)
     distance = (ranking.unsqueeze(-2) - ranking[:, :slots].unsqueeze(-1)) ** 2  # [B, k, n]
@@ -56,15 +57,17 @@ def iterative_topk(
         """[B, min(k, n), ...] -> [B, k, ...], filled up with empty slots."""
         return torch.cat([x, x.new_zeros(x.shape[0], k - slots, *x.shape[2:])], 1)
 
-    weights = empty(weights)
-    out = given.topk(
-        values=weights.to(given.values.dtype) @ given.values.masked_fill(~given.mask.unsqueeze(-1), 0),
-        scores=empty(pooled_scores),
-        mask=empty(filled),
-        positions=empty(order[:, :slots]),
-        weights=weights,
-        slots=None,
-        dtype=scores.dtype,
+    weights, filled = empty(weights), empty(filled)
+    values = given.values if given.mask is None else given.values.masked_fill(~given.mask.unsqueeze(-1), 0)
+    out = given.unflatten(
+        TopK(
+            values=weights.to(values.dtype) @ values,
+            scores=empty(pooled_scores).to(scores.dtype),
+            mask=filled,
+            positions=empty(order[:, :slots]).masked_fill(~filled, 0),
+            weights=weights,
+            slots=None,
+        )
     )
     return out.in_order() if keep_order else out
 
@@ -100,27 +103,30 @@ def hard_topk(
         raise ValueError(f"expected gradient to be one of {', '.join(get_args(Gradient))}; got {gradient!r}")
     given = candidates(values, scores, k, mask, temperature)
     batch, n = given.scores.shape
-    kept, positions = given.scores.topk(min(k, n), -1)  # [B, min(k, n)]
-    slots = torch.full_like(given.mask, -1, dtype=torch.long)
-    slots = slots.scatter(-1, positions, torch.arange(min(k, n), device=slots.device).expand_as(positions))
-    slots = slots.masked_fill(~given.mask, -1)
+    every = bounded(given.scores, given.mask)
+    kept, positions = every.topk(min(k, n), -1)  # [B, min(k, n)]
+    slots = torch.full((batch, n), -1, device=kept.device)
+    slots = slots.scatter(-1, positions, torch.arange(min(k, n), device=kept.device).expand_as(positions))
+    if given.mask is not None:
+        slots = slots.masked_fill(~given.mask, -1)
     if gradient == "gate":
-        weights = torch.sigmoid(given.scores / temperature)
+        weights = torch.sigmoid(every / temperature)
     elif gradient == "straight_through":
-        soft = (given.scores / temperature).masked_fill(~given.mask.any(-1, keepdim=True), 0).softmax(-1)
+        soft = (every / temperature).masked_fill((every == -torch.inf).all(-1, keepdim=True), 0).softmax(-1)
         weights = 1 + soft - soft.detach()
     else:
-        weights = torch.ones_like(given.scores)
+        weights = torch.ones_like(every)
     weights = weights.masked_fill(slots < 0, 0)
-    spare = k - min(k, n)
-    pooled_scores = torch.cat([kept, kept.new_full((batch, spare), -torch.inf)], -1)
-    out = given.topk(
-        values=pool_by_slot(given.values, weights, slots, k),
-        scores=pooled_scores,
-        mask=pooled_scores > -torch.inf,
-        positions=torch.cat([positions, positions.new_zeros(batch, spare)], -1),
-        weights=weights,
-        slots=slots,
-        dtype=scores.dtype,
+    spare = (0, k - min(k, n))
+    filled = F.pad(kept > -torch.inf, spare)
+    out = given.unflatten(
+        TopK(
+            values=pool_by_slot(given.values, weights, slots, k),
+            scores=F.pad(kept, spare).masked_fill(~filled, 0).to(scores.dtype),
+            mask=filled,
+            positions=F.pad(positions, spare).masked_fill(~filled, 0),
+            weights=weights,
+            slots=slots,
+        )
     )
     return out.in_order() if keep_order else out

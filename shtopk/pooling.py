@@ -80,7 +80,7 @@ class TopKPooling(nn.Module):
         k: int | float,
         *,
         operator: Operator = "successive_halving",
-        boost: Boost = "relative",
+        boost: Boost = "softmax",
         temperature: float = 0.0625,
         initial_temperature: float | None = None,
         scorer: Scorer = "linear",

@@ -79,25 +79,16 @@ class Candidates(NamedTuple):
     """The checked input of an operator, its leading dimensions flattened to one."""
 
     values: Tensor  # [B, n, d]
-    scores: Tensor  # [B, n] at least float32, finite where real, -inf where masked
-    mask: Tensor  # [B, n] bool
+    scores: Tensor  # [B, n]
+    mask: Tensor | None  # [B, n] bool; None: all are real
     batch: torch.Size
 
-    def topk(self, values: Tensor, scores: Tensor, mask: Tensor, positions: Tensor, weights: Tensor,
-             slots: Tensor | None, dtype: torch.dtype) -> TopK:  # fmt: skip
-        """The operator's answer with the leading dimensions back, and empty slots exactly zero."""
-
-        def unflatten(x: Tensor) -> Tensor:
-            return x.view(*self.batch, *x.shape[1:])
-
-        return TopK(
-            values=unflatten(values),
-            scores=unflatten(scores.masked_fill(~mask, 0).to(dtype)),
-            mask=unflatten(mask),
-            positions=unflatten(positions.masked_fill(~mask, 0)),
-            weights=unflatten(weights),
-            slots=None if slots is None else unflatten(slots),
-        )
+    def unflatten(self, choice: TopK) -> TopK:
+        """The operator's answer with the leading dimensions back."""
+        if len(self.batch) == 1:
+            return choice
+        given = {name: x for name, x in choice._asdict().items() if x is not None}
+        return choice._replace(**{name: x.view(*self.batch, *x.shape[1:]) for name, x in given.items()})
 
 
 def candidates(values: Tensor, scores: Tensor, k: int, mask: Tensor | None, temperature: float | Tensor) -> Candidates:
@@ -118,13 +109,15 @@ def candidates(values: Tensor, scores: Tensor, k: int, mask: Tensor | None, temp
     if mask is not None and mask.shape != scores.shape:
         raise ValueError(f"expected a mask of the scores' shape {list(scores.shape)}, got {list(mask.shape)}")
     n, batch = scores.shape[-1], scores.shape[:-1]
-    scores = scores.reshape(-1, n).to(torch.promote_types(scores.dtype, torch.float32))
+    if mask is not None:
+        mask = mask.bool().reshape(-1, n)
+    return Candidates(values.reshape(-1, n, values.shape[-1]), scores.reshape(-1, n), mask, batch)
+
+
+def bounded(scores: Tensor, mask: Tensor | None) -> Tensor:
+    """Scores in float32 at least, finite where real, -inf elsewhere."""
+    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
     # A real token may score as low as it likes, it is still wanted more than a masked one.
     bound = torch.finfo(scores.dtype).max / 8
     scores = scores.clamp(-bound, bound)
-    if mask is None:
-        mask = torch.ones_like(scores, dtype=torch.bool)
-    else:
-        mask = mask.bool().reshape(-1, n)
-        scores = scores.masked_fill(~mask, -torch.inf)
-    return Candidates(values.reshape(-1, n, values.shape[-1]), scores, mask, batch)
+    return scores if mask is None else scores.masked_fill(~mask, -torch.inf)

@@ -1,10 +1,12 @@
-"""The weighted sum of token vectors within each slot, with a backward of its own.
+"""The weighted sum of token vectors within each slot: only the rows that carry weight are read, each once.
 
-Only the rows that carry weight are read, each once. Which these are depends on the data, so compilers get it as one
-operator of torch's, which they take as it is.
+Nothing of the size of the values is written on the way, and backward keeps a reference to the values and O(n) numbers.
+Which rows carry weight depends on the data, so compilers get the sum as one operator of torch's, taken as it is.
 """
 
 # No `from __future__ import annotations` here: torch.library reads the signatures.
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -12,76 +14,99 @@ from torch import Tensor
 CHUNK = 2**20  # numbers that backward copies at once
 
 
+class Rows(NamedTuple):
+    """The r rows of values [B * n, d] that carry weight, slot by slot."""
+
+    token: Tensor  # [r] in 0..B*n-1
+    weight: Tensor  # [r]
+    slot: Tensor  # [r] in 0..B*k-1, rising
+
+
+def pool_rows(values: Tensor, rows: Rows, k: int) -> Tensor:
+    """Sum weight * row within each slot: values [B, n, d] -> [B, k, d]; 0 in a slot without rows."""
+    batch, _, d = values.shape
+    starts = torch.searchsorted(rows.slot, torch.arange(batch * k, device=values.device))
+    weight = rows.weight.to(values.dtype)
+    pooled = F.embedding_bag(rows.token, values.reshape(-1, d), starts, mode="sum", per_sample_weights=weight)
+    return pooled.view(batch, k, d)
+
+
+def pool_rows_backward(
+    grad: Tensor, values: Tensor, rows: Rows, of_values: bool, of_weights: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of the values [B, n, d] and of the rows' weights [r], None for one that is not wanted."""
+    d = grad.shape[-1]
+    grad, flat = grad.reshape(-1, d), values.reshape(-1, d)
+    grad_values = torch.zeros_like(flat) if of_values else None
+    grad_weights = []
+    size = max(1, CHUNK // d)
+    for token, weight, slot in zip(*(part.split(size) for part in rows), strict=True):
+        incoming = grad.index_select(0, slot)
+        if of_weights:
+            grad_weights.append(flat.index_select(0, token).to(weight.dtype).mul_(incoming).sum(-1))
+        if grad_values is not None:
+            grad_values.index_copy_(0, token, incoming.mul_(weight.unsqueeze(-1)))
+    return (None if grad_values is None else grad_values.view(values.shape),
+            torch.cat(grad_weights) if of_weights else None)  # fmt: skip
+
+
 def pool_by_slot(values: Tensor, weights: Tensor, slots: Tensor, k: int) -> Tensor:
     """Sum weights * values within each slot: values [B, n, d], weights and slots [B, n] -> [B, k, d].
 
-    Nothing of the size of the values is written on the way, and backward keeps a reference to the values and O(n)
-    numbers. A token of weight 0 is not read and gets no gradient.
+    A token of weight 0 is not read and gets no gradient.
     """
     if torch.compiler.is_compiling():
         return pool_by_slot_op(values, weights, slots, k)
     return _PoolBySlot.apply(values, weights, slots, k)
 
 
-def _rows(weights: Tensor, slots: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Indices in B * n of the tokens that carry weight, slot by slot, and the slots in B * k."""
-    rows = weights.flatten().nonzero().squeeze(-1)
-    bag, by_bag = (slots.flatten()[rows] + k * (rows // weights.shape[-1])).sort()
-    return rows[by_bag], bag
+def _rows(weights: Tensor, slots: Tensor, k: int) -> Rows:
+    token = weights.flatten().nonzero().squeeze(-1)
+    slot, by_slot = (slots.flatten()[token] + k * (token // weights.shape[-1])).sort()
+    token = token[by_slot]
+    return Rows(token, weights.flatten()[token], slot)
 
 
-def _pool(values: Tensor, weights: Tensor, rows: Tensor, bag: Tensor, k: int) -> Tensor:
-    batch, _, d = values.shape
-    starts = torch.searchsorted(bag, torch.arange(batch * k, device=bag.device))
-    share = weights.flatten()[rows].to(values.dtype)
-    pooled = F.embedding_bag(rows, values.reshape(-1, d), starts, mode="sum", per_sample_weights=share)
-    return pooled.view(batch, k, d)
-
-
-def _gradients(
-    grad: Tensor, values: Tensor, weights: Tensor, rows: Tensor, bag: Tensor, of_values: bool, of_weights: bool
-) -> tuple[Tensor, Tensor]:
-    """Of the values and of the weights, an empty tensor for one that is not wanted."""
-    d = grad.shape[-1]
-    grad, flat, share = grad.reshape(-1, d), values.reshape(-1, d), weights.flatten()
-    grad_values = torch.zeros_like(flat) if of_values else flat.new_empty(0)
-    grad_weights = torch.zeros_like(share) if of_weights else share.new_empty(0)
-    size = max(1, CHUNK // d)
-    for some, its_bag in zip(rows.split(size), bag.split(size), strict=True):
-        incoming = grad.index_select(0, its_bag)
-        if of_weights:
-            products = flat.index_select(0, some).to(share.dtype).mul_(incoming)
-            grad_weights.index_copy_(0, some, products.sum(-1))
-        if of_values:
-            grad_values.index_copy_(0, some, incoming.mul_(share[some].unsqueeze(-1)))
-    return grad_values.view(values.shape if of_values else 0), grad_weights.view(weights.shape if of_weights else 0)
+def _backward(
+    grad: Tensor, values: Tensor, rows: Rows, shape: torch.Size, of_values: bool, of_weights: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of the values and of the weights, whose shape is [B, n]."""
+    grad_values, of_rows = pool_rows_backward(grad, values, rows, of_values, of_weights)
+    if of_rows is None:
+        return grad_values, None
+    return grad_values, of_rows.new_zeros(shape.numel()).index_copy_(0, rows.token, of_rows).view(shape)
 
 
 class _PoolBySlot(torch.autograd.Function):
     @staticmethod
     def forward(ctx, values, weights, slots, k):
-        rows, bag = _rows(weights, slots, k)
-        ctx.save_for_backward(values, weights, rows, bag)
-        return _pool(values, weights, rows, bag, k)
+        rows = _rows(weights, slots, k)
+        ctx.save_for_backward(values, *rows)
+        ctx.shape = weights.shape
+        return pool_rows(values, rows, k)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
-        return _wanted(ctx, _gradients(grad, *ctx.saved_tensors, *ctx.needs_input_grad[:2]))
+        values, *rows = ctx.saved_tensors
+        return *_backward(grad, values, Rows(*rows), ctx.shape, *ctx.needs_input_grad[:2]), None, None
 
 
 @torch.library.custom_op("shtopk::pool_by_slot", mutates_args=())
 def pool_by_slot_op(values: Tensor, weights: Tensor, slots: Tensor, k: int) -> Tensor:
     """`pool_by_slot` for compilers."""
-    return _pool(values, weights, *_rows(weights, slots, k), k)
+    return pool_rows(values, _rows(weights, slots, k), k)
 
 
 @torch.library.custom_op("shtopk::pool_by_slot_backward", mutates_args=())
 def pool_by_slot_backward_op(
     grad: Tensor, values: Tensor, weights: Tensor, slots: Tensor, of_values: bool, of_weights: bool
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of `pool_by_slot_op`'s values and weights."""
-    return _gradients(grad, values, weights, *_rows(weights, slots, grad.shape[1]), of_values, of_weights)
+    """Gradients of `pool_by_slot_op`'s values and weights, empty for one that is not wanted."""
+    rows = _rows(weights, slots, grad.shape[1])
+    grad_values, grad_weights = _backward(grad, values, rows, weights.shape, of_values, of_weights)
+    unwanted = grad.new_empty(0)
+    return (unwanted if grad_values is None else grad_values), (unwanted if grad_weights is None else grad_weights)
 
 
 @pool_by_slot_op.register_fake
@@ -99,13 +124,10 @@ def _keep(ctx, inputs, output):
     ctx.save_for_backward(*inputs[:3])
 
 
-def _backward(ctx, grad):
-    return _wanted(ctx, pool_by_slot_backward_op(grad, *ctx.saved_tensors, *ctx.needs_input_grad[:2]))
+def _traced_backward(ctx, grad):
+    needed = ctx.needs_input_grad[:2]
+    grads = pool_by_slot_backward_op(grad, *ctx.saved_tensors, *needed)
+    return *(x if wanted else None for x, wanted in zip(grads, needed, strict=True)), None, None
 
 
-def _wanted(ctx, grads: tuple[Tensor, Tensor]) -> tuple[Tensor | None, ...]:
-    """The gradients of all four arguments."""
-    return *(grad if needed else None for grad, needed in zip(grads, ctx.needs_input_grad, strict=False)), None, None
-
-
-pool_by_slot_op.register_autograd(_backward, setup_context=_keep)
+pool_by_slot_op.register_autograd(_traced_backward, setup_context=_keep)

@@ -17,9 +17,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from shtopk.autograd import halve
 from shtopk.selection import TopK, candidates
-from shtopk.slots import pool_by_slot
-from shtopk.tournament import tournament
 
 Boost = Literal["relative", "softmax", "power"]
 
@@ -83,16 +82,6 @@ def successive_halving_topk(
     given = candidates(values, scores, k, mask, temperature)
     if not isinstance(temperature, Tensor):
         temperature = torch.tensor(temperature, dtype=torch.float64, device="cpu")
-    weights, slots, positions, pooled_scores = tournament(
-        given.scores, temperature.to(given.scores.dtype), k, boost, float(base)
-    )
-    out = given.topk(
-        values=pool_by_slot(given.values, weights, slots, k),
-        scores=pooled_scores,
-        mask=torch.arange(k, device=slots.device) < given.mask.sum(-1, keepdim=True),
-        positions=positions,
-        weights=weights,
-        slots=slots,
-        dtype=scores.dtype,
-    )
+    temperature = temperature.to(torch.promote_types(scores.dtype, torch.float32))
+    out = given.unflatten(halve(given.values, given.scores, given.mask, temperature, k, boost, float(base)))
     return out.in_order() if keep_order else out

@@ -7,8 +7,8 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from shtopk import TopKPooling, anneal
+from shtopk.autograd import successive_halving_op
 from shtopk.slots import pool_by_slot_op
-from shtopk.tournament import tournament_op
 
 
 def why_not_inductor() -> str | None:
@@ -91,7 +91,8 @@ def test_an_exported_program_serves_every_length():
 def test_the_registered_operators_keep_the_rules_of_torch(boost, n, k):
     scores = torch.rand(2, n, dtype=torch.float64).requires_grad_()
     temperature = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
-    torch.library.opcheck(tournament_op, (scores, temperature, k, boost, 20.0))
     values = torch.randn(2, n, 3, dtype=torch.float64).requires_grad_()
+    mask = torch.rand(2, n) < 0.8
+    torch.library.opcheck(successive_halving_op, (values, scores, mask, temperature, k, boost, 20.0))
     weights = torch.rand(2, n, dtype=torch.float64).requires_grad_()
     torch.library.opcheck(pool_by_slot_op, (values, weights, torch.randint(0, k, (2, n)), k))
