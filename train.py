@@ -44,7 +44,7 @@ class ModelArguments:
     encoder_sha256: str | None = option(None, "expected hash of the encoder's model.safetensors (hex)")
     k: str = option("32", "vectors to keep: a whole number >= 1, or a share of the tokens such as 0.1")
     operator: Operator = option("successive_halving", "how tokens are chosen")
-    boost: Boost = option("relative", "how a pair's weights are made in successive halving")
+    boost: Boost = option("softmax", "how a pair's weights are made in successive halving")
     temperature: float = option(0.0625, "> 0, at the end of training and afterwards; small is hard")
     initial_temperature: float = option(4.0, "> 0, at the start of training; the temperature above: never changes")
     scorer: Scorer = option("linear", "what scores a token; 'first' and 'strided' are controls that learn nothing")

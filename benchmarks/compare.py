@@ -32,6 +32,7 @@ from variants import NEEDLE_ONLY, VARIANTS, Variant
 import tasks
 import train
 from models import default_encoder
+from shtopk import TopKPooling
 
 RESULTS = ROOT / "benchmarks" / "results"
 CACHE = ROOT / "benchmarks" / ".cache"
@@ -72,9 +73,9 @@ class Frozen:
 
 def fine_tune(variant: Variant, k: int | float, seed: int) -> dict:
     """Train the whole model on BBC News with train.py."""
-    start = variant.pooling.get("initial_temperature", variant.pooling.get("temperature", 1.0))
+    pooling = TopKPooling(1, k, **variant.pooling)
     fields = variant.pooling | {
-        "initial_temperature": start,
+        "initial_temperature": pooling.initial_temperature or pooling.temperature,
         "k": k,
         "seed": seed,
         "freeze_scorer": variant.freeze_scorer,

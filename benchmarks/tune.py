@@ -99,7 +99,7 @@ def rank(score: tuple[float, float]) -> float:
 def table(runs: list[dict]) -> str:
     keys = ("method", "start", "end", "learning_rate")
     found = [dict(items) for items in dict.fromkeys(tuple((key, run[key]) for key in keys) for run in runs)]
-    methods = list(dict.fromkeys(setting["method"] for setting in found))
+    methods = [*GRID, ATTENTION.name]
     found.sort(key=lambda setting: (methods.index(setting["method"]), rank(score(setting, runs))))
     lines = [
         "| method | temperature | scorer's learning rate | accuracy | evidence among the kept |",

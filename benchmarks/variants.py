@@ -24,14 +24,16 @@ class Variant:
     scorer_learning_rate: float = 1e-2
 
 
+FIXED = {"temperature": 1.0, "initial_temperature": None}
 FIRST = {"operator": "hard", "scorer": "first"}
 
 VARIANTS = [
-    Variant("successive halving, annealed", {"temperature": 0.0625, "initial_temperature": 2.0}),
-    Variant("successive halving, fixed", {"temperature": 1.0}, scorer_learning_rate=3e-2),
-    Variant("iterative top-k", {"operator": "iterative", "temperature": 1.0}),
-    Variant("hard top-k, gated", {"operator": "hard_gated", "temperature": 1.0}),
-    Variant("hard top-k, straight-through", {"operator": "hard_straight_through", "temperature": 1.0}),
+    Variant("successive halving", scorer_learning_rate=3e-2),
+    Variant("successive halving, fixed", FIXED, scorer_learning_rate=3e-2),
+    Variant("successive halving, relative", {"boost": "relative", "initial_temperature": 2.0}),
+    Variant("iterative top-k", {"operator": "iterative"} | FIXED),
+    Variant("hard top-k, gated", {"operator": "hard_gated"} | FIXED),
+    Variant("hard top-k, straight-through", {"operator": "hard_straight_through"} | FIXED),
     Variant("random scorer, frozen", {"operator": "hard"}, freeze_scorer=True),
     Variant("every (n/k)-th token", {"operator": "hard", "scorer": "strided"}),
     Variant("first k tokens", FIRST),

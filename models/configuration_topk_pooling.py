@@ -44,9 +44,9 @@ class TopKPoolingConfig(PreTrainedConfig):
     backbone: PreTrainedConfig | dict | None = None
     k: int | float = 32
     operator: str = "successive_halving"
-    boost: str = "relative"
+    boost: str = "softmax"
     temperature: int | float = 0.0625
-    initial_temperature: int | float | None = None
+    initial_temperature: int | float | None = 4.0
     scorer: str = "linear"
     keep_order: bool = True
     protected: list[int] | tuple[int, ...] = ()

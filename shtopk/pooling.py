@@ -45,8 +45,12 @@ class TopKPooling(nn.Module):
 
     Trains soft and works sharp: while `training`, the temperature is
     `initial_temperature ** (1 - progress) * temperature ** progress`; in eval mode it is `temperature`. Move
-    `progress` from 0 to 1 over training with `anneal(model, progress)`. A sharp temperature from the start gives
-    the scorer next to nothing to learn from.
+    `progress` from 0 to 1 over training with `anneal(model, progress)`; who never calls it trains soft throughout. A
+    sharp temperature from the start gives the scorer next to nothing to learn from.
+
+    The defaults come from this library's benchmarks (benchmarks/README.md). The boost is `"softmax"`, not
+    `successive_halving_topk`'s own `"relative"`: a scorer that learns sets its scores' scale itself, and may shrink it
+    to choose softly while it knows little, which a relative temperature would undo.
 
     Args:
         hidden_size: d, the size of the token vectors.
@@ -55,7 +59,7 @@ class TopKPooling(nn.Module):
         operator: the top-k operator; `"hard_gated"` and `"hard_straight_through"` are `hard_topk` with a gradient.
         boost: see `successive_halving_topk`; without effect on the others.
         temperature: > 0, in eval mode and at the end of training.
-        initial_temperature: > 0, at the start of training; None: the same from start to end.
+        initial_temperature: > 0, at the start of training; None: `temperature` from start to end.
         scorer: `"linear"`, or `"mlp"` (one hidden layer of d / 4). Two that learn nothing serve as controls:
             `"first"` wants the first tokens, `"strided"` every (n / k)-th real token.
         keep_order: pooled vectors in document order rather than by falling score.
@@ -82,7 +86,7 @@ class TopKPooling(nn.Module):
         operator: Operator = "successive_halving",
         boost: Boost = "softmax",
         temperature: float = 0.0625,
-        initial_temperature: float | None = None,
+        initial_temperature: float | None = 4.0,
         scorer: Scorer = "linear",
         keep_order: bool = True,
         protected: Sequence[int] = (),
@@ -108,7 +112,7 @@ class TopKPooling(nn.Module):
         self.hidden_size, self.k, self.protected = hidden_size, k, tuple(protected)
         self.operator, self.boost, self.keep_order = operator, boost, keep_order
         self.temperature, self.initial_temperature = temperature, initial_temperature
-        self.progress = 1.0
+        self.progress = 0.0
         self.scorer_kind = scorer
         self.scorer = _scorer(scorer, hidden_size)
 

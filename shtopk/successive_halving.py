@@ -44,8 +44,9 @@ def successive_halving_topk(
 
     - `"relative"`: :math:`\sigma((x - y) / (T s))`, where s, the spread at the selection boundary, is the mean of
       the k best scores less the mean of the k next ones (no gradient flows into s). Scaling or shifting the scores
-      changes nothing, and one temperature serves every n and k;
-    - `"softmax"`: :math:`\sigma((x - y) / T)`, the paper's boosted softmax with C = 1 / T;
+      changes nothing, and one temperature serves scores of any origin at every n and k;
+    - `"softmax"`: :math:`\sigma((x - y) / T)`, the paper's boosted softmax with C = 1 / T. The better teacher where
+      the scores are trained through this choice (`TopKPooling` uses it);
     - `"power"`: :math:`\sigma((b^x - b^y) / T)`, the form of the authors' released code, for scores in (0, 1).
 
     The weights of a slot sum to 1, less what was dropped: at most twice the rounding error of 1, whatever the scores.

@@ -85,6 +85,12 @@ def test_anneal_moves_the_training_temperature_and_eval_is_always_sharp():
     assert model[0].current_temperature == 0.1
 
 
+def test_without_a_call_of_anneal_training_is_soft():
+    assert TopKPooling(8, 2).train().current_temperature == 4.0
+    assert TopKPooling(8, 2).eval().current_temperature == 0.0625
+    assert TopKPooling(8, 2, temperature=0.5, initial_temperature=None).train().current_temperature == 0.5
+
+
 def test_soft_at_the_start_a_slot_mixes_many_tokens_and_sharp_at_the_end_one():
     hidden, _ = tokens(n=200, batch=1)
     pooling = TopKPooling(8, 4, initial_temperature=16.0).train()
@@ -159,6 +165,6 @@ def test_anneal_refuses_what_it_cannot_do():
 
 def test_hard_gated_is_hard_topk_with_a_gate():
     hidden, mask = tokens()
-    pooling = TopKPooling(8, 4, operator="hard_gated", temperature=1.0, keep_order=False)
+    pooling = TopKPooling(8, 4, operator="hard_gated", temperature=1.0, initial_temperature=None, keep_order=False)
     expected = hard_topk(hidden, pooling.scorer(hidden).squeeze(-1), 4, mask=mask, gradient="gate")
     torch.testing.assert_close(pooling(hidden, mask).hidden_states, expected.values)
