@@ -3,9 +3,9 @@
 python benchmarks/speed.py [--device cuda] [--results folder]
 
 Batch 16, d = 256, float32, forward and backward, every operator at its defaults. All methods take turns, many times
-over, and the fastest turn of each counts, so that what else the machine does hits them alike. Times are taken while
-the process keeps the memory that it frees, as a GPU's allocator does: fresh pages for the gradient of the values cost
-every method the same, several times what the operators differ by, and would make all ratios look better than they are.
+over, and the fastest turn of each counts, so that what else the machine does hits them alike. On a CPU the fresh pages
+for the gradient of the values cost every method the same, which brings ratios closer to 1; so the comparison with
+torch.topk + gather is made a second time while the process keeps the memory that it frees, as a GPU's allocator does.
 Writes benchmarks/results/speed.json and .md.
 """
 
@@ -39,14 +39,22 @@ def gather(values: Tensor, scores: Tensor, k: int) -> Tensor:
     return values.gather(1, best.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
 
 
+def halving(values: Tensor, scores: Tensor, k: int, **options) -> Tensor:
+    return successive_halving_topk(values, scores, k, **options).values
+
+
+OURS, HARD = "successive halving", "torch.topk + gather"
 METHODS: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {
-    "successive halving": lambda values, scores, k: successive_halving_topk(values, scores, k).values,
-    "torch.topk + gather": gather,
+    OURS: halving,
+    HARD: gather,
     "hard_topk, gated": lambda values, scores, k: hard_topk(values, scores, k, gradient="gate").values,
     "literal Algorithm 2": literal_successive_halving,
     "iterative top-k": lambda values, scores, k: iterative_topk(values, scores, k).values,
     "values.sum(1)": lambda values, scores, k: values.sum(1),
+    "softmax, T = 1/16": partial(halving, boost="softmax"),
+    "softmax, T = 4": partial(halving, boost="softmax", temperature=4.0),
 }
+MEMORY_KEPT = (OURS, HARD)
 
 
 def step(method: str, values: Tensor, scores: Tensor, k: int) -> None:
@@ -96,21 +104,20 @@ def measure_memory(method: str, n: int, k: int, device: str) -> dict:
     return {"method": method, "n": n, "k": k, "peak_mib": peak, "saved_bytes": saved}
 
 
-def measure_time(runs: list[dict], device: str) -> None:
-    """Of all methods at one (n, k), added to their runs as seconds."""
+def measure_time(runs: list[dict], device: str, key: str) -> None:
+    """Of all methods at one (n, k), added to their runs under this key, in seconds."""
     n, k = runs[0]["n"], runs[0]["k"]
     values, scores = inputs(n, device)
-    for run in runs:
-        run["turns"] = []
+    turns: list[list[float]] = [[] for _ in runs]
     for turn in range(TURNS):
-        for run in runs:
-            if turn > 1 and run["turns"][0] > 2:  # two turns of what takes seconds tell enough
+        for run, its_turns in zip(runs, turns, strict=True):
+            if turn > 1 and its_turns[0] > 2:  # two turns of what takes seconds tell enough
                 continue
             once = partial(step, run["method"], values, scores, k)
             timer = Timer("once()", globals={"once": once}, num_threads=THREADS)
-            run["turns"].append(timer.blocked_autorange(min_run_time=0.02).median)
-    for run in runs:
-        run["seconds"] = min(run["turns"])
+            its_turns.append(timer.blocked_autorange(min_run_time=0.02).median)
+    for run, its_turns in zip(runs, turns, strict=True):
+        run[key] = min(its_turns)
 
 
 def keep_freed_memory() -> None:
@@ -122,23 +129,37 @@ def keep_freed_memory() -> None:
 
 
 def table(record: dict) -> str:
-    """Markdown: how many times the cost of successive halving, and the bytes."""
-    ours_and_hard = ("successive halving", "hard_topk, gated")
-    others = [method for method in METHODS if method != "successive halving"]
+    """Markdown: how many times the cost of the others, and the bytes; then what boost and temperature cost."""
+    ours_and_hard = (OURS, "hard_topk, gated")
+    boosts = [method for method in METHODS if method.startswith("softmax")]
+    others = [method for method in METHODS if method not in (OURS, *boosts)]
     lines = [f"| n | k | ms | {' | '.join(f'/ {m}' for m in others)} "
              "| saved, B a token | of hard | peak, MiB | of hard |",
              "|--:|--:|--:|" + "--:|" * (len(others) + 4)]  # fmt: skip
     cells = {(run["n"], run["k"], run["method"]): run for run in record["runs"]}
     for n, k in SHAPES:
-        ours = cells[n, k, "successive halving"]
+        ours = cells[n, k, OURS]
         ratios = [f"{ours['seconds'] / cells[n, k, m]['seconds']:.2g}" for m in others]
         saved = [f"{cells[n, k, m]['saved_bytes'] / BATCH / n:.0f}" for m in ours_and_hard]
         peak = [f"{cells[n, k, m]['peak_mib']:.0f}" for m in ours_and_hard]
         lines.append(f"| {n} | {k} | {1e3 * ours['seconds']:.1f} | {' | '.join(ratios + saved + peak)} |")
+    lines += [
+        "",
+        f"Time of successive halving, forward and backward, divided by that of each other way; batch {BATCH}, d = "
+        f"{DEPTH}, float32. Saved for backward: beyond the values themselves, {4 * DEPTH} B a token; peak: of a step, "
+        "the gradient of the values included; of hard: of gated hard top-k.",
+        "",
+        f"| n | k | relative, T = 1/16 | {' | '.join(boosts)} | relative, freed memory kept |",
+        "|--:|--:|--:|" + "--:|" * (len(boosts) + 1),
+    ]
+    for n, k in SHAPES:
+        hard = cells[n, k, HARD]
+        ratios = [cells[n, k, method]["seconds"] / hard["seconds"] for method in (OURS, *boosts)]
+        ratios.append(cells[n, k, OURS]["seconds_memory_kept"] / hard["seconds_memory_kept"])
+        lines.append(f"| {n} | {k} | {' | '.join(f'{ratio:.2g}' for ratio in ratios)} |")
     return "\n".join(lines) + (
-        f"\n\nTime of successive halving, forward and backward, divided by that of each other way; batch {BATCH}, "
-        f"d = {DEPTH}, float32. Saved for backward: beyond the values themselves, {4 * DEPTH} B a token; peak: of a "
-        "step, the gradient of the values included; of hard: of gated hard top-k. "
+        f"\n\nTime divided by that of {HARD}: `successive_halving_topk`'s default, `TopKPooling`'s in eval mode and "
+        "at the start of training, and the first once more where the process keeps the memory that it frees. "
         f"`{record['command']}` on {record['device']}, torch {record['torch']}.\n"
     )
 
@@ -153,9 +174,12 @@ def main() -> None:
     runs = [
         measure_memory(method, n, k, arguments.device) for n, k in tqdm(SHAPES, desc="memory") for method in METHODS
     ]
-    keep_freed_memory()
     for n, k in tqdm(SHAPES, desc="time"):
-        measure_time([run for run in runs if (run["n"], run["k"]) == (n, k)], arguments.device)
+        measure_time([run for run in runs if (run["n"], run["k"]) == (n, k)], arguments.device, "seconds")
+    keep_freed_memory()
+    for n, k in tqdm(SHAPES, desc="time, freed memory kept"):
+        these = [run for run in runs if (run["n"], run["k"]) == (n, k) and run["method"] in MEMORY_KEPT]
+        measure_time(these, arguments.device, "seconds_memory_kept")
     record = {
         "command": " ".join(["python", "benchmarks/speed.py", *sys.argv[1:]]),
         "device": torch.cuda.get_device_name() if on_gpu else f"{platform.machine()} CPU, {THREADS} threads",

@@ -141,7 +141,7 @@ def _field(scores: Tensor, temperature: Tensor, k: int, boost: str) -> tuple[Ten
         lowest = (kept.amin(-1, keepdim=True) - reach * divisor).clamp(min=_nobody(scores) / 2)
         playing = scores >= lowest
         counts = playing.sum(-1)
-        most = max(k, *counts.tolist())
+        most = max([k, *counts.tolist()])
         if most < n:
             return *_with_byes(*_select(scores, playing, counts, most), k), divisor
     return *_with_byes(*scores.sort(dim=-1, descending=True, stable=True), k), divisor

@@ -179,7 +179,7 @@ def test_keep_order_sorts_the_slots_by_position_and_nothing_else(operator):
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
-@pytest.mark.parametrize("batch", [(), (2,), (3, 1, 2)])
+@pytest.mark.parametrize("batch", [(), (2,), (3, 1, 2), (0,)])
 def test_any_leading_dimensions(operator, batch):
     values, scores, mask = torch.randn(*batch, 9, 2), torch.randn(*batch, 9), torch.rand(*batch, 9) < 0.6
     out = operator(values, scores, 4, mask=mask)
