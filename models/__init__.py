@@ -1,28 +1,45 @@
 """Hugging Face models whose encoder pools its tokens to k. Importing this registers them with the Auto classes."""
 
-from transformers import AutoConfig, AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoModelForSequenceClassification
 
-from .configuration_topk_pooling import TopKPoolingConfig
+from .configuration_topk_pooling import TopKPoolingConfig, TopKPoolingSeq2SeqConfig
 from .model_card import write_model_card
 from .modeling_topk_pooling import TopKPoolingClassifierOutput, TopKPoolingForSequenceClassification
-from .pretrained import default_encoder, freeze_layers, load_pretrained_classifier, load_tokenizer, verify_sha256
-from .windows import encode_in_windows
+from .modeling_topk_pooling_seq2seq import PooledEncoderOutput, TopKPoolingForConditionalGeneration
+from .pretrained import (
+    default_encoder,
+    freeze_layers,
+    load_pretrained_classifier,
+    load_pretrained_seq2seq,
+    load_tokenizer,
+    verify_sha256,
+)
+from .windows import encode_in_windows, pool_in_windows
 
 AutoConfig.register(TopKPoolingConfig.model_type, TopKPoolingConfig, exist_ok=True)
+AutoConfig.register(TopKPoolingSeq2SeqConfig.model_type, TopKPoolingSeq2SeqConfig, exist_ok=True)
 AutoModelForSequenceClassification.register(TopKPoolingConfig, TopKPoolingForSequenceClassification, exist_ok=True)
+AutoModelForSeq2SeqLM.register(TopKPoolingSeq2SeqConfig, TopKPoolingForConditionalGeneration, exist_ok=True)
 # A saved checkpoint carries the files of these classes along and loads where only shtopk is installed.
 TopKPoolingConfig.register_for_auto_class()
 TopKPoolingForSequenceClassification.register_for_auto_class("AutoModelForSequenceClassification")
+TopKPoolingSeq2SeqConfig.register_for_auto_class()
+TopKPoolingForConditionalGeneration.register_for_auto_class("AutoModelForSeq2SeqLM")
 
 __all__ = [
+    "PooledEncoderOutput",
     "TopKPoolingClassifierOutput",
     "TopKPoolingConfig",
+    "TopKPoolingForConditionalGeneration",
     "TopKPoolingForSequenceClassification",
+    "TopKPoolingSeq2SeqConfig",
     "default_encoder",
     "encode_in_windows",
     "freeze_layers",
     "load_pretrained_classifier",
+    "load_pretrained_seq2seq",
     "load_tokenizer",
+    "pool_in_windows",
     "verify_sha256",
     "write_model_card",
 ]

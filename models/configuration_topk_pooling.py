@@ -1,4 +1,4 @@
-"""The configuration of the models that pool their tokens to k."""
+"""The configurations of the models that pool their tokens to k."""
 
 # No `from __future__ import annotations` here: `strict` checks no type that is written as a string.
 import torch
@@ -10,36 +10,22 @@ from shtopk import TopKPooling
 
 
 @strict
-class TopKPoolingConfig(PreTrainedConfig):
-    """An encoder, a `shtopk.TopKPooling` over its token vectors, and a head over the k vectors kept.
+class PooledBackboneConfig(PreTrainedConfig):
+    """What every model here has: a backbone whose encoder's token vectors a `shtopk.TopKPooling` pools.
 
     Args:
-        backbone: configuration of the encoder, any that AutoModel builds (BERT by default).
+        backbone: configuration of the backbone.
         k, operator, boost, temperature, initial_temperature, scorer, keep_order, protected: see
             `shtopk.TopKPooling`; protected is a list.
         window: tokens that the encoder sees at once, >= 2; longer documents are encoded in several windows. None: as
             many as the encoder has positions.
         windows_at_once: windows per call of the encoder, >= 1, a bound on memory.
-        classifier_dropout: dropout before the classifier, in [0, 1).
+        window_k: pool in two steps, every window to window_k vectors and then those of a document to k. None: in one.
 
     Raises:
         StrictDataclassError: a wrong type, a value that `TopKPooling` refuses, or another one outside its range.
-            (huggingface_hub's; `load_pretrained_classifier` says the same in one line, as a ValueError.)
-
-    Example:
-        >>> config = TopKPoolingConfig(k=16, num_labels=5)
-        >>> config.backbone.model_type
-        'bert'
+            (huggingface_hub's; the loading functions of this package say the same in one line, as a ValueError.)
     """
-
-    model_type = "topk_pooling"
-    sub_configs_defaults = {"backbone": SubConfigSpec(config_class=AutoConfig, model_type="bert")}
-
-    # What Trainer.predict leaves out: it is for whoever wants to look, and of sizes that differ between batches.
-    keys_to_ignore_at_inference = [
-        *("pooled_hidden_states", "pooled_attention_mask", "positions", "weights", "slots"),
-        *("hidden_states", "attentions"),
-    ]
 
     backbone: PreTrainedConfig | dict | None = None
     k: int | float = 32
@@ -52,7 +38,7 @@ class TopKPoolingConfig(PreTrainedConfig):
     protected: list[int] | tuple[int, ...] = ()
     window: int | None = None
     windows_at_once: int = 32
-    classifier_dropout: float = 0.1
+    window_k: int | None = None
 
     def __post_init__(self, **kwargs):
         self.protected = list(self.protected)
@@ -70,10 +56,73 @@ class TopKPoolingConfig(PreTrainedConfig):
         with torch.device("meta"):  # draws no random numbers, which the weights of the model still need
             TopKPooling(1, **self.pooling_arguments())
 
-    def validate_ranges(self):
+    def validate_windows(self):
         if self.window is not None and self.window < 2:
             raise ValueError(f"expected window >= 2 tokens, got {self.window}")
         if self.windows_at_once < 1:
             raise ValueError(f"expected windows_at_once >= 1, got {self.windows_at_once}")
+        if self.window_k is not None:
+            if self.window_k < 1:
+                raise ValueError(f"expected window_k >= 1, got {self.window_k}")
+            check_two_steps(self.operator, self.protected)
+
+
+@strict
+class TopKPoolingConfig(PooledBackboneConfig):
+    """An encoder, a `shtopk.TopKPooling` over its token vectors, and a classifier over the k vectors kept.
+
+    Args:
+        backbone: configuration of the encoder, any that AutoModel builds (BERT by default).
+        classifier_dropout: dropout before the classifier, in [0, 1).
+        others: see `PooledBackboneConfig`.
+
+    Example:
+        >>> config = TopKPoolingConfig(k=16, num_labels=5)
+        >>> config.backbone.model_type
+        'bert'
+    """
+
+    model_type = "topk_pooling"
+    sub_configs_defaults = {"backbone": SubConfigSpec(config_class=AutoConfig, model_type="bert")}
+
+    # What Trainer.predict leaves out: it is for whoever wants to look, and of sizes that differ between batches.
+    keys_to_ignore_at_inference = [
+        *("pooled_hidden_states", "pooled_attention_mask", "positions", "weights", "slots"),
+        *("hidden_states", "attentions"),
+    ]
+
+    classifier_dropout: float = 0.1
+
+    def validate_dropout(self):
         if not 0 <= self.classifier_dropout < 1:
             raise ValueError(f"expected classifier_dropout in [0, 1), got {self.classifier_dropout}")
+
+
+@strict
+class TopKPoolingSeq2SeqConfig(PooledBackboneConfig):
+    """An encoder-decoder whose decoder sees the k vectors that a `shtopk.TopKPooling` kept of its encoder's.
+
+    Args:
+        backbone: configuration of the encoder-decoder, any that AutoModelForSeq2SeqLM builds (BART by default).
+        copy_head: let the decoder copy tokens of the document through the vectors kept, see `models.copy_head`.
+        others: see `PooledBackboneConfig`.
+
+    Example:
+        >>> config = TopKPoolingSeq2SeqConfig(k=64)
+        >>> config.backbone.model_type
+        'bart'
+    """
+
+    model_type = "topk_pooling_seq2seq"
+    sub_configs_defaults = {"backbone": SubConfigSpec(config_class=AutoConfig, model_type="bart")}
+    keys_to_ignore_at_inference = ["past_key_values"]
+
+    is_encoder_decoder: bool = True
+    copy_head: bool = False
+
+
+def check_two_steps(operator: str, protected: list[int] | tuple[int, ...]) -> None:
+    """Raise ValueError where pooling in two steps is not defined."""
+    if operator == "iterative" or protected:
+        what = "iterative top-k" if operator == "iterative" else "protected tokens"
+        raise ValueError(f"pooling in two steps does not go with {what}; leave out window_k")

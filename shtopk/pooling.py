@@ -137,10 +137,16 @@ class TopKPooling(nn.Module):
             return self.temperature
         return self.initial_temperature ** (1 - progress) * self.temperature**progress
 
-    def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None) -> PooledTokens:
-        """Pool hidden_states [B, n, d] under attention_mask [B, n] (nonzero is real; None: all are)."""
+    def forward(
+        self, hidden_states: Tensor, attention_mask: Tensor | None = None, k: int | float | None = None
+    ) -> PooledTokens:
+        """Pool hidden_states [B, n, d] under attention_mask [B, n] (nonzero is real; None: all are).
+
+        k: slots of this call, by default the module's.
+        """
         n = hidden_states.shape[1]
-        k = self.k if isinstance(self.k, int) else math.ceil(self.k * n)
+        k = self.k if k is None else k
+        k = k if isinstance(k, int) else math.ceil(k * n)
         protected = [p for p in self.protected if p < n]
         k = max(k, len(protected) + 1)
         mask = (

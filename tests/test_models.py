@@ -325,7 +325,7 @@ def test_a_path_that_is_no_folder_is_refused(encoder, tmp_path, monkeypatch):
 @pytest.mark.parametrize(("change", "message"), [
     ({"intermediate_size": 64}, r"do not fit its config.json: expected .* \[64\], got \[37\]"),
     ({"hidden_size": "wide"}, "'hidden_size' expected int, got str"),
-    ({"num_hidden_layers": 3}, "lack 16 of the encoder's tensors"),
+    ({"num_hidden_layers": 3}, "lack 16 of its tensors"),
 ])  # fmt: skip
 def test_a_config_that_does_not_fit_the_weights_is_refused_in_one_line(encoder, tmp_path, change, message):
     (tmp_path / "model.safetensors").write_bytes((encoder / "model.safetensors").read_bytes())

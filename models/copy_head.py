@@ -1,0 +1,49 @@
+"""A head that copies: the decoder points at pooled vectors, and through them at the tokens that they are made of."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class CopyHead(nn.Module):
+    r"""Mix what the decoder wants to say with what stands in the document.
+
+    .. math:: p(w) = g \, p_\text{decoder}(w) + (1 - g) \sum_{i: x_i = w} a_{s(i)} \, \omega_i
+
+    where a is the attention of a decoder state over the k slots, s(i) the slot of token i and :math:`\omega_i` its
+    share in there. So a model whose decoder sees k vectors can still copy any token that one of them is made of.
+
+    Args:
+        decoder_size, encoder_size: sizes of the vectors of both.
+
+    Source: See, Liu and Manning 2017, "Get To The Point: Summarization with Pointer-Generator Networks", section 2.2;
+    pointing through pooled slots is this library's.
+    """
+
+    def __init__(self, decoder_size: int, encoder_size: int):
+        super().__init__()
+        self.query = nn.Linear(decoder_size, encoder_size, bias=False)
+        self.gate = nn.Linear(decoder_size, 1)
+
+    def forward(self, logits: Tensor, states: Tensor, encoded) -> Tensor:
+        """Log-probabilities [B, T, V] from the decoder's logits [B, T, V] and states [B, T, d].
+
+        encoded: the `PooledEncoderOutput` that the decoder saw, with input_ids [B, L].
+        """
+        vectors = encoded.last_hidden_state
+        pointing = self.query(states) @ vectors.transpose(1, 2) / vectors.shape[-1] ** 0.5
+        empty = encoded.attention_mask.unsqueeze(1) == 0
+        attention = pointing.float().masked_fill(empty, torch.finfo(torch.float32).min).softmax(-1)  # [B, T, k]
+        if encoded.slots is None:
+            copied = attention @ encoded.weights.float()  # [B, T, L]
+        else:
+            slot = encoded.slots.clamp(min=0).unsqueeze(1).expand(-1, attention.shape[1], -1)
+            copied = attention.gather(-1, slot) * encoded.weights.float().unsqueeze(1)
+        ids = encoded.input_ids.unsqueeze(1).expand_as(copied)
+        said = logits.float().softmax(-1)
+        copied = torch.zeros_like(said).scatter_add(-1, ids, copied)
+        gate = self.gate(states).float().sigmoid()
+        # A document of no token has nothing to copy.
+        gate = torch.where(encoded.attention_mask.any(-1).view(-1, 1, 1), gate, 1)
+        return torch.lerp(copied, said, gate).clamp(min=torch.finfo(torch.float32).tiny).log()

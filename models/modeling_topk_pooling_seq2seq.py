@@ -1,0 +1,167 @@
+"""An encoder-decoder whose decoder sees only the k token vectors that were kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from transformers import AutoModelForSeq2SeqLM, GenerationMixin
+from transformers.modeling_outputs import Seq2SeqLMOutput
+from transformers.utils import ModelOutput, can_return_tuple
+
+from shtopk import TopKPooling
+
+from .configuration_topk_pooling import TopKPoolingSeq2SeqConfig
+from .copy_head import CopyHead
+from .modeling_topk_pooling import TopKPoolingPreTrainedModel, check_window
+from .windows import pool_document
+
+
+@dataclass
+class PooledEncoderOutput(ModelOutput):
+    """What the decoder gets to see of B documents, and where it came from.
+
+    Attributes:
+        last_hidden_state: [B, k, d] the vectors that were kept.
+        attention_mask: [B, k] which of them are real.
+        positions: [B, k] index of the token that dominates each slot.
+        weights: [B, L] each token's share in its slot ([B, k, L] for iterative top-k).
+        slots: [B, L] the slot of each token, -1 for none (None for iterative top-k).
+        scores: [B, k] pooled scores.
+        input_ids: [B, L] the documents.
+    """
+
+    last_hidden_state: Tensor | None = None
+    attention_mask: Tensor | None = None
+    positions: Tensor | None = None
+    weights: Tensor | None = None
+    slots: Tensor | None = None
+    scores: Tensor | None = None
+    input_ids: Tensor | None = None
+
+
+class PooledEncoder(nn.Module):
+    """An encoder and a pooling as one encoder, whose output is shorter than its input."""
+
+    main_input_name = "input_ids"
+
+    def __init__(self, encoder: nn.Module, pooling: TopKPooling, config: TopKPoolingSeq2SeqConfig):
+        super().__init__()
+        self.encoder, self.pooling, self.config = encoder, pooling, config
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs) -> PooledEncoderOutput:
+        """Encode documents [B, L] of any length and pool them to k."""
+        pooled = pool_document(self.encoder, self.pooling, input_ids, attention_mask, self.config)
+        choice = pooled.choice
+        return PooledEncoderOutput(
+            last_hidden_state=pooled.hidden_states,
+            attention_mask=pooled.attention_mask,
+            positions=pooled.positions,
+            weights=choice.weights,
+            slots=choice.slots,
+            scores=choice.scores,
+            input_ids=input_ids,
+        )
+
+
+class TopKPoolingForConditionalGeneration(TopKPoolingPreTrainedModel, GenerationMixin):
+    """Any encoder-decoder; its encoder's token vectors are pooled to k, and its decoder's cross-attention sees these.
+
+    A document longer than `config.window` is encoded in windows and pooled as a whole: nothing is cut off, and what
+    the decoder costs depends on k alone.
+
+    Example:
+        >>> from transformers import BartConfig
+        >>> bart = BartConfig(vocab_size=99, d_model=16, encoder_layers=1, decoder_layers=1)
+        >>> model = TopKPoolingForConditionalGeneration(TopKPoolingSeq2SeqConfig(backbone=bart, k=4))
+        >>> model.generate(torch.tensor([[5, 6, 7, 8, 9, 2]]), max_new_tokens=3, min_new_tokens=3).shape
+        torch.Size([1, 4])
+    """
+
+    config_class = TopKPoolingSeq2SeqConfig
+    accepts_loss_kwargs = False  # BART and T5 take Trainer's num_items_in_batch and ignore it
+
+    def __init__(self, config: TopKPoolingSeq2SeqConfig):
+        super().__init__(config)
+        self.backbone = AutoModelForSeq2SeqLM.from_config(config.backbone)
+        encoder = self.backbone.get_encoder()
+        if getattr(encoder, "pooler", None) is not None:
+            encoder.pooler = None  # of BERT: nothing would train it, which DDP refuses
+        check_window(config.window, encoder.config)
+        self.pooling = TopKPooling(encoder.config.hidden_size, **config.pooling_arguments())
+        if config.copy_head:
+            decoder = config.backbone.get_text_config(decoder=True)
+            self.copy_head = CopyHead(decoder.hidden_size, encoder.config.hidden_size)
+        self.generation_config = self.backbone.generation_config
+        self.post_init()
+
+    def get_encoder(self, modality=None) -> PooledEncoder:
+        return PooledEncoder(self.backbone.get_encoder(), self.pooling, self.config)
+
+    def get_input_embeddings(self):
+        return self.backbone.get_input_embeddings()
+
+    def set_input_embeddings(self, value):
+        self.backbone.set_input_embeddings(value)
+
+    def get_output_embeddings(self):
+        return self.backbone.get_output_embeddings()
+
+    def set_output_embeddings(self, value):
+        self.backbone.set_output_embeddings(value)
+
+    def resize_token_embeddings(self, *args, **kwargs) -> nn.Module:
+        embeddings = self.backbone.resize_token_embeddings(*args, **kwargs)  # it may have more to resize than these
+        self.config.backbone = self.backbone.config
+        return embeddings
+
+    def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
+        return self.backbone.prepare_decoder_input_ids_from_labels(labels)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        decoder_input_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        encoder_outputs: PooledEncoderOutput | None = None,
+        **kwargs,
+    ) -> Seq2SeqLMOutput:
+        """Read documents [B, L] of any length and predict their targets.
+
+        Args:
+            input_ids, attention_mask: [B, L] the documents; not needed beside encoder_outputs.
+            decoder_input_ids: [B, T] the targets so far; from labels where left out.
+            labels: [B, T] give a loss, that of the backbone; -100 where none is wanted.
+            encoder_outputs: what `get_encoder()` answered.
+            kwargs: of the backbone's decoder.
+
+        Returns:
+            The backbone's output; its encoder_last_hidden_state is [B, k, d]. With a copy head logits are
+            log-probabilities.
+        """
+        if encoder_outputs is None:
+            if input_ids is None:
+                raise ValueError("expected input_ids [B, L] or encoder_outputs, got neither")
+            encoder_outputs = self.get_encoder()(input_ids, attention_mask)
+        elif not isinstance(encoder_outputs, PooledEncoderOutput):
+            raise ValueError("expected encoder_outputs of this model's get_encoder(), which say what was kept; "
+                             f"got {type(encoder_outputs).__name__}")  # fmt: skip
+        seen = {"encoder_outputs": (encoder_outputs.last_hidden_state,),
+                "attention_mask": encoder_outputs.attention_mask}  # fmt: skip
+        if not self.config.copy_head:
+            out = self.backbone(**seen, decoder_input_ids=decoder_input_ids, labels=labels, **kwargs)
+        else:
+            if decoder_input_ids is None and labels is not None:
+                decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
+            out = self.backbone(**seen, decoder_input_ids=decoder_input_ids, **kwargs | {"output_hidden_states": True})
+            out.logits = self.copy_head(out.logits, out.decoder_hidden_states[-1], encoder_outputs)
+            if labels is not None:  # log-probabilities are logits of their own softmax
+                out.loss = nn.functional.cross_entropy(out.logits.flatten(0, 1), labels.flatten())
+            if not kwargs.get("output_hidden_states", self.config.output_hidden_states):
+                out.decoder_hidden_states = None
+        if out.loss is not None:
+            # The scores of a batch that fits into k slots decide nothing; DDP wants their gradient all the same.
+            out.loss = out.loss + (0 * encoder_outputs.scores).sum()
+        return out
