@@ -6,7 +6,7 @@ Batch 16, d = 256, float32, forward and backward, every operator at its defaults
 over, and the fastest turn of each counts, so that what else the machine does hits them alike. On a CPU the fresh pages
 for the gradient of the values cost every method the same, which brings ratios closer to 1; so the comparison with
 torch.topk + gather is made a second time while the process keeps the memory that it frees, as a GPU's allocator does.
-Writes benchmarks/results/speed.json and .md.
+Writes benchmarks/results/speed.json after every (n, k), then .md.
 """
 
 import argparse
@@ -30,6 +30,7 @@ from shtopk import hard_topk, iterative_topk, successive_halving_topk
 RESULTS = Path(__file__).resolve().parent / "results"
 BATCH, DEPTH, THREADS, TURNS = 16, 256, 2, 20
 SHAPES = [(1024, 8), (1024, 128), (4096, 512), (16384, 2), (16384, 128), (16384, 2048)]
+SHORT = [(16, 2), (64, 2), (64, 32), (256, 2), (256, 16)]
 LARGEST = 2**26  # k * n * rows at which iterative top-k runs all rows at once; beyond, row by row
 
 
@@ -105,7 +106,7 @@ def measure_memory(method: str, n: int, k: int, device: str) -> dict:
 
 
 def measure_time(runs: list[dict], device: str, key: str) -> None:
-    """Of all methods at one (n, k), added to their runs under this key, in seconds."""
+    """Of several methods at one (n, k), added to their runs under this key, in seconds."""
     n, k = runs[0]["n"], runs[0]["k"]
     values, scores = inputs(n, device)
     turns: list[list[float]] = [[] for _ in runs]
@@ -157,9 +158,20 @@ def table(record: dict) -> str:
         ratios = [cells[n, k, method]["seconds"] / hard["seconds"] for method in (OURS, *boosts)]
         ratios.append(cells[n, k, OURS]["seconds_memory_kept"] / hard["seconds_memory_kept"])
         lines.append(f"| {n} | {k} | {' | '.join(f'{ratio:.2g}' for ratio in ratios)} |")
+    lines += [
+        "",
+        f"Time divided by that of {HARD}: `successive_halving_topk`'s default, `TopKPooling`'s in eval mode and "
+        "at the start of training, and the first once more where the process keeps the memory that it frees.",
+        "",
+        f"| n | k | µs | / {HARD} | / iterative top-k |",
+        "|--:|--:|--:|--:|--:|",
+    ]
+    for n, k in SHORT:
+        ours = cells[n, k, OURS]["seconds"]
+        ratios = [f"{ours / cells[n, k, method]['seconds']:.2g}" for method in (HARD, "iterative top-k")]
+        lines.append(f"| {n} | {k} | {1e6 * ours:.0f} | {' | '.join(ratios)} |")
     return "\n".join(lines) + (
-        f"\n\nTime divided by that of {HARD}: `successive_halving_topk`'s default, `TopKPooling`'s in eval mode and "
-        "at the start of training, and the first once more where the process keeps the memory that it frees. "
+        "\n\nThe first again, for short inputs. "
         f"`{record['command']}` on {record['device']}, torch {record['torch']}.\n"
     )
 
@@ -171,24 +183,30 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(THREADS)
     on_gpu = arguments.device.startswith("cuda")
-    runs = [
-        measure_memory(method, n, k, arguments.device) for n, k in tqdm(SHAPES, desc="memory") for method in METHODS
-    ]
-    for n, k in tqdm(SHAPES, desc="time"):
-        measure_time([run for run in runs if (run["n"], run["k"]) == (n, k)], arguments.device, "seconds")
-    keep_freed_memory()
-    for n, k in tqdm(SHAPES, desc="time, freed memory kept"):
-        these = [run for run in runs if (run["n"], run["k"]) == (n, k) and run["method"] in MEMORY_KEPT]
-        measure_time(these, arguments.device, "seconds_memory_kept")
+    arguments.results.mkdir(parents=True, exist_ok=True)
+    path = arguments.results / "speed.json"
     record = {
         "command": " ".join(["python", "benchmarks/speed.py", *sys.argv[1:]]),
         "device": torch.cuda.get_device_name() if on_gpu else f"{platform.machine()} CPU, {THREADS} threads",
         "torch": torch.__version__,
-        "runs": runs,
+        "runs": json.loads(path.read_text())["runs"] if path.exists() else [],
     }
-    arguments.results.mkdir(parents=True, exist_ok=True)
-    path = arguments.results / "speed.json"
-    path.write_text(json.dumps(record, indent=1) + "\n")
+
+    def at(n: int, k: int) -> list[dict]:
+        return [run for run in record["runs"] if (run["n"], run["k"]) == (n, k)]
+
+    for n, k in tqdm(SHAPES + SHORT, desc="memory and time"):
+        if not at(n, k):
+            runs = [measure_memory(method, n, k, arguments.device) for method in METHODS]
+            measure_time(runs, arguments.device, "seconds")
+            record["runs"] += runs
+            path.write_text(json.dumps(record, indent=1) + "\n")
+    keep_freed_memory()
+    for n, k in tqdm(SHAPES, desc="time, freed memory kept"):
+        runs = [run for run in at(n, k) if run["method"] in MEMORY_KEPT]
+        if "seconds_memory_kept" not in runs[0]:
+            measure_time(runs, arguments.device, "seconds_memory_kept")
+            path.write_text(json.dumps(record, indent=1) + "\n")
     path.with_suffix(".md").write_text(table(record))
     print(table(record))
 
