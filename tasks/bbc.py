@@ -1,7 +1,6 @@
 """BBC News: 2,125 articles of five topics, from an installed package."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +8,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 from tasks.arguments import DataArguments
 from tasks.packages import package_folder
+from tasks.sentences import sentences
 from tasks.split import normalise, stratified_split
 from tasks.task import Task
 
@@ -40,12 +40,6 @@ def articles() -> list[Article]:
             text = file.read_text(encoding="utf-8", errors="ignore").strip()
             found.setdefault(normalise(text), Article(text, label))
     return list(found.values())
-
-
-def sentences(text: str) -> Iterator[str]:
-    """The sentences of an article, its headline among them; none runs over the end of a line."""
-    for line in text.splitlines():
-        yield from filter(None, (part.strip() for part in re.split(r"(?<=[.!?])\s+|(?<=[.!?]['\"])\s+", line)))
 
 
 def stories(texts: list[str]) -> list[str]:

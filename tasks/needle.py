@@ -13,6 +13,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from tasks import bbc, filler
 from tasks.arguments import DataArguments
 from tasks.packages import package_folder
+from tasks.sentences import sentences
 from tasks.split import normalise
 from tasks.task import Task
 
@@ -103,7 +104,7 @@ def _document(article: bbc.Article, passages: Iterator[list[str]], tokens: int, 
 def _evidence(text: str, rng: random.Random) -> str:
     """One sentence or two adjacent ones of the wanted length, else the closest to it there is."""
     _, _, body = text.partition("\n")  # without the headline
-    parts = list(bbc.sentences(body)) or [normalise(text)]
+    parts = list(sentences(body)) or [normalise(text)]
     choices = parts + [f"{a} {b}" for a, b in pairwise(parts)]
     low, high = EVIDENCE
     fitting = [choice for choice in choices if low <= count_pieces(choice) <= high]

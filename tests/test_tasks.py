@@ -15,7 +15,8 @@ from sklearn.metrics import f1_score
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from tasks import TASKS, DataArguments, bbc, check, classification_metrics, encode, get_task
+from tasks import TASKS, DataArguments, check, classification_metrics, encode, get_task
+from tasks.sentences import sentences
 from tasks.split import normalise, stratified_split
 
 ROWS = [{"text": f"document {i}", "label": "ab"[i % 2]} for i in range(40)]
@@ -86,7 +87,7 @@ def test_no_story_is_in_two_bbc_splits(news):
     seen = {}
     for name, split in news.items():
         for text in split["text"]:
-            for sentence in bbc.sentences(text):
+            for sentence in sentences(text):
                 if len(sentence.split()) >= 12:
                     assert seen.setdefault(sentence.lower(), name) == name, sentence
 
