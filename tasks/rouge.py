@@ -1,0 +1,149 @@
+"""ROUGE with confidence intervals, and signs of degenerate output, by `evaluate` without its hub.
+
+ROUGE: C.-Y. Lin, "ROUGE: A Package for Automatic Evaluation of Summaries", 2004, as the package rouge_score counts it.
+"""
+
+import re
+from collections.abc import Sequence
+
+import evaluate
+import numpy as np
+from datasets import Features, Value
+from rouge_score.rouge_scorer import RougeScorer
+from rouge_score.tokenizers import DefaultTokenizer
+
+from tasks.sentences import sentences
+from tasks.split import normalise
+
+ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum")
+DEGENERATION = ("prediction_words", "reference_words", "prediction_repeats", "reference_repeats", "empty", "distinct")
+SUMMARIZATION_METRICS = (*(f"{name}{bound}" for name in ROUGE for bound in ("", "_low", "_high")), *DEGENERATION)
+
+
+def document_scores(predictions: Sequence[str], references: Sequence[str]) -> np.ndarray:
+    """F-measures of every document, [n, 4] in the order of `ROUGE`, in [0, 1].
+
+    rouge1 and rouge2 count shared words and bigrams, rougeL the longest common subsequence of the whole texts,
+    rougeLsum that of every reference sentence with all predicted ones. Words are runs of ASCII letters and digits, in
+    lower case and stemmed (Porter), as is usual in papers: other scripts score 0. Where nothing can be shared, because
+    a text is empty or has no bigram, the score is 0.
+
+    The sentences are those of `tasks.sentences`: nltk's would have to be downloaded. A line break ends one, as in the
+    corpora that rougeLsum comes from, so lines broken at a fixed width should be joined before.
+    """
+    scorer = RougeScorer(list(ROUGE), tokenizer=DefaultTokenizer(use_stemmer=True))
+    scores = np.zeros((len(references), len(ROUGE)))
+    for row, prediction, reference in zip(scores, predictions, references, strict=True):
+        found = scorer.score("\n".join(sentences(reference)), "\n".join(sentences(prediction)))
+        row[:] = [found[name].fmeasure for name in ROUGE]
+    return scores
+
+
+def confidence_interval(scores: np.ndarray, resamples: int = 1000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Bounds of the 95 % confidence interval of the mean over documents, by the percentile bootstrap.
+
+    Args:
+        scores: [n, m], m figures for each of n documents, n >= 1.
+        resamples: samples of n documents that are drawn with replacement; >= 1.
+        seed: of the draws. The same scores give the same bounds, in whatever order the documents come.
+
+    Returns:
+        Lower and upper bounds, [m] each. They speak of the choice of documents, not of the training run.
+    """
+    n = len(scores)
+    scores = np.sort(scores, axis=0)  # every column by itself: a bound depends on one column alone
+    generator = np.random.default_rng(seed)
+    # One resample at a time: all of them at once would need resamples * n numbers.
+    means = [scores[generator.integers(n, size=n)].mean(axis=0) for _ in range(resamples)]
+    low, high = np.quantile(means, [0.025, 0.975], axis=0)
+    return low, high
+
+
+def words(text: str) -> list[str]:
+    """The words without case and punctuation."""
+    return re.findall(r"\w+", text.lower())
+
+
+def repeats_trigram(text: str) -> bool:
+    """Whether three words in a row come again, case and punctuation aside."""
+    found = words(text)
+    trigrams = list(zip(found, found[1:], found[2:], strict=False))
+    return len(set(trigrams)) < len(trigrams)
+
+
+class _TextMetric(evaluate.Metric):
+    """Figures from two lists of texts."""
+
+    def _info(self):
+        return evaluate.MetricInfo(
+            description=type(self).__doc__,
+            citation="",
+            inputs_description="predictions and references: texts, equally many",
+            features=Features({"predictions": Value("string"), "references": Value("string")}),
+        )
+
+
+class Rouge(_TextMetric):
+    """Mean ROUGE-1, 2, L and Lsum F-measures with their 95 % confidence intervals."""
+
+    def _compute(self, predictions, references):
+        scores = document_scores(predictions, references)
+        columns = zip(ROUGE, scores.mean(axis=0), *confidence_interval(scores), strict=True)
+        return {
+            f"{name}{bound}": float(value)
+            for name, *values in columns
+            for bound, value in zip(("", "_low", "_high"), values, strict=True)
+        }
+
+
+class Degeneration(_TextMetric):
+    """Lengths, repetition, empty and equal predictions."""
+
+    def _compute(self, predictions, references):
+        n = len(predictions)
+        return {
+            "prediction_words": sum(len(text.split()) for text in predictions) / n,
+            "reference_words": sum(len(text.split()) for text in references) / n,
+            "prediction_repeats": sum(map(repeats_trigram, predictions)) / n,
+            "reference_repeats": sum(map(repeats_trigram, references)) / n,
+            "empty": sum(not words(text) for text in predictions) / n,
+            "distinct": len(set(map(normalise, predictions))) / n,
+        }
+
+
+def summarization_metrics(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+    """ROUGE with confidence intervals, and what shows that a summarizer has degenerated.
+
+    Args:
+        predictions: the summaries that were generated.
+        references: the true ones, equally many and at least one.
+
+    Returns:
+        `SUMMARIZATION_METRICS` -> value:
+        rouge1, rouge2, rougeL, rougeLsum: mean F-measure in [0, 1], see `document_scores`; with _low and _high the
+            bounds of its 95 % confidence interval, see `confidence_interval`.
+        prediction_words, reference_words: mean number of words, as whitespace separates them.
+        prediction_repeats, reference_repeats: share of the texts in which three words in a row come again.
+        empty: share of the predictions without a letter or digit.
+        distinct: different predictions / predictions; 1 / n where all are the same.
+
+    Raises:
+        ValueError: unequal or no lists, or something in them that is no text.
+
+    Example:
+        >>> metrics = summarization_metrics(["The cat ran."], ["The cat sat."])
+        >>> [round(metrics[name], 3) for name in ("rouge1", "rouge2", "rougeL")]
+        [0.667, 0.5, 0.667]
+    """
+    for name, texts in (("predictions", predictions), ("references", references)):
+        if isinstance(texts, str):
+            raise ValueError(f"expected {name} to be a list of texts, got the text {texts[:40]!r}")
+    if len(predictions) != len(references) or not len(references):
+        raise ValueError(f"expected as many predictions as references, got {len(predictions)} and {len(references)}")
+    for name, texts in (("predictions", predictions), ("references", references)):
+        for i, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise ValueError(f"expected {name}[{i}] to be a text, got {text!r} ({type(text).__name__})")
+    # In memory: a file in the cache would be shared by processes that evaluate at the same time.
+    metrics = evaluate.combine([Rouge(keep_in_memory=True, seed=0), Degeneration(keep_in_memory=True, seed=0)])
+    return metrics.compute(predictions=list(predictions), references=list(references))
