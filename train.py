@@ -40,8 +40,8 @@ def option(default, help, **kwargs):
 @dataclass
 class ModelArguments:
     _argument_group_name: ClassVar[str] = "model"
-    encoder: str | None = option(None, "folder or hub name of an encoder; by default MiniLM from its pip package")
-    encoder_sha256: str | None = option(None, "expected hash of the encoder's model.safetensors (hex)")
+    backbone: str | None = option(None, "folder or hub name of an encoder; by default MiniLM from its pip package")
+    backbone_sha256: str | None = option(None, "expected hash of the encoder's model.safetensors (hex)")
     k: str = option("32", "vectors to keep: a whole number >= 1, or a share of the tokens such as 0.1")
     operator: Operator = option("successive_halving", "how tokens are chosen")
     boost: Boost = option("softmax", "how a pair's weights are made in successive halving")
@@ -52,7 +52,7 @@ class ModelArguments:
     protect_first: int = option(0, "tokens at the start that are always kept; 1 protects [CLS]")
     window: int | None = option(None, "tokens that the encoder sees at once; by default as many as it has positions")
     dropout: float = option(0.1, "dropout before the classifier, in [0, 1)")
-    encoder_dropout: float | None = option(None, "dropout inside the encoder, in [0, 1); by default its own")
+    backbone_dropout: float | None = option(None, "dropout inside the encoder, in [0, 1); by default its own")
     freeze_encoder: bool = option(False, "train the scorer and the classifier alone")
     freeze_layers: int = option(0, "lowest layers of the encoder, and its embeddings, that are not trained")
     freeze_scorer: bool = option(False, "leave the scorer as it was drawn, a control")
@@ -148,7 +148,7 @@ def impossible(data: DataArguments, model: ModelArguments, train: TrainArguments
             return f"expected {name} >= 0, got {fields[name]}"
     if not 0 <= train.warmup <= 1:
         return f"expected warmup in [0, 1], got {train.warmup}"
-    for name, value in (("dropout", model.dropout), ("encoder_dropout", model.encoder_dropout or 0.0)):
+    for name, value in (("dropout", model.dropout), ("backbone_dropout", model.backbone_dropout or 0.0)):
         if not 0 <= value < 1:
             return f"expected {name} in [0, 1), got {value}"
     if model.window is not None and model.window < 2:
@@ -245,15 +245,15 @@ def main(argv: list[str] | None = None) -> dict:
         with accelerator.main_process_first():
             texts = task.load(data)
         labels = texts["train"].features["label"].names
-        tokenizer = load_tokenizer(model_arguments.encoder)
+        tokenizer = load_tokenizer(model_arguments.backbone)
         model = load_pretrained_classifier(
-            model_arguments.encoder,
-            sha256=model_arguments.encoder_sha256,
+            model_arguments.backbone,
+            sha256=model_arguments.backbone_sha256,
             id2label=dict(enumerate(labels)),
             label2id={label: i for i, label in enumerate(labels)},
             window=model_arguments.window,
             classifier_dropout=model_arguments.dropout,
-            encoder_dropout=model_arguments.encoder_dropout,
+            backbone_dropout=model_arguments.backbone_dropout,
             **pooling_fields(model_arguments),
         )
         model.backbone.requires_grad_(not model_arguments.freeze_encoder)
@@ -363,7 +363,7 @@ def main(argv: list[str] | None = None) -> dict:
     if accelerator.is_main_process:
         tokenizer.save_pretrained(output)
         (output / "all_results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-        base_model = model_arguments.encoder or "sentence-transformers/all-MiniLM-L6-v2"
+        base_model = model_arguments.backbone or "sentence-transformers/all-MiniLM-L6-v2"
         write_model_card(output, base_model=base_model, data=task.description, licence=task.licence, results=results)
         for i, document in enumerate(texts["test"].select(range(min(arguments.show, len(texts["test"]))))):
             page = show_document(plain, tokenizer, document["text"], label=labels[document["label"]])

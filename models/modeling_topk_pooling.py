@@ -51,6 +51,11 @@ class TopKPoolingPreTrainedModel(PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
 
+    @property
+    def encoder(self) -> nn.Module:
+        """The part of the backbone whose token vectors are pooled."""
+        return self.backbone
+
     def _init_weights(self, module):
         if isinstance(module, ScorerLinear):
             module.reset_parameters()

@@ -95,8 +95,12 @@ class TopKPoolingForConditionalGeneration(TopKPoolingPreTrainedModel, Generation
         self.generation_config = self.backbone.generation_config
         self.post_init()
 
+    @property
+    def encoder(self) -> nn.Module:
+        return self.backbone.get_encoder()
+
     def get_encoder(self, modality=None) -> PooledEncoder:
-        return PooledEncoder(self.backbone.get_encoder(), self.pooling, self.config)
+        return PooledEncoder(self.encoder, self.pooling, self.config)
 
     def get_input_embeddings(self):
         return self.backbone.get_input_embeddings()

@@ -233,7 +233,7 @@ def test_gradient_accumulation_changes_no_loss_of_any_kind(encoder, tmp_path):
     biases = []
     for batch_size in (8, 4):
         torch.manual_seed(0)
-        model = load_pretrained_classifier(encoder, k=4, num_labels=1, encoder_dropout=0.0, classifier_dropout=0.0)
+        model = load_pretrained_classifier(encoder, k=4, num_labels=1, backbone_dropout=0.0, classifier_dropout=0.0)
         arguments = TrainingArguments(
             tmp_path, max_steps=1, per_device_train_batch_size=batch_size, gradient_accumulation_steps=8 // batch_size,
             optim="sgd", learning_rate=0.1, lr_scheduler_type="constant", max_grad_norm=0, save_strategy="no",
@@ -318,7 +318,7 @@ def test_a_path_that_is_no_folder_is_refused(encoder, tmp_path, monkeypatch):
     for path, found in (("config.json", "a file"), (encoder / "config.json", "a file"),
                         (tmp_path / "nowhere", "none"), ("", "none")):  # fmt: skip
         for load in (load_pretrained_classifier, load_tokenizer):
-            with pytest.raises(ValueError, match=f"a folder with an encoder or a hub name, found {found}"):
+            with pytest.raises(ValueError, match=f"a folder with a model or a hub name, found {found}"):
                 load(path)
 
 
@@ -343,5 +343,5 @@ def test_an_encoder_of_images_is_refused(tmp_path):
 
 def test_an_encoder_without_its_tokenizer_is_refused(encoder, tmp_path):
     (tmp_path / "config.json").write_text((encoder / "config.json").read_text())
-    with pytest.raises(ValueError, match="expected a tokenizer beside the encoder"):
+    with pytest.raises(ValueError, match="expected a tokenizer beside the model"):
         load_tokenizer(tmp_path)

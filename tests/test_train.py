@@ -31,8 +31,8 @@ def documents(tmp_path_factory):
 @pytest.fixture
 def words(encoder, documents, tmp_path):
     """A command line that trains for a few seconds."""
-    return ["--train_file", str(documents), "--encoder", str(encoder), "--output_dir", str(tmp_path / "run"),
-            "--k", "4", "--epochs", "12", "--batch_size", "8", "--learning_rate", "5e-3", "--encoder_dropout", "0",
+    return ["--train_file", str(documents), "--backbone", str(encoder), "--output_dir", str(tmp_path / "run"),
+            "--k", "4", "--epochs", "12", "--batch_size", "8", "--learning_rate", "5e-3", "--backbone_dropout", "0",
             "--mixed_precision", "no"]  # fmt: skip
 
 
@@ -137,8 +137,8 @@ def test_the_command_line_wins_over_the_yaml_and_the_yaml_over_the_defaults(tmp_
     ("window", 100, "at most 64 tokens"),
     ("protect_first", 9, "fewer protected tokens than k = 4"),
     ("freeze_layers", 3, "cannot freeze 3 layers"),
-    ("encoder", "/nowhere", "/nowhere"),
-    ("encoder_sha256", "00", "not the expected ones"),
+    ("backbone", "/nowhere", "/nowhere"),
+    ("backbone_sha256", "00", "not the expected ones"),
     ("train_file", "/nowhere/data.csv", "/nowhere/data.csv"),
     ("text_column", "body", "expected a column 'body'"),
     ("learning_rte", 1, "unknown arguments: --learning_rte 1"),
@@ -179,7 +179,7 @@ def test_damaged_weights_are_refused_in_one_line(refusal, encoder, tmp_path):
     for path in encoder.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "model.safetensors").write_bytes(b"\x00" * 100)
-    assert "cannot load the weights" in refusal("--encoder", tmp_path)
+    assert "cannot load the weights" in refusal("--backbone", tmp_path)
 
 
 def test_two_processes_train_together_and_count_every_document_once(words, tmp_path):

@@ -1,0 +1,73 @@
+"""An encoder and a decoder as one encoder-decoder; the decoder is given or starts from the encoder's layers."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, EncoderDecoderConfig, PreTrainedConfig, PreTrainedModel
+
+
+def decoder_config(encoder: PreTrainedConfig, layers: int) -> PreTrainedConfig:
+    """The configuration of a decoder like the encoder, of so many layers.
+
+    Raises:
+        ValueError: layers outside 1..the encoder's, or an encoder whose family has no decoder with cross-attention.
+    """
+    if not 1 <= layers <= encoder.num_hidden_layers:
+        raise ValueError(f"expected decoder_layers in 1..{encoder.num_hidden_layers}, got {layers}")
+    return with_cross_attention(encoder, num_hidden_layers=layers)
+
+
+def with_cross_attention(config: PreTrainedConfig, **changes) -> PreTrainedConfig:
+    """The configuration of a language model that looks at what an encoder kept. ValueError where it cannot."""
+    if type(config) in AutoModelForCausalLM._model_mapping:
+        flags = {"is_decoder": True, "add_cross_attention": True}
+        config = type(config).from_dict(config.to_dict() | flags | changes)
+        with torch.device("meta"):
+            names = [name for name, _ in AutoModelForCausalLM.from_config(config).named_parameters()]
+        if any(re.search("cross_?att", name) for name in names):
+            return config
+    raise ValueError(
+        f"a model of type {config.model_type} cannot decode what an encoder kept; BERT, RoBERTa, ELECTRA and GPT-2 can"
+    )
+
+
+def joined_config(encoder: PreTrainedConfig, decoder: PreTrainedConfig, tokenizer) -> EncoderDecoderConfig:
+    """The configuration of both together. A summary starts from the tokenizer's [CLS] and ends with its [SEP]."""
+    if encoder.vocab_size != decoder.vocab_size:
+        raise ValueError(
+            "expected an encoder and a decoder of one vocabulary, "
+            f"got {encoder.vocab_size} and {decoder.vocab_size} words"
+        )
+    start = tokenizer.bos_token_id if tokenizer.cls_token_id is None else tokenizer.cls_token_id
+    end = tokenizer.eos_token_id if tokenizer.sep_token_id is None else tokenizer.sep_token_id
+    return EncoderDecoderConfig(
+        encoder=encoder.to_dict(),
+        decoder=decoder.to_dict(),
+        decoder_start_token_id=start,
+        bos_token_id=start,
+        eos_token_id=end,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def decoder_weights(encoder: dict[str, Tensor], decoder: PreTrainedModel, encoder_layers: int) -> dict[str, Tensor]:
+    """What of a fresh decoder's state dict an encoder's can fill: its embeddings, and layers spread over all of its
+    layers from the first to the last. Cross-attention and the language model's head stay new.
+
+    Args:
+        encoder: state dict of an encoder without a head.
+        decoder: a model made from `decoder_config`.
+        encoder_layers: how many layers the encoder has.
+    """
+    count = decoder.config.num_hidden_layers
+    source = torch.linspace(0, encoder_layers - 1, count).round().int().tolist()
+    found = {}
+    for name, tensor in decoder.base_model.state_dict().items():
+        there = re.sub(r"(?<=layer\.)\d+", lambda match: str(source[int(match[0])]), name)
+        if there in encoder and encoder[there].shape == tensor.shape:
+            # A copy, or the two models would share the parameter.
+            found[f"{decoder.base_model_prefix}.{name}"] = encoder[there].clone()
+    return found
