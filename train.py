@@ -1,11 +1,13 @@
-"""Fine-tune and evaluate a classifier that pools its tokens to k.
+"""Fine-tune and evaluate a classifier or a summarizer whose encoder pools its tokens to k.
 
 python train.py --config configs/bbc.yaml [--any_field value ...]
+python train.py --config configs/docstrings.yaml
 accelerate launch train.py --config configs/bbc.yaml
 torchrun --nproc_per_node 2 train.py --config configs/bbc.yaml
 
 A YAML file holds what differs from the defaults below; the command line wins over it. `--help` explains every field.
-The run's folder gets the best checkpoint (with its model card), all_results.json and, if asked for, pages to look at.
+The run's folder gets the best checkpoint (with its model card), all_results.json, the predictions and, if asked for,
+pages to look at.
 """
 
 import json
@@ -21,41 +23,27 @@ import torch
 import yaml
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from safetensors.torch import load_file
+from datasets import DatasetDict
+from safetensors.torch import load_model
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
-from transformers import DataCollatorWithPadding, HfArgumentParser, get_scheduler
+from transformers import DataCollatorForSeq2Seq, DataCollatorWithPadding, HfArgumentParser, get_scheduler
 
-from models import freeze_layers, load_pretrained_classifier, load_tokenizer, write_model_card
+from models import (
+    ModelArguments,
+    freeze_layers,
+    load_pretrained_classifier,
+    load_pretrained_seq2seq,
+    load_tokenizer,
+    write_model_card,
+)
 from shtopk import TopKPooling, anneal
 from shtopk.integrations.transformers import show_document
-from shtopk.pooling import Boost, Operator, Scorer
-from tasks import DataArguments, check, encode, get_task
+from tasks import DataArguments, Task, check, get_task, write_samples
 
 
 def option(default, help, **kwargs):
     return field(default=default, metadata={"help": help, **kwargs})
-
-
-@dataclass
-class ModelArguments:
-    _argument_group_name: ClassVar[str] = "model"
-    backbone: str | None = option(None, "folder or hub name of an encoder; by default MiniLM from its pip package")
-    backbone_sha256: str | None = option(None, "expected hash of the encoder's model.safetensors (hex)")
-    k: str = option("32", "vectors to keep: a whole number >= 1, or a share of the tokens such as 0.1")
-    operator: Operator = option("successive_halving", "how tokens are chosen")
-    boost: Boost = option("softmax", "how a pair's weights are made in successive halving")
-    temperature: float = option(0.0625, "> 0, at the end of training and afterwards; small is hard")
-    initial_temperature: float = option(4.0, "> 0, at the start of training; the temperature above: never changes")
-    scorer: Scorer = option("linear", "what scores a token; 'first' and 'strided' are controls that learn nothing")
-    keep_order: bool = option(True, "kept vectors stand in document order")
-    protect_first: int = option(0, "tokens at the start that are always kept; 1 protects [CLS]")
-    window: int | None = option(None, "tokens that the encoder sees at once; by default as many as it has positions")
-    dropout: float = option(0.1, "dropout before the classifier, in [0, 1)")
-    backbone_dropout: float | None = option(None, "dropout inside the encoder, in [0, 1); by default its own")
-    freeze_encoder: bool = option(False, "train the scorer and the classifier alone")
-    freeze_layers: int = option(0, "lowest layers of the encoder, and its embeddings, that are not trained")
-    freeze_scorer: bool = option(False, "leave the scorer as it was drawn, a control")
 
 
 @dataclass
@@ -68,7 +56,8 @@ class TrainArguments:
     eval_batch_size: int = option(16, "documents per process when evaluating")
     gradient_accumulation_steps: int = option(1, "micro-batches per update")
     learning_rate: float = option(5e-5, "of the encoder")
-    head_learning_rate: float = option(1e-3, "of the classifier")
+    decoder_learning_rate: float | None = option(None, "of a pretrained decoder; by default that of the encoder")
+    head_learning_rate: float = option(1e-3, "of what is new: the classifier, a copy head, new cross-attention")
     scorer_learning_rate: float = option(1e-2, "of the scorer")
     weight_decay: float = option(0.01, "of AdamW")
     schedule: Literal["linear", "cosine", "constant_with_warmup"] = option("linear", "of the learning rates")
@@ -80,7 +69,9 @@ class TrainArguments:
     )
     eval_every: int | None = option(None, "updates between evaluations; by default one per epoch")
     patience: int | None = option(None, "stop after so many evaluations without a better metric; by default never")
-    metric: Literal["accuracy", "f1"] = option("accuracy", "on the validation split, picks the best checkpoint")
+    metric: str | None = option(
+        None, "on the validation split, picks the best checkpoint; by default accuracy or rougeL"
+    )
     tracker: Literal["none", "tensorboard"] = option("none", "where to log losses, metrics and temperature")
     show: int = option(0, "test documents to write HTML pages for")
     seed: int = option(0, "of the weights drawn, the dropout and the order of the documents")
@@ -132,9 +123,10 @@ def yaml_words(path: str, parser: Parser) -> list[str]:
 
 POSITIVE = (
     *("epochs", "batch_size", "eval_batch_size", "gradient_accumulation_steps", "eval_every", "patience"),
-    *("learning_rate", "head_learning_rate", "scorer_learning_rate", "max_grad_norm", "scorer_max_grad_norm"),
+    *("learning_rate", "decoder_learning_rate", "head_learning_rate", "scorer_learning_rate"),
+    *("max_grad_norm", "scorer_max_grad_norm", "num_beams"),
 )
-NOT_NEGATIVE = ("weight_decay", "show", "protect_first", "freeze_layers", "seed")
+NOT_NEGATIVE = ("weight_decay", "show", "protect_first", "freeze_layers", "no_repeat_ngram_size", "seed")
 
 
 def impossible(data: DataArguments, model: ModelArguments, train: TrainArguments) -> str | None:
@@ -144,47 +136,27 @@ def impossible(data: DataArguments, model: ModelArguments, train: TrainArguments
         if fields[name] is not None and not 0 < fields[name] < math.inf:
             return f"expected {name} > 0, got {fields[name]}"
     for name in NOT_NEGATIVE:
-        if not 0 <= fields[name] < math.inf:
+        if fields[name] is not None and not 0 <= fields[name] < math.inf:
             return f"expected {name} >= 0, got {fields[name]}"
     if not 0 <= train.warmup <= 1:
         return f"expected warmup in [0, 1], got {train.warmup}"
     for name, value in (("dropout", model.dropout), ("backbone_dropout", model.backbone_dropout or 0.0)):
         if not 0 <= value < 1:
             return f"expected {name} in [0, 1), got {value}"
-    if model.window is not None and model.window < 2:
-        return f"expected window >= 2 tokens, got {model.window}"
     if train.mixed_precision == "fp16" and not torch.cuda.is_available():
         return "mixed_precision fp16 needs a GPU; use bf16 or no"
     folder = Path(train.output_dir)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not train.overwrite_output_dir:
         return f"output_dir {folder} is not empty; choose another one or add --overwrite_output_dir true"
     try:
-        TopKPooling(1, **pooling_fields(model))
+        TopKPooling(1, **model.pooling())
         check(data)
+        metrics = get_task(data).metrics
     except ValueError as error:
         return str(error)
+    if train.metric is not None and train.metric not in metrics:
+        return f"expected metric to be one of {', '.join(metrics)}; got {train.metric!r}"
     return None
-
-
-def pooling_fields(model: ModelArguments) -> dict:
-    """The arguments of `TopKPooling`."""
-    try:
-        k = int(model.k)
-    except ValueError:
-        try:
-            k = float(model.k)
-        except ValueError:
-            raise ValueError(f"expected k to be a whole number >= 1 or a share in (0, 1], got {model.k!r}") from None
-    return {
-        "k": k,
-        "operator": model.operator,
-        "boost": model.boost,
-        "temperature": model.temperature,
-        "initial_temperature": model.initial_temperature,
-        "scorer": model.scorer,
-        "keep_order": model.keep_order,
-        "protected": list(range(model.protect_first)),
-    }
 
 
 def best_precision() -> str:
@@ -195,34 +167,84 @@ def best_precision() -> str:
     return "bf16" if probe is not None and probe() else "no"
 
 
+def build_model(task: Task, texts: DatasetDict, data: DataArguments, arguments: ModelArguments):
+    """The model that gives the task's answers."""
+    fields = {name: getattr(arguments, name) for name in ("window", "windows_at_once", "window_k")}
+    fields |= arguments.pooling() | {
+        "sha256": arguments.backbone_sha256,
+        "backbone_dropout": arguments.backbone_dropout,
+    }
+    if task.target == "label":
+        labels = texts["train"].features["label"].names
+        model = load_pretrained_classifier(
+            arguments.backbone,
+            id2label=dict(enumerate(labels)),
+            label2id={label: i for i, label in enumerate(labels)},
+            classifier_dropout=arguments.dropout,
+            **fields,
+        )
+    else:
+        model = load_pretrained_seq2seq(
+            arguments.backbone,
+            decoder=arguments.decoder,
+            decoder_layers=arguments.decoder_layers,
+            copy_head=arguments.copy_head,
+            **fields,
+        )
+        model.set_generation(
+            max_new_tokens=data.max_summary_tokens,
+            num_beams=arguments.num_beams,
+            no_repeat_ngram_size=arguments.no_repeat_ngram_size,
+        )
+    model.encoder.requires_grad_(not arguments.freeze_encoder)
+    if arguments.freeze_layers:
+        freeze_layers(model.encoder, arguments.freeze_layers)
+    model.pooling.requires_grad_(not arguments.freeze_scorer)
+    return model
+
+
 def parameter_groups(model, train: TrainArguments) -> list[dict]:
-    """Encoder, classifier and scorer, each with its learning rate; empty groups left out."""
-    scorer = set(model.pooling.parameters())
-    encoder = set(model.backbone.parameters())
-    trained = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p in encoder], "lr": train.learning_rate},
-        {"params": [p for p in trained if p not in encoder and p not in scorer], "lr": train.head_learning_rate},
-        {"params": [p for p in trained if p in scorer], "lr": train.scorer_learning_rate, "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]]
+    """Encoder, decoder, what is new, and the scorer, each with its learning rate; empty groups left out."""
+    rates = {
+        "encoder": train.learning_rate,
+        "decoder": train.decoder_learning_rate or train.learning_rate,
+        "new": train.head_learning_rate,
+        "scorer": train.scorer_learning_rate,
+    }
+    groups = {part: {"params": [], "lr": rate} for part, rate in rates.items()}
+    groups["scorer"]["weight_decay"] = 0.0
+    encoder = set(model.encoder.parameters())
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            new = "new" if name in model.fresh else "encoder" if parameter in encoder else "decoder"
+            groups["scorer" if name.startswith("pooling.") else new]["params"].append(parameter)
+    return [group for group in groups.values() if group["params"]]
 
 
-def evaluate(model, loader: DataLoader, compute_metrics, accelerator: Accelerator, name: str) -> dict[str, float]:
-    """Metrics over a whole split, each document counted once on however many processes."""
+def predict(model, loader: DataLoader, accelerator: Accelerator, desc: str) -> list:
+    """Class numbers, or the tokens of summaries, of a whole split: each document once, on however many processes."""
     model.eval()
-    predictions, references = [], []
+    predictions = []
+    for batch in tqdm(loader, desc=desc, leave=False, disable=not accelerator.is_main_process):
+        with torch.inference_mode(), accelerator.autocast():
+            if model.can_generate():
+                predicted = model.generate(batch["input_ids"], attention_mask=batch["attention_mask"])
+                pad = model.generation_config.pad_token_id
+                predicted = accelerator.pad_across_processes(predicted, dim=1, pad_index=pad)
+            else:
+                predicted = model(**batch).logits.argmax(-1)
+        predictions += accelerator.gather_for_metrics(predicted).tolist()
+    return predictions
+
+
+def evaluate(model, loader: DataLoader, task: Task, tokenizer, references: list, accelerator: Accelerator, name: str):
+    """(metrics of a split, with the split's name in front; the predictions)."""
     start = time.perf_counter()
-    for batch in tqdm(loader, desc=f"evaluate ({name})", leave=False, disable=not accelerator.is_main_process):
-        with torch.inference_mode():
-            logits = model(**batch).logits
-        predicted, expected = accelerator.gather_for_metrics((logits.argmax(-1), batch["labels"]))
-        predictions += predicted.tolist()
-        references += expected.tolist()
+    predictions = task.decode(tokenizer, predict(model, loader, accelerator, f"evaluate ({name})"))
     seconds = time.perf_counter() - start
-    results = compute_metrics(predictions, references)
-    results |= {"runtime": seconds, "documents_per_second": len(references) / seconds, "documents": len(references)}
-    return {f"{name}_{key}": value for key, value in results.items()}
+    results = task.compute_metrics(predictions, references)
+    results |= {"runtime": seconds, "documents_per_second": len(references) / seconds, "documents": len(predictions)}
+    return {f"{name}_{key}": value for key, value in results.items()}, predictions
 
 
 def main(argv: list[str] | None = None) -> dict:
@@ -241,31 +263,18 @@ def main(argv: list[str] | None = None) -> dict:
 
     # Data and model. Everything that can be wrong with them is said here, before any training.
     try:
-        task = get_task(data.task)
+        task = get_task(data)
         with accelerator.main_process_first():
             texts = task.load(data)
-        labels = texts["train"].features["label"].names
         tokenizer = load_tokenizer(model_arguments.backbone)
-        model = load_pretrained_classifier(
-            model_arguments.backbone,
-            sha256=model_arguments.backbone_sha256,
-            id2label=dict(enumerate(labels)),
-            label2id={label: i for i, label in enumerate(labels)},
-            window=model_arguments.window,
-            classifier_dropout=model_arguments.dropout,
-            backbone_dropout=model_arguments.backbone_dropout,
-            **pooling_fields(model_arguments),
-        )
-        model.backbone.requires_grad_(not model_arguments.freeze_encoder)
-        if model_arguments.freeze_layers:
-            freeze_layers(model.backbone, model_arguments.freeze_layers)
+        model = build_model(task, texts, data, model_arguments)
+        with accelerator.main_process_first():
+            splits = task.encode(tokenizer, texts, data, model.generation_start)
     except ValueError as error:
         parser.error(str(error))
-    with accelerator.main_process_first():
-        splits = encode(tokenizer, texts)
-    model.pooling.requires_grad_(not model_arguments.freeze_scorer)
+    answers = {name: split[task.target][:] for name, split in texts.items()}
 
-    collate = DataCollatorWithPadding(tokenizer)
+    collate = DataCollatorForSeq2Seq(tokenizer) if model.can_generate() else DataCollatorWithPadding(tokenizer)
     loaders = {
         name: DataLoader(
             split,
@@ -295,6 +304,7 @@ def main(argv: list[str] | None = None) -> dict:
     plain = accelerator.unwrap_model(model)
     scorer = list(plain.pooling.parameters())
     others = [parameter for name, parameter in plain.named_parameters() if not name.startswith("pooling.")]
+    metric = f"eval_{arguments.metric or task.main_metric}"
     best, best_update, evaluations_since_best = {}, 0, 0
     update, tokens, train_seconds, started = 0, 0, 0.0, time.perf_counter()
     progress = tqdm(total=updates, desc="train", disable=not accelerator.is_main_process)
@@ -324,17 +334,17 @@ def main(argv: list[str] | None = None) -> dict:
             if not done and update % eval_every:
                 continue
             train_seconds += time.perf_counter() - started
-            results = evaluate(model, loaders["validation"], task.compute_metrics, accelerator, "eval")
+            results, _ = evaluate(
+                plain, loaders["validation"], task, tokenizer, answers["validation"], accelerator, "eval"
+            )
             accelerator.log(results, step=update)
-            if results[f"eval_{arguments.metric}"] > best.get(f"eval_{arguments.metric}", -math.inf):
+            if results[metric] > best.get(metric, -math.inf):
                 best, best_update, evaluations_since_best = results, update, 0
                 plain.save_pretrained(output, is_main_process=accelerator.is_main_process)
             else:
                 evaluations_since_best += 1
             if accelerator.is_main_process:
-                progress.write(
-                    f"update {update}: accuracy {results['eval_accuracy']:.3f}, f1 {results['eval_f1']:.3f}"
-                )
+                progress.write(f"update {update}: {task.in_short(results, 'eval')}")
             done = done or evaluations_since_best == arguments.patience
             started = time.perf_counter()
             if done:
@@ -343,9 +353,10 @@ def main(argv: list[str] | None = None) -> dict:
 
     # The best checkpoint on the test split, and everything that tells how it came about.
     accelerator.wait_for_everyone()
-    plain.load_state_dict(load_file(output / "model.safetensors"))
+    load_model(plain, output / "model.safetensors")
     total_tokens = accelerator.reduce(torch.tensor(tokens, device=accelerator.device)).item()
-    results = best | evaluate(model, loaders["test"], task.compute_metrics, accelerator, "test")
+    tested, predictions = evaluate(plain, loaders["test"], task, tokenizer, answers["test"], accelerator, "test")
+    results = best | tested
     results |= {
         "best_update": best_update,
         "updates": update,
@@ -361,16 +372,29 @@ def main(argv: list[str] | None = None) -> dict:
         "arguments": asdict(data) | asdict(model_arguments) | asdict(arguments),
     }
     if accelerator.is_main_process:
+        baselines = task.baselines(texts)
+        results["baselines"] = {name: task.compute_metrics(said, answers["test"]) for name, said in baselines.items()}
         tokenizer.save_pretrained(output)
         (output / "all_results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        write_samples(output, texts["test"], task, predictions, baselines)
         base_model = model_arguments.backbone or "sentence-transformers/all-MiniLM-L6-v2"
-        write_model_card(output, base_model=base_model, data=task.description, licence=task.licence, results=results)
-        for i, document in enumerate(texts["test"].select(range(min(arguments.show, len(texts["test"]))))):
-            page = show_document(plain, tokenizer, document["text"], label=labels[document["label"]])
-            (output / f"document_{i}.html").write_text(page, encoding="utf-8")
-        accelerator.print(
-            f"test accuracy {results['test_accuracy']:.3f}, macro-F1 {results['test_f1']:.3f}; see {output}"
+        write_model_card(
+            output,
+            target=task.target,
+            base_model=base_model,
+            data=task.description,
+            licence=task.licence,
+            command=results["command"],
+            results=results,
         )
+        if task.target == "label":
+            for i, document in enumerate(texts["test"].select(range(min(arguments.show, len(texts["test"]))))):
+                label = plain.config.id2label[document["label"]]
+                page = show_document(plain, tokenizer, document["text"], label=label)
+                (output / f"document_{i}.html").write_text(page, encoding="utf-8")
+        for name, found in results["baselines"].items():
+            accelerator.print(f"{name}: {task.in_short(found)}")
+        accelerator.print(f"test: {task.in_short(results, 'test')}; see {output}")
     accelerator.end_training()
     return results
 

@@ -42,7 +42,8 @@ class Frozen:
     """Trains a pooling and a classifier on token vectors that are in memory."""
 
     def __init__(self, task: str, device: torch.device):
-        dataset = tasks.get_task(task).load(tasks.DataArguments(task=task))
+        arguments = tasks.DataArguments(task=task)
+        dataset = tasks.get_task(arguments).load(arguments)
         self.device = device
         self.classes = dataset["train"].features["label"].num_classes
         self.splits = token_vectors(task, dataset, default_encoder(), device, CACHE)

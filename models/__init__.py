@@ -2,6 +2,7 @@
 
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoModelForSequenceClassification
 
+from .arguments import ModelArguments
 from .configuration_topk_pooling import TopKPoolingConfig, TopKPoolingSeq2SeqConfig
 from .model_card import write_model_card
 from .modeling_topk_pooling import TopKPoolingClassifierOutput, TopKPoolingForSequenceClassification
@@ -27,6 +28,7 @@ TopKPoolingSeq2SeqConfig.register_for_auto_class()
 TopKPoolingForConditionalGeneration.register_for_auto_class("AutoModelForSeq2SeqLM")
 
 __all__ = [
+    "ModelArguments",
     "PooledEncoderOutput",
     "TopKPoolingClassifierOutput",
     "TopKPoolingConfig",

@@ -4,30 +4,54 @@ from __future__ import annotations
 
 from pathlib import Path
 
-SNIPPET = """```python
-from transformers import pipeline
+CLASSIFY = """from transformers import pipeline
 
 classify = pipeline("text-classification", model="{folder}", trust_remote_code=True)
-classify("Shares rose sharply after the bank raised its forecast.")
-```"""
+classify("Shares rose sharply after the bank raised its forecast.")"""
+
+SUMMARIZE = """from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{folder}")
+model = AutoModelForSeq2SeqLM.from_pretrained("{folder}", trust_remote_code=True)
+document = tokenizer("A text of any length.", return_tensors="pt", return_token_type_ids=False)
+tokenizer.batch_decode(model.generate(**document), skip_special_tokens=True)"""
+
+KINDS = {  # title, tag, what follows the pooling, code, metrics
+    "label": ("Classifier", "text-classification", "a linear classifier over their mean", CLASSIFY,
+              ("accuracy", "f1")),
+    "summary": ("Summarizer", "summarization", "a decoder that sees these k alone", SUMMARIZE,
+                ("rouge1", "rouge2", "rougeL", "rougeLsum")),
+}  # fmt: skip
 
 
-def write_model_card(folder: Path, *, base_model: str, data: str, licence: str, results: dict) -> None:
-    """Write folder/README.md: what the model is, its metrics and command, and how to use it."""
-    metrics = {name: value for name, value in results.items() if name in ("test_accuracy", "test_f1")}
-    rows = "\n".join(f"| {name} | {value:.4f} |" for name, value in metrics.items())
+def write_model_card(
+    folder: Path, *, target: str, base_model: str, data: str, licence: str, command: str, results: dict
+) -> None:
+    """Write folder/README.md: what the model is, its metrics and command, and how to use it.
+
+    Args:
+        target: what it answers with, "label" or "summary".
+        base_model: the backbone that it was trained from.
+        data, licence: of the corpus, a sentence each.
+        command: that made it.
+        results: as in all_results.json.
+    """
+    title, tag, rest, code, metrics = KINDS[target]
+    rows = "\n".join(f"| {name} | {results[f'test_{name}']:.4f} |" for name in metrics)
     card = f"""---
 library_name: transformers
-pipeline_tag: text-classification
+pipeline_tag: {tag}
 tags: [shtopk, token-pooling]
 ---
-# Classifier with trainable token pooling
+# {title} with trainable token pooling
 
 An encoder ({base_model}) whose token vectors are pooled to k by `{results["arguments"]["operator"]}` top-k
-(k = {results["arguments"]["k"]}), and a linear classifier over their mean. Needs `pip install shtopk transformers`;
-the model's code is in this folder, hence `trust_remote_code`.
+(k = {results["arguments"]["k"]}), and {rest}. Needs `pip install shtopk transformers`; the model's code is in this
+folder, hence `trust_remote_code`.
 
-{SNIPPET.format(folder=folder.as_posix())}
+```python
+{code.format(folder=folder.as_posix())}
+```
 
 Trained and tested on: {data}. Licence of the data: {licence}.
 
@@ -35,6 +59,6 @@ Trained and tested on: {data}. Licence of the data: {licence}.
 |---|---|
 {rows}
 
-Command: `{results["command"]}`
+Command: `{command}`
 """
     (folder / "README.md").write_text(card, encoding="utf-8")

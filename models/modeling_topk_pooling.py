@@ -56,6 +56,11 @@ class TopKPoolingPreTrainedModel(PreTrainedModel):
         """The part of the backbone whose token vectors are pooled."""
         return self.backbone
 
+    @property
+    def generation_start(self) -> int | None:
+        """The token that a decoder starts from, None without one."""
+        return None
+
     def _init_weights(self, module):
         if isinstance(module, ScorerLinear):
             module.reset_parameters()

@@ -14,7 +14,7 @@ from shtopk import TopKPooling
 from .configuration_topk_pooling import TopKPoolingSeq2SeqConfig
 from .copy_head import CopyHead
 from .modeling_topk_pooling import TopKPoolingPreTrainedModel, check_window
-from .windows import pool_document
+from .windows import pool_document, positions_of
 
 
 @dataclass
@@ -98,6 +98,26 @@ class TopKPoolingForConditionalGeneration(TopKPoolingPreTrainedModel, Generation
     @property
     def encoder(self) -> nn.Module:
         return self.backbone.get_encoder()
+
+    @property
+    def generation_start(self) -> int | None:
+        """The token that the decoder starts from."""
+        return self.generation_config.decoder_start_token_id
+
+    def set_generation(self, *, max_new_tokens: int, **options) -> None:
+        """Set how `generate` works by default, which is saved with the model; options that are None stay as they are.
+
+        Raises:
+            ValueError: more tokens than the decoder has positions for, or an option that transformers refuses.
+        """
+        decoder = self.config.backbone.get_text_config(decoder=True)
+        positions = getattr(decoder, "max_decoder_position_embeddings", None) or positions_of(decoder)
+        if positions is not None and max_new_tokens >= positions:
+            raise ValueError(f"expected summaries of less than {positions} tokens, as the decoder has positions; "
+                             f"got {max_new_tokens}")  # fmt: skip
+        given = {name: value for name, value in options.items() if value is not None}
+        self.generation_config.update(max_length=None, max_new_tokens=max_new_tokens, **given)
+        self.generation_config.validate(strict=True)
 
     def get_encoder(self, modality=None) -> PooledEncoder:
         return PooledEncoder(self.encoder, self.pooling, self.config)

@@ -2,30 +2,45 @@
 
 >>> arguments = DataArguments(task="bbc")
 >>> check(arguments)
->>> data = get_task(arguments.task).load(arguments)  # DatasetDict: train, validation, test
+>>> data = get_task(arguments).load(arguments)  # DatasetDict: train, validation, test
 """
 
 from tasks.arguments import DataArguments
 from tasks.bbc import BBC
-from tasks.files import FILES
-from tasks.hub import HUB
+from tasks.files import FILE_SUMMARIES, FILES
+from tasks.hub import HUB, HUB_SUMMARIES
 from tasks.metrics import classification_metrics
 from tasks.needle import NEEDLE
-from tasks.preprocess import encode
-from tasks.task import Task
+from tasks.rouge import summarization_metrics
+from tasks.samples import write_samples
+from tasks.task import Classification, Summarization, Task
 
-__all__ = ["TASKS", "DataArguments", "Task", "check", "classification_metrics", "encode", "get_task"]
+__all__ = [
+    "TASKS",
+    "Classification",
+    "DataArguments",
+    "Summarization",
+    "Task",
+    "check",
+    "classification_metrics",
+    "get_task",
+    "summarization_metrics",
+    "write_samples",
+]
 
 TASKS: dict[str, Task] = {task.name: task for task in (BBC, NEEDLE, FILES, HUB)}
+OF_SUMMARIES: dict[str, Task] = {task.name: task for task in (FILE_SUMMARIES, HUB_SUMMARIES)}
 
 
-def get_task(name: str) -> Task:
-    """The record of a task; `TASKS` holds them all."""
-    if name not in TASKS:
-        raise ValueError(f"expected task to be one of {', '.join(TASKS)}, got {name!r}")
-    return TASKS[name]
+def get_task(arguments: DataArguments) -> Task:
+    """The record of a task; files and hub have one for classes and one for summaries."""
+    known = OF_SUMMARIES if arguments.summary_column else TASKS
+    if arguments.task not in known:
+        where = " with a summary_column" if arguments.summary_column else ""
+        raise ValueError(f"expected task to be one of {', '.join(known)}{where}, got {arguments.task!r}")
+    return known[arguments.task]
 
 
 def check(arguments: DataArguments) -> None:
     """Raise ValueError, in one line, for what can be seen to be wrong before any data is read."""
-    get_task(arguments.task).check(arguments)
+    get_task(arguments).check(arguments)

@@ -5,6 +5,9 @@ from typing import ClassVar
 
 FILE_FIELDS = ("train_file", "validation_file", "test_file")
 HUB_FIELDS = ("dataset_name", "dataset_config")
+OWNERS = (  # field -> the task that it belongs to
+    dict.fromkeys(FILE_FIELDS, "files") | dict.fromkeys(HUB_FIELDS, "hub") | {"rfc_folder": "rfc"}
+)
 
 
 def _option(default, help: str):
@@ -17,7 +20,9 @@ class DataArguments:
 
     _argument_group_name: ClassVar[str] = "data"
     task: str | None = _option(
-        None, "bbc, needle, files or hub; by default files with a train_file, hub with a dataset_name, else bbc"
+        None,
+        "bbc, needle, docstrings, rfc, files or hub; by default files with a train_file, hub with a dataset_name, rfc "
+        "with an rfc_folder, else bbc",
     )
     dataset_name: str | None = _option(None, "data set on the hub, or a folder laid out like one")
     dataset_config: str | None = _option(None, "configuration of that data set, where it has several")
@@ -26,16 +31,27 @@ class DataArguments:
     test_file: str | None = _option(None, "likewise; by default a fifth of the training file")
     text_column: str = _option("text", "column with the documents (files and hub)")
     label_column: str = _option("label", "column with their classes, strings or whole numbers (files and hub)")
+    summary_column: str | None = _option(
+        None, "column with their summaries, instead of classes: the model is then an encoder-decoder (files and hub)"
+    )
+    rfc_folder: str | None = _option(None, "folder of RFC Editor files, rfcN.json and rfcN.txt; see `make rfcs`")
+    max_tokens: int | None = _option(None, "cut documents to so many tokens, >= 1; by default they are read in full")
+    max_summary_tokens: int = _option(128, "cut summaries to so many tokens, >= 1, and generate no longer ones")
     max_train_samples: int | None = _option(None, "documents to train on at most, >= 1; by default all")
     max_eval_samples: int | None = _option(
         None, "documents of the validation and test splits each, >= 1; by default all"
     )
     needle_tokens: int = _option(2000, "length of a needle document, >= 200 wordpieces")
     data_seed: int = _option(
-        0, "draws the splits that files and hub lack, the needle documents and max_*_samples; bbc's split is fixed"
+        0, "draws the splits that files and hub lack, the needle documents and max_*_samples; the others' are fixed"
     )
+
+    @property
+    def answer(self) -> str:
+        """What files and hub are read for, "label" or "summary"."""
+        return "summary" if self.summary_column else "label"
 
     def __post_init__(self):
         if self.task is None:
-            given = any(getattr(self, name) for name in FILE_FIELDS)
-            self.task = "files" if given else "hub" if self.dataset_name else "bbc"
+            owners = {owner for name, owner in OWNERS.items() if getattr(self, name)}
+            self.task = next((task for task in ("files", "hub", "rfc") if task in owners), "bbc")

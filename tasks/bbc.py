@@ -10,7 +10,7 @@ from tasks.arguments import DataArguments
 from tasks.packages import package_folder
 from tasks.sentences import sentences
 from tasks.split import normalise, stratified_split
-from tasks.task import Task
+from tasks.task import Classification
 
 LABELS = ["business", "entertainment", "politics", "sports", "tech"]
 SHARES = {"test": 0.2, "validation": 0.1}
@@ -89,7 +89,7 @@ def check(arguments: DataArguments) -> None:
     folder()
 
 
-BBC = Task(
+BBC = Classification(
     name="bbc",
     description="Topics of BBC News articles (business, entertainment, politics, sports, tech), 2004 and 2005",
     licence="The articles are the BBC's, collected for research: D. Greene and P. Cunningham, ICML 2006",

@@ -1,52 +1,62 @@
-"""Rows from anywhere to splits with a text and a label column."""
+"""Rows from anywhere to splits with a text column and one of labels or summaries."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
+from tasks.arguments import DataArguments
 from tasks.split import normalise, stratified_split
 
 SHARES = {"test": 0.2, "validation": 0.1}
 
 
-def pick(columns: Sequence[str], text_column: str, label_column: str, source: str) -> None:
-    """Raise ValueError if a column is missing.
+def pick(columns: Sequence[str], arguments: DataArguments, source: str) -> str:
+    """The column of labels or summaries; ValueError if it is missing or that of the texts is.
 
     Args:
         columns: those there are.
-        text_column: the one with the documents.
-        label_column: the one with their classes.
         source: what to call the data in the message.
     """
-    for option, column in (("text_column", text_column), ("label_column", label_column)):
+    option = f"{arguments.answer}_column"
+    target = getattr(arguments, option)
+    for name, column in (("text_column", arguments.text_column), (option, target)):
         if column not in columns:
             there = ", ".join(map(repr, columns)) or "none"
-            raise ValueError(f"expected a column {column!r} in {source}, got {there}; choose one with --{option}")
-    if text_column == label_column:
-        raise ValueError(f"expected text_column and label_column to differ, got {text_column!r} for both")
+            raise ValueError(f"expected a column {column!r} in {source}, got {there}; choose one with --{name}")
+    if arguments.text_column == target:
+        raise ValueError(f"expected text_column and {option} to differ, got {target!r} for both")
+    return target
 
 
-def clean(texts: Sequence[Any], labels: Sequence[Any], source: str) -> tuple[list[str], list[str]]:
-    """Texts as they are and labels as strings; ValueError names the first row that is neither."""
+def clean(texts: Sequence[Any], answers: Sequence[Any], answer: str, source: str) -> tuple[list[str], list[str]]:
+    """Texts as they are and answers as strings; ValueError names the first row that has none.
+
+    Args:
+        texts, answers: equally many.
+        answer: what they are, "label" (strings or whole numbers) or "summary" (texts that are not empty).
+        source: what to call the data in the message.
+    """
+    kinds, wanted = (str | int, "string or a whole number") if answer == "label" else (str, "text")
     if not texts:
         raise ValueError(f"expected documents in {source}, got none")
-    for row, (text, label) in enumerate(zip(texts, labels, strict=True), 1):
+    for row, (text, value) in enumerate(zip(texts, answers, strict=True), 1):
         if not isinstance(text, str):
             raise ValueError(f"expected a text in document {row} of {source}, got {_say(text)}")
-        if not isinstance(label, str | int):
-            raise ValueError(
-                f"expected a string or a whole number as label in document {row} of {source}, got {_say(label)}"
-            )
+        if not isinstance(value, kinds):
+            raise ValueError(f"expected a {wanted} as {answer} in document {row} of {source}, got {_say(value)}")
+        if answer == "summary" and not value.strip():
+            raise ValueError(f"expected a summary in document {row} of {source}, got an empty text")
         try:
-            f"{text}{label}".encode()
+            f"{text}{value}".encode()
         except UnicodeEncodeError:
             raise ValueError(f"expected valid Unicode in document {row} of {source}, got a lone surrogate") from None
-    return list(texts), [str(label) for label in labels]
+    return list(texts), [str(value) for value in answers]
 
 
 def assemble(
     splits: dict[str, tuple[list[str], list[str]]],
+    answer: str,
     *,
     sources: dict[str, str],
     order: Sequence[str] = (),
@@ -55,8 +65,9 @@ def assemble(
     """Build train, validation and test; the classes are those of the training split.
 
     Args:
-        splits: split -> texts and labels; "train" at least. From it are drawn, by class, the splits that are missing:
-            a fifth for test, a tenth for validation. Texts that are equal up to whitespace stay together.
+        splits: split -> texts and answers; "train" at least. From it are drawn, by class, the splits that are
+            missing: a fifth for test, a tenth for validation. Texts that are equal up to whitespace stay together.
+        answer: "label" or "summary".
         sources: split -> what to call its data in a message.
         order: the classes in the order of their numbers, where it is known. Others are sorted, numbers as numbers.
         seed: draws the missing splits.
@@ -67,29 +78,39 @@ def assemble(
     splits = dict(splits)
     missing = {name: share for name, share in SHARES.items() if name not in splits}
     if missing:
-        texts, labels = splits["train"]
-        rows = stratified_split(labels, [normalise(text) for text in texts], missing, seed=seed)
+        texts, answers = splits["train"]
+        classes = answers if answer == "label" else [""] * len(answers)
+        rows = stratified_split(classes, [normalise(text) for text in texts], missing, seed=seed)
         for name, chosen in rows.items():
-            splits[name] = [texts[i] for i in sorted(chosen)], [labels[i] for i in sorted(chosen)]
+            splits[name] = [texts[i] for i in sorted(chosen)], [answers[i] for i in sorted(chosen)]
             if not chosen:
+                of_class = "of a class " if answer == "label" else ""
                 raise ValueError(
-                    f"expected enough documents of a class in {sources['train']} to draw a {name} split from, "
+                    f"expected enough documents {of_class}in {sources['train']} to draw a {name} split from, "
                     f"got {len(texts)} documents; give more of them, or a {name} split of its own"
                 )
+    kind = Value("string") if answer == "summary" else _classes(splits, sources, order)
+    features = Features({"text": Value("string"), answer: kind})
+    return DatasetDict(
+        {
+            name: Dataset.from_dict(dict(zip(("text", answer), splits[name], strict=True)), features)
+            for name in ("train", "validation", "test")
+        }
+    )
+
+
+def _classes(splits: dict, sources: dict[str, str], order: Sequence[str]) -> ClassLabel:
+    """The classes of the training split; ValueError where another has more."""
     names = _sorted(set(splits["train"][1]), order)
     if len(names) < 2:
         raise ValueError(f"expected at least two classes in {sources['train']}, got {', '.join(names)}")
-    features = Features({"text": Value("string"), "label": ClassLabel(names=names)})
-    data = {}
-    for name in ("train", "validation", "test"):
-        texts, labels = splits[name]
+    for name, (_, labels) in splits.items():
         unknown = sorted(set(labels) - set(names))
         if unknown:
             raise ValueError(
                 f"expected the labels of {sources[name]} to occur in training ({_some(names)}), got {_some(unknown)}"
             )
-        data[name] = Dataset.from_dict({"text": texts, "label": labels}, features)
-    return DatasetDict(data)
+    return ClassLabel(names=names)
 
 
 def _sorted(labels: set[str], order: Sequence[str]) -> list[str]:

@@ -11,7 +11,8 @@ from datasets import DatasetDict
 
 from tasks.arguments import FILE_FIELDS, DataArguments
 from tasks.columns import assemble, clean, pick
-from tasks.task import Task
+from tasks.lead import BASELINES
+from tasks.task import Classification, Summarization
 
 Columns = dict[str, list[Any]]
 
@@ -36,11 +37,11 @@ def read(arguments: DataArguments) -> DatasetDict:
         columns = read_columns(path)
         if not any(columns.values()):
             raise ValueError(f"expected documents in {path}, got none")
-        pick(list(columns), arguments.text_column, arguments.label_column, str(path))
-        splits[name] = clean(columns[arguments.text_column], columns[arguments.label_column], str(path))
+        target = pick(list(columns), arguments, str(path))
+        splits[name] = clean(columns[arguments.text_column], columns[target], arguments.answer, str(path))
         sources[name] = str(path)
     sources = {"validation": sources["train"], "test": sources["train"]} | sources
-    return assemble(splits, sources=sources, seed=arguments.data_seed)
+    return assemble(splits, arguments.answer, sources=sources, seed=arguments.data_seed)
 
 
 def read_columns(path: Path) -> Columns:
@@ -123,11 +124,12 @@ def _first_line(error: Exception) -> str:
 
 READERS = {".json": _read_json, ".jsonl": _read_json, ".csv": _read_csv, ".parquet": _read_parquet}
 
-FILES = Task(
-    name="files",
-    description="Documents and their classes from local files",
-    licence="Whatever the files' owner says",
-    read=read,
-    check_source=check,
-    fields=FILE_FIELDS,
-)
+RECORD = {
+    "name": "files",
+    "licence": "Whatever the files' owner says",
+    "read": read,
+    "check_source": check,
+    "fields": FILE_FIELDS,
+}
+FILES = Classification(description="Documents and their classes from local files", **RECORD)
+FILE_SUMMARIES = Summarization(description="Documents and their summaries from local files", leads=BASELINES, **RECORD)

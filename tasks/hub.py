@@ -5,7 +5,8 @@ from datasets.exceptions import DatasetGenerationError
 
 from tasks.arguments import HUB_FIELDS, DataArguments
 from tasks.columns import assemble, clean, pick
-from tasks.task import Task
+from tasks.lead import BASELINES
+from tasks.task import Classification, Summarization
 
 NAMES = {"train": ("train",), "validation": ("validation", "valid", "dev", "val"), "test": ("test",)}
 
@@ -17,7 +18,7 @@ def check(arguments: DataArguments) -> None:
 
 
 def read(arguments: DataArguments) -> DatasetDict:
-    """The splits of the data set. One without a single label counts as missing; see `assemble` for those."""
+    """The splits of the data set. One without a single answer counts as missing; see `assemble` for those."""
     name = arguments.dataset_name
     try:
         found = load_dataset(name, arguments.dataset_config)
@@ -32,30 +33,33 @@ def read(arguments: DataArguments) -> DatasetDict:
         if there is None:
             continue
         part = found[there]
-        pick(part.column_names, arguments.text_column, arguments.label_column, sources[split])
-        labels, order = _labels(part, arguments.label_column)
-        if split == "train" or any(label is not None for label in labels):
-            splits[split] = clean(part[arguments.text_column][:], labels, sources[split])
+        target = pick(part.column_names, arguments, sources[split])
+        answers, order = _answers(part, target)
+        if split == "train" or any(answer is not None for answer in answers):
+            splits[split] = clean(part[arguments.text_column][:], answers, arguments.answer, sources[split])
     if "train" not in splits:
         raise ValueError(f"expected a train split in the data set {name}, got {', '.join(found)}")
-    return assemble(splits, sources=sources, order=order, seed=arguments.data_seed)
+    return assemble(splits, arguments.answer, sources=sources, order=order, seed=arguments.data_seed)
 
 
-def _labels(part: Dataset, column: str) -> tuple[list, tuple[str, ...]]:
-    """The labels by name (None where there is none), and the names in the order of their numbers if that is known."""
-    labels, feature = part[column][:], part.features[column]
+def _answers(part: Dataset, column: str) -> tuple[list, tuple[str, ...]]:
+    """Classes by name or summaries, None where there is none; and the classes in their numbers' order, if known."""
+    answers, feature = part[column][:], part.features[column]
     if not isinstance(feature, ClassLabel):
-        return labels, ()
+        return answers, ()
     # -1 stands for a label that is not published.
-    named = [feature.names[i] if i is not None and i >= 0 else None for i in labels]
+    named = [feature.names[i] if i is not None and i >= 0 else None for i in answers]
     return named, tuple(feature.names)
 
 
-HUB = Task(
-    name="hub",
-    description="Documents and their classes from a data set on the hub",
-    licence="See the data set's card",
-    read=read,
-    check_source=check,
-    fields=HUB_FIELDS,
+RECORD = {
+    "name": "hub",
+    "licence": "See the data set's card",
+    "read": read,
+    "check_source": check,
+    "fields": HUB_FIELDS,
+}
+HUB = Classification(description="Documents and their classes from a data set on the hub", **RECORD)
+HUB_SUMMARIES = Summarization(
+    description="Documents and their summaries from a data set on the hub", leads=BASELINES, **RECORD
 )

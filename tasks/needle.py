@@ -15,7 +15,7 @@ from tasks.arguments import DataArguments
 from tasks.packages import package_folder
 from tasks.sentences import sentences
 from tasks.split import normalise
-from tasks.task import Task
+from tasks.task import Classification
 
 TOKENS = 2000  # wordpieces of a document
 EVIDENCE = (44, 76)  # wordpieces of the hidden sentences by `count_pieces`; about 40 to 70 by MiniLM's tokenizer
@@ -137,7 +137,7 @@ def check(arguments: DataArguments) -> None:
         raise ValueError(f"expected needle_tokens >= 200, got {arguments.needle_tokens}")
 
 
-NEEDLE = Task(
+NEEDLE = Classification(
     name="needle",
     description="One or two sentences of a BBC News article hidden in library documentation; the class is its topic",
     licence="Articles: the BBC's, for research. Documentation: numpy, pandas, scipy, scikit-learn, BSD 3-Clause",

@@ -1,12 +1,16 @@
-"""The record that describes a task."""
+"""The record that describes a task, and the two kinds there are: answer with a class, or with a summary."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import ClassVar
 
-from datasets import DatasetDict
+from datasets import Dataset, DatasetDict
 
-from tasks.arguments import FILE_FIELDS, HUB_FIELDS, DataArguments
+from tasks.arguments import OWNERS, DataArguments
 from tasks.metrics import classification_metrics
+from tasks.neighbour import nearest_neighbour
+from tasks.preprocess import encode_documents, encode_summaries
+from tasks.rouge import ROUGE, SUMMARIZATION_METRICS, summarization_metrics
 from tasks.split import shuffled
 
 SPLITS = ("train", "validation", "test")
@@ -20,12 +24,14 @@ class Task:
         name: what `--task` calls it.
         description: one sentence, for the model card.
         licence: whose the texts are and what they may be used for.
-        read: arguments -> DatasetDict of train, validation and test, with the columns "text" (str) and "label"
-            (ClassLabel), perhaps others. Raises ValueError, in one line, for data it cannot use.
-        fields: the fields of `DataArguments` that belong to this task alone.
+        read: arguments -> DatasetDict of train, validation and test, with the columns "text" (str) and `target`,
+            perhaps others. Raises ValueError, in one line, for data it cannot use.
         check_source: raises ValueError, in one line, where the data is not there; reads none of it.
+        fields: the fields of `DataArguments` that belong to this task alone.
+        target: the column that a model answers with.
         metrics: the keys that `compute_metrics` returns.
-        compute_metrics: (predictions, references) -> their values; both are lists of class numbers.
+        main_metric: the one that picks the best checkpoint; more is better.
+        shown: those that are told in a line.
     """
 
     name: str
@@ -34,19 +40,25 @@ class Task:
     read: Callable[[DataArguments], DatasetDict]
     check_source: Callable[[DataArguments], None]
     fields: tuple[str, ...] = ()
-    metrics: tuple[str, ...] = ("accuracy", "f1")
-    compute_metrics: Callable[[Sequence[int], Sequence[int]], dict[str, float]] = classification_metrics
+    target: ClassVar[str]
+    metrics: ClassVar[tuple[str, ...]]
+    main_metric: ClassVar[str]
+    shown: ClassVar[tuple[str, ...]]
 
     def check(self, arguments: DataArguments) -> None:
         """Raise ValueError for what can be seen to be wrong before any data is read."""
-        for name in (*FILE_FIELDS, *HUB_FIELDS):
+        for name, owner in OWNERS.items():
             if getattr(arguments, name) and name not in self.fields:
-                owner = "files" if name in FILE_FIELDS else "hub"
                 raise ValueError(f"{name} belongs to the task {owner}, but task is {self.name}; leave one of them out")
-        for name in ("max_train_samples", "max_eval_samples"):
+        for name in ("max_train_samples", "max_eval_samples", "max_tokens", "max_summary_tokens"):
             if (limit := getattr(arguments, name)) is not None and limit < 1:
                 raise ValueError(f"expected {name} >= 1, got {limit}")
         self.check_source(arguments)
+
+    def in_short(self, results: dict, split: str = "") -> str:
+        """A line with the most important metrics; split stands in front of their names in results."""
+        before = f"{split}_" if split else ""
+        return ", ".join(f"{name} {results[before + name]:.3f}" for name in self.shown)
 
     def load(self, arguments: DataArguments) -> DatasetDict:
         """Check, read, and cut the splits to `max_train_samples` and `max_eval_samples` documents, drawn evenly."""
@@ -57,3 +69,66 @@ class Task:
             if limit is not None and limit < len(data[name]):
                 data[name] = data[name].select(sorted(shuffled(data[name]["text"], arguments.data_seed)[:limit]))
         return data
+
+
+@dataclass(frozen=True)
+class Classification(Task):
+    """Documents and their classes: "label" is a ClassLabel."""
+
+    target = "label"
+    metrics = ("accuracy", "f1")
+    main_metric = "accuracy"
+    shown = metrics
+
+    def encode(self, tokenizer, texts: DatasetDict, arguments: DataArguments, start: int | None = None) -> DatasetDict:
+        """See `encode_documents`; start is of no meaning here."""
+        return encode_documents(tokenizer, texts, arguments.max_tokens).rename_column("label", "labels")
+
+    def decode(self, tokenizer, predicted: list[int]) -> list[int]:
+        """What a model predicted, as the references are given."""
+        return predicted
+
+    def compute_metrics(self, predictions: Sequence[int], references: Sequence[int]) -> dict[str, float]:
+        return classification_metrics(predictions, references)
+
+    def baselines(self, texts: DatasetDict) -> dict[str, list]:
+        """Answers to the test split that need no model."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Summarization(Task):
+    """Documents and their summaries: "summary" is a text.
+
+    Attributes:
+        leads: name -> document text to summary, a summarizer that needs no model.
+        remembers: whether to answer with the summary of the nearest training document as well (slow for long ones).
+    """
+
+    leads: dict[str, Callable[[str], str]] = field(default_factory=dict)
+    remembers: bool = False
+    target = "summary"
+    metrics = SUMMARIZATION_METRICS
+    main_metric = "rougeL"
+    shown = (*ROUGE, "prediction_words", "prediction_repeats")
+
+    def encode(self, tokenizer, texts: DatasetDict, arguments: DataArguments, start: int | None = None) -> DatasetDict:
+        """See `encode_summaries`; start is the token that the decoder starts from."""
+        documents = encode_documents(tokenizer, texts, arguments.max_tokens)
+        return encode_summaries(tokenizer, documents, arguments.max_summary_tokens, start)
+
+    def decode(self, tokenizer, predicted: list[list[int]]) -> list[str]:
+        """What a model predicted, as the references are given."""
+        return [text.strip() for text in tokenizer.batch_decode(predicted, skip_special_tokens=True)]
+
+    def compute_metrics(self, predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+        return summarization_metrics(predictions, references)
+
+    def baselines(self, texts: DatasetDict) -> dict[str, list[str]]:
+        """Answers to the test split that need no model."""
+        documents = texts["test"]["text"][:]
+        found = {name: [lead(document) for document in documents] for name, lead in self.leads.items()}
+        if self.remembers:
+            train: Dataset = texts["train"]
+            found["nearest_neighbour"] = nearest_neighbour(train["text"][:], train["summary"][:], documents)
+        return found

@@ -98,5 +98,5 @@ def test_only_long_docstrings_of_documented_files_are_read():
 def test_the_task_is_loaded_by_name():
     arguments = DataArguments(task="needle", needle_tokens=200, max_train_samples=7, data_seed=3)
     check(arguments)
-    data = get_task("needle").load(arguments)
+    data = get_task(arguments).load(arguments)
     assert {name: len(split) for name, split in data.items()} == {"train": 7, "validation": 150, "test": 300}

@@ -15,7 +15,8 @@ from sklearn.metrics import f1_score
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from tasks import TASKS, DataArguments, check, classification_metrics, encode, get_task
+from tasks import TASKS, DataArguments, check, classification_metrics, get_task
+from tasks.preprocess import encode_documents
 from tasks.sentences import sentences
 from tasks.split import normalise, stratified_split
 
@@ -25,7 +26,7 @@ ROWS = [{"text": f"document {i}", "label": "ab"[i % 2]} for i in range(40)]
 def load(**given):
     arguments = DataArguments(**given)
     check(arguments)
-    return get_task(arguments.task).load(arguments)
+    return get_task(arguments).load(arguments)
 
 
 def complaint(**given) -> str:
@@ -364,8 +365,8 @@ def tokenizer():
 
 def test_documents_are_tokenised_in_full_and_without_a_warning(tokenizer, caplog):
     split = datasets.Dataset.from_dict({"text": ["a " * 1000, "", "b"], "label": [0, 1, 0], "more": [1, 2, 3]})
-    tokens = encode(tokenizer, datasets.DatasetDict(train=split))["train"]
-    assert tokens.column_names == ["input_ids", "attention_mask", "labels"]
+    tokens = TASKS["bbc"].encode(tokenizer, datasets.DatasetDict(train=split), DataArguments())["train"]
+    assert set(tokens.column_names) == {"input_ids", "attention_mask", "labels"}
     assert [len(ids) for ids in tokens["input_ids"]] == [1002, 2, 3]
     assert tokens["input_ids"][1] == [1, 2] and tokens["attention_mask"][1] == [1, 1]
     assert tokens["labels"][:] == [0, 1, 0]
@@ -374,9 +375,9 @@ def test_documents_are_tokenised_in_full_and_without_a_warning(tokenizer, caplog
 
 def test_documents_are_cut_only_on_request(tokenizer):
     data = datasets.DatasetDict(train=datasets.Dataset.from_dict({"text": ["a " * 9, ""], "label": [0, 1]}))
-    assert encode(tokenizer, data, max_tokens=4)["train"]["input_ids"][:] == [[1, 4, 4, 2], [1, 2]]
+    assert encode_documents(tokenizer, data, max_tokens=4)["train"]["input_ids"][:] == [[1, 4, 4, 2], [1, 2]]
     with pytest.raises(ValueError, match="expected max_tokens > 2"):
-        encode(tokenizer, data, max_tokens=2)
+        encode_documents(tokenizer, data, max_tokens=2)
 
 
 # Records
@@ -385,7 +386,9 @@ def test_documents_are_cut_only_on_request(tokenizer):
 def test_every_task_says_what_it_is_and_whose_texts_it_has():
     for name, task in TASKS.items():
         assert task.name == name and task.description and task.licence
-        assert set(task.metrics) == set(task.compute_metrics([0, 1], [0, 1]))
+        answers = ["a b", "c"] if task.target == "summary" else [0, 1]
+        assert set(task.metrics) == set(task.compute_metrics(answers, answers))
+        assert task.main_metric in task.metrics
 
 
 def test_every_argument_has_help():

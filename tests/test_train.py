@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import pipeline
+from safetensors.torch import load_file
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, pipeline
 
 import train
 
@@ -108,7 +109,7 @@ def test_the_scorer_has_its_own_learning_rate(words, tmp_path):
 def test_frozen_parts_stay_as_they_were(words, tmp_path):
     train.main([*words, "--epochs", "1", "--freeze_encoder", "true", "--freeze_scorer", "true"])
     before = train.load_pretrained_classifier(words[3], num_labels=2, k=4).state_dict()
-    after = train.load_file(tmp_path / "run" / "model.safetensors")
+    after = load_file(tmp_path / "run" / "model.safetensors")
     assert all(torch.equal(after[name], before[name]) for name in before if name.startswith("backbone"))
     assert not torch.equal(after["classifier.weight"], before["classifier.weight"])
 
@@ -119,6 +120,72 @@ def test_the_command_line_wins_over_the_yaml_and_the_yaml_over_the_defaults(tmp_
     _, _, model, arguments = train.parse(["--config", str(config), "--k", "5", "--output_dir", str(tmp_path / "run")])
     assert (model.k, arguments.learning_rate, model.freeze_encoder, arguments.batch_size) == ("5", 1e-3, True, 16)
     assert model.initial_temperature == 4.0
+
+
+# Summaries
+
+
+@pytest.fixture(scope="module")
+def summaries(tmp_path_factory):
+    """60 documents whose summary is the one word that stands twice in them."""
+    path = tmp_path_factory.mktemp("data") / "summaries.jsonl"
+    rows, noise = [], random.Random(0)
+    for i in range(60):
+        letters = noise.sample("abcdefghijkl", 8)
+        rows.append({"body": " ".join([*letters, ("goal", "bank")[i % 2]]), "gist": ("goal", "bank")[i % 2]})
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def summary_words(words, summaries):
+    return [*words, "--train_file", str(summaries), "--text_column", "body", "--summary_column", "gist",
+            "--copy_head", "true", "--decoder_layers", "1", "--max_summary_tokens", "4"]  # fmt: skip
+
+
+def test_a_summarizer_learns_and_leaves_a_checkpoint_and_samples(summary_words, summaries, tmp_path):
+    results = train.main([*summary_words, "--epochs", "20", "--no_repeat_ngram_size", "3"])
+    run = tmp_path / "run"
+    assert results["test_rouge1"] > 0.8
+    assert results["test_documents"] == 12
+    assert results["baselines"]["first_16_words"]["rouge1"] < 0.3
+    predictions = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
+    assert len(predictions) == 12 and {row["reference"] for row in predictions} <= {"goal", "bank"}
+    page = (run / "samples.md").read_text()
+    assert page.count("**reference**") == page.count("**model**") == page.count("**first 16 words**") == 10
+    model = AutoModelForSeq2SeqLM.from_pretrained(run)
+    tokenizer = AutoTokenizer.from_pretrained(run)
+    assert model.generation_config.no_repeat_ngram_size == 3
+    said = model.generate(**tokenizer(["a b goal c"], return_tensors="pt", return_token_type_ids=False))
+    assert said.shape[1] <= 5
+    assert "AutoModelForSeq2SeqLM" in (run / "README.md").read_text()
+
+
+def test_a_decoder_has_its_own_learning_rate(words):
+    model = train.load_pretrained_seq2seq(words[3], k=4, decoder_layers=1, copy_head=True)
+    groups = train.parameter_groups(model, train.TrainArguments(decoder_learning_rate=1e-4))
+    assert [group["lr"] for group in groups] == [5e-5, 1e-4, 1e-3, 1e-2]
+    assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
+
+
+@pytest.mark.parametrize(("field", "value", "message"), [
+    ("max_summary_tokens", 64, "less than 64 tokens, as the decoder has positions"),
+    ("max_summary_tokens", 2, "expected max_summary_tokens > 2"),
+    ("summary_column", "points", "expected a column 'points'"),
+    ("metric", "accuracy", "expected metric to be one of rouge1"),
+    ("decoder_layers", 3, "expected decoder_layers in 1..2, got 3"),
+    ("window_k", 0, "expected window_k >= 1, got 0"),
+    ("num_beams", 0, "expected num_beams > 0, got 0"),
+    ("task", "bbc", "one of files, hub with a summary_column, got 'bbc'"),
+])  # fmt: skip
+def test_impossible_summarizers_are_refused_in_one_line(refusal, summary_words, field, value, message):
+    assert message in refusal(f"--{field}={value}", base=summary_words)
+
+
+def test_two_processes_summarize_every_document_once(summary_words, tmp_path):
+    results = on_two_processes([*summary_words, "--epochs", "1"], 29514, tmp_path / "run")
+    assert results["test_documents"] == 12
+    assert len((tmp_path / "run" / "predictions.jsonl").read_text().splitlines()) == 12
 
 
 @pytest.mark.parametrize(("field", "value", "message"), [
@@ -182,13 +249,18 @@ def test_damaged_weights_are_refused_in_one_line(refusal, encoder, tmp_path):
     assert "cannot load the weights" in refusal("--backbone", tmp_path)
 
 
-def test_two_processes_train_together_and_count_every_document_once(words, tmp_path):
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29513",
-               str(ROOT / "train.py"), *words, "--epochs", "1"]  # fmt: skip
+def on_two_processes(words, port, run):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(port),
+               str(ROOT / "train.py"), *words]  # fmt: skip
     environment = os.environ | {"ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
-    results = json.loads((tmp_path / "run" / "all_results.json").read_text())
+    results = json.loads((run / "all_results.json").read_text())
     assert results["processes"] == 2
+    return results
+
+
+def test_two_processes_train_together_and_count_every_document_once(words, tmp_path):
+    results = on_two_processes([*words, "--epochs", "1"], 29513, tmp_path / "run")
     assert results["test_documents"] == 12
     assert results["updates"] == 3  # 42 documents in batches of 2 x 8

@@ -1,0 +1,61 @@
+"""Which model to train, as fields that a command line can offer."""
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from shtopk.pooling import Boost, Operator, Scorer
+
+
+def _option(default, help: str):
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass
+class ModelArguments:
+    _argument_group_name: ClassVar[str] = "model"
+    backbone: str | None = _option(
+        None,
+        "folder or hub name of an encoder, or for summaries of an encoder-decoder such as BART or T5; by default "
+        "MiniLM from its pip package",
+    )
+    backbone_sha256: str | None = _option(None, "expected hash of the backbone's model.safetensors (hex)")
+    backbone_dropout: float | None = _option(None, "dropout inside the backbone, in [0, 1); by default its own")
+    decoder: str | None = _option(None, "folder or hub name of a language model to join to an encoder (summaries)")
+    decoder_layers: int = _option(2, "layers of the decoder that starts from the encoder's, without a decoder given")
+    copy_head: bool = _option(False, "let the decoder copy tokens through the vectors kept (summaries)")
+    num_beams: int | None = _option(None, "beams when summaries are generated, >= 1; by default as the backbone says")
+    no_repeat_ngram_size: int | None = _option(None, "no so many words twice in a summary; by default as the backbone")
+    k: str = _option("32", "vectors to keep: a whole number >= 1, or a share of the tokens such as 0.1")
+    operator: Operator = _option("successive_halving", "how tokens are chosen")
+    boost: Boost = _option("softmax", "how a pair's weights are made in successive halving")
+    temperature: float = _option(0.0625, "> 0, at the end of training and afterwards; small is hard")
+    initial_temperature: float = _option(4.0, "> 0, at the start of training; the temperature above: never changes")
+    scorer: Scorer = _option("linear", "what scores a token; 'first' and 'strided' are controls that learn nothing")
+    keep_order: bool = _option(True, "kept vectors stand in document order")
+    protect_first: int = _option(0, "tokens at the start that are always kept; 1 protects [CLS]")
+    window: int | None = _option(None, "tokens that the encoder sees at once; by default as many as it has positions")
+    windows_at_once: int = _option(32, "windows per call of the encoder, >= 1, a bound on memory")
+    window_k: int | None = _option(None, "pool in two steps: every window to so many vectors, then all of them to k")
+    dropout: float = _option(0.1, "dropout before the classifier, in [0, 1)")
+    freeze_encoder: bool = _option(False, "train all but the encoder")
+    freeze_layers: int = _option(0, "lowest layers of the encoder, and its embeddings, that are not trained")
+    freeze_scorer: bool = _option(False, "leave the scorer as it was drawn, a control")
+
+    @property
+    def share_or_count(self) -> int | float:
+        """k as a number; ValueError where it is none."""
+        for number in (int, float):
+            try:
+                return number(self.k)
+            except ValueError:
+                pass
+        raise ValueError(f"expected k to be a whole number >= 1 or a share in (0, 1], got {self.k!r}")
+
+    def pooling(self) -> dict:
+        """The arguments of `shtopk.TopKPooling`."""
+        names = ("operator", "boost", "temperature", "initial_temperature", "scorer", "keep_order")
+        return {
+            "k": self.share_or_count,
+            "protected": list(range(self.protect_first)),
+            **{name: getattr(self, name) for name in names},
+        }
