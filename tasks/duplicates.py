@@ -1,0 +1,47 @@
+"""Near-duplicates: which of many sets are similar to a given one."""
+
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
+from collections.abc import Set as AbstractSet
+
+
+def trigrams(words: Sequence[str]) -> set[tuple[str, ...]]:
+    """Every three words in a row; all of the words as one where there are fewer than three."""
+    return {tuple(words[i : i + 3]) for i in range(max(1, len(words) - 2))} if words else set()
+
+
+def jaccard(a: AbstractSet, b: AbstractSet) -> float:
+    """|a and b| / |a or b|, in [0, 1]; 0 for two empty sets."""
+    both = len(a & b)
+    return both / max(1, len(a) + len(b) - both)
+
+
+class Similar:
+    """An inverted index over sets: finds those whose Jaccard similarity to one of them reaches a threshold.
+
+    Exact, yet far from comparing all with all. A set that reaches the threshold shares at least threshold * n of the
+    n items, so it must hold one of the rarest n - ceil(threshold * n) + 1: only sets that do are compared.
+    """
+
+    def __init__(self, sets: Sequence[AbstractSet[Hashable]], threshold: float):
+        """Index the sets.
+
+        Args:
+            sets: what to search; empty ones are similar to none.
+            threshold: in (0, 1].
+        """
+        self.sets, self.threshold = sets, threshold
+        self.holders: dict[Hashable, list[int]] = defaultdict(list)
+        for i, items in enumerate(sets):
+            for item in items:
+                self.holders[item].append(i)
+
+    def to(self, i: int) -> set[int]:
+        """Indices of the other sets that are similar to set i."""
+        mine = self.sets[i]
+        # Rounded down: a product with an error in its last digit must not hide a set that just reaches the threshold.
+        rarest = sorted(mine, key=lambda item: len(self.holders[item]))[
+            : len(mine) - int(self.threshold * len(mine)) + 1
+        ]
+        candidates = {j for item in rarest for j in self.holders[item]} - {i}
+        return {j for j in candidates if jaccard(mine, self.sets[j]) >= self.threshold}
