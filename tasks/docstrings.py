@@ -128,7 +128,8 @@ def divide(docstring: str) -> tuple[str, str]:
     while end < len(lines) and _NEXT_LINE.match(lines[end]) and not _HEADING.match("\n".join(lines[end : end + 2])):
         end += 1
     summary, *more = _SENTENCE_END.split(plain(" ".join(lines[:end])), maxsplit=1)
-    return "\n\n".join([*more, *paragraphs("\n".join(lines[end:]))]), " ".join(summary.split())
+    rest = "\n\n".join([*more, "\n".join(lines[end:])])
+    return "\n\n".join(paragraphs(rest)), " ".join(summary.split())
 
 
 def paragraphs(text: str) -> list[str]:
