@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from torch import Tensor, nn
-from transformers import AutoModelForSeq2SeqLM, GenerationMixin
+from transformers import AutoModelForSeq2SeqLM, GenerationConfig, GenerationMixin
 from transformers.modeling_outputs import Seq2SeqLMOutput
 from transformers.utils import ModelOutput, can_return_tuple
 
@@ -64,6 +64,15 @@ class PooledEncoder(nn.Module):
         )
 
 
+class BackboneGenerationConfig(GenerationConfig):
+    """Made from the backbone's configuration, since the temperature in ours is the pooling's."""
+
+    @classmethod
+    def from_model_config(cls, model_config) -> GenerationConfig:
+        backbone = model_config["backbone"] if isinstance(model_config, dict) else model_config.backbone
+        return GenerationConfig.from_model_config(backbone)
+
+
 class TopKPoolingForConditionalGeneration(TopKPoolingPreTrainedModel, GenerationMixin):
     """Any encoder-decoder; its encoder's token vectors are pooled to k, and its decoder's cross-attention sees these.
 
@@ -79,6 +88,7 @@ class TopKPoolingForConditionalGeneration(TopKPoolingPreTrainedModel, Generation
     """
 
     config_class = TopKPoolingSeq2SeqConfig
+    generation_config_class = BackboneGenerationConfig
     accepts_loss_kwargs = False  # BART and T5 take Trainer's num_items_in_batch and ignore it
 
     def __init__(self, config: TopKPoolingSeq2SeqConfig):
@@ -92,7 +102,6 @@ class TopKPoolingForConditionalGeneration(TopKPoolingPreTrainedModel, Generation
         if config.copy_head:
             decoder = config.backbone.get_text_config(decoder=True)
             self.copy_head = CopyHead(decoder.hidden_size, encoder.config.hidden_size)
-        self.generation_config = self.backbone.generation_config
         self.post_init()
 
     @property

@@ -7,6 +7,7 @@
 
 from tasks.arguments import DataArguments
 from tasks.bbc import BBC
+from tasks.docstrings import DOCSTRINGS
 from tasks.files import FILE_SUMMARIES, FILES
 from tasks.hub import HUB, HUB_SUMMARIES
 from tasks.metrics import classification_metrics
@@ -28,7 +29,7 @@ __all__ = [
     "write_samples",
 ]
 
-TASKS: dict[str, Task] = {task.name: task for task in (BBC, NEEDLE, FILES, HUB)}
+TASKS: dict[str, Task] = {task.name: task for task in (BBC, NEEDLE, DOCSTRINGS, FILES, HUB)}
 OF_SUMMARIES: dict[str, Task] = {task.name: task for task in (FILE_SUMMARIES, HUB_SUMMARIES)}
 
 

@@ -3,8 +3,10 @@
 import ast
 import gc
 import re
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
+from importlib import metadata
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
@@ -13,20 +15,19 @@ from datasets import Dataset, DatasetDict, Features, Value
 from tqdm.auto import tqdm
 
 from tasks.arguments import DataArguments
+from tasks.cache import cached
 from tasks.duplicates import Similar, trigrams
+from tasks.lead import DOCSTRING_BASELINES
 from tasks.packages import package_folder
 from tasks.split import shuffled
+from tasks.task import Summarization
 
 # Each is installed with this project's extra "train", so the corpus depends on the pinned versions alone.
 PACKAGES = (
     "accelerate", "datasets", "fsspec", "huggingface_hub", "joblib", "mpmath", "narwhals", "networkx", "numpy",
     "pandas", "scipy", "sklearn", "sympy", "tensorboard", "torch", "transformers",
 )  # fmt: skip
-DESCRIPTION = "The summary line of a docstring from its body and its signature, from the source of Python libraries"
-LICENCE = (
-    "Documentation of accelerate, datasets, huggingface_hub, tensorboard, transformers (Apache 2.0), narwhals (MIT), "
-    "fsspec, joblib, mpmath, networkx, numpy, pandas, scipy, scikit-learn, sympy, torch (BSD 3-Clause)"
-)
+DISTRIBUTIONS = {"sklearn": "scikit-learn"}  # where the name differs
 SIZES = {"test": 300, "validation": 300}  # pairs held out
 MOST_PER_FILE = 10  # pairs held out of one file
 SUMMARY_WORDS = (3, 30)
@@ -245,3 +246,21 @@ def check(arguments: DataArguments) -> None:
     """Raise ValueError where one of the libraries is not installed."""
     for package in PACKAGES:
         package_folder(package, "train")
+
+
+def _versions() -> str:
+    """What the corpus depends on besides this code."""
+    found = [metadata.version(DISTRIBUTIONS.get(name, name)) for name in PACKAGES]
+    return f"{sys.version_info[:2]} {found}"
+
+
+DOCSTRINGS = Summarization(
+    name="docstrings",
+    description="The summary line of a docstring from its signature and body, from the source of Python libraries",
+    licence="Documentation of accelerate, datasets, huggingface_hub, tensorboard, transformers (Apache 2.0), narwhals "
+    "(MIT), fsspec, joblib, mpmath, networkx, numpy, pandas, scipy, scikit-learn, sympy, torch (BSD 3-Clause)",
+    read=lambda arguments: cached("docstrings", _versions(), read),
+    check_source=check,
+    leads=DOCSTRING_BASELINES,
+    remembers=True,
+)

@@ -137,6 +137,7 @@ def test_saved_and_loaded_again_it_is_the_same(family, tmp_path):
     one, other = model.state_dict(), again.state_dict()
     assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
     assert again.generation_config.to_dict() == model.generation_config.to_dict()
+    assert again.generation_config.temperature is None, "the pooling's temperature is none of generation's"
     batch, options = documents(9, 30), {"max_new_tokens": 5}
     assert torch.equal(again.generate(**batch, **options), model.generate(**batch, **options))
 
