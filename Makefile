@@ -4,6 +4,7 @@ PYTHON ?= python3
 RUN := .venv/bin/python
 READY := .venv/ready
 GRID ?= full
+TASK ?= needle bbc
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
@@ -33,8 +34,8 @@ check: $(READY) ## format, lint, types, tests
 	$(RUN) -m mypy
 	$(MAKE) test
 
-compare: $(READY) ## all ways to pool side by side; benchmarks/results/
-	$(RUN) benchmarks/compare.py
+compare: $(READY) ## all ways to pool side by side; TASK=docstrings: summaries; benchmarks/results/
+	$(RUN) benchmarks/compare.py --tasks $(TASK)
 
 tune: $(READY) ## choose the settings that compare uses; benchmarks/results/
 	$(RUN) benchmarks/tune.py

@@ -240,10 +240,15 @@ def predict(model, loader: DataLoader, accelerator: Accelerator, desc: str) -> l
 def evaluate(model, loader: DataLoader, task: Task, tokenizer, references: list, accelerator: Accelerator, name: str):
     """(metrics of a split, with the split's name in front; the predictions)."""
     start = time.perf_counter()
-    predictions = task.decode(tokenizer, predict(model, loader, accelerator, f"evaluate ({name})"))
+    predicted = predict(model, loader, accelerator, f"evaluate ({name})")
     seconds = time.perf_counter() - start
+    predictions = task.decode(tokenizer, predicted)
     results = task.compute_metrics(predictions, references)
     results |= {"runtime": seconds, "documents_per_second": len(references) / seconds, "documents": len(predictions)}
+    if model.can_generate():
+        pad = model.generation_config.pad_token_id
+        generated = sum(token != pad for summary in predicted for token in summary)
+        results["generated_tokens_per_second"] = generated / seconds
     return {f"{name}_{key}": value for key, value in results.items()}, predictions
 
 

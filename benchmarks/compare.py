@@ -2,9 +2,11 @@
 
 python benchmarks/compare.py [--tasks needle bbc] [--k 8 32] [--seeds 0 1 2] [--device cuda]
 python benchmarks/compare.py --tasks bbc --fine-tune    # the whole model, by train.py: hours on a CPU
+python benchmarks/compare.py --tasks docstrings         # summaries, always by train.py
 
-needle: two sentences of an article hidden in about 2,000 tokens of documentation; bbc: the articles as they are. The
-encoder is frozen and its token vectors are computed once, unless --fine-tune is given. Writes
+needle: two sentences of an article hidden in about 2,000 tokens of documentation; bbc: the articles as they are;
+docstrings: their summary lines. But for these the encoder is frozen and its token vectors are computed once, unless
+--fine-tune is given. Writes
 benchmarks/results/compare-<task>.json after every single training, so that an interrupted run goes on where it
 stopped (delete the file to start anew), and the table beside it as .md.
 """
@@ -27,7 +29,7 @@ import torch
 from frozen import Classifier, fit, predict, token_vectors
 from memory import PeakMemory
 from tqdm.auto import tqdm
-from variants import NEEDLE_ONLY, VARIANTS, Variant
+from variants import NEEDLE_ONLY, SUMMARIES, VARIANTS, Variant
 
 import tasks
 import train
@@ -72,36 +74,46 @@ class Frozen:
         return time.perf_counter()
 
 
-def fine_tune(variant: Variant, k: int | float, seed: int) -> dict:
-    """Train the whole model on BBC News with train.py."""
-    pooling = TopKPooling(1, k, **variant.pooling)
-    fields = variant.pooling | {
-        "initial_temperature": pooling.initial_temperature or pooling.temperature,
-        "k": k,
-        "seed": seed,
-        "freeze_scorer": variant.freeze_scorer,
-    }
-    memory = PeakMemory(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    with tempfile.TemporaryDirectory() as folder:
-        results = train.main(
-            ["--config", str(ROOT / "configs" / "bbc.yaml"), "--show=0", "--output_dir", folder]
-            + [f"--{name}={value}" for name, value in fields.items()]
-        )
-    return {
-        "accuracy": results["test_accuracy"],
-        "f1": results["test_f1"],
-        "train_seconds": results["train_runtime"],
-        "documents_per_second": results["test_documents_per_second"],
-        "peak_mib": memory.read(),
-    }
+class FineTuned:
+    """Trains the whole model with train.py and the task's configuration."""
+
+    def __init__(self, task: str, device: torch.device):
+        self.config, self.device = ROOT / "configs" / f"{task}.yaml", device
+        self.metrics = SCORES[tasks.get_task(tasks.DataArguments(task=task)).target]
+
+    def __call__(self, variant: Variant, k: int | float, seed: int) -> dict:
+        pooling = TopKPooling(1, k, **variant.pooling)
+        fields = variant.pooling | {
+            "initial_temperature": pooling.initial_temperature or pooling.temperature,
+            "k": k,
+            "seed": seed,
+            "freeze_scorer": variant.freeze_scorer,
+        }
+        memory = PeakMemory(self.device)
+        with tempfile.TemporaryDirectory() as folder:
+            results = train.main(
+                ["--config", str(self.config), "--show=0", "--output_dir", folder]
+                + [f"--{name}={value}" for name, value in fields.items()]
+            )
+        keys = (*self.metrics, "documents_per_second", "generated_tokens_per_second")
+        return {
+            **{key: results[f"test_{key}"] for key in keys if f"test_{key}" in results},
+            "train_seconds": results["train_runtime"],
+            "peak_mib": memory.read(),
+        }
 
 
+SCORES = {"label": ("accuracy", "f1"), "summary": ("rouge1", "rouge2", "rougeL")}
 COLUMNS = {  # key of a run -> head of the column, decimals, whether the spread is shown
     "accuracy": ("accuracy", 3, True),
     "f1": ("macro-F1", 3, True),
+    "rouge1": ("ROUGE-1", 3, True),
+    "rouge2": ("ROUGE-2", 3, True),
+    "rougeL": ("ROUGE-L", 3, True),
     "evidence_share": ("evidence among the kept", 2, True),
     "train_seconds": ("training s", 0, False),
     "documents_per_second": ("inference documents/s", 0, False),
+    "generated_tokens_per_second": ("generated tokens/s", 0, False),
     "peak_mib": ("peak MiB", 0, False),
 }
 
@@ -137,7 +149,7 @@ def summary(record: dict) -> str:
 def _names(record: dict) -> list[str]:
     """Of the variants that ran, in the order of variants.py; others after them."""
     ran = dict.fromkeys(run["variant"] for run in record["runs"])
-    known = [variant.name for variant in VARIANTS + NEEDLE_ONLY]
+    known = dict.fromkeys(variant.name for variant in VARIANTS + NEEDLE_ONLY + SUMMARIES)
     return [name for name in known if name in ran] + [name for name in ran if name not in known]
 
 
@@ -159,7 +171,7 @@ def _source(record: dict) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tasks", nargs="+", choices=["needle", "bbc"], default=["needle", "bbc"])
+    parser.add_argument("--tasks", nargs="+", choices=["needle", "bbc", "docstrings"], default=["needle", "bbc"])
     parser.add_argument("--k", nargs="+", type=int, default=[8, 32], help="slots")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -176,14 +188,15 @@ def main() -> None:
         runs = json.loads(path.read_text())["runs"] if path.exists() else []
         done = {(run["variant"], run["k"], run["seed"]) for run in runs}
         plan = []
-        variants = VARIANTS + (NEEDLE_ONLY if task == "needle" else [])
+        variants = SUMMARIES if task == "docstrings" else VARIANTS + (NEEDLE_ONLY if task == "needle" else [])
         for seed, k, variant in itertools.product(arguments.seeds, arguments.k, variants):
             slots = k if variant.k is None else variant.k
             shown = "all" if isinstance(slots, float) else str(slots)
             if (variant.name, shown, seed) not in done:
                 done.add((variant.name, shown, seed))
                 plan.append((variant, slots, shown, seed))
-        run = fine_tune if arguments.fine_tune else Frozen(task, device) if plan else None
+        whole = arguments.fine_tune or task == "docstrings"
+        run = None if not plan else FineTuned(task, device) if whole else Frozen(task, device)
         for variant, slots, shown, seed in tqdm(plan, desc=task):
             runs.append({"variant": variant.name, "k": shown, "seed": seed, **run(variant, slots, seed)})
             record = {

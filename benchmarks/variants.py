@@ -40,6 +40,14 @@ VARIANTS = [
     Variant("mean of all tokens", FIRST, k=1.0),
     Variant("[CLS] alone", FIRST, k=1),
 ]
+SUMMARIES = [
+    Variant("successive halving"),
+    Variant("iterative top-k", {"operator": "iterative"} | FIXED),
+    Variant("hard top-k, gated", {"operator": "hard_gated"} | FIXED),
+    Variant("random scorer, frozen", {"operator": "hard"}, freeze_scorer=True),
+    Variant("first k tokens", FIRST),
+    Variant("no pooling: the decoder sees all tokens", FIRST, k=1.0),
+]
 NEEDLE_ONLY = [
     Variant("softmax attention, k queries", kind="attention"),
     Variant("oracle: mean of the evidence", FIRST, k=1.0, kind="oracle"),
