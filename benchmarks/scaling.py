@@ -1,0 +1,129 @@
+"""What does pooling save as documents grow? A training step and a summary, with the decoder seeing k vectors or all.
+
+python benchmarks/scaling.py [--backbone folder] [--k 64] [--lengths 512 ... 16384] [--device cuda] [--results folder]
+
+The backbone stays as it is (by default MiniLM, read in windows of 512 tokens, and a decoder of two layers): a training
+step on two documents with targets of 64 tokens, forward and backward; and generating 64 tokens for each by beam search
+of four, where the encoder's share is told apart. Every cell runs in a process of its own, so that its peak memory is
+its own. Writes benchmarks/results/scaling.json after every cell, then .md; delete the file to measure anew.
+"""
+
+import argparse
+import json
+import multiprocessing
+import platform
+import shlex
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+
+import torch
+from memory import PeakMemory
+from tqdm.auto import tqdm
+
+from models import load_pretrained_seq2seq
+
+RESULTS = ROOT / "benchmarks" / "results"
+LENGTHS = [2**i for i in range(9, 15)]
+BATCH, TARGET, BEAMS = 2, 64, 4
+
+
+def measure(backbone: str | None, length: int, k: int | None, device: str) -> dict:
+    """Seconds and MiB at one length; k None: the decoder sees all tokens."""
+    torch.manual_seed(0)
+    pooling = {"k": k} if k else {"k": 1.0, "operator": "hard"}
+    model = load_pretrained_seq2seq(backbone, backbone_dropout=0.0, **pooling).to(device)
+    words = model.get_input_embeddings().weight.shape[0]
+    ids, target = (torch.randint(words // 2, words, (BATCH, n), device=device) for n in (length, TARGET))
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+    def timed(work) -> tuple[float, float]:
+        memory = PeakMemory(torch.device(device))
+        start = now(device)
+        work()
+        return now(device) - start, memory.read()
+
+    def encode():
+        with torch.inference_mode():
+            return model.get_encoder()(**inputs)
+
+    def generate():
+        with torch.inference_mode():
+            encoded = model.get_encoder()(**inputs)
+            model.generate(encoder_outputs=encoded, max_new_tokens=TARGET, min_new_tokens=TARGET, num_beams=BEAMS)
+
+    model.eval()
+    generate()  # warm-up
+    encoder_seconds, _ = timed(encode)
+    generate_seconds, generate_mib = timed(generate)
+    model.train()
+    train_seconds, train_mib = timed(lambda: model(**inputs, labels=target).loss.backward())
+    return {
+        "length": length,
+        "k": k,
+        "train_seconds": train_seconds,
+        "train_mib": train_mib,
+        "generate_seconds": generate_seconds,
+        "decoder_seconds": generate_seconds - encoder_seconds,
+        "generate_mib": generate_mib,
+    }
+
+
+def now(device: str) -> float:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def table(record: dict) -> str:
+    """Markdown: a row for each length, every figure pooled and not, and the ratio of the two."""
+    heads = {"train_seconds": "training step, s", "train_mib": "its peak, MiB", "generate_seconds": "generating, s",
+             "decoder_seconds": "of which decoder, s", "generate_mib": "its peak, MiB"}  # fmt: skip
+    lines = [f"| tokens | {' | '.join(heads.values())} |", "|--:|" + "--:|" * len(heads)]
+    cells = {(run["length"], run["k"]): run for run in record["runs"]}
+    k = next(k for _, k in cells if k is not None)
+    for length in sorted({length for length, _ in cells}):
+        pooled, whole = cells[length, k], cells[length, None]
+        digits = {name: 2 if name.endswith("seconds") else 0 for name in heads}
+        shown = [f"{pooled[name]:.{digits[name]}f} / {whole[name]:.{digits[name]}f}" for name in heads]
+        lines.append(f"| {length} | {' | '.join(shown)} |")
+    return "\n".join(lines) + (
+        f"\n\nPooled to k = {k} / not pooled; {BATCH} documents, targets of {TARGET} tokens, {BEAMS} beams. "
+        f"`{record['command']}` on {record['device']}, torch {record['torch']}.\n"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbone", help="folder or hub name of an encoder or encoder-decoder")
+    parser.add_argument("--k", type=int, default=64)
+    parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    arguments.results.mkdir(parents=True, exist_ok=True)
+    path = arguments.results / "scaling.json"
+    on_gpu = arguments.device.startswith("cuda")
+    cpu = f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+    record = {
+        "command": shlex.join(["python", "benchmarks/scaling.py", *sys.argv[1:]]),
+        "device": torch.cuda.get_device_name() if on_gpu else cpu,
+        "torch": torch.__version__,
+        "runs": json.loads(path.read_text())["runs"] if path.exists() else [],
+    }
+    done = {(run["length"], run["k"]) for run in record["runs"]}
+    plan = [(n, k) for n in arguments.lengths for k in (arguments.k, None) if (n, k) not in done]
+    for length, k in tqdm(plan, desc="scaling"):
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+            record["runs"].append(process.submit(measure, arguments.backbone, length, k, arguments.device).result())
+        path.write_text(json.dumps(record, indent=1) + "\n")
+    path.with_suffix(".md").write_text(table(record))
+    print(table(record))
+
+
+if __name__ == "__main__":
+    main()
