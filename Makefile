@@ -8,7 +8,7 @@ TASK ?= needle bbc
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help env demo test check compare tune figures speed planted clean
+.PHONY: help env demo test check compare tune figures speed planted rfcs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
@@ -49,6 +49,9 @@ speed: $(READY) ## time and memory against hard top-k and the others, side by si
 planted: $(READY) ## does the gradient teach? planted tokens, every way to pool
 	$(RUN) benchmarks/planted.py
 	$(RUN) benchmarks/planted.py --size large
+
+rfcs: ## fetch the RFCs that tasks/rfc.py summarises into data/rfc, 160 MB; on Debian, without installing anything
+	sh tasks/fetch_rfcs.sh data/rfc
 
 clean: ## remove .venv, caches and runs
 	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis benchmarks/.cache runs build shtopk.egg-info
