@@ -7,6 +7,7 @@ from typing import NamedTuple
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 from tasks.arguments import DataArguments
+from tasks.groups import Groups
 from tasks.packages import package_folder
 from tasks.sentences import sentences
 from tasks.split import normalise, stratified_split
@@ -48,22 +49,14 @@ def stories(texts: list[str]) -> list[str]:
     One article in ten was published twice, with another headline or a changed paragraph, and some repeat each
     other's background: a split that tore them apart would test on what it had trained on.
     """
-    parent = list(range(len(texts)))
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
+    groups = Groups()
     first: dict[str, int] = {}
     for i, text in enumerate(texts):
         for sentence in sentences(text):
             words = re.findall(r"\w+", sentence.lower())
             if len(words) >= 8:
-                a, b = root(i), root(first.setdefault(" ".join(words), i))
-                parent[max(a, b)] = min(a, b)
-    return [normalise(texts[root(i)]) for i in range(len(texts))]
+                groups.join(i, first.setdefault(" ".join(words), i))
+    return [normalise(texts[groups.first(i)]) for i in range(len(texts))]
 
 
 def split_articles() -> dict[str, list[Article]]:
