@@ -1,179 +1,22 @@
-"""RFCs: the text without its abstract and its pages, splits that share nothing, and every unusable file counted."""
+"""RFCs: splits that share nothing, and every unusable file counted."""
 
-import gzip
-import json
 import random
-import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+from made_up_rfcs import prose, published, words, wrapped, write
 
 from tasks.groups import Groups, near_duplicates
-from tasks.rfc import check, plain, read
-from tasks.rfc_text import clean
+from tasks.rfc import check, read
 
 ROOT = Path(__file__).resolve().parent.parent
-STATUS = "This document is made up. Distribution of this memo is unlimited."
-
-
-def prose(seed: int, words: int) -> str:
-    """Sentences of ten made-up words; those of different seeds have next to no word in common."""
-    rng = random.Random(f"prose {seed}")
-    made = [
-        "".join(rng.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(rng.randrange(3, 9))) for _ in range(words)
-    ]
-    return " ".join(" ".join(made[i : i + 10]).capitalize() + "." for i in range(0, words, 10))
-
-
-def wrapped(text: str, indent: int = 3) -> str:
-    lines, line = [], " " * indent
-    for word in text.split():
-        if len(line) + len(word) > 70:
-            lines.append(line.rstrip())
-            line = " " * indent
-        line += word + " "
-    return "\n".join([*lines, line.rstrip()])
-
-
-def published(title: str, abstract: str, body: str, number: int = 9999, footer: str = "[Page {}]") -> str:
-    """An RFC as its editor would lay it out: a front page, then pages of 40 lines with headers and footers."""
-    sections = {
-        "Status of This Memo": STATUS,
-        "Copyright Notice": "Copyright (c) 1999 by nobody. All rights imagined.",
-        "Abstract": abstract,
-    }
-    front = (
-        f"Network Working Group{'A. Author':>49}\nRequest for Comments: {number}{'May 1999':>45}\n\n\n{title:^72}\n"
-    )
-    front += "".join(f"\n{name}\n\n{wrapped(text)}\n" for name, text in sections.items())
-    front += "\nTable of Contents\n\n   1. Introduction ................ 2\n   2. Details ..................... 3\n"
-    back = "Author's Address\n\n   A. Author\n   Nowhere\n\n   Email: author@example.com\n"
-    lines = f"{front}\n1. Introduction\n\n{body}\n\n{back}".split("\n")
-    pages = ["\n".join(lines[i : i + 40]) for i in range(0, len(lines), 40)]
-    return "".join(
-        f"{page}\n\n\nAuthor                       Informational                     {footer.format(i)}\n\f\n"
-        f"RFC {number}                      {title[:20]}                     May 1999\n\n\n"
-        for i, page in enumerate(pages, 1)
-    )
-
-
-def write(folder: Path, number: int, *, abstract=None, text=None, facts=None, zipped=False) -> None:
-    """rfcN.json and rfcN.txt, usable unless the arguments say otherwise."""
-    abstract = prose(number, 40) if abstract is None else abstract
-    title = f"The Protocol of {number}"
-    if text is None:
-        text = published(title, plain(abstract), wrapped(prose(-number, 400)), number)
-    folder.mkdir(parents=True, exist_ok=True)
-    content = {"title": title, "abstract": abstract, "obsoletes": [], "obsoleted_by": []} | (facts or {})
-    (folder / f"rfc{number}.json").write_text(json.dumps(content))
-    content = text if isinstance(text, bytes) else text.encode()
-    (folder / f"rfc{number}.txt{'.gz' * zipped}").write_bytes(gzip.compress(content) if zipped else content)
-
-
-def words(text: str) -> str:
-    return " ".join(re.findall(r"\w+", text.lower()))
 
 
 def places(data) -> dict[str, str]:
     """First words of a summary -> its split."""
     return {row["summary"][:20]: name for name, split in data.items() for row in split}
-
-
-# The text
-
-
-def test_the_abstract_does_not_stand_in_its_own_document():
-    abstract = prose(1, 60)
-    changed = abstract.replace(". ", ", as [RFC1] says. ", 2)
-    bodies = {
-        "its section alone": wrapped(prose(2, 400)),
-        "once more as a paragraph": wrapped(prose(2, 200))
-        + "\n\n"
-        + wrapped(abstract)
-        + "\n\n"
-        + wrapped(prose(3, 200)),
-        "within a paragraph": wrapped(f"{prose(2, 200)} {abstract} {prose(3, 200)}"),
-        "with other words": wrapped(prose(2, 200)) + "\n\n" + wrapped(changed) + "\n\n" + wrapped(prose(3, 200)),
-        "a second section": wrapped(prose(2, 400)) + "\n\nAbstract\n\n" + wrapped(abstract) + "\n\n2. Details\n",
-    }
-    for case, body in bodies.items():
-        text = clean(published("A Title", abstract, body), "A Title", abstract)
-        for sentence in abstract.split(". "):
-            assert words(sentence) not in words(text), case
-        assert words(prose(2, 200)) in words(text), case
-
-
-def test_a_sentence_that_text_and_abstract_share_stays():
-    sentence = prose(2, 10)
-    text = clean(
-        published("A Title", f"{prose(1, 30)} {sentence}", wrapped(sentence)), "A Title", prose(1, 30) + sentence
-    )
-    assert sentence in text
-
-
-@pytest.mark.parametrize("footer", ["[Page {}]", "{}"])
-def test_a_page_break_leaves_no_trace_in_a_paragraph(footer):
-    body = prose(2, 900).replace(".", "").title() + "."
-    text = clean(published("A Title", prose(1, 30), wrapped(body), footer=footer), "A Title", prose(1, 30))
-    assert text == f"A Title\n\n1. Introduction\n\n{body}"
-
-
-def test_a_page_break_leaves_no_trace_in_a_list():
-    items = [f"o  {prose(i, 18)}".lower().replace(".", "") for i in range(60)]  # each of two lines, or three
-    body = "\n\n".join(wrapped(item).replace("\n   ", "\n      ") for item in items)
-    text = clean(published("A Title", prose(-1, 30), body), "A Title", prose(-1, 30))
-    assert text.split("\n\n")[2:] == [item.replace("  ", " ") for item in items]
-
-
-def test_boilerplate_goes_and_title_headings_and_text_stay():
-    body = wrapped("First words.") + "\n\n2. Details\n\n" + wrapped("Last words.")
-    text = clean(published("A Title", prose(1, 30), body), "A Title", prose(1, 30))
-    assert text == "A Title\n\n1. Introduction\n\nFirst words.\n\n2. Details\n\nLast words."
-
-
-def test_a_section_ends_where_its_indented_text_does():
-    text = f"Request for Comments: 1\n\nAbstract\n\n{wrapped(prose(1, 30))}\n\n{wrapped(prose(2, 60), indent=0)}\n"
-    assert clean(text, "", "") == prose(2, 60)
-
-
-def test_lists_keep_their_items_and_figures_their_lines():
-    figure = f"   +{'-' * 60}+\n   |{'to and fro, ' * 5}|\n   |{'fro and to, ' * 5}|\n   +{'-' * 60}+"
-    items = wrapped("o  " + "first " * 20) + "\n" + wrapped("o  second")
-    text = clean(published("A Title", prose(1, 30), f"{figure}\n\n{items}"), "", "")
-    assert figure.replace("\n   ", "\n").strip() in text
-    assert f"o {'first ' * 20}".strip() + "\no second" in text
-
-
-def test_a_list_of_page_numbers_goes_under_any_heading():
-    listed = "\n".join(f"   Figure {i} {'.' * 30} {i}" for i in range(1, 6))
-    text = clean(
-        published("A Title", prose(1, 30), f"Figures\n\n{listed}\n\n   See Figure 1."), "A Title", prose(1, 30)
-    )
-    assert text == "A Title\n\n1. Introduction\n\nFigures\n\nSee Figure 1."
-
-
-def test_a_section_that_never_ends_is_no_boilerplate():
-    text = f"Request for Comments: 1\n\nContents\n\n{wrapped(prose(2, 2000))}\n"
-    assert words(prose(2, 2000)) in words(clean(text, "", ""))
-
-
-def test_a_document_of_200_000_words_is_read_in_full():
-    body = "\n\n".join(wrapped(prose(i, 200)) for i in range(1000))
-    text = clean(published("A Title", prose(-1, 30), body), "A Title", prose(-1, 30))
-    assert len(text.split()) == 200_000 + 4  # and title and heading
-
-
-def test_an_abstract_becomes_plain_text():
-    markup = (
-        "<p>The &lt;access&gt; tag\r\nof  multi-\r\nhomed hosts.</p><p class='x'>A &amp; B.</p>  [STANDARDS-TRACK]"
-    )
-    assert plain(markup) == "The <access> tag of multi-homed hosts. A & B."
-    assert plain("What it says. This memo provides information for the\nInternet community.") == "What it says."
-
-
-# The folder
 
 
 @pytest.fixture(scope="module")
