@@ -2,7 +2,7 @@
 
 python benchmarks/compare.py [--tasks needle bbc] [--k 8 32] [--seeds 0 1 2] [--device cuda]
 python benchmarks/compare.py --tasks bbc --fine-tune    # the whole model, by train.py: hours on a CPU
-python benchmarks/compare.py --tasks docstrings         # summaries, always by train.py
+python benchmarks/compare.py --tasks docstrings --train --epochs 0.4    # summaries, always by train.py
 
 needle: two sentences of an article hidden in about 2,000 tokens of documentation; bbc: the articles as they are;
 docstrings: their summary lines. But for these the encoder is frozen and its token vectors are computed once, unless
@@ -27,7 +27,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 import torch
 from frozen import Classifier, fit, predict, token_vectors
-from memory import PeakMemory
+from memory import PeakMemory, in_its_own_process
 from tqdm.auto import tqdm
 from variants import NEEDLE_ONLY, SUMMARIES, VARIANTS, Variant
 
@@ -75,10 +75,10 @@ class Frozen:
 
 
 class FineTuned:
-    """Trains the whole model with train.py and the task's configuration."""
+    """Trains the whole model with train.py, the task's configuration and more words of its command line."""
 
-    def __init__(self, task: str, device: torch.device):
-        self.config, self.device = ROOT / "configs" / f"{task}.yaml", device
+    def __init__(self, task: str, device: torch.device, words: list[str]):
+        self.words, self.device = ["--config", str(ROOT / "configs" / f"{task}.yaml"), *words], device
         self.metrics = SCORES[tasks.get_task(tasks.DataArguments(task=task)).target]
 
     def __call__(self, variant: Variant, k: int | float, seed: int) -> dict:
@@ -89,18 +89,22 @@ class FineTuned:
             "seed": seed,
             "freeze_scorer": variant.freeze_scorer,
         }
-        memory = PeakMemory(self.device)
-        with tempfile.TemporaryDirectory() as folder:
-            results = train.main(
-                ["--config", str(self.config), "--show=0", "--output_dir", folder]
-                + [f"--{name}={value}" for name, value in fields.items()]
-            )
+        words = self.words + [f"--{name}={value}" for name, value in fields.items()]
+        results, peak = in_its_own_process(fine_tune, words, self.device)
         keys = (*self.metrics, "documents_per_second", "generated_tokens_per_second")
         return {
             **{key: results[f"test_{key}"] for key in keys if f"test_{key}" in results},
             "train_seconds": results["train_runtime"],
-            "peak_mib": memory.read(),
+            "peak_mib": peak,
         }
+
+
+def fine_tune(words: list[str], device: torch.device) -> tuple[dict, float]:
+    """(results of train.py, MiB it took at its peak)."""
+    memory = PeakMemory(device)
+    with tempfile.TemporaryDirectory() as folder:
+        results = train.main([*words, "--show=0", "--output_dir", folder])
+    return results, memory.read()
 
 
 SCORES = {"label": ("accuracy", "f1"), "summary": ("rouge1", "rouge2", "rougeL")}
@@ -169,6 +173,10 @@ def _source(record: dict) -> str:
     )
 
 
+def runs_in(path: Path) -> list[dict]:
+    return json.loads(path.read_text())["runs"] if path.exists() else []
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", nargs="+", choices=["needle", "bbc", "docstrings"], default=["needle", "bbc"])
@@ -177,6 +185,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--fine-tune", action="store_true", help="task bbc: train the encoder too")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the tables")
+    parser.add_argument("--train", nargs=argparse.REMAINDER, default=[], help="all that follows goes to train.py")
     arguments = parser.parse_args()
     if arguments.fine_tune and arguments.tasks != ["bbc"]:
         parser.error("--fine-tune goes with --tasks bbc")
@@ -185,8 +194,7 @@ def main() -> None:
     cpu = f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
     for task in arguments.tasks:
         path = arguments.results / f"compare-{task}{'-fine-tuned' if arguments.fine_tune else ''}.json"
-        runs = json.loads(path.read_text())["runs"] if path.exists() else []
-        done = {(run["variant"], run["k"], run["seed"]) for run in runs}
+        done = {(run["variant"], run["k"], run["seed"]) for run in runs_in(path)}
         plan = []
         variants = SUMMARIES if task == "docstrings" else VARIANTS + (NEEDLE_ONLY if task == "needle" else [])
         for seed, k, variant in itertools.product(arguments.seeds, arguments.k, variants):
@@ -196,16 +204,16 @@ def main() -> None:
                 done.add((variant.name, shown, seed))
                 plan.append((variant, slots, shown, seed))
         whole = arguments.fine_tune or task == "docstrings"
-        run = None if not plan else FineTuned(task, device) if whole else Frozen(task, device)
+        run = None if not plan else FineTuned(task, device, arguments.train) if whole else Frozen(task, device)
+        record = {
+            "command": shlex.join(["python", "benchmarks/compare.py", *sys.argv[1:]]),
+            "device": torch.cuda.get_device_name() if device.type == "cuda" else cpu,
+            "torch": torch.__version__,
+        }
         for variant, slots, shown, seed in tqdm(plan, desc=task):
-            runs.append({"variant": variant.name, "k": shown, "seed": seed, **run(variant, slots, seed)})
-            record = {
-                "command": shlex.join(["python", "benchmarks/compare.py", *sys.argv[1:]]),
-                "device": torch.cuda.get_device_name() if device.type == "cuda" else cpu,
-                "torch": torch.__version__,
-                "runs": runs,
-            }
-            path.write_text(json.dumps(record, indent=1) + "\n")
+            new = {"variant": variant.name, "k": shown, "seed": seed, **run(variant, slots, seed)}
+            # Read again: the same comparison of other seeds may be running beside this one.
+            path.write_text(json.dumps(record | {"runs": [*runs_in(path), new]}, indent=1) + "\n")
         text = table(json.loads(path.read_text()))
         path.with_suffix(".md").write_text(text)
         print(f"\n{task}\n\n{text}")

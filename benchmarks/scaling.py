@@ -10,19 +10,17 @@ its own. Writes benchmarks/results/scaling.json after every cell, then .md; dele
 
 import argparse
 import json
-import multiprocessing
 import platform
 import shlex
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 import torch
-from memory import PeakMemory
+from memory import PeakMemory, in_its_own_process
 from tqdm.auto import tqdm
 
 from models import load_pretrained_seq2seq
@@ -118,8 +116,7 @@ def main() -> None:
     done = {(run["length"], run["k"]) for run in record["runs"]}
     plan = [(n, k) for n in arguments.lengths for k in (arguments.k, None) if (n, k) not in done]
     for length, k in tqdm(plan, desc="scaling"):
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-            record["runs"].append(process.submit(measure, arguments.backbone, length, k, arguments.device).result())
+        record["runs"].append(in_its_own_process(measure, arguments.backbone, length, k, arguments.device))
         path.write_text(json.dumps(record, indent=1) + "\n")
     path.with_suffix(".md").write_text(table(record))
     print(table(record))

@@ -12,6 +12,7 @@ from tasks.files import FILE_SUMMARIES, FILES
 from tasks.hub import HUB, HUB_SUMMARIES
 from tasks.metrics import classification_metrics
 from tasks.needle import NEEDLE
+from tasks.rfc import RFC
 from tasks.rouge import summarization_metrics
 from tasks.samples import write_samples
 from tasks.task import Classification, Summarization, Task
@@ -29,7 +30,7 @@ __all__ = [
     "write_samples",
 ]
 
-TASKS: dict[str, Task] = {task.name: task for task in (BBC, NEEDLE, DOCSTRINGS, FILES, HUB)}
+TASKS: dict[str, Task] = {task.name: task for task in (BBC, NEEDLE, DOCSTRINGS, RFC, FILES, HUB)}
 OF_SUMMARIES: dict[str, Task] = {task.name: task for task in (FILE_SUMMARIES, HUB_SUMMARIES)}
 
 

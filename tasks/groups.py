@@ -1,9 +1,6 @@
 """Rows that belong together: what is joined to one row is joined to all that it was joined to."""
 
-import math
-import re
-from collections import Counter, defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 
 
 class Groups:
@@ -32,25 +29,3 @@ class Groups:
     def join(self, one, other) -> None:
         low, high = sorted((self.first(one), self.first(other)))
         self._parent[high] = low
-
-
-def near_duplicates(texts: Sequence[str], least: float) -> list[tuple[int, int]]:
-    """Pairs i < j of texts whose sets of words have |A ∩ B| / |A ∪ B| >= least, which is in (0, 1].
-
-    Sets of that overlap share one of the rarest (1 - least) of each one's words, so only texts that do are compared.
-    """
-    sets = [set(re.findall(r"\w+", text.lower())) for text in texts]
-    count = Counter(word for words in sets for word in words)
-    index: dict[str, list[int]] = defaultdict(list)
-    pairs = []
-    for j, words in enumerate(sets):
-        rarest = sorted(words, key=lambda word: (count[word], word))[: len(words) - math.ceil(least * len(words)) + 1]
-        for i in sorted({i for word in rarest for i in index[word]}):
-            if min(len(words), len(sets[i])) < least * max(len(words), len(sets[i])):
-                continue
-            common = len(words & sets[i])
-            if common >= least * (len(words) + len(sets[i]) - common):
-                pairs.append((i, j))
-        for word in rarest:
-            index[word].append(j)
-    return pairs

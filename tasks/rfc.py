@@ -17,17 +17,15 @@ from typing import NamedTuple
 from datasets import Dataset, DatasetDict, Features, Value
 from tqdm import tqdm
 
-from tasks.groups import Groups, near_duplicates
+from tasks.arguments import DataArguments
+from tasks.cache import cached
+from tasks.duplicates import Similar
+from tasks.groups import Groups
+from tasks.lead import BASELINES
 from tasks.rfc_text import clean, unwrap
 from tasks.split import stratified_split
+from tasks.task import Summarization
 
-DESCRIPTION = (
-    "RFCs, the Internet's technical notes and standards, without their abstracts; the summary is the abstract"
-)
-LICENCE = (
-    "The RFCs are their authors' and the IETF Trust's, which lets them be copied in full but not changed: "
-    "train on them, and do not publish the cleaned texts"
-)
 ABSTRACT = (20, 400)  # words
 LEAST_DOCUMENT = 300  # words
 ALIKE = 0.6  # Jaccard similarity of two abstracts' words from which on they count as one
@@ -105,8 +103,10 @@ def read(folder: Path) -> DatasetDict:
     print(
         f"rfc: {len(pairs):,} of {len(files):,} documents used" + (f"; {reasons}" if reasons else ""), file=sys.stderr
     )
-    for i, j in near_duplicates([pair.summary for pair in pairs], ALIKE):
-        groups.join(pairs[i].number, pairs[j].number)
+    alike = Similar([set(re.findall(r"\w+", pair.summary.lower())) for pair in pairs], ALIKE)
+    for i, pair in enumerate(pairs):
+        for j in alike.to(i):
+            groups.join(pair.number, pairs[j].number)
     return _split(pairs, groups, folder)
 
 
@@ -187,3 +187,28 @@ def _text(path: Path) -> str:
     if strange > 0.01 * len(text):
         raise Skipped("with binary text")
     return text
+
+
+def _folder(arguments: DataArguments) -> Path:
+    if not arguments.rfc_folder:
+        raise ValueError("expected an rfc_folder for the task rfc, got none; `make rfcs` fetches data/rfc")
+    return Path(arguments.rfc_folder)
+
+
+def _read(arguments: DataArguments) -> DatasetDict:
+    folder = _folder(arguments)
+    files = [path for kinds in find(folder).values() for path in kinds.values()]
+    sources = "".join(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}\n" for path in files)
+    return cached("rfc", sources, lambda: read(folder))
+
+
+RFC = Summarization(
+    name="rfc",
+    description="RFCs, the Internet's technical notes and standards, without their abstracts, which are the summaries",
+    licence="The RFCs are their authors' and the IETF Trust's, which lets them be copied in full but not changed: "
+    "train on them, and do not publish the cleaned texts",
+    read=_read,
+    check_source=lambda arguments: check(_folder(arguments)),
+    fields=("rfc_folder",),
+    leads=BASELINES,
+)

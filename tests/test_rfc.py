@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from made_up_rfcs import prose, published, words, wrapped, write
 
-from tasks.groups import Groups, near_duplicates
+from tasks.duplicates import Similar
+from tasks.groups import Groups
 from tasks.rfc import check, read
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -146,9 +147,12 @@ def test_near_duplicates_are_those_of_a_comparison_of_all_pairs(least):
     rng = random.Random(0)
     texts = ["".join(rng.choice("abcdefgh") + " " for _ in range(rng.randrange(9))) for _ in range(150)]
     sets = [set(text.split()) for text in texts]
-    pairs = [(i, j) for j in range(150) for i in range(j) if sets[i] and sets[j]]
-    expected = [(i, j) for i, j in pairs if len(sets[i] & sets[j]) >= least * len(sets[i] | sets[j])]
-    assert sorted(near_duplicates(texts, least)) == sorted(expected) and expected
+    expected = [
+        {j for j in range(150) if j != i and sets[i] and len(sets[i] & sets[j]) >= least * len(sets[i] | sets[j])}
+        for i in range(150)
+    ]
+    similar = Similar(sets, least)
+    assert [similar.to(i) for i in range(150)] == expected and any(expected)
 
 
 # Fetching
