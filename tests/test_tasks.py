@@ -251,7 +251,7 @@ def test_a_label_that_training_lacks_is_named(write):
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ({"task": "bcc"}, "expected task to be one of bbc, needle, files, hub, got 'bcc'"),
+        ({"task": "bcc"}, "expected task to be one of bbc, needle, docstrings, rfc, files, hub, got 'bcc'"),
         ({"train_file": "none/such.csv"}, "expected the file none/such.csv, found none there"),
         ({"test_file": "a.csv"}, "expected a train_file for the task files, got none; give one with --train_file"),
         ({"task": "hub"}, "expected a dataset_name for the task hub, got none; give one with --dataset_name"),
