@@ -20,6 +20,21 @@ BERT = {
     "max_position_embeddings": 64,
 }
 
+SPECIAL = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "decoder_start_token_id": 2}
+BART = {
+    "vocab_size": len(WORDS),
+    "d_model": 16,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 17,
+    "decoder_ffn_dim": 17,
+    "dropout": 0.0,
+    "forced_eos_token_id": None,
+    **SPECIAL,
+}
+
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))

@@ -9,7 +9,9 @@ import planted
 import speed
 import torch
 from compare import summary
+from conftest import BART, tiny_tokenizer
 from torch import nn
+from transformers import BartConfig, BartForConditionalGeneration
 
 from shtopk import baselines, metrics, pooling, show, successive_halving
 
@@ -45,6 +47,17 @@ def test_the_classifier_that_the_readme_puts_the_pooling_into_learns():
     names["anneal"](model, 0.0)
     model(tokens, mask).square().sum().backward()
     assert (model.pooling.scorer.weight.grad != 0).any()
+
+
+def test_the_summarizer_of_the_readme_trains_and_generates(tmp_path):
+    (code,) = re.findall(r"```python\n(from transformers import AutoTokenizer.*?)```", README.read_text(), re.DOTALL)
+    BartForConditionalGeneration(BartConfig(**BART, max_position_embeddings=600)).save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    names = {"text": "a b goal " * 300, "summary": "goal"}
+    exec(code.replace("facebook/bart-base", str(tmp_path)), names)
+    names["loss"].backward()
+    assert (names["model"].pooling.scorer.weight.grad != 0).any()
+    assert names["tokens"].shape[0] == 1
 
 
 def test_the_tables_are_those_of_the_results():

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from conftest import BERT, WORDS, tiny_tokenizer
+from conftest import BART, BERT, SPECIAL, WORDS, tiny_tokenizer
 from transformers import (
     AutoModel,
     AutoModelForSeq2SeqLM,
@@ -36,10 +36,6 @@ from models import (
 from shtopk import TopKPooling
 
 V = len(WORDS)
-SPECIAL = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "decoder_start_token_id": 2}
-BART = {"vocab_size": V, "d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2,
-        "decoder_attention_heads": 2, "encoder_ffn_dim": 17, "decoder_ffn_dim": 17, "dropout": 0.0,
-        "forced_eos_token_id": None} | SPECIAL  # fmt: skip
 FAMILIES = {
     "bart": BartConfig(**BART, max_position_embeddings=32),
     "mbart": MBartConfig(**BART, max_position_embeddings=32),
