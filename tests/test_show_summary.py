@@ -19,7 +19,8 @@ from transformers import PreTrainedTokenizerFast
 from models import load_pretrained_seq2seq
 from shtopk.integrations.describe import describe_summary, eager_attention, pieces
 from shtopk.integrations.transformers import show_document
-from shtopk.show import OutputToken, Slot, main, summary_page
+from shtopk.show import OutputToken, Slot, main
+from shtopk.show import summary_page as page_with_fixed_spaces
 
 TEXT = "a goal b match c d bank e f shares"
 SPANS = [(0, 1), (2, 6), (7, 8)]  # of "a goal b"
@@ -112,7 +113,7 @@ def test_a_summary_of_nothing_says_so():
     model.generation_config.update(max_new_tokens=4, suppress_tokens=list(range(4, len(tiny_tokenizer()))))
     html = show_document(model, tiny_tokenizer(), TEXT)
     assert '<p class="said"></p>' in html
-    assert "Token by token" not in html and "0 tokens generated" in html
+    assert "Token by token" not in html and "0 tokens said" in html
 
 
 def test_a_document_is_read_as_far_as_the_model_is_asked_to():
@@ -131,6 +132,10 @@ def test_a_character_of_several_tokens_belongs_to_its_last():
 
 
 # What the page shows
+
+
+def summary_page(*arguments, **options):
+    return page_with_fixed_spaces(*arguments, **options).replace("\u00a0", " ")
 
 
 def rules(html):
@@ -162,16 +167,19 @@ def test_with_a_copy_head_the_shading_is_where_it_points():
     html = summary_page("a goal b", SPANS, SLOTS, said, title="t")
     assert rules(html)[1] == {1: 1.0, 0: 0.33}
     assert '<label class="token" style="--c:0.80"><input type="radio" name="token" id="o1">goal</label>' in html
-    assert "80 % copied; the gate left 60 % to copying" in html
+    assert "80 % copied, the gate 60 % open to copying" in html
     (row,) = re.findall(r"<tr><td><label for=.*</tr>", html)
     cells = [unescape(re.sub("<.*?>", "", cell)) for cell in re.findall(r"<td.*?</td>", row)]
     assert cells == ["goal", "80 %", "goal 100 %", "b 100 %"]
 
 
-def test_slots_that_one_token_leads_count_as_one():
-    slots = [Slot(1, [(1, 1.0)]), Slot(1, [(1, 0.6), (2, 0.4)])]
-    html = summary_page("a goal b", SPANS, slots, [OutputToken("x", [0.5, 0.5])], title="t")
-    assert '<td><a href="#t1">goal</a> <small>100 %</small></td>' in html
+def test_places_where_the_same_word_stands_count_as_one_source():
+    slots = [Slot(1, [(1, 1.0)]), Slot(1, [(1, 0.6), (2, 0.4)]), Slot(0, [(0, 1.0)])]
+    said = [OutputToken("x", [0.5, 0.25, 0.25])]
+    cell = '<td><a href="#t1">goal</a> <small>75 %</small>, <a href="#t0">a</a> <small>25 %</small></td>'
+    assert cell in summary_page("a goal b", SPANS, slots, said, title="t")
+    cell = '<td><a href="#t1">Goal</a> <small>&times;2</small> <small>100 %</small></td>'
+    assert cell in summary_page("goal Goal", [(0, 4), (5, 9), (9, 9)], slots, said, title="t")
 
 
 def test_every_text_is_escaped_and_the_page_asks_nothing_of_the_network():

@@ -64,17 +64,15 @@ def describe_summary(model, tokenizer, text: str, max_tokens: int | None = None)
     )
     slots = slots_of(choice)
     tokens = _output_tokens(model, tokenizer, encoded, generated)
-    copied = sum(token.copied for token in tokens) / max(1, len(tokens))
+    said = f"{len(tokens)} tokens said"
+    if model.config.copy_head and tokens:
+        said += f", {100 * sum(token.copied for token in tokens) / len(tokens):.0f} % copied"
     return {
         "text": text,
         "spans": spans,
         "slots": slots,
         "tokens": tokens,
-        "facts": [
-            *_facts(model.pooling, slots, spans),
-            f"{len(tokens)} tokens generated",
-            *([f"{100 * copied:.0f} % of them copied"] if model.config.copy_head and tokens else []),
-        ],
+        "facts": [*_facts(model.pooling, slots, spans), said],
     }
 
 

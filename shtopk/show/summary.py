@@ -37,7 +37,7 @@ STYLE = """
 .detail { font-size: .875rem; line-height: 1.45; min-height: 10.25rem; margin: 0 .25rem; }
 .detail p { margin: .3rem 0 .5rem; color: var(--quiet); }
 .detail p b { color: var(--ink); font-weight: 600; }
-.sources { display: grid; grid-template-columns: repeat(auto-fit, minmax(16rem, 1fr)); gap: 0 2rem; }
+.sources { display: grid; grid-template-columns: repeat(auto-fit, minmax(16rem, 1fr)); gap: .6rem 2rem; }
 .source { display: grid; grid-template-columns: minmax(0, 1fr) 5rem 3.25rem; gap: 0 .6rem; align-items: center;
   align-content: start; }
 .source > * { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
@@ -46,6 +46,7 @@ STYLE = """
 .source a, .tokens td a { color: inherit; text-decoration-color: var(--accent); text-underline-offset: 3px; }
 .source:first-child .fill { background: var(--accent); }
 .strip a { opacity: calc(.25 + .75 * var(--a)); }
+.document { line-height: 1.875rem; }
 .document span { background: rgb(var(--mark) / calc(.03 + var(--a) * .5)); }
 .document mark { background: rgb(var(--mark) / calc(.06 + var(--a) * .5));
   box-shadow: inset 0 -2px 0 rgb(var(--mark) / calc(.45 + var(--a) * .55)); }
@@ -101,7 +102,7 @@ def summary_page(
 
     Example:
         >>> said = [OutputToken("b", [1.0])]
-        >>> "100 %" in summary_page("a b", [(0, 1), (2, 3)], [Slot(1, [(1, 1.0)])], said, title="t")
+        >>> "<mark" in summary_page("a b", [(0, 1), (2, 3)], [Slot(1, [(1, 1.0)])], said, title="t")
         True
     """
     shown = list(tokens[:MOST_ROWS])
@@ -184,13 +185,13 @@ def _detail(
 ) -> str:
     """What is shown of a token that is chosen: how much was copied, and its sources with their shares."""
     name = escape(_name(token)) if number else "The whole summary"
-    how = f"{_percent(token.copied)} copied; the gate left {_percent(token.copying)} to copying" if copies else ""
+    how = f"{_percent(token.copied)} copied, the gate {_percent(token.copying)} open to copying" if copies else ""
     sources = "".join(
         f'<div class="source"><h3>{head}</h3>'
         + "".join(
-            f'<span>{linked_word(text, spans, place)}</span><span class="track"><span class="fill" '
+            f'<span>{source}</span><span class="track"><span class="fill" '
             f'style="display:block;width:{100 * share:.1f}%"></span></span><span class="p">{_percent(share)}</span>'
-            for place, share in _top(shares, slots)
+            for source, share in _sources(shares, text, spans, slots, most=5)
         )
         + "</div>"
         for head, shares in _heads(token)
@@ -212,8 +213,8 @@ def _table(choices, copies: bool, text: str, spans: Sequence[Span], slots: Seque
         + "".join(
             "<td>"
             + ", ".join(
-                f"{linked_word(text, spans, place)} <small>{_percent(share)}</small>"
-                for place, share in _top(shares, slots, most=3)
+                f"{source} <small>{_percent(share)}</small>"
+                for source, share in _sources(shares, text, spans, slots, most=3)
             )
             + "</td>"
             for _, shares in _heads(token)
@@ -233,13 +234,21 @@ def _heads(token: OutputToken) -> list[tuple[str, Sequence[float]]]:
     return [*pointing, ("attends to", token.attention)]
 
 
-def _top(shares: Sequence[float], slots: Sequence[Slot], most: int = 5) -> list[tuple[int, float]]:
-    """(leading token, share) of the slots attended to most; slots that one token leads count as one."""
-    found: dict[int, float] = defaultdict(float)
+def _sources(
+    shares: Sequence[float], text: str, spans: Sequence[Span], slots: Sequence[Slot], most: int
+) -> list[tuple[str, float]]:
+    """(leading word, share) of what is attended to most; places where the same stands are added up, and counted."""
+    found: dict[str, dict[int, float]] = defaultdict(lambda: defaultdict(float))
     for share, slot in zip(shares, slots, strict=True):
-        found[slot.position] += share
-    ranked = sorted(found.items(), key=lambda pair: -pair[1])[:most]
-    return [(place, share) for place, share in ranked if share >= 0.005]
+        start, end = spans[slot.position]
+        found[text[start:end].lower()][slot.position] += share
+    ranked = sorted(found.values(), key=lambda places: -sum(places.values()))[:most]
+    sources = []
+    for places in ranked:
+        name = linked_word(text, spans, max(places, key=lambda place: places[place]))
+        times = f" <small>&times;{len(places)}</small>" if len(places) > 1 else ""
+        sources.append((name + times, sum(places.values())))
+    return [(name, share) for name, share in sources if share >= 0.005]
 
 
 def _name(token: OutputToken) -> str:
@@ -248,4 +257,4 @@ def _name(token: OutputToken) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
+    return f"{100 * share:.0f}\u00a0%"
