@@ -97,12 +97,16 @@ def _output_tokens(model, tokenizer, encoded, generated: Tensor) -> list[OutputT
 
     def of_seen(shares: Tensor) -> list[list[float]]:
         """[T, k] -> shares of the filled slots, which sum to 1"""
-        shares = shares[seen][:, filled].double()
+        shares = shares[seen][:, filled].cpu().double()
         return (shares / shares.sum(-1, keepdim=True)).tolist()
 
     attention = torch.stack([layer[0].float().mean(0) for layer in out.cross_attentions]).mean(0)  # [T, k]
     rows: list[dict[str, Any]] = [{"attention": shares} for shares in of_seen(attention)]
     if model.config.copy_head:
+        if not hasattr(model.copy_head, "point"):  # a checkpoint carries the code that it was saved with
+            raise ValueError(
+                "the model code in the checkpoint is of an earlier version, whose copy head does not tell where it points"
+            )
         pointing, gate = model.copy_head.point(out.decoder_hidden_states[-1], encoded)
         same = encoded.input_ids[0] == ids[:, None]  # [T, L]
         from_document = (model.copy_head.through_slots(pointing, encoded)[0] * same).sum(-1)  # [T]

@@ -78,8 +78,11 @@ class OutputToken:
 
     @property
     def shares(self) -> Sequence[float]:
-        """What shades the document: where it points, else what it attends to."""
-        return self.attention if self.pointing is None else self.pointing
+        """What it came from: as far as it was copied where it points, else what the decoder attends to."""
+        if self.pointing is None:
+            return self.attention
+        both = zip(self.pointing, self.attention, strict=True)
+        return [self.copied * pointed + (1 - self.copied) * attended for pointed, attended in both]
 
 
 def summary_page(
@@ -106,14 +109,14 @@ def summary_page(
         True
     """
     shown = list(tokens[:MOST_ROWS])
-    whole = _mean(shown)
-    choices = list(enumerate([whole, *shown])) if shown else []
-    shaded = {number: _shades(token, slots) for number, token in choices}
+    choices = list(enumerate([_whole(shown), *shown])) if shown else []
+    shaded = {number: _shades(token.shares, slots) for number, token in choices}
     somewhere = {place for shades in shaded.values() for place in shades}
 
     def style(place: int) -> str:
         return f";--a:var(--t{place},0)" if place in somewhere else ";--a:0"
 
+    how = ", by pointing as far as it was copied, by attention otherwise"
     copies = any(token.pointing is not None for token in shown)
     said = "".join(_token(number, token) for number, token in choices[1:])
     said += escape("".join(token.text for token in tokens[MOST_ROWS:]))
@@ -127,8 +130,7 @@ def summary_page(
 </div>
 <h2>What was kept</h2>
 <p class="legend">Underlined: the tokens that lead one of the {len(slots)} kept vectors, all that the decoder saw.
-Shaded: how much what is chosen above {"points at" if copies else "attends to"} them; the strip shows where they
-stand.</p>
+Shaded: how much of what is chosen above came from them{how if copies else ""}. The strip shows where they stand.</p>
 {strip(text, spans, slots, style)}
 <p class="document">{marked_text(text, spans, slots, smallest_weight, style)}</p>
 {_table(choices[1:], copies, text, spans, slots)}
@@ -144,21 +146,29 @@ def _bar(copies: bool) -> str:
 <label class="token whole"><input type="radio" name="token" id="o0" checked>whole summary</label></div>"""
 
 
-def _mean(tokens: Sequence[OutputToken]) -> OutputToken:
-    """The whole summary, as if it were one token."""
+def _whole(tokens: Sequence[OutputToken]) -> OutputToken:
+    """The whole summary as one token, which points where its copied tokens point."""
 
-    def mean(rows: Sequence[Sequence[float]]) -> list[float]:
-        return [sum(column) / len(rows) for column in zip(*rows, strict=True)]
+    def mean(rows: Sequence[Sequence[float]], weights: Sequence[float]) -> list[float]:
+        total = sum(weights)
+        return [sum(x * w for x, w in zip(column, weights, strict=True)) / total for column in zip(*rows, strict=True)]
 
+    equal = [1.0] * len(tokens)
+    copying, copied = mean([(token.copying, token.copied) for token in tokens], equal)
     pointing = [token.pointing for token in tokens if token.pointing is not None]
-    numbers = mean([(token.copying, token.copied) for token in tokens]) or [0.0, 0.0]
-    return OutputToken("", mean([t.attention for t in tokens]), mean(pointing) if pointing else None, *numbers)
+    return OutputToken(
+        "",
+        attention=mean([token.attention for token in tokens], equal),
+        pointing=mean(pointing, [token.copied for token in tokens] if copied else equal) if pointing else None,
+        copying=copying,
+        copied=copied,
+    )
 
 
-def _shades(token: OutputToken, slots: Sequence[Slot]) -> dict[int, float]:
-    """Tokens of the document -> how much of them is in what a token came from, 1 for the most."""
+def _shades(shares: Sequence[float], slots: Sequence[Slot]) -> dict[int, float]:
+    """Tokens of the document -> how much of them is in a mixture of slots, 1 for the most."""
     found: dict[int, float] = defaultdict(float)
-    for share, slot in zip(token.shares, slots, strict=True):
+    for share, slot in zip(shares, slots, strict=True):
         for place, weight in slot.tokens:
             found[place] += share * weight
     ranked = sorted(found.items(), key=lambda pair: -pair[1])[:MOST_SHADED]
@@ -187,14 +197,14 @@ def _detail(
     name = escape(_name(token)) if number else "The whole summary"
     how = f"{_percent(token.copied)} copied, the gate {_percent(token.copying)} open to copying" if copies else ""
     sources = "".join(
-        f'<div class="source"><h3>{head}</h3>'
+        f'<div class="source" style="opacity:{strength:.2f}"><h3>{head}</h3>'
         + "".join(
             f'<span>{source}</span><span class="track"><span class="fill" '
             f'style="display:block;width:{100 * share:.1f}%"></span></span><span class="p">{_percent(share)}</span>'
             for source, share in _sources(shares, text, spans, slots, most=5)
         )
         + "</div>"
-        for head, shares in _heads(token)
+        for head, shares, strength in _heads(token)
     )
     return (
         f'<div class="detail" style="display:var(--d{number},none)"><p><b>{name}</b> {how}</p>'
@@ -206,18 +216,18 @@ def _table(choices, copies: bool, text: str, spans: Sequence[Span], slots: Seque
     """All tokens of the summary below each other, for readers without a pointer and for print."""
     if not choices:
         return ""
-    heads = "".join(f"<th>{head}</th>" for head, _ in _heads(choices[0][1]))
+    heads = "".join(f"<th>{head}</th>" for head, *_ in _heads(choices[0][1]))
     rows = "".join(
         f'<tr><td><label for="o{number}">{escape(_name(token))}</label></td>'
         + (f'<td class="p">{_percent(token.copied)}</td>' if copies else "")
         + "".join(
-            "<td>"
+            f'<td style="opacity:{strength:.2f}">'
             + ", ".join(
-                f"{source} <small>{_percent(share)}</small>"
+                f"{source}\u00a0<small>{_percent(share)}</small>"
                 for source, share in _sources(shares, text, spans, slots, most=3)
             )
             + "</td>"
-            for _, shares in _heads(token)
+            for _, shares, strength in _heads(token)
         )
         + "</tr>\n"
         for number, token in choices
@@ -228,10 +238,10 @@ def _table(choices, copies: bool, text: str, spans: Sequence[Span], slots: Seque
 {rows}</table>"""
 
 
-def _heads(token: OutputToken) -> list[tuple[str, Sequence[float]]]:
-    """Kinds of attention, the one that counts more first."""
-    pointing = [] if token.pointing is None else [("points at", token.pointing)]
-    return [*pointing, ("attends to", token.attention)]
+def _heads(token: OutputToken) -> list[tuple[str, Sequence[float], float]]:
+    """(name, shares, opacity) of each kind of attention; pointing counts, and is seen, as far as it copied."""
+    pointing = [] if token.pointing is None else [("points at", token.pointing, 0.4 + 0.6 * token.copied)]
+    return [*pointing, ("attends to", token.attention, 1.0)]
 
 
 def _sources(
@@ -246,7 +256,7 @@ def _sources(
     sources = []
     for places in ranked:
         name = linked_word(text, spans, max(places, key=lambda place: places[place]))
-        times = f" <small>&times;{len(places)}</small>" if len(places) > 1 else ""
+        times = f"\u00a0<small>&times;{len(places)}</small>" if len(places) > 1 else ""
         sources.append((name + times, sum(places.values())))
     return [(name, share) for name, share in sources if share >= 0.005]
 
