@@ -105,7 +105,7 @@ def _output_tokens(model, tokenizer, encoded, generated: Tensor) -> list[OutputT
     if model.config.copy_head:
         if not hasattr(model.copy_head, "point"):  # a checkpoint carries the code that it was saved with
             raise ValueError(
-                "the model code in the checkpoint is of an earlier version, whose copy head does not tell where it points"
+                "the model code in the checkpoint is of an earlier version, whose copy head tells no pointing"
             )
         pointing, gate = model.copy_head.point(out.decoder_hidden_states[-1], encoded)
         same = encoded.input_ids[0] == ids[:, None]  # [T, L]
