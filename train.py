@@ -392,11 +392,11 @@ def main(argv: list[str] | None = None) -> dict:
             command=results["command"],
             results=results,
         )
-        if task.target == "label":
-            for i, document in enumerate(texts["test"].select(range(min(arguments.show, len(texts["test"]))))):
-                label = plain.config.id2label[document["label"]]
-                page = show_document(plain, tokenizer, document["text"], label=label)
-                (output / f"document_{i}.html").write_text(page, encoding="utf-8")
+        for i, document in enumerate(texts["test"].select(range(min(arguments.show, len(texts["test"]))))):
+            answer = document[task.target]
+            known = {"reference": answer} if plain.can_generate() else {"label": plain.config.id2label[answer]}
+            page = show_document(plain, tokenizer, document["text"], max_tokens=data.max_tokens, **known)
+            (output / f"document_{i}.html").write_text(page, encoding="utf-8")
         for name, found in results["baselines"].items():
             accelerator.print(f"{name}: {task.in_short(found)}")
         accelerator.print(f"test: {task.in_short(results, 'test')}; see {output}")

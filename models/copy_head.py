@@ -31,19 +31,26 @@ class CopyHead(nn.Module):
 
         encoded: the `PooledEncoderOutput` that the decoder saw, with input_ids [B, L].
         """
-        vectors = encoded.last_hidden_state
-        pointing = self.query(states) @ vectors.transpose(1, 2) / vectors.shape[-1] ** 0.5
-        empty = encoded.attention_mask.unsqueeze(1) == 0
-        attention = pointing.float().masked_fill(empty, torch.finfo(torch.float32).min).softmax(-1)  # [B, T, k]
-        if encoded.slots is None:
-            copied = attention @ encoded.weights.float()  # [B, T, L]
-        else:
-            slot = encoded.slots.clamp(min=0).unsqueeze(1).expand(-1, attention.shape[1], -1)
-            copied = attention.gather(-1, slot) * encoded.weights.float().unsqueeze(1)
+        attention, gate = self.point(states, encoded)
+        copied = self.through_slots(attention, encoded)
         ids = encoded.input_ids.unsqueeze(1).expand_as(copied)
         said = logits.float().softmax(-1)
         copied = torch.zeros_like(said).scatter_add(-1, ids, copied)
+        return torch.lerp(copied, said, gate).clamp(min=torch.finfo(torch.float32).tiny).log()
+
+    def point(self, states: Tensor, encoded) -> tuple[Tensor, Tensor]:
+        """(a [B, T, k], which sums to 1 over the slots; g [B, T, 1] in [0, 1]) of decoder states [B, T, d]."""
+        vectors = encoded.last_hidden_state
+        pointing = self.query(states) @ vectors.transpose(1, 2) / vectors.shape[-1] ** 0.5
+        empty = encoded.attention_mask.unsqueeze(1) == 0
+        attention = pointing.float().masked_fill(empty, torch.finfo(torch.float32).min).softmax(-1)
         gate = self.gate(states).float().sigmoid()
         # A document of no token has nothing to copy.
-        gate = torch.where(encoded.attention_mask.any(-1).view(-1, 1, 1), gate, 1)
-        return torch.lerp(copied, said, gate).clamp(min=torch.finfo(torch.float32).tiny).log()
+        return attention, torch.where(encoded.attention_mask.any(-1).view(-1, 1, 1), gate, 1)
+
+    def through_slots(self, attention: Tensor, encoded) -> Tensor:
+        """Attention over the tokens [B, T, L] that an attention over the slots [B, T, k] amounts to."""
+        if encoded.slots is None:
+            return attention @ encoded.weights.float()
+        slot = encoded.slots.clamp(min=0).unsqueeze(1).expand(-1, attention.shape[1], -1)
+        return attention.gather(-1, slot) * encoded.weights.float().unsqueeze(1)

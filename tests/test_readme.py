@@ -13,7 +13,9 @@ from conftest import BART, tiny_tokenizer
 from torch import nn
 from transformers import BartConfig, BartForConditionalGeneration
 
-from shtopk import baselines, metrics, pooling, show, successive_halving
+from shtopk import baselines, metrics, pooling, successive_halving
+from shtopk.show import classification
+from shtopk.show import summary as show_summary
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -27,7 +29,7 @@ def test_the_lines_typed_at_the_prompt_print_what_stands_there():
 
 
 def test_the_examples_in_docstrings_print_what_stands_there():
-    for module in (baselines, metrics, pooling, show, successive_halving):
+    for module in (baselines, metrics, pooling, classification, show_summary, successive_halving):
         results = doctest.testmod(module, extraglobs={"torch": torch})
         assert results.attempted
         assert not results.failed

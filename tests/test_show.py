@@ -15,7 +15,7 @@ from transformers import BertConfig, BertForSequenceClassification
 
 import models  # noqa: F401  (registers the classes)
 from models import load_pretrained_classifier
-from shtopk.integrations.transformers import load_classifier, show_document
+from shtopk.integrations.transformers import load_checkpoint, show_document
 from shtopk.show import Slot, main, page
 
 
@@ -102,7 +102,7 @@ def test_the_page_asks_nothing_of_the_network():
 
 
 def test_a_document_is_shown_with_what_the_model_kept(checkpoint):
-    model, tokenizer = load_classifier(checkpoint)
+    model, tokenizer = load_checkpoint(checkpoint)
     text = "a goal b match c d bank e f shares"
     html = show_document(model, tokenizer, text, label="sport")
     kept = model(**tokenizer(text, return_tensors="pt", return_token_type_ids=False)).positions[0].tolist()
@@ -117,6 +117,15 @@ def test_a_document_is_shown_with_what_the_model_kept(checkpoint):
 def test_any_text_makes_a_page(encoder, operator, text):
     model = load_pretrained_classifier(encoder, k=4, num_labels=2, operator=operator)
     assert Text(show_document(model, tiny_tokenizer(), text)).document == text
+
+
+def test_of_two_steps_of_pooling_the_page_shows_the_last(encoder):
+    model, tokenizer = load_pretrained_classifier(encoder, k=4, window=8, window_k=3, num_labels=2), tiny_tokenizer()
+    text = "a goal b match c d bank e f shares " * 9
+    kept = model.eval()(**tokenizer(text, return_tensors="pt", return_token_type_ids=False)).positions[0].tolist()
+    words = text.split()
+    marked = Text(show_document(model, tokenizer, text)).marked
+    assert marked == [words[position - 1] for position in sorted(kept) if 0 < position <= len(words)]
 
 
 def test_the_command_writes_a_page(checkpoint, tmp_path, capsys):
@@ -199,7 +208,7 @@ def foreign(folder, source):
     (incomplete, "its weights lack classifier.bias, classifier.weight"),
     (of_another_size, "its weights have other shapes than its config.json says"),
     (with_another_tokenizer, "expected a fast tokenizer of at most 34 words, got one of 35"),
-    (foreign, "expected a model of type topk_pooling, got bert"),
+    (foreign, "expected a model of type topk_pooling or topk_pooling_seq2seq, got bert"),
 ])  # fmt: skip
 def test_what_is_no_checkpoint_is_refused_in_one_line(prepare, message, checkpoint, tmp_path, capsys):
     folder, document = tmp_path / "folder", tmp_path / "text.txt"

@@ -144,13 +144,16 @@ def summary_words(words, summaries):
 
 
 def test_a_summarizer_learns_and_leaves_a_checkpoint_and_samples(summary_words, summaries, tmp_path):
-    results = train.main([*summary_words, "--epochs", "20", "--no_repeat_ngram_size", "3"])
+    results = train.main([*summary_words, "--epochs", "20", "--no_repeat_ngram_size", "3", "--show", "2"])
     run = tmp_path / "run"
     assert results["test_rouge1"] > 0.8
     assert results["test_documents"] == 12
     assert results["baselines"]["first_16_words"]["rouge1"] < 0.3
     predictions = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
     assert len(predictions) == 12 and {row["reference"] for row in predictions} <= {"goal", "bank"}
+    for i, row in enumerate(predictions[:2]):
+        page = (run / f"document_{i}.html").read_text()
+        assert f"<b>reference</b> {row['reference']}<" in page and f'id="o1">{row["prediction"].split()[0]}<' in page
     page = (run / "samples.md").read_text()
     assert page.count("**reference**") == page.count("**model**") == page.count("**first 16 words**") == 10
     model = AutoModelForSeq2SeqLM.from_pretrained(run)

@@ -1,25 +1,24 @@
-"""Load a pooled classifier from a checkpoint, and show what it keeps of a document."""
+"""Load a model that pools from a checkpoint, and show what it keeps of a document."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import torch
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging
 
-from shtopk.pooling import PooledTokens, TopKPooling
-from shtopk.selection import TopK
-from shtopk.show import Slot, page
+from shtopk.integrations.describe import describe, describe_summary
+from shtopk.show import page, summary_page
 
-MODEL_TYPE = "topk_pooling"
+AUTO_CLASSES = {
+    "topk_pooling": AutoModelForSequenceClassification,
+    "topk_pooling_seq2seq": AutoModelForSeq2SeqLM,
+}
 
 
-def load_classifier(checkpoint: str | Path, *, trust_remote_code: bool = False):
+def load_checkpoint(checkpoint: str | Path, *, trust_remote_code: bool = False):
     """(model in eval mode, tokenizer) of a checkpoint that `train.py` wrote. Reads safetensors alone.
 
     Args:
@@ -37,9 +36,9 @@ def load_classifier(checkpoint: str | Path, *, trust_remote_code: bool = False):
     try:
         with quiet():
             config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
-            if config.model_type != MODEL_TYPE:
-                raise ValueError(f"expected a model of type {MODEL_TYPE}, got {config.model_type}")
-            model, report = AutoModelForSequenceClassification.from_pretrained(
+            if config.model_type not in AUTO_CLASSES:
+                raise ValueError(f"expected a model of type {' or '.join(AUTO_CLASSES)}, got {config.model_type}")
+            model, report = AUTO_CLASSES[config.model_type].from_pretrained(
                 folder,
                 config=config,
                 trust_remote_code=trust_remote_code,
@@ -76,59 +75,41 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def show_document(model, tokenizer, text: str, *, label: str | None = None, title: str | None = None) -> str:
-    """An HTML page with the document, the tokens kept and the prediction; see `shtopk.show.page`.
+def show_document(model, tokenizer, text: str, **options) -> str:
+    """An HTML page with the document, the tokens kept and what the model makes of them; see `answer_and_page`."""
+    return answer_and_page(model, tokenizer, text, **options)[1]
+
+
+def answer_and_page(
+    model,
+    tokenizer,
+    text: str,
+    *,
+    label: str | None = None,
+    reference: str | None = None,
+    title: str | None = None,
+    max_tokens: int | None = None,
+) -> tuple[str, str]:
+    """(what the model answers, in one line; an HTML page that shows what it kept of the document for that).
 
     Args:
-        model: a classifier with a `TopKPooling` named `pooling`; it is put into eval mode.
+        model: a classifier with a `TopKPooling` named `pooling` (see `shtopk.show.page`), or a summarizer whose
+            encoder pools (see `shtopk.show.summary_page`); it is put into eval mode.
         tokenizer: its fast tokenizer.
         text: the document, of any length, empty too.
-        label: its true class, if known.
+        label: its true class, if known and the model a classifier.
+        reference: a summary to compare with, if known and the model a summarizer.
         title: headline; by default the first line of the text.
+        max_tokens: as many of the document the model reads; None: all.
     """
     first_line = text.strip().split("\n")[0]
     if len(first_line) > 70:
         first_line = first_line[:70].rsplit(" ", 1)[0] + " …"
-    return page(**describe(model, tokenizer, text), label=label, title=title or first_line or "An empty document")
-
-
-@torch.inference_mode()
-def describe(model, tokenizer, text: str) -> dict[str, Any]:
-    """What `shtopk.show.page` shows of a document, by its argument names; the title and the label are the caller's."""
-    model.eval()
-    encoded = tokenizer(text, return_offsets_mapping=True, return_tensors="pt", truncation=False, verbose=False)
-    spans = [tuple(span) for span in encoded["offset_mapping"][0].tolist()]
-    inputs = {name: encoded[name].to(model.device) for name in ("input_ids", "attention_mask")}
-    pooling: TopKPooling = model.pooling
-    pooled: list[PooledTokens] = []
-    watch = pooling.register_forward_hook(lambda module, given, output: pooled.append(output))
-    try:
-        probabilities = model(**inputs).logits[0].float().softmax(-1).tolist()
-    finally:
-        watch.remove()
-    slots = slots_of(pooled[0].choice)
-    return {
-        "text": text,
-        "spans": spans,
-        "slots": slots,
-        "probabilities": [(model.config.id2label[i], probability) for i, probability in enumerate(probabilities)],
-        "facts": [
-            f"{len(slots)} of {len(spans):,} tokens kept",
-            pooling.operator.replace("_", " "),
-            f"temperature {pooling.temperature:g}",
-        ],
-    }
-
-
-def slots_of(choice: TopK, smallest_weight: float = 1e-3) -> list[Slot]:
-    """The filled slots of the first document of a choice, in order, with their tokens of some weight."""
-    weights = choice.weights[0]  # [n], or [k, n] where a token may flow into every slot
-    tokens: dict[int, list[tuple[int, float]]] = defaultdict(list)
-    for place in (weights > smallest_weight).nonzero().tolist():
-        token = place[-1]
-        slot = place[0] if choice.slots is None else int(choice.slots[0, token])
-        tokens[slot].append((token, float(weights[tuple(place)])))
-    return [
-        Slot(int(choice.positions[0, slot]), tokens[slot], float(choice.scores[0, slot]))
-        for slot in choice.mask[0].nonzero().flatten().tolist()
-    ]
+    title = title or first_line or "An empty document"
+    if model.can_generate():
+        parts = describe_summary(model, tokenizer, text, max_tokens)
+        answer = " ".join("".join(token.text for token in parts["tokens"]).split())
+        return answer or "no summary", summary_page(**parts, reference=reference, title=title)
+    parts = describe(model, tokenizer, text, max_tokens)
+    name, probability = max(parts["probabilities"], key=lambda pair: pair[1])
+    return f"{name} ({100 * probability:.1f} %)", page(**parts, label=label, title=title)

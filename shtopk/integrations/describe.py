@@ -1,0 +1,177 @@
+"""What a model made of a document, in the terms of `shtopk.show`: vectors kept, prediction or summary, attention."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from shtopk.pooling import PooledTokens, TopKPooling
+from shtopk.selection import TopK
+from shtopk.show import OutputToken, Slot
+
+
+@torch.inference_mode()
+def describe(model, tokenizer, text: str, max_tokens: int | None = None) -> dict[str, Any]:
+    """What `shtopk.show.page` shows of a document, by its argument names; the title and the label are the caller's.
+
+    max_tokens: as many of the document the model reads; None: all.
+    """
+    model.eval()
+    inputs, spans = _encode(model, tokenizer, text, max_tokens)
+    pooling: TopKPooling = model.pooling
+    pooled: list[PooledTokens] = []
+    watch = pooling.register_forward_hook(lambda module, given, output: pooled.append(output))
+    try:
+        out = model(**inputs)
+    finally:
+        watch.remove()
+    # Of two steps of pooling the last one made the slots; the model knows which tokens they are made of.
+    choice = pooled[-1].choice._replace(weights=out.weights, slots=out.slots, positions=out.positions)
+    slots = slots_of(choice)
+    probabilities = out.logits[0].float().softmax(-1).tolist()
+    return {
+        "text": text,
+        "spans": spans,
+        "slots": slots,
+        "probabilities": [(model.config.id2label[i], probability) for i, probability in enumerate(probabilities)],
+        "facts": _facts(pooling, slots, spans),
+    }
+
+
+@torch.inference_mode()
+def describe_summary(model, tokenizer, text: str, max_tokens: int | None = None) -> dict[str, Any]:
+    """What `shtopk.show.summary_page` shows of a document, by its argument names; the rest is the caller's.
+
+    The summary is generated as the checkpoint's generation settings say, and then read once more, all tokens at once,
+    for the attention that each was said with. max_tokens: see `describe`.
+    """
+    model.eval()
+    inputs, spans = _encode(model, tokenizer, text, max_tokens)
+    generated = model.generate(**inputs)[:1]  # [1, T + 1] after the token that starts it
+    encoded = model.get_encoder()(**inputs)
+    choice = TopK(
+        values=encoded.last_hidden_state,
+        scores=encoded.scores,
+        mask=encoded.attention_mask != 0,
+        positions=encoded.positions,
+        weights=encoded.weights,
+        slots=encoded.slots,
+    )
+    slots = slots_of(choice)
+    tokens = _output_tokens(model, tokenizer, encoded, generated)
+    said = f"{len(tokens)} tokens said"
+    if model.config.copy_head and tokens:
+        said += f", {100 * sum(token.copied for token in tokens) / len(tokens):.0f} % copied"
+    return {
+        "text": text,
+        "spans": spans,
+        "slots": slots,
+        "tokens": tokens,
+        "facts": [*_facts(model.pooling, slots, spans), said],
+    }
+
+
+def _output_tokens(model, tokenizer, encoded, generated: Tensor) -> list[OutputToken]:
+    """The tokens of a summary [1, T + 1] that a reader sees, each with its attention over the filled slots."""
+    ids = generated[0, 1:]  # [T]
+    unseen = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+    seen = [step for step, token in enumerate(ids.tolist()) if token not in unseen]
+    if not seen:
+        return []
+    with eager_attention(model.backbone.get_decoder()):
+        out = model(
+            encoder_outputs=encoded,
+            decoder_input_ids=generated[:, :-1],
+            output_attentions=True,
+            output_hidden_states=True,
+            use_cache=False,
+        )
+    if not out.cross_attentions:
+        raise ValueError(f"a decoder of type {model.config.backbone.model_type} does not tell what it attends to")
+    filled = encoded.attention_mask[0] != 0
+
+    def of_seen(shares: Tensor) -> list[list[float]]:
+        """[T, k] -> shares of the filled slots, which sum to 1"""
+        shares = shares[seen][:, filled].cpu().double()
+        return (shares / shares.sum(-1, keepdim=True)).tolist()
+
+    attention = torch.stack([layer[0].float().mean(0) for layer in out.cross_attentions]).mean(0)  # [T, k]
+    rows: list[dict[str, Any]] = [{"attention": shares} for shares in of_seen(attention)]
+    if model.config.copy_head:
+        if not hasattr(model.copy_head, "point"):  # a checkpoint carries the code that it was saved with
+            raise ValueError(
+                "the model code in the checkpoint is of an earlier version, whose copy head tells no pointing"
+            )
+        pointing, gate = model.copy_head.point(out.decoder_hidden_states[-1], encoded)
+        same = encoded.input_ids[0] == ids[:, None]  # [T, L]
+        from_document = (model.copy_head.through_slots(pointing, encoded)[0] * same).sum(-1)  # [T]
+        copying = 1 - gate[0, :, 0]
+        probability = out.logits[0].gather(-1, ids[:, None])[:, 0].exp()  # logits are log-probabilities
+        copied = (copying * from_document / probability).clamp(0, 1)
+        for row, shares, step in zip(rows, of_seen(pointing[0]), seen, strict=True):
+            row |= {"pointing": shares, "copying": copying[step].item(), "copied": copied[step].item()}
+    texts = pieces(tokenizer, ids[seen].tolist())
+    return [OutputToken(piece, **row) for piece, row in zip(texts, rows, strict=True)]
+
+
+def pieces(tokenizer, ids: Sequence[int]) -> list[str]:
+    """The text of each token; together they are the text of all. A part of a character counts to its last token."""
+    whole = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+    ends = [0]
+    for count in range(1, len(ids)):
+        start = tokenizer.decode(ids[:count], clean_up_tokenization_spaces=False)
+        common = next((i for i, (a, b) in enumerate(zip(start, whole, strict=False)) if a != b), len(start))
+        ends.append(min(max(common, ends[-1]), len(whole)))
+    return [whole[start:end] for start, end in zip(ends, [*ends[1:], len(whole)], strict=True)]
+
+
+@contextmanager
+def eager_attention(model) -> Iterator[None]:
+    """With the one implementation of attention that returns its weights; afterwards with that from before."""
+    before = model.config._attn_implementation
+    model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
+
+
+def slots_of(choice: TopK, smallest_weight: float = 1e-3) -> list[Slot]:
+    """The filled slots of the first document of a choice, in order, with their tokens of some weight."""
+    weights = choice.weights[0]  # [n], or [k, n] where a token may flow into every slot
+    tokens: dict[int, list[tuple[int, float]]] = defaultdict(list)
+    for place in (weights > smallest_weight).nonzero().tolist():
+        token = place[-1]
+        slot = place[0] if choice.slots is None else int(choice.slots[0, token])
+        tokens[slot].append((token, float(weights[tuple(place)])))
+    return [
+        Slot(int(choice.positions[0, slot]), tokens[slot], float(choice.scores[0, slot]))
+        for slot in choice.mask[0].nonzero().flatten().tolist()
+    ]
+
+
+def _encode(model, tokenizer, text: str, max_tokens: int | None) -> tuple[dict[str, Tensor], list[tuple[int, int]]]:
+    """(input_ids and attention_mask [1, L], the characters that each token stands for)"""
+    encoded = tokenizer(
+        text,
+        return_offsets_mapping=True,
+        return_tensors="pt",
+        truncation=max_tokens is not None,
+        max_length=max_tokens,
+        verbose=False,
+    )
+    spans = [tuple(span) for span in encoded["offset_mapping"][0].tolist()]
+    return {name: encoded[name].to(model.device) for name in ("input_ids", "attention_mask")}, spans
+
+
+def _facts(pooling: TopKPooling, slots: Sequence[Slot], spans: Sequence[tuple[int, int]]) -> list[str]:
+    return [
+        f"{len(slots)} of {len(spans):,} tokens kept",
+        pooling.operator.replace("_", " "),
+        f"temperature {pooling.temperature:g}",
+    ]

@@ -1,0 +1,5 @@
+import sys
+
+from shtopk.show.command import main
+
+sys.exit(main())

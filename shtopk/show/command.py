@@ -1,0 +1,51 @@
+"""python -m shtopk.show CHECKPOINT FILE [--output page.html] [--trust-remote-code]"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def read_text(path: Path) -> str:
+    """A file's text. Bytes that are no UTF-8 become U+FFFD, and a line on stderr says so."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}") from error
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError:
+        print(f"{path} is not valid UTF-8 throughout; such bytes are shown as \ufffd", file=sys.stderr)
+        return content.decode("utf-8", errors="replace")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m shtopk.show", description="See which tokens of a text were kept, and what became of them."
+    )
+    parser.add_argument("checkpoint", help="folder that train.py wrote, of a classifier or a summarizer")
+    parser.add_argument("file", type=Path, help="the document, a text file")
+    parser.add_argument("--output", type=Path, help="page to write; by default FILE's name with .html, in this folder")
+    parser.add_argument("--trust-remote-code", action="store_true", help="run the model code inside the checkpoint")
+    arguments = parser.parse_args(argv)
+    try:
+        text = read_text(arguments.file)
+        try:
+            from shtopk.integrations.transformers import answer_and_page, load_checkpoint
+        except ImportError as error:
+            raise ValueError(f"{error}; run pip install 'shtopk[train]'") from error
+
+        model, tokenizer = load_checkpoint(arguments.checkpoint, trust_remote_code=arguments.trust_remote_code)
+        answer, page = answer_and_page(model, tokenizer, text, title=arguments.file.name)
+        output = arguments.output or Path(arguments.file.stem + ".html")
+        try:
+            output.write_text(page, encoding="utf-8")
+        except OSError as error:
+            raise ValueError(f"cannot write {output}: {error.strerror}") from error
+    except ValueError as error:
+        print(f"shtopk.show: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    print(f"{answer}, see {output}")
+    return 0

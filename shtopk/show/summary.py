@@ -1,0 +1,270 @@
+"""The page of a summarized document: for each token of the summary, which kept tokens it came from.
+
+Nothing here runs: a token of the summary is the label of a radio button, and whichever is chosen sets, by a rule of
+its own, the custom properties that shade the document (--t7 for token 7) and show its details (--d3).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+from shtopk.show.document import MOST_ROWS, Slot, Span, linked_word, marked_text, strip, vectors
+from shtopk.show.frame import frame
+
+STYLE = """
+.summary { background: var(--paper); margin: 1.75rem 0 0; padding: .25rem 0 1rem; border-bottom: 1px solid var(--line);
+  z-index: 1; }
+@media (min-height: 44rem) and (min-width: 40rem) { .summary { position: sticky; top: 0; }
+  .said { max-height: 30vh; overflow-y: auto; } }
+.said { font-size: 1.375rem; line-height: 1.6; margin: 0; padding: .2rem .25rem; white-space: pre-wrap; }
+.said:empty::before { content: "Nothing was said."; color: var(--quiet); font-style: italic; }
+.token { position: relative; cursor: pointer; border-radius: 3px; padding: .05em 0;
+  box-shadow: inset 0 -3px 0 rgb(var(--mark) / var(--c)); }
+.token:hover { background: rgb(var(--mark) / .3); }
+.token:has(:checked) { background: var(--accent); color: var(--paper); }
+.token:has(:focus-visible) { outline: 2px solid var(--ink); outline-offset: 2px; }
+.token input { position: absolute; left: 0; bottom: 0; width: 1px; height: 1px; margin: 0; opacity: 0; }
+.whole { white-space: nowrap; border-radius: 1em; padding: .1rem .7rem;
+  border: 1px solid var(--line); box-shadow: none; }
+.reference, .bar, .detail, .whole { font-family: system-ui, "Segoe UI", "Liberation Sans", sans-serif; }
+.reference { color: var(--quiet); font-size: .875rem; line-height: 1.5; margin: .5rem .25rem 0; }
+.reference b { font-weight: 500; color: var(--accent); }
+.bar { display: flex; gap: .9rem; align-items: baseline; justify-content: space-between; margin: .6rem .25rem .3rem;
+  font-size: .8125rem; color: var(--quiet); }
+.detail { font-size: .875rem; line-height: 1.45; min-height: 10.25rem; margin: 0 .25rem; }
+.detail p { margin: .3rem 0 .5rem; color: var(--quiet); }
+.detail p b { color: var(--ink); font-weight: 600; }
+.sources { display: grid; grid-template-columns: repeat(auto-fit, minmax(16rem, 1fr)); gap: .6rem 2rem; }
+.source { display: grid; grid-template-columns: minmax(0, 1fr) 5rem 3.25rem; gap: 0 .6rem; align-items: center;
+  align-content: start; }
+.source > * { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+.source h3 { grid-column: 1 / -1; font-size: .75rem; font-weight: 500; color: var(--quiet); margin: 0; }
+.source .p, .tokens .p { text-align: right; color: var(--quiet); font-variant-numeric: tabular-nums; }
+.source a, .tokens td a { color: inherit; text-decoration-color: var(--accent); text-underline-offset: 3px; }
+.source:first-child .fill { background: var(--accent); }
+.strip a { opacity: calc(.25 + .75 * var(--a)); }
+.document { line-height: 1.875rem; }
+.document span { background: rgb(var(--mark) / calc(.03 + var(--a) * .5)); }
+.document mark { background: rgb(var(--mark) / calc(.06 + var(--a) * .5));
+  box-shadow: inset 0 -2px 0 rgb(var(--mark) / calc(.45 + var(--a) * .55)); }
+.tokens td:nth-child(2) { width: auto; }
+.tokens label { cursor: pointer; font-weight: 600; }
+.tokens td:first-child, .tokens .p { white-space: nowrap; }
+"""
+
+MOST_SHADED = 24  # tokens of the document that a token of the summary shades
+
+
+@dataclass(frozen=True)
+class OutputToken:
+    """A token of the summary, and the kept vectors that it came from.
+
+    Attributes:
+        text: with the space before it, so that the texts of all tokens make the summary.
+        attention: the decoder's share for each slot; sums to 1.
+        pointing: the copy head's share for each slot, sums to 1; None without a copy head.
+        copying: how much the copy head's gate left to copying, in [0, 1].
+        copied: the share of the token's probability that came by copying, in [0, 1].
+    """
+
+    text: str
+    attention: Sequence[float]
+    pointing: Sequence[float] | None = None
+    copying: float = 0.0
+    copied: float = 0.0
+
+    @property
+    def shares(self) -> Sequence[float]:
+        """What it came from: as far as it was copied where it points, else what the decoder attends to."""
+        if self.pointing is None:
+            return self.attention
+        both = zip(self.pointing, self.attention, strict=True)
+        return [self.copied * pointed + (1 - self.copied) * attended for pointed, attended in both]
+
+
+def summary_page(
+    text: str,
+    spans: Sequence[Span],
+    slots: Sequence[Slot],
+    tokens: Sequence[OutputToken],
+    *,
+    title: str,
+    reference: str | None = None,
+    facts: Sequence[str] = (),
+    smallest_weight: float = 0.01,
+) -> str:
+    """One HTML page, complete in itself and without scripts, with every text escaped.
+
+    Args:
+        text, spans, slots, title, facts, smallest_weight: see `shtopk.show.page`.
+        tokens: the summary.
+        reference: a summary to compare it with.
+
+    Example:
+        >>> said = [OutputToken("b", [1.0])]
+        >>> "<mark" in summary_page("a b", [(0, 1), (2, 3)], [Slot(1, [(1, 1.0)])], said, title="t")
+        True
+    """
+    shown = list(tokens[:MOST_ROWS])
+    choices = list(enumerate([_whole(shown), *shown])) if shown else []
+    shaded = {number: _shades(token.shares, slots) for number, token in choices}
+    somewhere = {place for shades in shaded.values() for place in shades}
+
+    def style(place: int) -> str:
+        return f";--a:var(--t{place},0)" if place in somewhere else ";--a:0"
+
+    how = ", by pointing as far as it was copied, by attention otherwise"
+    copies = any(token.pointing is not None for token in shown)
+    said = "".join(_token(number, token) for number, token in choices[1:])
+    said += escape("".join(token.text for token in tokens[MOST_ROWS:]))
+    details = "".join(_detail(number, token, copies, text, spans, slots) for number, token in choices)
+    compared = "" if reference is None else f'<p class="reference"><b>reference</b> {escape(reference)}</p>'
+    body = f"""<div class="summary">
+<p class="said">{said}</p>
+{compared}
+{_bar(copies) if shown else ""}
+{details}
+</div>
+<h2>What was kept</h2>
+<p class="legend">Underlined: the tokens that lead one of the {len(slots)} kept vectors, all that the decoder saw.
+Shaded: how much of what is chosen above came from them{how if copies else ""}. The strip shows where they stand.</p>
+{strip(text, spans, slots, style)}
+<p class="document">{marked_text(text, spans, slots, smallest_weight, style)}</p>
+{_table(choices[1:], copies, text, spans, slots)}
+{vectors(text, spans, slots)}"""
+    rules = "".join(_rule(number, shades) for number, shades in shaded.items())
+    return frame(title, facts, body, STYLE + rules)
+
+
+def _bar(copies: bool) -> str:
+    """What there is to do, and the button of the whole summary, which is chosen at first."""
+    lines = " Underlined: copied." if copies else ""
+    return f"""<div class="bar"><span>Choose a word, or walk with the arrow keys.{lines}</span>
+<label class="token whole"><input type="radio" name="token" id="o0" checked>whole summary</label></div>"""
+
+
+def _whole(tokens: Sequence[OutputToken]) -> OutputToken:
+    """The whole summary as one token, which points where its copied tokens point."""
+
+    def mean(rows: Sequence[Sequence[float]], weights: Sequence[float]) -> list[float]:
+        total = sum(weights)
+        return [sum(x * w for x, w in zip(column, weights, strict=True)) / total for column in zip(*rows, strict=True)]
+
+    equal = [1.0] * len(tokens)
+    copying, copied = mean([(token.copying, token.copied) for token in tokens], equal)
+    pointing = [token.pointing for token in tokens if token.pointing is not None]
+    return OutputToken(
+        "",
+        attention=mean([token.attention for token in tokens], equal),
+        pointing=mean(pointing, [token.copied for token in tokens] if copied else equal) if pointing else None,
+        copying=copying,
+        copied=copied,
+    )
+
+
+def _shades(shares: Sequence[float], slots: Sequence[Slot]) -> dict[int, float]:
+    """Tokens of the document -> how much of them is in a mixture of slots, 1 for the most."""
+    found: dict[int, float] = defaultdict(float)
+    for share, slot in zip(shares, slots, strict=True):
+        for place, weight in slot.tokens:
+            found[place] += share * weight
+    ranked = sorted(found.items(), key=lambda pair: -pair[1])[:MOST_SHADED]
+    return {place: amount / ranked[0][1] for place, amount in ranked if amount >= 0.02 * ranked[0][1] > 0}
+
+
+def _rule(number: int, shades: dict[int, float]) -> str:
+    """CSS: what a choice shades and shows; the word under the mouse goes before the one chosen."""
+    chosen = f"body:has(#o{number}:checked):not(:has(.token:hover)),body:has(.token:hover>#o{number})"
+    shading = "".join(f"--t{place}:{shade:.2f};" for place, shade in shades.items())
+    return f"{chosen}{{--d{number}:block;{shading}}}\n"
+
+
+def _token(number: int, token: OutputToken) -> str:
+    """A radio button that looks like the token's text."""
+    name = token.text.lstrip()
+    space = token.text[: len(token.text) - len(name)]
+    button = f'<input type="radio" name="token" id="o{number}">'
+    return f'{escape(space)}<label class="token" style="--c:{token.copied:.2f}">{button}{escape(name)}</label>'
+
+
+def _detail(
+    number: int, token: OutputToken, copies: bool, text: str, spans: Sequence[Span], slots: Sequence[Slot]
+) -> str:
+    """What is shown of a token that is chosen: how much was copied, and its sources with their shares."""
+    name = escape(_name(token)) if number else "The whole summary"
+    how = f"{_percent(token.copied)} copied, the gate {_percent(token.copying)} open to copying" if copies else ""
+    sources = "".join(
+        f'<div class="source" style="opacity:{strength:.2f}"><h3>{head}</h3>'
+        + "".join(
+            f'<span>{source}</span><span class="track"><span class="fill" '
+            f'style="display:block;width:{100 * share:.1f}%"></span></span><span class="p">{_percent(share)}</span>'
+            for source, share in _sources(shares, text, spans, slots, most=5)
+        )
+        + "</div>"
+        for head, shares, strength in _heads(token)
+    )
+    return (
+        f'<div class="detail" style="display:var(--d{number},none)"><p><b>{name}</b> {how}</p>'
+        f'<div class="sources">{sources}</div></div>'
+    )
+
+
+def _table(choices, copies: bool, text: str, spans: Sequence[Span], slots: Sequence[Slot]) -> str:
+    """All tokens of the summary below each other, for readers without a pointer and for print."""
+    if not choices:
+        return ""
+    heads = "".join(f"<th>{head}</th>" for head, *_ in _heads(choices[0][1]))
+    rows = "".join(
+        f'<tr><td><label for="o{number}">{escape(_name(token))}</label></td>'
+        + (f'<td class="p">{_percent(token.copied)}</td>' if copies else "")
+        + "".join(
+            f'<td style="opacity:{strength:.2f}">'
+            + ", ".join(
+                f"{source}\u00a0<small>{_percent(share)}</small>"
+                for source, share in _sources(shares, text, spans, slots, most=3)
+            )
+            + "</td>"
+            for _, shares, strength in _heads(token)
+        )
+        + "</tr>\n"
+        for number, token in choices
+    )
+    return f"""<h2>Token by token</h2>
+<table class="tokens">
+<tr><th>token</th>{'<th class="p">copied</th>' if copies else ""}{heads}</tr>
+{rows}</table>"""
+
+
+def _heads(token: OutputToken) -> list[tuple[str, Sequence[float], float]]:
+    """(name, shares, opacity) of each kind of attention; pointing counts, and is seen, as far as it copied."""
+    pointing = [] if token.pointing is None else [("points at", token.pointing, 0.4 + 0.6 * token.copied)]
+    return [*pointing, ("attends to", token.attention, 1.0)]
+
+
+def _sources(
+    shares: Sequence[float], text: str, spans: Sequence[Span], slots: Sequence[Slot], most: int
+) -> list[tuple[str, float]]:
+    """(leading word, share) of what is attended to most; places where the same stands are added up, and counted."""
+    found: dict[str, dict[int, float]] = defaultdict(lambda: defaultdict(float))
+    for share, slot in zip(shares, slots, strict=True):
+        start, end = spans[slot.position]
+        found[text[start:end].lower()][slot.position] += share
+    ranked = sorted(found.values(), key=lambda places: -sum(places.values()))[:most]
+    sources = []
+    for places in ranked:
+        name = linked_word(text, spans, max(places, key=lambda place: places[place]))
+        times = f"\u00a0<small>&times;{len(places)}</small>" if len(places) > 1 else ""
+        sources.append((name + times, sum(places.values())))
+    return [(name, share) for name, share in sources if share >= 0.005]
+
+
+def _name(token: OutputToken) -> str:
+    """Its text, or a sign for one of spaces or of a part of a character."""
+    return token.text.strip() or ("␣" if token.text else "…")
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f}\u00a0%"
