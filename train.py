@@ -196,6 +196,8 @@ def build_model(task: Task, texts: DatasetDict, data: DataArguments, arguments: 
             num_beams=arguments.num_beams,
             no_repeat_ngram_size=arguments.no_repeat_ngram_size,
         )
+    if arguments.attention is not None:
+        model.set_attn_implementation(arguments.attention)
     model.encoder.requires_grad_(not arguments.freeze_encoder)
     if arguments.freeze_layers:
         freeze_layers(model.encoder, arguments.freeze_layers)

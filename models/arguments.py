@@ -20,6 +20,10 @@ class ModelArguments:
     )
     backbone_sha256: str | None = _option(None, "expected hash of the backbone's model.safetensors (hex)")
     backbone_dropout: float | None = _option(None, "dropout inside the backbone, in [0, 1); by default its own")
+    attention: str | None = _option(
+        None,
+        "how the backbone computes attention: sdpa, eager, flash_attention_2, ...; by default its own way",
+    )
     decoder: str | None = _option(None, "folder or hub name of a language model to join to an encoder (summaries)")
     decoder_layers: int = _option(2, "layers of the decoder that starts from the encoder's, without a decoder given")
     copy_head: bool = _option(False, "let the decoder copy tokens through the vectors kept (summaries)")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 class CopyHead(nn.Module):
@@ -37,6 +38,20 @@ class CopyHead(nn.Module):
         said = logits.float().softmax(-1)
         copied = torch.zeros_like(said).scatter_add(-1, ids, copied)
         return torch.lerp(copied, said, gate).clamp(min=torch.finfo(torch.float32).tiny).log()
+
+    def loss(self, logits: Tensor, states: Tensor, encoded, labels: Tensor) -> Tensor:
+        """Mean negative log-probability of labels [B, T] (-100: not wanted) under `forward`, without its [B, T, V].
+
+        A vocabulary is large, and a dozen passes over it would be a third of a training step.
+        """
+        wanted = labels != -100
+        said = -functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
+        attention, gate = self.point(states, encoded)
+        here = encoded.input_ids.unsqueeze(1) == labels.unsqueeze(-1)  # [B, T, L]
+        copied = (self.through_slots(attention, encoded) * here).sum(-1)
+        probability = torch.lerp(copied, said.float().exp(), gate.squeeze(-1))
+        each = probability.clamp(min=torch.finfo(torch.float32).tiny).log()
+        return -(each * wanted).sum() / wanted.sum()
 
     def point(self, states: Tensor, encoded) -> tuple[Tensor, Tensor]:
         """(a [B, T, k], which sums to 1 over the slots; g [B, T, 1] in [0, 1]) of decoder states [B, T, d]."""

@@ -172,7 +172,7 @@ class TopKPoolingForConditionalGeneration(TopKPoolingPreTrainedModel, Generation
 
         Returns:
             The backbone's output; its encoder_last_hidden_state is [B, k, d]. With a copy head logits are
-            log-probabilities.
+            log-probabilities, and None where a model in training mode has labels.
         """
         if encoder_outputs is None:
             if input_ids is None:
@@ -189,9 +189,11 @@ class TopKPoolingForConditionalGeneration(TopKPoolingPreTrainedModel, Generation
             if decoder_input_ids is None and labels is not None:
                 decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
             out = self.backbone(**seen, decoder_input_ids=decoder_input_ids, **kwargs | {"output_hidden_states": True})
-            out.logits = self.copy_head(out.logits, out.decoder_hidden_states[-1], encoder_outputs)
-            if labels is not None:  # log-probabilities are logits of their own softmax
-                out.loss = nn.functional.cross_entropy(out.logits.flatten(0, 1), labels.flatten())
+            seen_by_head = out.logits, out.decoder_hidden_states[-1], encoder_outputs
+            if labels is not None:
+                out.loss = self.copy_head.loss(*seen_by_head, labels)
+            # A training step needs no logits, and they cost more than the loss.
+            out.logits = None if self.training and labels is not None else self.copy_head(*seen_by_head)
             if not kwargs.get("output_hidden_states", self.config.output_hidden_states):
                 out.decoder_hidden_states = None
         if out.loss is not None:

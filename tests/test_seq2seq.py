@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from conftest import BART, BERT, SPECIAL, WORDS, tiny_tokenizer
+from torch.nn import functional
 from transformers import (
     AutoModel,
     AutoModelForSeq2SeqLM,
@@ -279,10 +280,14 @@ def test_what_is_no_text_model_is_refused(tmp_path):
 @pytest.mark.parametrize("operator", ["successive_halving", "iterative"])
 def test_with_a_copy_head_the_logits_are_log_probabilities_and_any_part_learns(family, operator):
     model = build(family, copy_head=True, operator=operator).train()
-    out = model(**documents(40, 9), labels=torch.tensor([[5, 6, 7], [8, 9, -100]]))
-    torch.testing.assert_close(out.logits.exp().sum(-1), torch.ones(2, 3))
-    assert out.decoder_hidden_states is None
+    batch, labels = documents(40, 9), torch.tensor([[5, 6, 7], [8, 9, -100]])
+    out = model(**batch, labels=labels)
+    assert out.logits is None
     out.loss.backward()
+    out = model.eval()(**batch, labels=labels)
+    torch.testing.assert_close(out.logits.exp().sum(-1), torch.ones(2, 3))
+    torch.testing.assert_close(out.loss, functional.cross_entropy(out.logits.flatten(0, 1), labels.flatten()))
+    assert out.decoder_hidden_states is None
     assert all(
         (p.grad != 0).any()
         for p in (*model.copy_head.parameters(), *model.pooling.scorer.parameters())
