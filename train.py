@@ -15,20 +15,19 @@ import math
 import shlex
 import sys
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import ClassVar, Literal
 
 import torch
-import yaml
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from datasets import DatasetDict
 from safetensors.torch import load_model
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
-from transformers import DataCollatorForSeq2Seq, DataCollatorWithPadding, HfArgumentParser, get_scheduler
+from transformers import DataCollatorForSeq2Seq, DataCollatorWithPadding, get_scheduler
 
+from configs import TrainArguments, parse
 from models import (
     ModelArguments,
     freeze_layers,
@@ -37,126 +36,9 @@ from models import (
     load_tokenizer,
     write_model_card,
 )
-from shtopk import TopKPooling, anneal
+from shtopk import anneal
 from shtopk.integrations.transformers import show_document
-from tasks import DataArguments, Task, check, get_task, write_samples
-
-
-def option(default, help, **kwargs):
-    return field(default=default, metadata={"help": help, **kwargs})
-
-
-@dataclass
-class TrainArguments:
-    _argument_group_name: ClassVar[str] = "training"
-    output_dir: str = option("runs/latest", "folder of this run")
-    overwrite_output_dir: bool = option(False, "replace what an earlier run left in output_dir")
-    epochs: float = option(3.0, "passes over the training split")
-    batch_size: int = option(16, "documents per process and micro-batch")
-    eval_batch_size: int = option(16, "documents per process when evaluating")
-    gradient_accumulation_steps: int = option(1, "micro-batches per update")
-    learning_rate: float = option(5e-5, "of the encoder")
-    decoder_learning_rate: float | None = option(None, "of a pretrained decoder; by default that of the encoder")
-    head_learning_rate: float = option(1e-3, "of what is new: the classifier, a copy head, new cross-attention")
-    scorer_learning_rate: float = option(1e-2, "of the scorer")
-    weight_decay: float = option(0.01, "of AdamW")
-    schedule: Literal["linear", "cosine", "constant_with_warmup"] = option("linear", "of the learning rates")
-    warmup: float = option(0.1, "share of the updates, in [0, 1]")
-    max_grad_norm: float = option(1.0, "> 0, gradient norm of everything but the scorer is clipped to it")
-    scorer_max_grad_norm: float = option(1.0, "> 0, the same for the scorer alone, whose gradients are far larger")
-    mixed_precision: Literal["auto", "no", "bf16", "fp16"] = option(
-        "auto", "auto: bf16 where the device computes in it"
-    )
-    eval_every: int | None = option(None, "updates between evaluations; by default one per epoch")
-    patience: int | None = option(None, "stop after so many evaluations without a better metric; by default never")
-    metric: str | None = option(
-        None, "on the validation split, picks the best checkpoint; by default accuracy or rougeL"
-    )
-    tracker: Literal["none", "tensorboard"] = option("none", "where to log losses, metrics and temperature")
-    show: int = option(0, "test documents to write HTML pages for")
-    seed: int = option(0, "of the weights drawn, the dropout and the order of the documents")
-
-
-class Parser(HfArgumentParser):
-    """Every complaint in one line, exit code 2."""
-
-    def error(self, message):
-        print(f"train.py: {message}", file=sys.stderr)
-        sys.exit(2)
-
-
-def parse(argv: list[str]):
-    """(DataArguments, ModelArguments, TrainArguments): the defaults, then the YAML file, then the command line."""
-    parser = Parser((DataArguments, ModelArguments, TrainArguments), description=__doc__, allow_abbrev=False)
-    parser.add_argument("--config", help="YAML file of fields")
-    first = Parser((), add_help=False, allow_abbrev=False)
-    first.add_argument("--config")
-    path = first.parse_known_args(argv)[0].config
-    words = (yaml_words(path, parser) if path else []) + argv
-    *arguments, _, unknown = parser.parse_args_into_dataclasses(
-        words, look_for_args_file=False, return_remaining_strings=True
-    )
-    if unknown:
-        parser.error(f"unknown arguments: {' '.join(unknown)}; see train.py --help")
-    problem = impossible(*arguments)
-    if problem:
-        parser.error(problem)
-    return parser, *arguments
-
-
-def yaml_words(path: str, parser: Parser) -> list[str]:
-    """The fields of a YAML file as command-line words, so that one parser checks both."""
-    try:
-        fields = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-    except OSError as error:
-        parser.error(f"cannot read the configuration {path}: {error.strerror}")
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        parser.error(f"the configuration {path} is not valid YAML: {' '.join(str(error).split())}")
-    if not isinstance(fields, dict):
-        parser.error(f"expected the configuration {path} to hold 'field: value' lines, got {type(fields).__name__}")
-    known = {action.dest for action in parser._actions} - {"help", "config"}
-    unknown = sorted(str(name) for name in fields if name not in known)
-    if unknown:
-        parser.error(f"unknown fields in {path}: {', '.join(unknown)}; see train.py --help")
-    return [f"--{name}={value}" for name, value in fields.items() if value is not None]
-
-
-POSITIVE = (
-    *("epochs", "batch_size", "eval_batch_size", "gradient_accumulation_steps", "eval_every", "patience"),
-    *("learning_rate", "decoder_learning_rate", "head_learning_rate", "scorer_learning_rate"),
-    *("max_grad_norm", "scorer_max_grad_norm", "num_beams"),
-)
-NOT_NEGATIVE = ("weight_decay", "show", "protect_first", "freeze_layers", "no_repeat_ngram_size", "seed")
-
-
-def impossible(data: DataArguments, model: ModelArguments, train: TrainArguments) -> str | None:
-    """What no run can have, in one line; None if all is well."""
-    fields = vars(train) | vars(model)
-    for name in POSITIVE:
-        if fields[name] is not None and not 0 < fields[name] < math.inf:
-            return f"expected {name} > 0, got {fields[name]}"
-    for name in NOT_NEGATIVE:
-        if fields[name] is not None and not 0 <= fields[name] < math.inf:
-            return f"expected {name} >= 0, got {fields[name]}"
-    if not 0 <= train.warmup <= 1:
-        return f"expected warmup in [0, 1], got {train.warmup}"
-    for name, value in (("dropout", model.dropout), ("backbone_dropout", model.backbone_dropout or 0.0)):
-        if not 0 <= value < 1:
-            return f"expected {name} in [0, 1), got {value}"
-    if train.mixed_precision == "fp16" and not torch.cuda.is_available():
-        return "mixed_precision fp16 needs a GPU; use bf16 or no"
-    folder = Path(train.output_dir)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not train.overwrite_output_dir:
-        return f"output_dir {folder} is not empty; choose another one or add --overwrite_output_dir true"
-    try:
-        TopKPooling(1, **model.pooling())
-        check(data)
-        metrics = get_task(data).metrics
-    except ValueError as error:
-        return str(error)
-    if train.metric is not None and train.metric not in metrics:
-        return f"expected metric to be one of {', '.join(metrics)}; got {train.metric!r}"
-    return None
+from tasks import DataArguments, Task, get_task, write_samples
 
 
 def best_precision() -> str:
@@ -257,7 +139,7 @@ def evaluate(model, loader: DataLoader, task: Task, tokenizer, references: list,
 def main(argv: list[str] | None = None) -> dict:
     """Run one experiment; returns what all_results.json holds."""
     argv = sys.argv[1:] if argv is None else argv
-    parser, data, model_arguments, arguments = parse(argv)
+    parser, data, model_arguments, arguments = parse(argv, __doc__)
     output = Path(arguments.output_dir)
     precision = best_precision() if arguments.mixed_precision == "auto" else arguments.mixed_precision
     accelerator = Accelerator(

@@ -1,0 +1,39 @@
+"""How to train, as fields that a command line can offer; `tasks` and `models` have those of the data and the model."""
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+
+def _option(default, help: str):
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass
+class TrainArguments:
+    _argument_group_name: ClassVar[str] = "training"
+    output_dir: str = _option("runs/latest", "folder of this run")
+    overwrite_output_dir: bool = _option(False, "replace what an earlier run left in output_dir")
+    epochs: float = _option(3.0, "passes over the training split")
+    batch_size: int = _option(16, "documents per process and micro-batch")
+    eval_batch_size: int = _option(16, "documents per process when evaluating")
+    gradient_accumulation_steps: int = _option(1, "micro-batches per update")
+    learning_rate: float = _option(5e-5, "of the encoder")
+    decoder_learning_rate: float | None = _option(None, "of a pretrained decoder; by default that of the encoder")
+    head_learning_rate: float = _option(1e-3, "of what is new: the classifier, a copy head, new cross-attention")
+    scorer_learning_rate: float = _option(1e-2, "of the scorer")
+    weight_decay: float = _option(0.01, "of AdamW")
+    schedule: Literal["linear", "cosine", "constant_with_warmup"] = _option("linear", "of the learning rates")
+    warmup: float = _option(0.1, "share of the updates, in [0, 1]")
+    max_grad_norm: float = _option(1.0, "> 0, gradient norm of everything but the scorer is clipped to it")
+    scorer_max_grad_norm: float = _option(1.0, "> 0, the same for the scorer alone, whose gradients are far larger")
+    mixed_precision: Literal["auto", "no", "bf16", "fp16"] = _option(
+        "auto", "auto: bf16 where the device computes in it"
+    )
+    eval_every: int | None = _option(None, "updates between evaluations; by default one per epoch")
+    patience: int | None = _option(None, "stop after so many evaluations without a better metric; by default never")
+    metric: str | None = _option(
+        None, "on the validation split, picks the best checkpoint; by default accuracy or rougeL"
+    )
+    tracker: Literal["none", "tensorboard"] = _option("none", "where to log losses, metrics and temperature")
+    show: int = _option(0, "test documents to write HTML pages for")
+    seed: int = _option(0, "of the weights drawn, the dropout and the order of the documents")

@@ -1,0 +1,104 @@
+"""From a YAML file and a command line to the arguments of a run; whatever is impossible is said before it starts."""
+
+import math
+import sys
+from pathlib import Path
+
+import torch
+import yaml
+from transformers import HfArgumentParser
+
+from configs.arguments import TrainArguments
+from models import ModelArguments
+from shtopk import TopKPooling
+from tasks import DataArguments, check, get_task
+
+
+class Parser(HfArgumentParser):
+    """Every complaint in one line, exit code 2."""
+
+    def error(self, message):
+        print(f"train.py: {message}", file=sys.stderr)
+        sys.exit(2)
+
+
+def parse(argv: list[str], description: str | None = None):
+    """(parser, DataArguments, ModelArguments, TrainArguments), from the words of train.py's command line.
+
+    The defaults, then the YAML file that --config names, then the command line. What cannot be is said in one line,
+    with exit code 2.
+
+    Args:
+        argv: the words.
+        description: what `--help` shows first.
+    """
+    parser = Parser((DataArguments, ModelArguments, TrainArguments), description=description, allow_abbrev=False)
+    parser.add_argument("--config", help="YAML file of fields")
+    first = Parser((), add_help=False, allow_abbrev=False)
+    first.add_argument("--config")
+    path = first.parse_known_args(argv)[0].config
+    words = (yaml_words(path, parser) if path else []) + argv
+    *arguments, _, unknown = parser.parse_args_into_dataclasses(
+        words, look_for_args_file=False, return_remaining_strings=True
+    )
+    if unknown:
+        parser.error(f"unknown arguments: {' '.join(unknown)}; see train.py --help")
+    problem = impossible(*arguments)
+    if problem:
+        parser.error(problem)
+    return parser, *arguments
+
+
+def yaml_words(path: str, parser: Parser) -> list[str]:
+    """The fields of a YAML file as command-line words, so that one parser checks both."""
+    try:
+        fields = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        parser.error(f"cannot read the configuration {path}: {error.strerror}")
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        parser.error(f"the configuration {path} is not valid YAML: {' '.join(str(error).split())}")
+    if not isinstance(fields, dict):
+        parser.error(f"expected the configuration {path} to hold 'field: value' lines, got {type(fields).__name__}")
+    known = {action.dest for action in parser._actions} - {"help", "config"}
+    unknown = sorted(str(name) for name in fields if name not in known)
+    if unknown:
+        parser.error(f"unknown fields in {path}: {', '.join(unknown)}; see train.py --help")
+    return [f"--{name}={value}" for name, value in fields.items() if value is not None]
+
+
+POSITIVE = (
+    *("epochs", "batch_size", "eval_batch_size", "gradient_accumulation_steps", "eval_every", "patience"),
+    *("learning_rate", "decoder_learning_rate", "head_learning_rate", "scorer_learning_rate"),
+    *("max_grad_norm", "scorer_max_grad_norm", "num_beams"),
+)
+NOT_NEGATIVE = ("weight_decay", "show", "protect_first", "freeze_layers", "no_repeat_ngram_size", "seed")
+
+
+def impossible(data: DataArguments, model: ModelArguments, train: TrainArguments) -> str | None:
+    """What no run can have, in one line; None if all is well."""
+    fields = vars(train) | vars(model)
+    for name in POSITIVE:
+        if fields[name] is not None and not 0 < fields[name] < math.inf:
+            return f"expected {name} > 0, got {fields[name]}"
+    for name in NOT_NEGATIVE:
+        if fields[name] is not None and not 0 <= fields[name] < math.inf:
+            return f"expected {name} >= 0, got {fields[name]}"
+    if not 0 <= train.warmup <= 1:
+        return f"expected warmup in [0, 1], got {train.warmup}"
+    for name, value in (("dropout", model.dropout), ("backbone_dropout", model.backbone_dropout or 0.0)):
+        if not 0 <= value < 1:
+            return f"expected {name} in [0, 1), got {value}"
+    if train.mixed_precision == "fp16" and not torch.cuda.is_available():
+        return "mixed_precision fp16 needs a GPU; use bf16 or no"
+    folder = Path(train.output_dir)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not train.overwrite_output_dir:
+        return f"output_dir {folder} is not empty; choose another one or add --overwrite_output_dir true"
+    try:
+        TopKPooling(1, **model.pooling())
+        check(data)
+        metrics = get_task(data).metrics
+    except ValueError as error:
+        return str(error)
+    if train.metric is not None and train.metric not in metrics:
+        return f"expected metric to be one of {', '.join(metrics)}; got {train.metric!r}"
+    return None
