@@ -66,6 +66,6 @@ class CopyHead(nn.Module):
     def through_slots(self, attention: Tensor, encoded) -> Tensor:
         """Attention over the tokens [B, T, L] that an attention over the slots [B, T, k] amounts to."""
         if encoded.slots is None:
-            return attention @ encoded.weights.float()
+            return (attention @ encoded.weights.float()).float()  # autocast multiplies in half precision
         slot = encoded.slots.clamp(min=0).unsqueeze(1).expand(-1, attention.shape[1], -1)
         return attention.gather(-1, slot) * encoded.weights.float().unsqueeze(1)

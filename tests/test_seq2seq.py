@@ -295,6 +295,20 @@ def test_with_a_copy_head_the_logits_are_log_probabilities_and_any_part_learns(f
     )  # a shift of all scores changes nothing
 
 
+@pytest.mark.parametrize("operator", ["successive_halving", "iterative"])
+@pytest.mark.parametrize("family", ["bart", "t5", "encoder-decoder"])
+def test_a_copy_head_trains_and_generates_in_bf16(family, operator):
+    model, batch = build(family, copy_head=True, operator=operator), documents(40, 9)
+    labels = torch.tensor([[5, 6, 7], [8, 9, -100]])
+    expected = model(**batch, labels=labels)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = model(**batch, labels=labels)
+        model.train()(**batch, labels=labels).loss.backward()
+        model.eval().generate(**batch, max_new_tokens=3)
+    torch.testing.assert_close(out.loss, expected.loss, rtol=0.02, atol=0)  # bf16 has 8 bits
+    torch.testing.assert_close(out.logits.exp(), expected.logits.exp(), rtol=0.1, atol=0.01)
+
+
 def test_a_closed_gate_says_what_the_backbone_says_and_an_open_one_copies_what_was_kept():
     model, batch = build(copy_head=True), documents(30)
     start = torch.tensor([[2]])
