@@ -345,3 +345,11 @@ def test_an_encoder_without_its_tokenizer_is_refused(encoder, tmp_path):
     (tmp_path / "config.json").write_text((encoder / "config.json").read_text())
     with pytest.raises(ValueError, match="expected a tokenizer beside the model"):
         load_tokenizer(tmp_path)
+
+
+def test_a_tokenizer_that_cannot_pad_is_refused(tmp_path):
+    tokenizer = tiny_tokenizer()
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="a tokenizer with a padding token in .*, got none; set pad_token"):
+        load_tokenizer(tmp_path)

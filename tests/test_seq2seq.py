@@ -107,6 +107,17 @@ def test_logits_do_not_depend_on_what_a_document_is_batched_with(family, lengths
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("copy_head", [False, True])
+def test_documents_without_a_token_with_one_and_with_very_many_are_summarized(family, copy_head):
+    model = build(family, copy_head=copy_head, window=32)
+    batch = documents(0, 1, 20_000)
+    out = model.generate(**batch, max_new_tokens=3, min_new_tokens=3)
+    assert out.shape == (3, 4)
+    loss = model(**batch, labels=torch.tensor([[5, 6]] * 3)).loss
+    assert loss.isfinite()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("length", [2, 40])
 def test_every_parameter_gets_a_gradient(family, length):
     model = build(family).train()
