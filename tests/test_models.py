@@ -351,5 +351,5 @@ def test_a_tokenizer_that_cannot_pad_is_refused(tmp_path):
     tokenizer = tiny_tokenizer()
     tokenizer.pad_token = None
     tokenizer.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="a tokenizer with a padding token in .*, got none; set pad_token"):
+    with pytest.raises(ValueError, match=r"a tokenizer with a padding token in .*, got none; set its pad_token"):
         load_tokenizer(tmp_path)
