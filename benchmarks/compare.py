@@ -2,7 +2,7 @@
 
 python benchmarks/compare.py [--tasks needle bbc] [--k 8 32] [--seeds 0 1 2] [--device cuda]
 python benchmarks/compare.py --tasks bbc --fine-tune    # the whole model, by train.py: hours on a CPU
-python benchmarks/compare.py --tasks docstrings --train --epochs 0.4    # summaries, always by train.py
+python benchmarks/compare.py --tasks docstrings [--train --epochs 1]    # summaries, always by train.py
 
 needle: two sentences of an article hidden in about 2,000 tokens of documentation; bbc: the articles as they are;
 docstrings: their summary lines. But for these the encoder is frozen and its token vectors are computed once, unless
@@ -107,6 +107,7 @@ def fine_tune(words: list[str], device: torch.device) -> tuple[dict, float]:
     return results, memory.read()
 
 
+BUDGETS = {"docstrings": ["--epochs", "0.4"]}  # 33 trainings of four minutes on one core each
 SCORES = {"label": ("accuracy", "f1"), "summary": ("rouge1", "rouge2", "rougeL")}
 COLUMNS = {  # key of a run -> head of the column, decimals, whether the spread is shown
     "accuracy": ("accuracy", 3, True),
@@ -129,7 +130,7 @@ def table(record: dict) -> str:
         f"| pooling | k | {' | '.join(head for head, _, _ in shown.values())} |",
         "|---|--:|" + "--:|" * len(shown),
     ]
-    for name, k in itertools.product(_names(record), dict.fromkeys(run["k"] for run in record["runs"])):
+    for name, k in itertools.product(_names(record), _ks(record)):
         if runs := [run for run in record["runs"] if (run["variant"], run["k"]) == (name, k)]:
             lines.append(f"| {name} | {k} | {' | '.join(_cell(runs, key) for key in shown)} |")
     return "\n".join(lines) + _source(record)
@@ -137,8 +138,8 @@ def table(record: dict) -> str:
 
 def summary(record: dict) -> str:
     """Markdown for the README: a row for each variant, accuracy and, on needle, the share of evidence for each k."""
-    keys = [key for key in ("accuracy", "evidence_share") if key in record["runs"][0]]
-    ks = [k for k in dict.fromkeys(run["k"] for run in record["runs"]) if k not in ("1", "all")]
+    keys = [key for key in ("accuracy", "evidence_share", "rouge1", "rougeL") if key in record["runs"][0]]
+    ks = [k for k in _ks(record) if k not in ("1", "all")]
     heads = [f"{COLUMNS[key][0]}, k = {k}" for k in ks for key in keys]
     lines = [f"| pooling | {' | '.join(heads)} | training s |", "|---|" + "--:|" * (len(heads) + 1)]
     for name in _names(record):
@@ -148,6 +149,14 @@ def summary(record: dict) -> str:
         cells = [_cell(runs, key) if runs else "" for runs in parts for key in keys]
         lines.append(f"| {name} | {' | '.join(cells)} | {_cell(parts[0], 'train_seconds')} |")
     return "\n".join(lines) + _source(record)
+
+
+def _ks(record: dict) -> list[str]:
+    return list(dict.fromkeys(run["k"] for run in record["runs"]))
+
+
+def _listed(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers))
 
 
 def _names(record: dict) -> list[str]:
@@ -166,9 +175,11 @@ def _cell(runs: list[dict], key: str) -> str:
 
 def _source(record: dict) -> str:
     """Where the figures come from."""
-    seeds = ", ".join(map(str, sorted({run["seed"] for run in record["runs"]})))
+    seeds = {k: sorted({run["seed"] for run in record["runs"] if run["k"] == k}) for k in _ks(record)}
+    most = max(seeds.values(), key=len)
+    fewer = "; ".join(f"k = {k}: {_listed(its)}" for k, its in seeds.items() if its != most)
     return (
-        f"\n\nTest split, mean ± standard deviation over seeds {seeds}. "
+        f"\n\nTest split, mean ± standard deviation over seeds {_listed(most)}{f' ({fewer})' if fewer else ''}. "
         f"`{record['command']}` on {record['device']}, torch {record['torch']}.\n"
     )
 
@@ -185,7 +196,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--fine-tune", action="store_true", help="task bbc: train the encoder too")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the tables")
-    parser.add_argument("--train", nargs=argparse.REMAINDER, default=[], help="all that follows goes to train.py")
+    parser.add_argument("--train", nargs=argparse.REMAINDER, help="all that follows goes to train.py")
     arguments = parser.parse_args()
     if arguments.fine_tune and arguments.tasks != ["bbc"]:
         parser.error("--fine-tune goes with --tasks bbc")
@@ -204,7 +215,8 @@ def main() -> None:
                 done.add((variant.name, shown, seed))
                 plan.append((variant, slots, shown, seed))
         whole = arguments.fine_tune or task == "docstrings"
-        run = None if not plan else FineTuned(task, device, arguments.train) if whole else Frozen(task, device)
+        words = BUDGETS.get(task, []) if arguments.train is None else arguments.train
+        run = None if not plan else FineTuned(task, device, words) if whole else Frozen(task, device)
         record = {
             "command": shlex.join(["python", "benchmarks/compare.py", *sys.argv[1:]]),
             "device": torch.cuda.get_device_name() if device.type == "cuda" else cpu,

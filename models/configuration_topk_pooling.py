@@ -18,7 +18,7 @@ class PooledBackboneConfig(PreTrainedConfig):
         k, operator, boost, temperature, initial_temperature, scorer, keep_order, protected: see
             `shtopk.TopKPooling`; protected is a list.
         window: tokens that the encoder sees at once, >= 2; longer documents are encoded in several windows. None: as
-            many as the encoder has positions.
+            many as the encoder has positions, or was trained on (T5's n_positions); all where neither is known.
         windows_at_once: windows per call of the encoder, >= 1, a bound on memory.
         window_k: pool in two steps, every window to window_k vectors and then those of a document to k. None: in one.
 

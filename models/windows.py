@@ -29,7 +29,9 @@ def pool_document(
         raise ValueError(f"expected input_ids [B, L] of at least one token, got {list(input_ids.shape)}")
     if attention_mask is None:
         attention_mask = torch.ones_like(input_ids)
-    window = config.window or positions_of(encoder.config) or input_ids.shape[1]
+    # T5's n_positions is no limit, but what it was trained on; all of a long document at once would not fit.
+    trained = getattr(encoder.config, "n_positions", None)
+    window = config.window or positions_of(encoder.config) or trained or input_ids.shape[1]
     if config.window_k is not None:
         return pool_in_windows(
             encoder, pooling, input_ids, attention_mask, window, config.window_k, config.windows_at_once

@@ -106,6 +106,18 @@ def test_logits_do_not_depend_on_what_a_document_is_batched_with(family, lengths
     torch.testing.assert_close(together, model(**row, labels=target[:1]).logits[0], rtol=1e-4, atol=1e-5)
 
 
+def test_t5_reads_a_long_document_in_windows_of_what_it_was_trained_on():
+    torch.manual_seed(0)
+    t5 = FAMILIES["t5"].to_dict() | {"n_positions": 16}
+    model = TopKPoolingForConditionalGeneration(TopKPoolingSeq2SeqConfig(backbone=T5Config(**t5), k=4)).eval()
+    batch = documents(40)
+    by_default = model.get_encoder()(**batch).last_hidden_state
+    model.config.window = 16
+    assert torch.equal(model.get_encoder()(**batch).last_hidden_state, by_default)
+    model.config.window = 40
+    assert not torch.allclose(model.get_encoder()(**batch).last_hidden_state, by_default)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("copy_head", [False, True])
 def test_documents_without_a_token_with_one_and_with_very_many_are_summarized(family, copy_head):
