@@ -80,10 +80,13 @@ def build_model(task: Task, texts: DatasetDict, data: DataArguments, arguments: 
         )
     if arguments.attention is not None:
         model.set_attn_implementation(arguments.attention)
-    model.encoder.requires_grad_(not arguments.freeze_encoder)
+    # Only ever switched off: some backbones keep parts, such as sinusoidal positions, fixed themselves.
+    if arguments.freeze_encoder:
+        model.encoder.requires_grad_(False)
     if arguments.freeze_layers:
         freeze_layers(model.encoder, arguments.freeze_layers)
-    model.pooling.requires_grad_(not arguments.freeze_scorer)
+    if arguments.freeze_scorer:
+        model.pooling.requires_grad_(False)
     return model
 
 
@@ -131,7 +134,7 @@ def evaluate(model, loader: DataLoader, task: Task, tokenizer, references: list,
     results |= {"runtime": seconds, "documents_per_second": len(references) / seconds, "documents": len(predictions)}
     if model.can_generate():
         pad = model.generation_config.pad_token_id
-        generated = sum(token != pad for summary in predicted for token in summary)
+        generated = sum(token != pad for summary in predicted for token in summary[1:])  # without the start
         results["generated_tokens_per_second"] = generated / seconds
     return {f"{name}_{key}": value for key, value in results.items()}, predictions
 
@@ -159,8 +162,8 @@ def main(argv: list[str] | None = None) -> dict:
         model = build_model(task, texts, data, model_arguments)
         with accelerator.main_process_first():
             splits = task.encode(tokenizer, texts, data, model.generation_start)
-    except ValueError as error:
-        parser.error(str(error))
+    except (ValueError, ImportError) as error:  # the second: an attention whose package is missing
+        parser.error(" ".join(str(error).split()))
     answers = {name: split[task.target][:] for name, split in texts.items()}
 
     collate = DataCollatorForSeq2Seq(tokenizer) if model.can_generate() else DataCollatorWithPadding(tokenizer)
@@ -193,7 +196,7 @@ def main(argv: list[str] | None = None) -> dict:
     plain = accelerator.unwrap_model(model)
     scorer = list(plain.pooling.parameters())
     others = [parameter for name, parameter in plain.named_parameters() if not name.startswith("pooling.")]
-    metric = f"eval_{arguments.metric or task.main_metric}"
+    metric = f"eval_{arguments.metric or task.selectors[0]}"
     best, best_update, evaluations_since_best = {}, 0, 0
     update, tokens, train_seconds, started = 0, 0, 0.0, time.perf_counter()
     progress = tqdm(total=updates, desc="train", disable=not accelerator.is_main_process)

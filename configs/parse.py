@@ -71,6 +71,7 @@ POSITIVE = (
     *("learning_rate", "decoder_learning_rate", "head_learning_rate", "scorer_learning_rate"),
     *("max_grad_norm", "scorer_max_grad_norm", "num_beams"),
 )
+OF_SUMMARIES = ("decoder", "copy_head", "num_beams", "no_repeat_ngram_size")
 NOT_NEGATIVE = ("weight_decay", "show", "protect_first", "freeze_layers", "no_repeat_ngram_size", "seed")
 
 
@@ -96,9 +97,12 @@ def impossible(data: DataArguments, model: ModelArguments, train: TrainArguments
     try:
         TopKPooling(1, **model.pooling())
         check(data)
-        metrics = get_task(data).metrics
+        task = get_task(data)
     except ValueError as error:
         return str(error)
-    if train.metric is not None and train.metric not in metrics:
-        return f"expected metric to be one of {', '.join(metrics)}; got {train.metric!r}"
+    if train.metric is not None and train.metric not in task.selectors:
+        return f"expected metric to be one of {', '.join(task.selectors)}; got {train.metric!r}"
+    for name in OF_SUMMARIES:
+        if task.target != "summary" and getattr(model, name):
+            return f"{name} is for summaries, but the task {task.name} has classes; leave it out"
     return None

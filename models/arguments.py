@@ -41,7 +41,7 @@ class ModelArguments:
     windows_at_once: int = _option(32, "windows per call of the encoder, >= 1, a bound on memory")
     window_k: int | None = _option(None, "pool in two steps: every window to so many vectors, then all of them to k")
     dropout: float = _option(0.1, "dropout before the classifier, in [0, 1)")
-    freeze_encoder: bool = _option(False, "train all but the encoder")
+    freeze_encoder: bool = _option(False, "train all but the encoder, and embeddings that it shares with a decoder")
     freeze_layers: int = _option(0, "lowest layers of the encoder, and its embeddings, that are not trained")
     freeze_scorer: bool = _option(False, "leave the scorer as it was drawn, a control")
 

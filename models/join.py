@@ -66,7 +66,7 @@ def decoder_weights(encoder: dict[str, Tensor], decoder: PreTrainedModel, encode
     source = torch.linspace(0, encoder_layers - 1, count).round().int().tolist()
     found = {}
     for name, tensor in decoder.base_model.state_dict().items():
-        there = re.sub(r"(?<=layer\.)\d+", lambda match: str(source[int(match[0])]), name)
+        there = re.sub(r"(?<=\.)\d+(?=\.)", lambda match: str(source[int(match[0])]), name, count=1)  # of the layer
         if there in encoder and encoder[there].shape == tensor.shape:
             # A copy, or the two models would share the parameter.
             found[f"{decoder.base_model_prefix}.{name}"] = encoder[there].clone()

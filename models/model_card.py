@@ -45,7 +45,7 @@ tags: [shtopk, token-pooling]
 ---
 # {title} with trainable token pooling
 
-An encoder ({base_model}) whose token vectors are pooled to k by `{results["arguments"]["operator"]}` top-k
+The encoder of {base_model}, whose token vectors are pooled to k by `{results["arguments"]["operator"]}` top-k
 (k = {results["arguments"]["k"]}), and {rest}. Needs `pip install shtopk transformers`; the model's code is in this
 folder, hence `trust_remote_code`.
 

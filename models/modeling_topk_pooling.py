@@ -118,6 +118,8 @@ class TopKPoolingForSequenceClassification(TopKPoolingPreTrainedModel):
             output_attentions = self.config.output_attentions
         hidden_states = attentions = None
         if output_hidden_states or output_attentions:
+            if self.config.window_k is not None:
+                raise ValueError("hidden states and attentions are not given where windows are pooled; unset window_k")
             window = self.config.window or positions_of(self.config.backbone)
             if window is not None and input_ids.shape[1] > window:
                 raise ValueError(

@@ -125,8 +125,15 @@ class TopKPoolingForConditionalGeneration(TopKPoolingPreTrainedModel, Generation
             raise ValueError(f"expected summaries of less than {positions} tokens, as the decoder has positions; "
                              f"got {max_new_tokens}")  # fmt: skip
         given = {name: value for name, value in options.items() if value is not None}
+        if given.get("num_beams") == 1:  # what a checkpoint says of its beams would be refused beside one
+            given |= {"early_stopping": False, "length_penalty": 1.0}
+        if (self.generation_config.min_length or 0) >= max_new_tokens:
+            given["min_length"] = 0
         self.generation_config.update(max_length=None, max_new_tokens=max_new_tokens, **given)
-        self.generation_config.validate(strict=True)
+        try:
+            self.generation_config.validate(strict=True)
+        except ValueError as error:
+            raise ValueError(" ".join(str(error).split())) from error
 
     def get_encoder(self, modality=None) -> PooledEncoder:
         return PooledEncoder(self.encoder, self.pooling, self.config)

@@ -185,7 +185,7 @@ def _set_dropout(config: PreTrainedConfig, dropout: float | None) -> None:
     for field, value in list(vars(config).items()):
         if isinstance(value, PreTrainedConfig):
             _set_dropout(value, dropout)
-        elif "dropout" in field and isinstance(value, float):
+        elif ("dropout" in field or field.endswith("pdrop")) and isinstance(value, float):
             setattr(config, field, dropout)
 
 

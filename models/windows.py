@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -155,7 +156,8 @@ def pool_in_windows(
     candidate = windows.number.unsqueeze(-1) * window_k + torch.arange(window_k, device=row.device)  # [W, window_k]
     shape = (len(input_ids), int(windows.number.max() + 1) * window_k)
     vectors = vectors.new_zeros(*shape, vectors.shape[-1]).index_put((row, candidate), vectors)
-    pooled = pooling(vectors, mask.new_zeros(shape).index_put((row, candidate), mask))
+    k = pooling.k if isinstance(pooling.k, int) else math.ceil(pooling.k * input_ids.shape[1])
+    pooled = pooling(vectors, mask.new_zeros(shape).index_put((row, candidate), mask), k=k)
 
     # What each token's slot in its window became.
     slot, weight = slots[windows.index, windows.place], weights[windows.index, windows.place]  # [T]
@@ -167,7 +169,10 @@ def pool_in_windows(
         weights=weight.new_zeros(input_ids.shape).index_put(real, weight),
         slots=torch.full_like(input_ids, -1).index_put(real, slot),
     )
-    return pooled._replace(choice=choice._replace(positions=_heaviest(choice)), positions=_heaviest(choice))
+    choice = choice._replace(positions=_heaviest(choice))
+    if pooling.keep_order:  # by the tokens that now lead, not by the candidates that did
+        choice = choice.in_order()
+    return PooledTokens(choice.values, choice.mask.to(attention_mask.dtype), choice.positions, choice)
 
 
 def _encode(encoder: nn.Module, input_ids: Tensor, attention_mask: Tensor) -> Tensor:

@@ -102,8 +102,8 @@ class Degeneration(_TextMetric):
     def _compute(self, predictions, references):
         n = len(predictions)
         return {
-            "prediction_words": sum(len(text.split()) for text in predictions) / n,
-            "reference_words": sum(len(text.split()) for text in references) / n,
+            "prediction_words": sum(len(words(text)) for text in predictions) / n,
+            "reference_words": sum(len(words(text)) for text in references) / n,
             "prediction_repeats": sum(map(repeats_trigram, predictions)) / n,
             "reference_repeats": sum(map(repeats_trigram, references)) / n,
             "empty": sum(not words(text) for text in predictions) / n,
@@ -122,7 +122,7 @@ def summarization_metrics(predictions: Sequence[str], references: Sequence[str])
         `SUMMARIZATION_METRICS` -> value:
         rouge1, rouge2, rougeL, rougeLsum: mean F-measure in [0, 1], see `document_scores`; with _low and _high the
             bounds of its 95 % confidence interval, see `confidence_interval`.
-        prediction_words, reference_words: mean number of words, as whitespace separates them.
+        prediction_words, reference_words: mean number of words, runs of letters and digits.
         prediction_repeats, reference_repeats: share of the texts in which three words in a row come again.
         empty: share of the predictions without a letter or digit.
         distinct: different predictions / predictions; 1 / n where all are the same.

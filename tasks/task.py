@@ -30,7 +30,7 @@ class Task:
         fields: the fields of `DataArguments` that belong to this task alone.
         target: the column that a model answers with.
         metrics: the keys that `compute_metrics` returns.
-        main_metric: the one that picks the best checkpoint; more is better.
+        selectors: those that may pick the best checkpoint, more is better; by default the first does.
         shown: those that are told in a line.
     """
 
@@ -42,7 +42,7 @@ class Task:
     fields: tuple[str, ...] = ()
     target: ClassVar[str]
     metrics: ClassVar[tuple[str, ...]]
-    main_metric: ClassVar[str]
+    selectors: ClassVar[tuple[str, ...]]
     shown: ClassVar[tuple[str, ...]]
 
     def check(self, arguments: DataArguments) -> None:
@@ -77,7 +77,7 @@ class Classification(Task):
 
     target = "label"
     metrics = ("accuracy", "f1")
-    main_metric = "accuracy"
+    selectors = metrics
     shown = metrics
 
     def encode(self, tokenizer, texts: DatasetDict, arguments: DataArguments, start: int | None = None) -> DatasetDict:
@@ -109,7 +109,7 @@ class Summarization(Task):
     remembers: bool = False
     target = "summary"
     metrics = SUMMARIZATION_METRICS
-    main_metric = "rougeL"
+    selectors = ("rougeL", "rouge1", "rouge2", "rougeLsum")
     shown = (*ROUGE, "prediction_words", "prediction_repeats")
 
     def encode(self, tokenizer, texts: DatasetDict, arguments: DataArguments, start: int | None = None) -> DatasetDict:

@@ -290,6 +290,16 @@ def test_what_has_no_decoder_is_refused(tmp_path):
         load_pretrained_seq2seq(tmp_path)
 
 
+def test_a_checkpoints_beams_and_least_length_give_way_to_what_is_asked_for():
+    model = build()
+    model.generation_config.update(num_beams=4, early_stopping=True, length_penalty=2.0, min_length=56)
+    model.set_generation(max_new_tokens=20, num_beams=1, no_repeat_ngram_size=None)
+    kept = model.generation_config
+    assert (kept.num_beams, kept.max_new_tokens, kept.min_length) == (1, 20, 0)
+    model.set_generation(max_new_tokens=20, num_beams=2)
+    assert kept.num_beams == 2
+
+
 def test_what_is_no_text_model_is_refused(tmp_path):
     ViTModel(ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2)).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"an encoder-decoder such as BART or T5 .* got a model of type vit"):
@@ -330,6 +340,13 @@ def test_a_copy_head_trains_and_generates_in_bf16(family, operator):
         model.eval().generate(**batch, max_new_tokens=3)
     torch.testing.assert_close(out.loss, expected.loss, rtol=0.02, atol=0)  # bf16 has 8 bits
     torch.testing.assert_close(out.logits.exp(), expected.logits.exp(), rtol=0.1, atol=0.01)
+
+
+def test_a_gated_slot_is_copied_from_as_whole():
+    model, batch = build(copy_head=True, operator="hard_gated", temperature=1.0), documents(40, 9)
+    logits = model(**batch, decoder_input_ids=torch.tensor([[2, 5], [2, 6]])).logits
+    assert model.get_encoder()(**batch).weights.max() < 0.9
+    torch.testing.assert_close(logits.exp().sum(-1), torch.ones(2, 2))
 
 
 def test_a_closed_gate_says_what_the_backbone_says_and_an_open_one_copies_what_was_kept():
@@ -418,6 +435,23 @@ def test_the_weights_of_both_steps_together_make_the_vectors(temperature):
     torch.testing.assert_close(choice.dense_weights().sum(-1), pooled.attention_mask.float())
     assert torch.equal(choice.dense_weights().argmax(-1), pooled.positions)
     assert (choice.slots[batch["attention_mask"] == 0] == -1).all()
+
+
+def test_in_two_steps_the_vectors_stand_in_document_order_however_soft_the_choice():
+    for seed in range(20):
+        torch.manual_seed(seed)
+        batch = documents(70 + seed)
+        _, _, pooled = pooled_in_windows(batch, temperature=2.0)
+        positions = pooled.positions[pooled.attention_mask != 0]
+        assert torch.equal(positions, positions.sort().values)
+
+
+def test_a_share_is_one_of_the_tokens_in_one_step_and_in_two():
+    batch = documents(64)
+    _, pooling, pooled = pooled_in_windows(batch, k=0.5, window=16, window_k=16)
+    assert pooled.hidden_states.shape[1] == 32
+    _, _, pooled = pooled_in_windows(batch, k=0.5, window=16, window_k=4)
+    assert pooled.hidden_states.shape[1] == 32 and pooled.attention_mask.sum() == 16
 
 
 def test_sharp_and_with_room_in_each_window_two_steps_choose_what_one_chooses():

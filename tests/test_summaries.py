@@ -127,6 +127,7 @@ def test_every_configuration_is_possible(config, tmp_path):
 
     words = ["--config", str(config), "--output_dir", str(tmp_path / "run")]
     if config.stem.startswith("rfc"):
-        (tmp_path / "rfc1.json").write_text("{}")
+        for kind in ("json", "txt"):
+            (tmp_path / f"rfc1.{kind}").write_text("{}")
         words += ["--rfc_folder", str(tmp_path)]
     train.parse(words)

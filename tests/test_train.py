@@ -175,7 +175,9 @@ def test_a_decoder_has_its_own_learning_rate(words):
     ("max_summary_tokens", 64, "less than 64 tokens, as the decoder has positions"),
     ("max_summary_tokens", 2, "expected max_summary_tokens > 2"),
     ("summary_column", "points", "expected a column 'points'"),
-    ("metric", "accuracy", "expected metric to be one of rouge1"),
+    ("metric", "accuracy", "expected metric to be one of rougeL, rouge1, rouge2, rougeLsum; got 'accuracy'"),
+    ("metric", "empty", "got 'empty'"),
+    ("attention", "flash_attention_2", "FlashAttention2"),
     ("decoder_layers", 3, "expected decoder_layers in 1..2, got 3"),
     ("window_k", 0, "expected window_k >= 1, got 0"),
     ("num_beams", 0, "expected num_beams > 0, got 0"),
@@ -211,6 +213,7 @@ def test_two_processes_summarize_every_document_once(summary_words, tmp_path):
     ("backbone_sha256", "00", "not the expected ones"),
     ("train_file", "/nowhere/data.csv", "/nowhere/data.csv"),
     ("text_column", "body", "expected a column 'body'"),
+    ("copy_head", "true", "copy_head is for summaries, but the task files has classes"),
     ("learning_rte", 1, "unknown arguments: --learning_rte 1"),
     ("config", "/nowhere.yaml", "cannot read the configuration /nowhere.yaml"),
 ])  # fmt: skip
