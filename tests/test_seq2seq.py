@@ -345,7 +345,8 @@ def test_a_copy_head_trains_and_generates_in_bf16(family, operator):
 def test_a_gated_slot_is_copied_from_as_whole():
     model, batch = build(copy_head=True, operator="hard_gated", temperature=1.0), documents(40, 9)
     logits = model(**batch, decoder_input_ids=torch.tensor([[2, 5], [2, 6]])).logits
-    assert model.get_encoder()(**batch).weights.max() < 0.9
+    weights = model.get_encoder()(**batch).weights
+    assert weights[weights > 0].min() < 0.9
     torch.testing.assert_close(logits.exp().sum(-1), torch.ones(2, 2))
 
 
