@@ -13,9 +13,6 @@ stopped (delete the file to start anew), and the table beside it as .md.
 
 import argparse
 import itertools
-import json
-import platform
-import shlex
 import statistics
 import sys
 import tempfile
@@ -28,6 +25,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 import torch
 from frozen import Classifier, fit, predict, token_vectors
 from memory import PeakMemory, in_its_own_process
+from record import resume, save
 from tqdm.auto import tqdm
 from variants import NEEDLE_ONLY, SUMMARIES, VARIANTS, Variant
 
@@ -184,10 +182,6 @@ def _source(record: dict) -> str:
     )
 
 
-def runs_in(path: Path) -> list[dict]:
-    return json.loads(path.read_text())["runs"] if path.exists() else []
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", nargs="+", choices=["needle", "bbc", "docstrings"], default=["needle", "bbc"])
@@ -202,10 +196,9 @@ def main() -> None:
         parser.error("--fine-tune goes with --tasks bbc")
     arguments.results.mkdir(parents=True, exist_ok=True)
     device = torch.device(arguments.device)
-    cpu = f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
     for task in arguments.tasks:
         path = arguments.results / f"compare-{task}{'-fine-tuned' if arguments.fine_tune else ''}.json"
-        done = {(run["variant"], run["k"], run["seed"]) for run in runs_in(path)}
+        done = {(run["variant"], run["k"], run["seed"]) for run in resume(path, arguments.device)["runs"]}
         plan = []
         variants = SUMMARIES if task == "docstrings" else VARIANTS + (NEEDLE_ONLY if task == "needle" else [])
         for seed, k, variant in itertools.product(arguments.seeds, arguments.k, variants):
@@ -217,16 +210,14 @@ def main() -> None:
         whole = arguments.fine_tune or task == "docstrings"
         words = BUDGETS.get(task, []) if arguments.train is None else arguments.train
         run = None if not plan else FineTuned(task, device, words) if whole else Frozen(task, device)
-        record = {
-            "command": shlex.join(["python", "benchmarks/compare.py", *sys.argv[1:]]),
-            "device": torch.cuda.get_device_name() if device.type == "cuda" else cpu,
-            "torch": torch.__version__,
-        }
         for variant, slots, shown, seed in tqdm(plan, desc=task):
             new = {"variant": variant.name, "k": shown, "seed": seed, **run(variant, slots, seed)}
-            # Read again: the same comparison of other seeds may be running beside this one.
-            path.write_text(json.dumps(record | {"runs": [*runs_in(path), new]}, indent=1) + "\n")
-        text = table(json.loads(path.read_text()))
+            record = resume(path, arguments.device)  # again: other seeds may be running beside this one
+            record["runs"].append(new)
+            save(record, path)
+        record = resume(path, arguments.device)
+        save(record, path)
+        text = table(record)
         path.with_suffix(".md").write_text(text)
         print(f"\n{task}\n\n{text}")
 

@@ -9,9 +9,6 @@ then the table (.md) and the pictures (.png).
 
 import argparse
 import csv
-import json
-import platform
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -19,6 +16,7 @@ from pathlib import Path
 import matplotlib
 import torch
 from literal import literal_successive_halving
+from record import resume, save
 from torch import Tensor
 from torch.utils.benchmark import Timer
 from tqdm.auto import tqdm
@@ -147,22 +145,14 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.results.mkdir(parents=True, exist_ok=True)
     path = arguments.results / f"paper-{arguments.grid}.json"
-    runs = json.loads(path.read_text())["runs"] if path.exists() else []
+    record = resume(path, arguments.device)
+    runs = record["runs"]
     done = {(run["method"], run["n"], run["k"]) for run in runs}
     plan = [(name, n, k) for n, k in GRIDS[arguments.grid] for name in METHODS if (name, n, k) not in done]
-    on_gpu = arguments.device.startswith("cuda")
-    record = {
-        "command": " ".join(["python", "benchmarks/paper.py", *sys.argv[1:]]),
-        "device": torch.cuda.get_device_name()
-        if on_gpu
-        else f"{platform.machine()} CPU, {torch.get_num_threads()} threads",
-        "torch": torch.__version__,
-        "runs": runs,
-    }
     for name, n, k in (bar := tqdm(plan)):
         bar.set_postfix_str(f"{name}, n {n}, k {k}")
         runs.append(measure(name, n, k, arguments.device))
-        path.write_text(json.dumps(record, indent=1) + "\n")
+        save(record, path)
         with path.with_suffix(".csv").open("w", newline="") as file:
             writer = csv.DictWriter(file, list(runs[0]))
             writer.writeheader()

@@ -11,17 +11,15 @@ settings of the small one, two seeds. Writes planted-<size>.json after every tra
 
 import argparse
 import itertools
-import json
 import math
-import platform
 import statistics
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
+from record import resume, save
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -192,21 +190,12 @@ def table(record: dict) -> str:
 
 def run_all(path: Path, plan: list[tuple], size: str, device: str) -> dict:
     """Train whatever of the plan is not in the file yet."""
-    on_gpu = device.startswith("cuda")
-    record = {
-        "command": " ".join(["python", "benchmarks/planted.py", *sys.argv[1:]]),
-        "device": torch.cuda.get_device_name()
-        if on_gpu
-        else f"{platform.machine()} CPU, {torch.get_num_threads()} threads",
-        "torch": torch.__version__,
-        "size": size,
-        "runs": json.loads(path.read_text())["runs"] if path.exists() else [],
-    }
+    record = resume(path, device, size=size)
     for method, (start, end), rate, seed in tqdm(plan, desc=path.stem):
         setting = {"method": method.name, "start": start, "end": end, "learning_rate": rate, "seed": seed}
         if not any(setting.items() <= run.items() for run in record["runs"]):
             record["runs"].append(setting | train(method, start, end, rate, SIZES[size], seed, device))
-            path.write_text(json.dumps(record, indent=1) + "\n")
+            save(record, path)
     return record
 
 

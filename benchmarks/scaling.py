@@ -9,9 +9,6 @@ its own. Writes benchmarks/results/scaling.json after every cell, then .md; dele
 """
 
 import argparse
-import json
-import platform
-import shlex
 import sys
 import time
 from pathlib import Path
@@ -21,6 +18,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 import torch
 from memory import PeakMemory, in_its_own_process
+from record import resume, save
 from tqdm.auto import tqdm
 
 from models import load_pretrained_seq2seq
@@ -83,7 +81,7 @@ def table(record: dict) -> str:
              "decoder_seconds": "of which decoder, s", "generate_mib": "its peak, MiB"}  # fmt: skip
     lines = [f"| tokens | {' | '.join(heads.values())} |", "|--:|" + "--:|" * len(heads)]
     cells = {(run["length"], run["k"]): run for run in record["runs"]}
-    k = next(k for _, k in cells if k is not None)
+    k = record["pooled_to"]
     for length in sorted({length for length, _ in cells}):
         pooled, whole = cells[length, k], cells[length, None]
         digits = {name: 2 if name.endswith("seconds") else 0 for name in heads}
@@ -105,19 +103,12 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.results.mkdir(parents=True, exist_ok=True)
     path = arguments.results / "scaling.json"
-    on_gpu = arguments.device.startswith("cuda")
-    cpu = f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
-    record = {
-        "command": shlex.join(["python", "benchmarks/scaling.py", *sys.argv[1:]]),
-        "device": torch.cuda.get_device_name() if on_gpu else cpu,
-        "torch": torch.__version__,
-        "runs": json.loads(path.read_text())["runs"] if path.exists() else [],
-    }
+    record = resume(path, arguments.device, backbone=arguments.backbone, pooled_to=arguments.k)
     done = {(run["length"], run["k"]) for run in record["runs"]}
     plan = [(n, k) for n in arguments.lengths for k in (arguments.k, None) if (n, k) not in done]
     for length, k in tqdm(plan, desc="scaling"):
         record["runs"].append(in_its_own_process(measure, arguments.backbone, length, k, arguments.device))
-        path.write_text(json.dumps(record, indent=1) + "\n")
+        save(record, path)
     path.with_suffix(".md").write_text(table(record))
     print(table(record))
 

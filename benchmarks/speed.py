@@ -11,9 +11,7 @@ Writes benchmarks/results/speed.json after every (n, k), then .md.
 
 import argparse
 import ctypes
-import json
 import platform
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,6 +19,7 @@ from pathlib import Path
 import torch
 from literal import literal_successive_halving
 from memory import PeakMemory
+from record import resume, save
 from torch import Tensor
 from torch.utils.benchmark import Timer
 from tqdm.auto import tqdm
@@ -182,15 +181,9 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     torch.set_num_threads(THREADS)
-    on_gpu = arguments.device.startswith("cuda")
     arguments.results.mkdir(parents=True, exist_ok=True)
     path = arguments.results / "speed.json"
-    record = {
-        "command": " ".join(["python", "benchmarks/speed.py", *sys.argv[1:]]),
-        "device": torch.cuda.get_device_name() if on_gpu else f"{platform.machine()} CPU, {THREADS} threads",
-        "torch": torch.__version__,
-        "runs": json.loads(path.read_text())["runs"] if path.exists() else [],
-    }
+    record = resume(path, arguments.device)
 
     def at(n: int, k: int) -> list[dict]:
         return [run for run in record["runs"] if (run["n"], run["k"]) == (n, k)]
@@ -200,13 +193,13 @@ def main() -> None:
             runs = [measure_memory(method, n, k, arguments.device) for method in METHODS]
             measure_time(runs, arguments.device, "seconds")
             record["runs"] += runs
-            path.write_text(json.dumps(record, indent=1) + "\n")
+            save(record, path)
     keep_freed_memory()
     for n, k in tqdm(SHAPES, desc="time, freed memory kept"):
         runs = [run for run in at(n, k) if run["method"] in MEMORY_KEPT]
         if "seconds_memory_kept" not in runs[0]:
             measure_time(runs, arguments.device, "seconds_memory_kept")
-            path.write_text(json.dumps(record, indent=1) + "\n")
+            save(record, path)
     path.with_suffix(".md").write_text(table(record))
     print(table(record))
 

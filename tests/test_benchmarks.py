@@ -9,6 +9,7 @@ from frozen import Classifier, Split, fit, predict
 from literal import literal_successive_halving
 from paper import METHODS, measure
 from planted import Method, Size, attention, fixed, mean_of, subset_sampler, train
+from record import resume, save
 from speed import saved_bytes
 from variants import NEEDLE_ONLY, VARIANTS
 
@@ -71,6 +72,19 @@ def test_the_table_shows_mean_and_spread_over_the_seeds():
     assert lines[0] == "| pooling | k | accuracy | macro-F1 | training s |"
     assert lines[2] == "| a | 8 | 0.600 ± 0.141 | 0.500 ± 0.000 | 2 |"
     assert "seeds 0, 1" in lines[-1] and "`python x.py` on a device" in lines[-1]
+
+
+def test_a_record_goes_on_where_it_stopped_but_not_on_another_machine(tmp_path):
+    path = tmp_path / "some.json"
+    record = resume(path, "cpu", size="small")
+    record["runs"].append({"seconds": 1.0})
+    save(record, path)
+    assert resume(path, "cpu", size="small")["runs"] == [{"seconds": 1.0}]
+    with pytest.raises(SystemExit, match="has figures of size small, this is large; move it away"):
+        resume(path, "cpu", size="large")
+    save(record | {"device": "a GPU"}, path)
+    with pytest.raises(SystemExit, match="has figures of device a GPU, this is"):
+        resume(path, "cpu", size="small")
 
 
 def test_the_literal_algorithm_is_what_the_library_computes():
