@@ -8,7 +8,7 @@ TASK ?= needle bbc
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help env demo test check compare tune figures speed planted rfcs clean
+.PHONY: help env demo test check compare tune figures scaling speed planted rfcs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
@@ -42,6 +42,9 @@ tune: $(READY) ## choose the settings that compare uses; benchmarks/results/
 
 figures: $(READY) ## the paper's evaluation beside ours: time and nCCS; GRID=small takes two minutes
 	$(RUN) benchmarks/paper.py --grid $(GRID)
+
+scaling: $(READY) ## what pooling saves as documents grow, a training step and a summary
+	$(RUN) benchmarks/scaling.py
 
 speed: $(READY) ## time and memory against hard top-k and the others, side by side
 	$(RUN) benchmarks/speed.py
