@@ -173,13 +173,27 @@ def _cell(runs: list[dict], key: str) -> str:
 
 def _source(record: dict) -> str:
     """Where the figures come from."""
-    seeds = {k: sorted({run["seed"] for run in record["runs"] if run["k"] == k}) for k in _ks(record)}
-    most = max(seeds.values(), key=len)
-    fewer = "; ".join(f"k = {k}: {_listed(its)}" for k, its in seeds.items() if its != most)
     return (
-        f"\n\nTest split, mean ± standard deviation over seeds {_listed(most)}{f' ({fewer})' if fewer else ''}. "
+        f"\n\nTest split, mean ± standard deviation over seeds {_seeds(record)}. "
         f"`{record['command']}` on {record['device']}, torch {record['torch']}.\n"
     )
+
+
+def _seeds(record: dict) -> str:
+    """The seeds that most rows have, and in parentheses whoever has others."""
+    rows: dict[tuple[str, str], list[int]] = {}
+    for run in record["runs"]:
+        rows.setdefault((run["k"], run["variant"]), []).append(run["seed"])
+    most = max(rows.values(), key=len)
+    others = []
+    for k in _ks(record):
+        its = {name: sorted(seeds) for (other, name), seeds in rows.items() if other == k}
+        fewer = [name for name, seeds in its.items() if seeds != sorted(most)]
+        for seeds in dict.fromkeys(_listed(its[name]) for name in fewer):
+            names = [name for name in fewer if _listed(its[name]) == seeds]
+            whose = "" if len(names) == len(its) else f" and {' and '.join(names)}"
+            others.append(f"with k = {k}{whose}: {seeds}")
+    return _listed(sorted(most)) + (f" ({'; '.join(others)})" if others else "")
 
 
 def main() -> None:

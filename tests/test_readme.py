@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import planted
+import scaling
 import speed
 import torch
 from compare import summary
@@ -64,8 +65,9 @@ def test_the_summarizer_of_the_readme_trains_and_generates(tmp_path):
 
 def test_the_tables_are_those_of_the_results():
     text = README.read_text()
-    assert summary(json.loads((RESULTS / "compare-needle.json").read_text())) in text
-    for benchmark, name in ((speed, "speed"), (planted, "planted-small")):
+    for task in ("needle", "docstrings"):
+        assert summary(json.loads((RESULTS / f"compare-{task}.json").read_text())) in text
+    for benchmark, name in ((speed, "speed"), (planted, "planted-small"), (scaling, "scaling")):
         assert benchmark.table(json.loads((RESULTS / f"{name}.json").read_text())) in text
 
 
