@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import tiny_tokenizer
+from families import FAMILIES, build
 from safetensors.torch import load_file, save_file
-from test_seq2seq import FAMILIES, build
 from test_show import Text
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
