@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from datasets import Dataset, DatasetDict, Features, Value
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from tasks.arguments import DataArguments
 from tasks.cache import cached
