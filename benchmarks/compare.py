@@ -25,6 +25,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 import torch
 from frozen import Classifier, fit, predict, token_vectors
 from memory import PeakMemory, in_its_own_process
+from pace import pace
 from record import resume, save
 from tqdm.auto import tqdm
 from variants import NEEDLE_ONLY, SUMMARIES, VARIANTS, Variant
@@ -79,7 +80,7 @@ class FineTuned:
         self.words, self.device = ["--config", str(ROOT / "configs" / f"{task}.yaml"), *words], device
         self.metrics = SCORES[tasks.get_task(tasks.DataArguments(task=task)).target]
 
-    def __call__(self, variant: Variant, k: int | float, seed: int) -> dict:
+    def command_line(self, variant: Variant, k: int | float, seed: int) -> list[str]:
         pooling = TopKPooling(1, k, **variant.pooling)
         fields = variant.pooling | {
             "initial_temperature": pooling.initial_temperature or pooling.temperature,
@@ -87,8 +88,10 @@ class FineTuned:
             "seed": seed,
             "freeze_scorer": variant.freeze_scorer,
         }
-        words = self.words + [f"--{name}={value}" for name, value in fields.items()]
-        results, peak = in_its_own_process(fine_tune, words, self.device)
+        return self.words + [f"--{name}={value}" for name, value in fields.items()]
+
+    def __call__(self, variant: Variant, k: int | float, seed: int) -> dict:
+        results, peak = in_its_own_process(fine_tune, self.command_line(variant, k, seed), self.device)
         keys = (*self.metrics, "documents_per_second", "generated_tokens_per_second")
         return {
             **{key: results[f"test_{key}"] for key in keys if f"test_{key}" in results},
@@ -123,6 +126,7 @@ COLUMNS = {  # key of a run -> head of the column, decimals, whether the spread 
 
 def table(record: dict) -> str:
     """Markdown: a row for each variant and k, mean ± standard deviation over the seeds."""
+    record = _at_one_pace(record)
     shown = {key: column for key, column in COLUMNS.items() if key in record["runs"][0]}
     lines = [
         f"| pooling | k | {' | '.join(head for head, _, _ in shown.values())} |",
@@ -136,6 +140,7 @@ def table(record: dict) -> str:
 
 def summary(record: dict) -> str:
     """Markdown for the README: a row for each variant, accuracy and, on needle, the share of evidence for each k."""
+    record = _at_one_pace(record)
     keys = [key for key in ("accuracy", "evidence_share", "rouge1", "rougeL") if key in record["runs"][0]]
     ks = [k for k in _ks(record) if k not in ("1", "all")]
     heads = [f"{COLUMNS[key][0]}, k = {k}" for k in ks for key in keys]
@@ -147,6 +152,20 @@ def summary(record: dict) -> str:
         cells = [_cell(runs, key) if runs else "" for runs in parts for key in keys]
         lines.append(f"| {name} | {' | '.join(cells)} | {_cell(parts[0], 'train_seconds')} |")
     return "\n".join(lines) + _source(record)
+
+
+def _at_one_pace(record: dict) -> dict:
+    """With seconds and tokens a second from where all ways took turns, if they did, not from the runs."""
+    measured = {(its["variant"], its["k"]): its for its in record.get("pace", [])}
+    if not measured:
+        return record
+    runs = []
+    for run in record["runs"]:
+        its = measured[run["variant"], run["k"]]
+        same = {"train_seconds": its["updates"] * its["update_seconds"]}
+        same["generated_tokens_per_second"] = its["generated_tokens_per_second"]
+        runs.append({key: value for key, value in (run | same).items() if key != "documents_per_second"})
+    return record | {"runs": runs}
 
 
 def _ks(record: dict) -> list[str]:
@@ -173,8 +192,10 @@ def _cell(runs: list[dict], key: str) -> str:
 
 def _source(record: dict) -> str:
     """Where the figures come from."""
+    counts = {its["updates"] for its in record.get("pace", [])}
+    paced = f"Training: {_listed(sorted(counts))} updates at the pace of all ways in turns. " if counts else ""
     return (
-        f"\n\nTest split, mean ± standard deviation over seeds {_seeds(record)}. "
+        f"\n\nTest split, mean ± standard deviation over seeds {_seeds(record)}. {paced}"
         f"`{record['command']}` on {record['device']}, torch {record['torch']}.\n"
     )
 
@@ -196,6 +217,16 @@ def _seeds(record: dict) -> str:
     return _listed(sorted(most)) + (f" ({'; '.join(others)})" if others else "")
 
 
+def rows_of(task: str, ks: list[int]) -> dict[tuple[str, str], tuple[Variant, int | float]]:
+    """(name, k as the table shows it) of each row -> the variant and its slots."""
+    variants = SUMMARIES if task == "docstrings" else VARIANTS + (NEEDLE_ONLY if task == "needle" else [])
+    rows = {}
+    for k, variant in itertools.product(ks, variants):
+        slots = k if variant.k is None else variant.k
+        rows[variant.name, "all" if isinstance(slots, float) else str(slots)] = variant, slots
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", nargs="+", choices=["needle", "bbc", "docstrings"], default=["needle", "bbc"])
@@ -213,23 +244,22 @@ def main() -> None:
     for task in arguments.tasks:
         path = arguments.results / f"compare-{task}{'-fine-tuned' if arguments.fine_tune else ''}.json"
         done = {(run["variant"], run["k"], run["seed"]) for run in resume(path, arguments.device)["runs"]}
-        plan = []
-        variants = SUMMARIES if task == "docstrings" else VARIANTS + (NEEDLE_ONLY if task == "needle" else [])
-        for seed, k, variant in itertools.product(arguments.seeds, arguments.k, variants):
-            slots = k if variant.k is None else variant.k
-            shown = "all" if isinstance(slots, float) else str(slots)
-            if (variant.name, shown, seed) not in done:
-                done.add((variant.name, shown, seed))
-                plan.append((variant, slots, shown, seed))
+        rows = rows_of(task, arguments.k)
+        plan = [(row, seed) for seed in arguments.seeds for row in rows if (*row, seed) not in done]
         whole = arguments.fine_tune or task == "docstrings"
         words = BUDGETS.get(task, []) if arguments.train is None else arguments.train
-        run = None if not plan else FineTuned(task, device, words) if whole else Frozen(task, device)
-        for variant, slots, shown, seed in tqdm(plan, desc=task):
-            new = {"variant": variant.name, "k": shown, "seed": seed, **run(variant, slots, seed)}
+        run = FineTuned(task, device, words) if whole else Frozen(task, device) if plan else None
+        for row, seed in tqdm(plan, desc=task):
+            new = {"variant": row[0], "k": row[1], "seed": seed, **run(*rows[row], seed)}
             record = resume(path, arguments.device)  # again: other seeds may be running beside this one
             record["runs"].append(new)
             save(record, path)
         record = resume(path, arguments.device)
+        if task == "docstrings":
+            rows = rows_of(task, [int(k) for k in _ks(record) if k != "all"])
+            if {(its["variant"], its["k"]) for its in record.get("pace", [])} != set(rows):
+                found = pace([run.command_line(*row, seed=0) for row in rows.values()], device)
+                record["pace"] = [{"variant": name, "k": k, **its} for (name, k), its in zip(rows, found, strict=True)]
         save(record, path)
         text = table(record)
         path.with_suffix(".md").write_text(text)

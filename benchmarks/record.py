@@ -27,12 +27,12 @@ def resume(path: Path, device: str, **facts: Any) -> dict:
         "torch": torch.__version__,
         **facts,
     }
-    before = json.loads(path.read_text()) if path.exists() else {**here, "runs": []}
+    before = json.loads(path.read_text()) if path.exists() else {"command": "", **here, "runs": []}
     for name, value in here.items():
         if before.get(name) != value:
             sys.exit(f"{path} has figures of {name} {before.get(name)}, this is {value}; move it away to measure anew")
     command = shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
-    return {"command": command, **here, "runs": before["runs"]}
+    return before | here | {"command": command}
 
 
 def save(record: dict, path: Path) -> None:

@@ -6,14 +6,13 @@ plays again in backward, instead of keeping tensors whose sizes no compiler can 
 """
 
 # No `from __future__ import annotations` here: torch.library reads the signatures.
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
+from shtopk import compiled, tournament
 from shtopk.selection import TopK, bounded
 from shtopk.slots import Rows, pool_rows, pool_rows_backward
-from shtopk.tournament import Trees, leaf_gradients, negligible, play
+from shtopk.tournament import Choice, Trees
 
 
 def halve(
@@ -25,40 +24,24 @@ def halve(
     return TopK(*run(values, scores, mask, temperature, k, boost, base))
 
 
-class _Choice(NamedTuple):
-    """What is kept of a tournament."""
-
-    trees: Trees
-    leaves: Tensor  # [r] in 0..B*k*L-1
-    rows: Rows  # whose tokens these are, of [B * n]
+def _player(scores: Tensor):
+    """The module that plays for such scores."""
+    return compiled if compiled.serves(scores) else tournament
 
 
-def _choose(
-    scores: Tensor, mask: Tensor | None, temperature: Tensor, k: int, boost: str, base: float
-) -> tuple[_Choice, Tensor]:
-    """The choice, and the position [B, k] of each slot's heaviest token, the first of equals."""
-    trees, tokens, weights = play(bounded(scores, mask), temperature, k, boost, base)
-    n, (batch, places) = scores.shape[-1], tokens.shape
-    leaves = (weights >= negligible(weights.dtype, n, k)).flatten().nonzero().squeeze(-1)
-    token = tokens.flatten()[leaves] + leaves // places * n
-    choice = _Choice(trees, leaves, Rows(token, weights.flatten()[leaves], leaves // (places // k)))
-
-    by_slot = (batch, k, places // k)
-    weights, tokens = weights.view(by_slot), tokens.view(by_slot)
-    heaviest = tokens.masked_fill(weights < weights.amax(-1, keepdim=True), n).amin(-1)
-    return choice, heaviest.masked_fill(~trees.filled, 0)
+def _choose(scores: Tensor, mask: Tensor | None, temperature: Tensor, k: int, boost: str, base: float) -> Choice:
+    scores = bounded(scores, mask)
+    return _player(scores).choose(scores, temperature, k, boost, base)
 
 
-def _answer(
-    values: Tensor, scores: Tensor, choice: _Choice, positions: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _answer(values: Tensor, scores: Tensor, choice: Choice) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The fields of a `TopK`."""
-    trees, _, rows = choice
+    trees, _, token, weight, slot, positions = choice
     k, filled = positions.shape[-1], trees.filled
-    weights = trees.scores.new_zeros(scores.numel()).index_copy_(0, rows.token, rows.weight)
-    slots = torch.full((scores.numel(),), -1, device=scores.device).index_copy_(0, rows.token, rows.slot % k)
+    weights = weight.new_zeros(scores.numel()).index_copy_(0, token, weight)
+    slots = torch.full((scores.numel(),), -1, device=scores.device).index_copy_(0, token, slot % k)
     slot_scores = trees.scores.masked_fill(~filled, 0).to(scores.dtype)
-    return (pool_rows(values, rows, k), slot_scores, filled, positions,
+    return (pool_rows(values, Rows(token, weight, slot), k), slot_scores, filled, positions,
             weights.view(scores.shape), slots.view(scores.shape))  # fmt: skip
 
 
@@ -67,28 +50,32 @@ def _gradients(
     values: Tensor,
     scores: Tensor,
     temperature: Tensor,
-    choice: _Choice,
+    choice: Choice,
     boost: str,
     base: float,
     of_values: bool,
     of_choice: bool,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Of values, scores and temperature, from those of pooled values, pooled scores and weights."""
-    (grad_pooled, grad_slots, grad_weights), (trees, leaves, rows) = grads, choice
+    grad_pooled, grad_slots, grad_weights = grads
+    trees, leaf, token, weight, slot, _ = choice
     grad_values, grad_rows = None, None
     if grad_pooled is not None:
-        grad_values, grad_rows = pool_rows_backward(grad_pooled, values, rows, of_values, of_choice)
+        grad_values, grad_rows = pool_rows_backward(
+            grad_pooled, values, Rows(token, weight, slot), of_values, of_choice
+        )
     if not of_choice:
         return grad_values, None, None
-    grad_rows = torch.zeros_like(rows.weight) if grad_rows is None else grad_rows
+    grad_rows = torch.zeros_like(weight) if grad_rows is None else grad_rows
     if grad_weights is not None:
-        grad_rows = grad_rows + grad_weights.flatten()[rows.token]
+        grad_rows = grad_rows + grad_weights.flatten()[token]
     batch, k = trees.scores.shape
     grad_slots = torch.zeros_like(trees.scores) if grad_slots is None else grad_slots.masked_fill(~trees.filled, 0)
     worth = grad_rows.new_zeros(batch, k + trees.pairs.shape[1])
-    worth.view(-1).index_copy_(0, leaves, grad_rows)
-    grad_leaves, grad_log_temperature = leaf_gradients(trees, worth, grad_slots.to(worth.dtype), boost, base)
-    grad_scores = worth.new_zeros(scores.numel()).index_copy_(0, rows.token, grad_leaves.flatten()[leaves])
+    worth.view(-1).index_copy_(0, leaf, grad_rows)
+    grad_slots = grad_slots.to(worth.dtype)
+    grad_leaves, grad_log_temperature = _player(worth).leaf_gradients(trees, worth, grad_slots, boost, base)
+    grad_scores = worth.new_zeros(scores.numel()).index_copy_(0, token, grad_leaves.flatten()[leaf])
     grad_temperature = grad_log_temperature.to(temperature.device) / temperature
     return grad_values, grad_scores.view(scores.shape).to(scores.dtype), grad_temperature
 
@@ -96,11 +83,11 @@ def _gradients(
 class _SuccessiveHalving(torch.autograd.Function):
     @staticmethod
     def forward(ctx, values, scores, mask, temperature, k, boost, base):
-        choice, positions = _choose(scores, mask, temperature, k, boost, base)
-        ctx.save_for_backward(values, scores, temperature, *choice.trees, choice.leaves, *choice.rows)
+        choice = _choose(scores, mask, temperature, k, boost, base)
+        ctx.save_for_backward(values, scores, temperature, *choice.trees, *choice[1:])
         ctx.options = boost, base
         ctx.set_materialize_grads(False)
-        out = _answer(values, scores, choice, positions)
+        out = _answer(values, scores, choice)
         ctx.mark_non_differentiable(out[2], out[3], out[5])
         return out
 
@@ -108,7 +95,7 @@ class _SuccessiveHalving(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad_pooled, grad_slots, _mask, _positions, grad_weights, _slots):
         values, scores, temperature, *kept = ctx.saved_tensors
-        choice = _Choice(Trees(*kept[:5]), kept[5], Rows(*kept[6:]))
+        choice = Choice(Trees(*kept[:5]), *kept[5:])
         boost, base = ctx.options
         of_values, of_scores, _, of_temperature = ctx.needs_input_grad[:4]
         grads = grad_pooled, grad_slots, grad_weights
@@ -123,7 +110,7 @@ def successive_halving_op(
     values: Tensor, scores: Tensor, mask: Tensor | None, temperature: Tensor, k: int, boost: str, base: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """`halve` for compilers."""
-    return _answer(values, scores, *_choose(scores, mask, temperature, k, boost, base))
+    return _answer(values, scores, _choose(scores, mask, temperature, k, boost, base))
 
 
 @torch.library.custom_op("shtopk::successive_halving_backward", mutates_args=())
@@ -140,7 +127,7 @@ def successive_halving_backward_op(
     of_values: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of `successive_halving_op`'s values (empty where not wanted), scores and temperature."""
-    choice, _ = _choose(scores, mask, temperature, grad_slots.shape[-1], boost, base)
+    choice = _choose(scores, mask, temperature, grad_slots.shape[-1], boost, base)
     grads = grad_pooled, grad_slots, grad_weights
     grad_values, grad_scores, grad_temperature = _gradients(
         grads, values, scores, temperature, choice, boost, base, of_values, True

@@ -42,18 +42,38 @@ class Trees(NamedTuple):
         return self.scores > _nobody(self.scores)
 
 
-def play(scores: Tensor, temperature: Tensor, k: int, boost: str, base: float) -> tuple[Trees, Tensor, Tensor]:
-    """Play all rounds.
+class Choice(NamedTuple):
+    """A tournament and the r tokens that carry weight."""
+
+    trees: Trees
+    leaf: Tensor  # [r] where they stand, in 0..B*k*L-1, rising
+    token: Tensor  # [r] in 0..B*n-1
+    weight: Tensor  # [r]
+    slot: Tensor  # [r] in 0..B*k-1, rising
+    positions: Tensor  # [B, k] of each slot's heaviest token, of equals the first; 0 if no token reached it
+
+
+def choose(scores: Tensor, temperature: Tensor, k: int, boost: str, base: float) -> Choice:
+    """Play all rounds, and see who carries weight.
 
     Args:
         scores: [B, n] float32 or float64, -inf where there is no token.
         temperature: scalar tensor > 0, on any device.
         k, boost, base: see `successive_halving_topk`.
-
-    Returns:
-        The trees, and what stands at their leaves [B, k * L]: the tokens, and their weights. A leaf without a token
-        has weight 0, and the token there is of no meaning.
     """
+    trees, tokens, weights = _play(scores, temperature, k, boost, base)
+    n, (batch, places) = scores.shape[-1], tokens.shape
+    leaf = (weights >= negligible(weights.dtype, n, k)).flatten().nonzero().squeeze(-1)
+    token = tokens.flatten()[leaf] + leaf // places * n
+    by_slot = (batch, k, places // k)
+    tokens, heaviest = tokens.view(by_slot), weights.view(by_slot).amax(-1, keepdim=True)
+    positions = tokens.masked_fill(weights.view(by_slot) < heaviest, n).amin(-1).masked_fill(~trees.filled, 0)
+    return Choice(trees, leaf, token, weights.flatten()[leaf], leaf // (places // k), positions)
+
+
+def _play(scores: Tensor, temperature: Tensor, k: int, boost: str, base: float) -> tuple[Trees, Tensor, Tensor]:
+    """The trees, and what stands at their leaves [B, k * L]: the tokens, and their weights. A leaf without a token has
+    weight 0, and the token there is of no meaning."""
     scores = scores.clamp(min=_nobody(scores))
     ranking, order, divisor = _field(scores, temperature, k, boost)
     rankings, orders = [ranking], [order]
@@ -125,6 +145,19 @@ def negligible(dtype: torch.dtype, n: int, k: int) -> float:
     return torch.finfo(dtype).eps * min(1.0, k / n)
 
 
+def reach(dtype: torch.dtype, n: int, k: int, boost: str) -> float:
+    """By how many divisors a token may lie below the k-th best and still have a weight; -1: all are to play."""
+    rounds = rounds_between(n, k)
+    if boost == "power" or rounds < 2:
+        return -1.0
+    return LARGEST_FALL * rounds - math.log(negligible(dtype, n, k))
+
+
+def rounds_between(n: int, k: int) -> int:
+    """How many rounds lead from n candidates to k."""
+    return max(0, math.ceil(math.log2(n / k)))
+
+
 def _field(scores: Tensor, temperature: Tensor, k: int, boost: str) -> tuple[Tensor, Tensor, Tensor]:
     """The tokens that can have a weight, best first, of equals the first, and byes up to k * 2^R places: their scores
     and indices [B, k * 2^R]. And what margins are divided by."""
@@ -135,10 +168,9 @@ def _field(scores: Tensor, temperature: Tensor, k: int, boost: str) -> tuple[Ten
     numbers = torch.finfo(scores.dtype)
     divisor = divisor.clamp(numbers.tiny, numbers.max / 1024)  # at most: so that a bye always loses
 
-    rounds = _rounds(n, k)
-    if boost != "power" and rounds > 1:
-        reach = LARGEST_FALL * rounds - math.log(negligible(scores.dtype, n, k))
-        lowest = (kept.amin(-1, keepdim=True) - reach * divisor).clamp(min=_nobody(scores) / 2)
+    below = reach(scores.dtype, n, k, boost)
+    if below >= 0:
+        lowest = (kept.amin(-1, keepdim=True) - below * divisor).clamp(min=_nobody(scores) / 2)
         playing = scores >= lowest
         counts = playing.sum(-1)
         most = max([k, *counts.tolist()])
@@ -162,14 +194,10 @@ def _select(scores: Tensor, playing: Tensor, counts: Tensor, most: int) -> tuple
 
 def _with_byes(ranking: Tensor, tokens: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Fill up to k * 2^R places."""
-    byes = (0, k * 2 ** _rounds(ranking.shape[-1], k) - ranking.shape[-1])
+    byes = (0, k * 2 ** rounds_between(ranking.shape[-1], k) - ranking.shape[-1])
     if byes == (0, 0):
         return ranking, tokens
     return F.pad(ranking, byes, value=_nobody(ranking)), F.pad(tokens, byes)
-
-
-def _rounds(n: int, k: int) -> int:
-    return max(0, math.ceil(math.log2(n / k)))
 
 
 def _spread(best: Tensor, kept: Tensor, k: int) -> Tensor:

@@ -1,0 +1,353 @@
+/* The body of tournament.c, once for each type: REAL is the type of the scores, KEY the unsigned whole number and INDEX
+   the signed one of its size, NAME(x) the name of x for it. What is meant by a field, a bye, a slot and the order of the
+   nodes: tournament.py. */
+
+typedef struct {
+    REAL score;
+    INDEX index;
+} NAME(Item);
+
+static const REAL NAME(NOBODY) = -REAL_MAX / 2; /* the score of a bye */
+
+/* Rises as the score falls; equal for 0 and -0. */
+static inline KEY NAME(key)(REAL score)
+{
+    const KEY sign = (KEY)1 << (8 * sizeof(KEY) - 1);
+    KEY bits;
+    score += 0;
+    memcpy(&bits, &score, sizeof bits);
+    return bits & sign ? bits : ~(bits | sign);
+}
+
+/* A score as it takes part: no token is behind a bye. */
+static inline REAL NAME(candidate)(REAL score)
+{
+    return score < NAME(NOBODY) ? NAME(NOBODY) : score;
+}
+
+/* Sort m items by falling score, equals in the order in which they stand, with m more to work in. */
+static void NAME(sort)(NAME(Item) *items, NAME(Item) *spare, int64_t m)
+{
+    int64_t i = 1;
+    while (i < m && NAME(key)(items[i - 1].score) <= NAME(key)(items[i].score))
+        i++;
+    if (i >= m)
+        return;
+    if (m <= 48) { /* by insertion; the first i are sorted */
+        for (; i < m; i++) {
+            NAME(Item) item = items[i];
+            KEY key = NAME(key)(item.score);
+            int64_t j = i;
+            for (; j > 0 && NAME(key)(items[j - 1].score) > key; j--)
+                items[j] = items[j - 1];
+            items[j] = item;
+        }
+        return;
+    }
+    INDEX counts[sizeof(KEY)][256] = {{0}}; /* by radix: a byte of the keys at a time, from the lowest */
+    for (i = 0; i < m; i++) {
+        KEY key = NAME(key)(items[i].score);
+        for (size_t byte = 0; byte < sizeof(KEY); byte++)
+            counts[byte][key >> (8 * byte) & 255]++;
+    }
+    NAME(Item) *from = items, *to = spare;
+    for (size_t byte = 0; byte < sizeof(KEY); byte++) {
+        INDEX *place = counts[byte], before = 0;
+        if (place[NAME(key)(from[0].score) >> (8 * byte) & 255] == m)
+            continue; /* all have the same */
+        for (int digit = 0; digit < 256; digit++) {
+            INDEX count = place[digit];
+            place[digit] = before;
+            before += count;
+        }
+        for (i = 0; i < m; i++)
+            to[place[NAME(key)(from[i].score) >> (8 * byte) & 255]++] = from[i];
+        NAME(Item) *swap = from;
+        from = to;
+        to = swap;
+    }
+    if (from != items)
+        memcpy(items, from, m * sizeof *items);
+}
+
+/* Append the tokens of a row whose keys lie in first..last; returns how many items there are then. */
+static int64_t NAME(collect)(const REAL *scores, const KEY *keys, int64_t n, KEY first, KEY last, NAME(Item) *items,
+                             int64_t count)
+{
+    enum { BLOCK = 16 };
+    const KEY width = last - first;
+    for (int64_t start = 0; start < n; start += BLOCK) {
+        const int64_t end = start + BLOCK < n ? start + BLOCK : n;
+        int any = end < start + BLOCK; /* mostly there is none, which is quick to see */
+        if (!any)
+            for (int64_t i = start; i < start + BLOCK; i++)
+                any |= keys[i] - first <= width;
+        if (!any)
+            continue;
+        for (int64_t i = start; i < end; i++)
+            if (keys[i] - first <= width) {
+                items[count].score = NAME(candidate)(scores[i]);
+                items[count++].index = (INDEX)i;
+            }
+    }
+    return count;
+}
+
+/* The last key of the `wanted` best of a row, rounded up to a bucket of keys. */
+static KEY NAME(bound)(const KEY *keys, int64_t n, int64_t wanted)
+{
+    enum { BITS = 11 };
+    const int shift = 8 * sizeof(KEY) - BITS;
+    INDEX counts[1 << BITS] = {0};
+    for (int64_t i = 0; i < n; i++)
+        counts[keys[i] >> shift]++;
+    KEY bucket = 0;
+    for (int64_t count = counts[0]; count < wanted; count += counts[bucket])
+        bucket++;
+    return ((bucket + 1) << shift) - 1; /* of the last bucket: all ones, by overflow */
+}
+
+/* [count] items, falling: by how much the first k exceed the others, on average. */
+static REAL NAME(spread)(const NAME(Item) *items, int64_t count, int64_t k)
+{
+    double sums[2] = {0, 0}, largest = 0;
+    int64_t counts[2] = {0, 0};
+    for (int64_t i = 0; i < count && items[i].score > NAME(NOBODY); i++) {
+        sums[i >= k] += items[i].score;
+        counts[i >= k]++;
+        if (fabs(items[i].score) > largest)
+            largest = fabs(items[i].score);
+    }
+    double spread = sums[0] / (counts[0] ? counts[0] : 1) - sums[1] / (counts[1] ? counts[1] : 1);
+    double resolution = 8 * REAL_EPSILON * largest;
+    return (REAL)fmax(fmax(spread, resolution), SMALLEST_SPREAD);
+}
+
+/* The tokens of rows begin..end-1 that can have a weight, best first.
+
+   scores [B, n], -inf where there is no token; reach: by how many divisors a token may lie below the k-th best and
+   still play, < 0 if all play. Out: divisors [B], counts [B] and, in a row of field [B, n], so many items. Returns the
+   largest count, or -1 without memory. */
+EXPORT int64_t NAME(field)(const REAL *scores, int64_t begin, int64_t end, int64_t n, int64_t k, int relative,
+                           double temperature, double reach, REAL *divisors, int64_t *counts, NAME(Item) *field)
+{
+    const KEY all = ~(KEY)0;
+    const int64_t kept = k < n ? k : n, wanted = !relative ? kept : 2 * k < n ? 2 * k : n;
+    int64_t most = 0;
+    NAME(Item) *spare = malloc(n * sizeof *spare);
+    KEY *keys = malloc(n * sizeof *keys);
+    if (!spare || !keys) {
+        free(spare), free(keys);
+        return -1;
+    }
+    for (int64_t row = begin; row < end; row++) {
+        const REAL *its = scores + row * n;
+        NAME(Item) *items = field + row * n;
+        for (int64_t i = 0; i < n; i++)
+            keys[i] = NAME(key)(NAME(candidate)(its[i]));
+        KEY last = reach < 0 || n <= 256 || 2 * wanted >= n ? all : NAME(bound)(keys, n, wanted);
+        int64_t count = NAME(collect)(its, keys, n, 0, last, items, 0);
+        NAME(sort)(items, spare, count);
+
+        REAL divisor = (REAL)temperature * (relative ? NAME(spread)(items, wanted, k) : 1);
+        divisor = divisor < REAL_MIN ? REAL_MIN : divisor > REAL_MAX / 1024 ? REAL_MAX / 1024 : divisor;
+        divisors[row] = divisor;
+        if (reach >= 0) {
+            REAL lowest = items[kept - 1].score - (REAL)reach * divisor;
+            if (!(lowest > NAME(NOBODY) / 2))
+                lowest = NAME(NOBODY) / 2;
+            if (last != all && NAME(key)(lowest) > last) {
+                int64_t more = NAME(collect)(its, keys, n, last + 1, NAME(key)(lowest), items, count);
+                NAME(sort)(items + count, spare, more - count);
+                count = more;
+            }
+            while (count && NAME(key)(items[count - 1].score) > NAME(key)(lowest))
+                count--;
+        }
+        counts[row] = count;
+        most = count > most ? count : most;
+    }
+    free(spare), free(keys);
+    return most;
+}
+
+static REAL NAME(power)(REAL score, REAL log_base)
+{
+    REAL exponent = log_base * score, limit = (REAL)(log(REAL_MAX) / 2);
+    return EXP(exponent < limit ? exponent : limit);
+}
+
+/* By how much the winner is ahead; log_base 0: in scores, else in powers. */
+static inline REAL NAME(margin)(REAL winner, REAL loser, REAL log_base)
+{
+    if (log_base == 0)
+        return winner - loser;
+    return loser == NAME(NOBODY) ? -NAME(NOBODY) : NAME(power)(winner, log_base) - NAME(power)(loser, log_base);
+}
+
+/* Play the rounds of rows begin..end-1 from what `field` found; in a row there are N = k * (2^rounds - 1) inner nodes.
+
+   Out: pairs [B, N, 2], shares [B, N, 2], weights [B, N], slots [B, k], and of the k * 2^rounds leaves their tokens and
+   weights. Returns how many leaves weigh at least `negligible`, or -1 without memory. */
+EXPORT int64_t NAME(play)(const NAME(Item) *field, const int64_t *counts, const REAL *divisors, int64_t begin,
+                          int64_t end, int64_t n, int64_t k, int64_t rounds, double base, double negligible,
+                          REAL *pairs, REAL *shares, REAL *weights, REAL *slots, int64_t *tokens, REAL *leaf_weights)
+{
+    const int64_t places = k << rounds, nodes = places - k;
+    const REAL log_base = (REAL)base;
+    int64_t carriers = 0;
+    NAME(Item) *levels = malloc(3 * places * sizeof *levels); /* of each round, from the first; then to sort in */
+    REAL *wins = malloc(places * sizeof *wins);
+    INDEX *met = malloc(2 * places * sizeof *met);
+    if (!levels || !wins || !met) {
+        free(levels), free(wins), free(met);
+        return -1;
+    }
+    for (int64_t row = begin; row < end; row++) {
+        memcpy(levels, field + row * n, counts[row] * sizeof *levels);
+        for (int64_t i = counts[row]; i < places; i++)
+            levels[i].score = NAME(NOBODY), levels[i].index = 0;
+        NAME(Item) *level = levels;
+        REAL *win = wins;
+        for (int64_t m = places / 2; m >= k; m /= 2) { /* the best meets the worst */
+            NAME(Item) *next = level + 2 * m;
+            for (int64_t i = 0; i < m; i++) {
+                REAL winner = level[i].score, loser = level[2 * m - 1 - i].score;
+                win[i] = 1 / (1 + EXP(-NAME(margin)(winner, loser, log_base) / divisors[row]));
+                next[i].score = win[i] < (REAL)0.5 ? loser + win[i] * (winner - loser)
+                                                   : winner - (1 - win[i]) * (winner - loser);
+                next[i].index = (INDEX)i;
+            }
+            NAME(sort)(next, levels + 2 * places, m);
+            level = next;
+            win += m;
+        }
+
+        /* Back from the slots: who met in each node, and with what weight? */
+        REAL *pair = pairs + row * nodes * 2, *share = shares + row * nodes * 2, *weight = weights + row * nodes;
+        REAL *leaves = leaf_weights + row * places;
+        INDEX *here = met, *above = met + places; /* where the nodes of a level stand in its ranking */
+        for (int64_t c = 0; c < k; c++) {
+            here[c] = (INDEX)c;
+            slots[row * k + c] = level[c].score;
+            (rounds ? weight : leaves)[c] = level[c].score > NAME(NOBODY);
+        }
+        for (int64_t m = k; m < places; m *= 2) { /* m nodes, from a round between 2 m */
+            NAME(Item) *before = level - 2 * m;
+            REAL *below = 2 * m < places ? weight + m : leaves;
+            INDEX *swap = here;
+            here = above, above = swap, win -= m;
+            for (int64_t c = 0; c < m; c++) {
+                INDEX i = level[above[c]].index;
+                here[2 * c] = i, here[2 * c + 1] = (INDEX)(2 * m - 1 - i);
+                pair[2 * c] = before[i].score, pair[2 * c + 1] = before[2 * m - 1 - i].score;
+                share[2 * c] = win[i], share[2 * c + 1] = 1 - win[i];
+                below[2 * c] = weight[c] * share[2 * c], below[2 * c + 1] = weight[c] * share[2 * c + 1];
+            }
+            level = before, pair += 2 * m, share += 2 * m, weight += m;
+        }
+        for (int64_t c = 0; c < places; c++) {
+            tokens[row * places + c] = level[here[c]].index;
+            carriers += leaves[c] >= (REAL)negligible;
+        }
+    }
+    free(levels), free(wins), free(met);
+    return carriers;
+}
+
+/* Of rows begin..end-1 the leaves that weigh at least `negligible`, from place `next` on: which they are in 0..B*places-1,
+   their tokens in 0..B*n-1, weights, and slots in 0..B*k-1. And the position [B, k] of each slot's heaviest token, of
+   equals the first. */
+EXPORT void NAME(carriers)(const int64_t *tokens, const REAL *leaf_weights, const REAL *slots, int64_t begin,
+                           int64_t end, int64_t n, int64_t k, int64_t rounds, double negligible, int64_t next,
+                           int64_t *leaf, int64_t *token, REAL *weight, int64_t *slot, int64_t *positions)
+{
+    for (int64_t its = begin * k; its < end * k; its++) {
+        int64_t position = 0;
+        REAL heaviest = -1;
+        for (int64_t c = its << rounds; c < (its + 1) << rounds; c++) {
+            if (leaf_weights[c] > heaviest || (leaf_weights[c] == heaviest && tokens[c] < position))
+                heaviest = leaf_weights[c], position = tokens[c];
+            if (leaf_weights[c] >= (REAL)negligible) {
+                leaf[next] = c, weight[next] = leaf_weights[c], slot[next] = its;
+                token[next++] = tokens[c] + its / k * n;
+            }
+        }
+        positions[its] = slots[its] > NAME(NOBODY) ? position : 0;
+    }
+}
+
+/* From the gradients of the leaves' weights [B, places] and of the slots' scores [B, k] to those of the leaves' scores,
+   in grad_leaves [B, places]. Returns the temperature's logarithm's, of these rows, or NaN without memory. */
+EXPORT double NAME(gradients)(const REAL *pairs, const REAL *shares, const REAL *weights, const REAL *divisors,
+                              int64_t begin, int64_t end, int64_t k, int64_t rounds, double base,
+                              const REAL *grad_weights, const REAL *grad_slots, REAL *grad_leaves)
+{
+    const int64_t places = k << rounds, nodes = places - k;
+    const REAL log_base = (REAL)base;
+    double of_temperature = 0;
+    REAL *worth = malloc((3 * nodes + 1) * sizeof *worth), *advantage = worth + nodes, *grad = advantage + nodes;
+    if (!worth)
+        return NAN;
+    for (int64_t row = begin; row < end; row++) {
+        const REAL *pair = pairs + row * nodes * 2, *share = shares + row * nodes * 2, *weight = weights + row * nodes;
+        /* Up: what a weight of 1 is worth in each node, and by how much more in its winner than in its loser. */
+        const REAL *below = grad_weights + row * places;
+        for (int64_t m = places / 2; m >= k; m /= 2) {
+            int64_t first = m - k;
+            for (int64_t c = 0; c < m; c++) {
+                advantage[first + c] = below[2 * c] - below[2 * c + 1];
+                worth[first + c] = below[2 * c + 1] + advantage[first + c] * share[2 * (first + c)];
+            }
+            below = worth + first;
+        }
+        /* Down: a node hands on its gradient by its shares, and moves its margin by its weight and its gradient. */
+        REAL *leaves = grad_leaves + row * places;
+        memcpy(rounds ? grad : leaves, grad_slots + row * k, k * sizeof *grad);
+        for (int64_t m = k; m < places; m *= 2) {
+            int64_t first = m - k;
+            REAL *out = 2 * m < places ? grad + first + m : leaves;
+            for (int64_t c = 0; c < m; c++) {
+                int64_t i = first + c;
+                REAL winner = pair[2 * i], loser = pair[2 * i + 1], its = grad[i];
+                REAL slope = share[2 * i] * share[2 * i + 1] / divisors[row];
+                REAL of_margin = slope * weight[i] * advantage[i] + slope * (winner - loser) * its;
+                of_temperature -= (double)of_margin * NAME(margin)(winner, loser, log_base);
+                REAL of_winner = of_margin, of_loser = -of_margin;
+                if (log_base != 0) {
+                    of_winner *= log_base * NAME(power)(winner, log_base);
+                    of_loser *= log_base * NAME(power)(loser, log_base);
+                }
+                out[2 * c] = share[2 * i] * its + of_winner;
+                out[2 * c + 1] = share[2 * i + 1] * its + of_loser;
+            }
+        }
+    }
+    free(worth);
+    return of_temperature;
+}
+
+/* Backward of the weighted sums of rows begin..end-1 of those that carry weight: grad [slots, d], values [tokens, d].
+   Writes the row `token` of grad_values, unless NULL, and grad_weights. */
+EXPORT void NAME(pool_gradients)(const REAL *grad, const REAL *values, const int64_t *token, const REAL *weight,
+                                 const int64_t *slot, int64_t begin, int64_t end, int64_t d, REAL *grad_values,
+                                 REAL *grad_weights)
+{
+    enum { LANES = 16 };
+    for (int64_t row = begin; row < end; row++) {
+        const REAL *out = grad + slot[row] * d, *in = values + token[row] * d;
+        REAL sums[LANES] = {0}, sum = 0;
+        int64_t i = 0;
+        for (; i + LANES <= d; i += LANES)
+            for (int lane = 0; lane < LANES; lane++)
+                sums[lane] += out[i + lane] * in[i + lane];
+        for (; i < d; i++)
+            sum += out[i] * in[i];
+        for (int lane = 0; lane < LANES; lane++)
+            sum += sums[lane];
+        grad_weights[row] = sum;
+        if (grad_values)
+            for (int64_t j = 0; j < d; j++)
+                grad_values[token[row] * d + j] = weight[row] * out[j];
+    }
+}
