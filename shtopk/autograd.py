@@ -58,7 +58,7 @@ def _gradients(
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Of values, scores and temperature, from those of pooled values, pooled scores and weights."""
     grad_pooled, grad_slots, grad_weights = grads
-    trees, leaf, token, weight, slot, _ = choice
+    trees, _, token, weight, slot, _ = choice
     grad_values, grad_rows = None, None
     if grad_pooled is not None:
         grad_values, grad_rows = pool_rows_backward(
@@ -69,13 +69,10 @@ def _gradients(
     grad_rows = torch.zeros_like(weight) if grad_rows is None else grad_rows
     if grad_weights is not None:
         grad_rows = grad_rows + grad_weights.flatten()[token]
-    batch, k = trees.scores.shape
     grad_slots = torch.zeros_like(trees.scores) if grad_slots is None else grad_slots.masked_fill(~trees.filled, 0)
-    worth = grad_rows.new_zeros(batch, k + trees.pairs.shape[1])
-    worth.view(-1).index_copy_(0, leaf, grad_rows)
-    grad_slots = grad_slots.to(worth.dtype)
-    grad_leaves, grad_log_temperature = _player(worth).leaf_gradients(trees, worth, grad_slots, boost, base)
-    grad_scores = worth.new_zeros(scores.numel()).index_copy_(0, token, grad_leaves.flatten()[leaf])
+    grad_scores, grad_log_temperature = _player(grad_rows).score_gradients(
+        choice, scores.shape[-1], grad_rows, grad_slots.to(grad_rows.dtype), boost, base
+    )
     grad_temperature = grad_log_temperature.to(temperature.device) / temperature
     return grad_values, grad_scores.view(scores.shape).to(scores.dtype), grad_temperature
 

@@ -34,8 +34,8 @@ def _open() -> ctypes.CDLL | None:
         "field": (whole, pointer, *[whole] * 4, ctypes.c_int, real, real, *[pointer] * 3),
         "play": (whole, *[pointer] * 3, *[whole] * 5, real, real, *[pointer] * 6),
         "carriers": (None, *[pointer] * 3, *[whole] * 5, real, whole, *[pointer] * 5),
-        "gradients": (real, *[pointer] * 4, *[whole] * 4, real, *[pointer] * 3),
-        "pool_gradients": (None, *[pointer] * 5, *[whole] * 3, *[pointer] * 2),
+        "gradients": (real, *[pointer] * 6, *[whole] * 5, real, *[pointer] * 3),
+        "pool_gradients": (None, *[pointer] * 6, *[whole] * 3, *[pointer] * 2),
     }
     for name, (result, *arguments) in signatures.items():
         for suffix in TYPES.values():
@@ -89,41 +89,49 @@ def choose(scores: Tensor, temperature: Tensor, k: int, boost: str, base: float)
     return Choice(Trees(pairs, shares, weights, divisors, slots), leaf, token, weight, slot, positions)
 
 
-def leaf_gradients(
-    trees: Trees, grad_weights: Tensor, grad_scores: Tensor, boost: str, base: float
+def score_gradients(
+    choice: Choice, n: int, grad_weight: Tensor, grad_slots: Tensor, boost: str, base: float
 ) -> tuple[Tensor, Tensor]:
-    """`tournament.leaf_gradients`."""
-    (batch, k), places = trees.scores.shape, grad_weights.shape[-1]
-    grad_weights, grad_scores = grad_weights.contiguous(), grad_scores.contiguous()
-    grad_leaves = torch.empty_like(grad_weights)
-    run, rounds, logarithm = _function("gradients", grad_weights), rounds_between(places, k), _logarithm(boost, base)
-    kept = [x.data_ptr() for x in (trees.pairs, trees.shares, trees.weights, trees.divisor)]
-    grads = [x.data_ptr() for x in (grad_weights, grad_scores, grad_leaves)]
-    of_temperature = _in_parts(lambda begin, end: run(*kept, begin, end, k, rounds, logarithm, *grads), batch, places)
+    """`tournament.score_gradients`."""
+    trees, leaf, token, *_ = choice
+    (batch, k), (_, nodes) = trees.scores.shape, trees.weights.shape
+    grad_weight, grad_slots = grad_weight.contiguous(), grad_slots.contiguous()
+    grad_scores = grad_weight.new_zeros(batch * n)
+    run, options = _function("gradients", grad_weight), (k, rounds_between(nodes + k, k), _logarithm(boost, base))
+    divisors = trees.divisor.expand(batch, 1).contiguous()
+    kept = [x.data_ptr() for x in (trees.pairs, trees.shares, trees.weights, divisors, leaf, token)]
+    grads = [x.data_ptr() for x in (grad_weight, grad_slots, grad_scores)]
+    of_temperature = _in_parts(
+        lambda begin, end: run(*kept, len(leaf), begin, end, *options, *grads), batch, 4 * (nodes + k)
+    )
     _check(not any(map(math.isnan, of_temperature)))
-    return grad_leaves, grad_scores.new_tensor(sum(of_temperature))
+    return grad_scores, grad_slots.new_tensor(sum(of_temperature))
 
 
 def pool_gradients(
-    grad: Tensor, values: Tensor, token: Tensor, weight: Tensor, slot: Tensor, grad_values: Tensor | None
-) -> Tensor:
+    grad: Tensor, values: Tensor, token: Tensor, weight: Tensor, slot: Tensor, of_values: bool
+) -> tuple[Tensor | None, Tensor]:
     """The backward of `slots.pool_rows`.
 
     Args:
         grad, values: [B * k, d], [B * n, d].
         token, weight, slot: [r], see `slots.Rows`.
-        grad_values: [B * n, d], whose rows of these tokens are filled; or None.
+        of_values: whether their gradient is wanted.
 
     Returns:
-        [r] the gradient of the weights.
+        The gradients of values (or None) and of weight.
     """
     grad, values = grad.contiguous(), values.contiguous()
-    grad_weights, d = torch.empty_like(weight), grad.shape[-1]
+    (tokens, d), r = values.shape, len(token)
+    many = 2 * r > tokens
+    carrier = token.new_full((tokens,), -1).index_copy_(0, token, torch.arange(r)) if many else None
+    grad_values = (torch.empty_like if many else torch.zeros_like)(values) if of_values else None
+    grad_weight = torch.empty_like(weight)
     run = _function("pool_gradients", values)
-    given = [x.data_ptr() for x in (grad, values, token, weight, slot)]
-    out = None if grad_values is None else grad_values.data_ptr(), grad_weights.data_ptr()
-    _in_parts(lambda begin, end: run(*given, begin, end, d, *out), len(token), d)
-    return grad_weights
+    given = [None if x is None else x.data_ptr() for x in (grad, values, token, weight, slot, carrier)]
+    out = [None if x is None else x.data_ptr() for x in (grad_values, grad_weight)]
+    _in_parts(lambda begin, end: run(*given, begin, end, d, *out), tokens if many else r, d)
+    return grad_values, grad_weight
 
 
 def _function(name: str, numbers: Tensor) -> Callable:

@@ -39,10 +39,10 @@ def pool_rows_backward(
     """Gradients of the values [B, n, d] and of the rows' weights [r], None for one that is not wanted."""
     d = grad.shape[-1]
     grad, flat = grad.reshape(-1, d), values.reshape(-1, d)
-    grad_values = torch.zeros_like(flat, memory_format=torch.contiguous_format) if of_values else None
     if compiled.serves(grad, flat, rows.weight):
-        of_rows = compiled.pool_gradients(grad, flat, *rows, grad_values)
-        return None if grad_values is None else grad_values.view(values.shape), of_rows if of_weights else None
+        grad_values, grad_weight = compiled.pool_gradients(grad, flat, *rows, of_values)
+        return None if grad_values is None else grad_values.view(values.shape), grad_weight if of_weights else None
+    grad_values = torch.zeros_like(flat) if of_values else None
     grad_weights = []
     size = max(1, CHUNK // d)
     for token, weight, slot in zip(*(part.split(size) for part in rows), strict=True):

@@ -277,77 +277,95 @@ EXPORT void NAME(carriers)(const int64_t *tokens, const REAL *leaf_weights, cons
     }
 }
 
-/* From the gradients of the leaves' weights [B, places] and of the slots' scores [B, k] to those of the leaves' scores,
-   in grad_leaves [B, places]. Returns the temperature's logarithm's, of these rows, or NaN without memory. */
+/* From the gradients of the carriers' weights and of the slots' scores [B, k] to those of the scores: writes those of the
+   carriers into grad_scores [B, n]. leaf and token: of all `carriers`, as above. Returns the gradient of the
+   temperature's logarithm that comes from rows begin..end-1, or NaN without memory. */
 EXPORT double NAME(gradients)(const REAL *pairs, const REAL *shares, const REAL *weights, const REAL *divisors,
-                              int64_t begin, int64_t end, int64_t k, int64_t rounds, double base,
-                              const REAL *grad_weights, const REAL *grad_slots, REAL *grad_leaves)
+                              const int64_t *leaf, const int64_t *token, int64_t carriers, int64_t begin, int64_t end,
+                              int64_t k, int64_t rounds, double base, const REAL *grad_weights,
+                              const REAL *grad_slots, REAL *grad_scores)
 {
     const int64_t places = k << rounds, nodes = places - k;
     const REAL log_base = (REAL)base;
     double of_temperature = 0;
-    REAL *worth = malloc((3 * nodes + 1) * sizeof *worth), *advantage = worth + nodes, *grad = advantage + nodes;
-    if (!worth)
+    REAL *worth = malloc(2 * (nodes + places) * sizeof *worth), *grad = worth + nodes + places; /* of nodes, leaves */
+    REAL *advantage = malloc((nodes + 1) * sizeof *advantage);
+    if (!worth || !advantage) {
+        free(worth), free(advantage);
         return NAN;
+    }
+    int64_t next = 0;
+    for (int64_t after = carriers; next < after;) { /* the first carrier of these rows */
+        int64_t middle = (next + after) / 2;
+        if (leaf[middle] < begin * places)
+            next = middle + 1;
+        else
+            after = middle;
+    }
     for (int64_t row = begin; row < end; row++) {
         const REAL *pair = pairs + row * nodes * 2, *share = shares + row * nodes * 2, *weight = weights + row * nodes;
-        /* Up: what a weight of 1 is worth in each node, and by how much more in its winner than in its loser. */
-        const REAL *below = grad_weights + row * places;
-        for (int64_t m = places / 2; m >= k; m /= 2) {
-            int64_t first = m - k;
-            for (int64_t c = 0; c < m; c++) {
-                advantage[first + c] = below[2 * c] - below[2 * c + 1];
-                worth[first + c] = below[2 * c + 1] + advantage[first + c] * share[2 * (first + c)];
-            }
-            below = worth + first;
+        const int64_t first_leaf = row * places - nodes, first = next;
+        memset(worth + nodes, 0, places * sizeof *worth);
+        for (; next < carriers && leaf[next] < (row + 1) * places; next++)
+            worth[leaf[next] - first_leaf] = grad_weights[next];
+
+        /* Up: what a weight of 1 is worth in each node, and by how much more in its winner than in its loser. Those who
+           met in node i, of a level that starts at m - k, are 2 i + k and the one after it. */
+        for (int64_t i = nodes - 1; i >= 0; i--) {
+            advantage[i] = worth[2 * i + k] - worth[2 * i + k + 1];
+            worth[i] = worth[2 * i + k + 1] + advantage[i] * share[2 * i];
         }
         /* Down: a node hands on its gradient by its shares, and moves its margin by its weight and its gradient. */
-        REAL *leaves = grad_leaves + row * places;
-        memcpy(rounds ? grad : leaves, grad_slots + row * k, k * sizeof *grad);
-        for (int64_t m = k; m < places; m *= 2) {
-            int64_t first = m - k;
-            REAL *out = 2 * m < places ? grad + first + m : leaves;
-            for (int64_t c = 0; c < m; c++) {
-                int64_t i = first + c;
-                REAL winner = pair[2 * i], loser = pair[2 * i + 1], its = grad[i];
-                REAL slope = share[2 * i] * share[2 * i + 1] / divisors[row];
-                REAL of_margin = slope * weight[i] * advantage[i] + slope * (winner - loser) * its;
-                of_temperature -= (double)of_margin * NAME(margin)(winner, loser, log_base);
-                REAL of_winner = of_margin, of_loser = -of_margin;
-                if (log_base != 0) {
-                    of_winner *= log_base * NAME(power)(winner, log_base);
-                    of_loser *= log_base * NAME(power)(loser, log_base);
-                }
-                out[2 * c] = share[2 * i] * its + of_winner;
-                out[2 * c + 1] = share[2 * i + 1] * its + of_loser;
+        memcpy(grad, grad_slots + row * k, k * sizeof *grad);
+        for (int64_t i = 0; i < nodes; i++) {
+            REAL winner = pair[2 * i], loser = pair[2 * i + 1];
+            REAL slope = share[2 * i] * share[2 * i + 1] / divisors[row];
+            REAL of_margin = slope * weight[i] * advantage[i] + slope * (winner - loser) * grad[i];
+            of_temperature -= (double)of_margin * NAME(margin)(winner, loser, log_base);
+            REAL of_winner = of_margin, of_loser = -of_margin;
+            if (log_base != 0) {
+                of_winner *= log_base * NAME(power)(winner, log_base);
+                of_loser *= log_base * NAME(power)(loser, log_base);
             }
+            grad[2 * i + k] = share[2 * i] * grad[i] + of_winner;
+            grad[2 * i + k + 1] = share[2 * i + 1] * grad[i] + of_loser;
         }
+        for (int64_t i = first; i < next; i++)
+            grad_scores[token[i]] = grad[leaf[i] - first_leaf];
     }
-    free(worth);
+    free(worth), free(advantage);
     return of_temperature;
 }
 
-/* Backward of the weighted sums of rows begin..end-1 of those that carry weight: grad [slots, d], values [tokens, d].
-   Writes the row `token` of grad_values, unless NULL, and grad_weights. */
-EXPORT void NAME(pool_gradients)(const REAL *grad, const REAL *values, const int64_t *token, const REAL *weight,
-                                 const int64_t *slot, int64_t begin, int64_t end, int64_t d, REAL *grad_values,
-                                 REAL *grad_weights)
+/* Backward of the weighted sums: grad [slots, d], values [tokens, d]. Fills the carriers' rows of grad_values [tokens, d],
+   unless NULL, and grad_weights. Either carriers begin..end-1; or, where carrier [tokens] says which one each token is, -1
+   for none, tokens begin..end-1: memory is then read and written from front to back, and other rows filled with 0. */
+EXPORT void NAME(pool_gradients)(const REAL *grad, const REAL *values, const int64_t *tokens, const REAL *weight,
+                                 const int64_t *slot, const int64_t *carrier, int64_t begin, int64_t end, int64_t d,
+                                 REAL *grad_values, REAL *grad_weights)
 {
     enum { LANES = 16 };
     for (int64_t row = begin; row < end; row++) {
-        const REAL *out = grad + slot[row] * d, *in = values + token[row] * d;
+        const int64_t its = carrier ? carrier[row] : row, token = carrier ? row : tokens[row];
+        REAL *to = grad_values + token * d;
+        if (its < 0) {
+            if (grad_values)
+                memset(to, 0, d * sizeof *to);
+            continue;
+        }
+        const REAL *from = grad + slot[its] * d, *value = values + token * d;
         REAL sums[LANES] = {0}, sum = 0;
         int64_t i = 0;
         for (; i + LANES <= d; i += LANES)
             for (int lane = 0; lane < LANES; lane++)
-                sums[lane] += out[i + lane] * in[i + lane];
+                sums[lane] += from[i + lane] * value[i + lane];
         for (; i < d; i++)
-            sum += out[i] * in[i];
+            sum += from[i] * value[i];
         for (int lane = 0; lane < LANES; lane++)
             sum += sums[lane];
-        grad_weights[row] = sum;
+        grad_weights[its] = sum;
         if (grad_values)
-            for (int64_t j = 0; j < d; j++)
-                grad_values[token[row] * d + j] = weight[row] * out[j];
+            for (i = 0; i < d; i++)
+                to[i] = weight[its] * from[i];
     }
 }

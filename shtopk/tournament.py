@@ -43,7 +43,7 @@ class Trees(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """A tournament and the r tokens that carry weight."""
+    """A tournament and its r carriers: the tokens that have weight enough to be read."""
 
     trees: Trees
     leaf: Tensor  # [r] where they stand, in 0..B*k*L-1, rising
@@ -103,11 +103,24 @@ def _play(scores: Tensor, temperature: Tensor, k: int, boost: str, base: float) 
     return Trees(pairs, shares, weights, divisor, slots), nodes, levels[-1]
 
 
-def leaf_gradients(
+def score_gradients(
+    choice: Choice, n: int, grad_weight: Tensor, grad_slots: Tensor, boost: str, base: float
+) -> tuple[Tensor, Tensor]:
+    """From the gradients of the carriers' weights [r] and of the slots' scores [B, k] to those of the scores [B * n]
+    and of the temperature's logarithm (a scalar)."""
+    trees, (batch, k) = choice.trees, choice.trees.scores.shape
+    grad_leaves = grad_weight.new_zeros(batch, k + trees.pairs.shape[1])
+    grad_leaves.view(-1).index_copy_(0, choice.leaf, grad_weight)
+    grad_leaves, of_temperature = _leaf_gradients(trees, grad_leaves, grad_slots, boost, base)
+    grad_scores = grad_weight.new_zeros(batch * n)
+    return grad_scores.index_copy_(0, choice.token, grad_leaves.flatten()[choice.leaf]), of_temperature
+
+
+def _leaf_gradients(
     trees: Trees, grad_weights: Tensor, grad_scores: Tensor, boost: str, base: float
 ) -> tuple[Tensor, Tensor]:
     """From the gradients of the leaves' weights [B, k * L] and of the slots' scores [B, k] to those of the leaves'
-    scores [B, k * L] and of the temperature's logarithm (a scalar)."""
+    scores [B, k * L] and of the temperature's logarithm."""
     win, lose = trees.shares.unbind(-1)
     k = grad_scores.shape[-1]
 
