@@ -12,6 +12,7 @@ Writes benchmarks/results/speed.json after every (n, k), then .md.
 import argparse
 import ctypes
 import platform
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -24,7 +25,7 @@ from torch import Tensor
 from torch.utils.benchmark import Timer
 from tqdm.auto import tqdm
 
-from shtopk import hard_topk, iterative_topk, successive_halving_topk
+from shtopk import compiled, hard_topk, iterative_topk, successive_halving_topk
 
 RESULTS = Path(__file__).resolve().parent / "results"
 BATCH, DEPTH, THREADS, TURNS = 16, 256, 2, 20
@@ -43,7 +44,8 @@ def halving(values: Tensor, scores: Tensor, k: int, **options) -> Tensor:
     return successive_halving_topk(values, scores, k, **options).values
 
 
-OURS, HARD = "successive halving", "torch.topk + gather"
+OURS, HARD, TENSORS = "successive halving", "torch.topk + gather", "not compiled"
+LIBRARY = compiled.LIBRARY
 METHODS: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {
     OURS: halving,
     HARD: gather,
@@ -53,12 +55,14 @@ METHODS: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {
     "values.sum(1)": lambda values, scores, k: values.sum(1),
     "softmax, T = 1/16": partial(halving, boost="softmax"),
     "softmax, T = 4": partial(halving, boost="softmax", temperature=4.0),
+    TENSORS: halving,
 }
 MEMORY_KEPT = (OURS, HARD)
 
 
 def step(method: str, values: Tensor, scores: Tensor, k: int) -> None:
     """Forward and backward."""
+    compiled.LIBRARY = None if method == TENSORS else LIBRARY
     values.grad = scores.grad = None
     if method != "iterative top-k" or scores.numel() * k <= LARGEST:
         METHODS[method](values, scores, k).sum().backward()
@@ -132,7 +136,7 @@ def table(record: dict) -> str:
     """Markdown: how many times the cost of the others, and the bytes; then what boost and temperature cost."""
     ours_and_hard = (OURS, "hard_topk, gated")
     boosts = [method for method in METHODS if method.startswith("softmax")]
-    others = [method for method in METHODS if method not in (OURS, *boosts)]
+    others = [method for method in METHODS if method not in (OURS, TENSORS, *boosts)]
     lines = [f"| n | k | ms | {' | '.join(f'/ {m}' for m in others)} "
              "| saved, B a token | of hard | peak, MiB | of hard |",
              "|--:|--:|--:|" + "--:|" * (len(others) + 4)]  # fmt: skip
@@ -149,25 +153,28 @@ def table(record: dict) -> str:
         f"{DEPTH}, float32. Saved for backward: beyond the values themselves, {4 * DEPTH} B a token; peak: of a step, "
         "the gradient of the values included; of hard: of gated hard top-k.",
         "",
-        f"| n | k | relative, T = 1/16 | {' | '.join(boosts)} | relative, freed memory kept |",
-        "|--:|--:|--:|" + "--:|" * (len(boosts) + 1),
+        f"| n | k | relative, T = 1/16 | {' | '.join(boosts)} | relative, {TENSORS} | relative, freed memory kept |",
+        "|--:|--:|--:|" + "--:|" * (len(boosts) + 2),
     ]
     for n, k in SHAPES:
         hard = cells[n, k, HARD]
-        ratios = [cells[n, k, method]["seconds"] / hard["seconds"] for method in (OURS, *boosts)]
+        ratios = [cells[n, k, method]["seconds"] / hard["seconds"] for method in (OURS, *boosts, TENSORS)]
         ratios.append(cells[n, k, OURS]["seconds_memory_kept"] / hard["seconds_memory_kept"])
         lines.append(f"| {n} | {k} | {' | '.join(f'{ratio:.2g}' for ratio in ratios)} |")
     lines += [
         "",
         f"Time divided by that of {HARD}: `successive_halving_topk`'s default, `TopKPooling`'s in eval mode and "
-        "at the start of training, and the first once more where the process keeps the memory that it frees.",
+        "at the start of training; the first by tensor operations alone, as on a GPU or where no C compiler was found; "
+        "and once more where the process keeps the memory that it frees.",
         "",
-        f"| n | k | µs | / {HARD} | / iterative top-k |",
-        "|--:|--:|--:|--:|--:|",
+        f"| n | k | µs | / {HARD} | / hard_topk, gated | / iterative top-k |",
+        "|--:|--:|--:|--:|--:|--:|",
     ]
     for n, k in SHORT:
         ours = cells[n, k, OURS]["seconds"]
-        ratios = [f"{ours / cells[n, k, method]['seconds']:.2g}" for method in (HARD, "iterative top-k")]
+        ratios = [
+            f"{ours / cells[n, k, method]['seconds']:.2g}" for method in (HARD, "hard_topk, gated", "iterative top-k")
+        ]
         lines.append(f"| {n} | {k} | {1e6 * ours:.0f} | {' | '.join(ratios)} |")
     return "\n".join(lines) + (
         "\n\nThe first again, for short inputs. "
@@ -180,6 +187,8 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args()
+    if LIBRARY is None:
+        sys.exit("shtopk was installed without a C compiler; install one, then: make clean env")
     torch.set_num_threads(THREADS)
     arguments.results.mkdir(parents=True, exist_ok=True)
     path = arguments.results / "speed.json"

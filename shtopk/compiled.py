@@ -24,11 +24,17 @@ TYPES = {torch.float32: "float", torch.float64: "double"}
 ENOUGH = 2**17  # numbers for which a second thread pays
 
 
-def _open() -> ctypes.CDLL | None:
+VERSION = 1  # of tournament.c
+
+
+def open_library() -> ctypes.CDLL | None:
+    """None where it was not built, or from another version of tournament.c."""
     found = importlib.util.find_spec("shtopk._tournament")
     if found is None or found.origin is None:
         return None
     library = ctypes.CDLL(found.origin)
+    if library.version() != VERSION:
+        return None
     pointer, whole, real = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
     signatures = {
         "field": (whole, pointer, *[whole] * 4, ctypes.c_int, real, real, *[pointer] * 3),
@@ -44,7 +50,7 @@ def _open() -> ctypes.CDLL | None:
     return library
 
 
-LIBRARY = _open()
+LIBRARY = open_library()
 
 
 def serves(*tensors: Tensor) -> bool:

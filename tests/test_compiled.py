@@ -1,0 +1,123 @@
+"""The compiled tournament is the one of tensor operations, on any number of threads."""
+
+import multiprocessing
+import shutil
+import sysconfig
+
+import pytest
+import torch
+
+from shtopk import TopKPooling, compiled, successive_halving_topk, tournament
+from shtopk.selection import bounded
+
+SHAPES = [(1, 1), (4, 9), (16, 2), (40, 13), (300, 1), (1024, 8), (1024, 300), (5000, 7)]
+OPTIONS = [
+    ("relative", 0.0625),
+    ("relative", 1.0),
+    ("softmax", 0.0625),
+    ("softmax", 4.0),
+    ("softmax", 1e-9),
+    ("power", 1.0),
+]
+
+needs_library = pytest.mark.skipif(
+    compiled.LIBRARY is None, reason="shtopk was installed without a C compiler: there is no compiled tournament"
+)
+
+
+def test_where_there_is_a_compiler_installing_compiles():
+    compiler = (sysconfig.get_config_var("CC") or "cc").split()[0]
+    if not shutil.which(compiler):
+        pytest.skip(f"needs a C compiler, found no {compiler}")
+    assert compiled.LIBRARY is not None
+
+
+def scores_of(n, boost, dtype=torch.float64):
+    """Row 0 full, the last empty, the one before it with ties and both zeros."""
+    generator = torch.Generator().manual_seed(n)
+    scores = torch.randn(6, n, generator=generator, dtype=torch.float64)
+    scores[4] = scores[4].round() * torch.tensor([1.0, -1.0])[torch.arange(n) % 2]
+    mask = torch.rand(6, n, generator=generator) < 0.7
+    mask[0], mask[5] = True, False
+    return bounded((scores.sigmoid() if boost == "power" else scores).to(dtype), mask)
+
+
+def choice_and_gradients(player, scores, temperature, k, boost):
+    """What a player answers, as tensors [B, n] or [B, k], and its gradients for given ones of weights and scores."""
+    (batch, n), generator = scores.shape, torch.Generator().manual_seed(0)
+    choice = player.choose(scores, torch.tensor(temperature, dtype=scores.dtype), k, boost, 20.0)
+    weights, slots = scores.new_zeros(batch * n), torch.full((batch * n,), -1)
+    weights[choice.token], slots[choice.token] = choice.weight, choice.slot
+    of_weights = torch.randn(batch * n, generator=generator, dtype=torch.float64).to(scores.dtype)[choice.token]
+    of_slots = torch.randn(batch, k, generator=generator, dtype=torch.float64).to(scores.dtype)
+    gradients = player.score_gradients(choice, n, of_weights, of_slots * choice.trees.filled, boost, 20.0)
+    return weights, slots, choice.positions, choice.trees.scores, *gradients
+
+
+@needs_library
+@pytest.mark.parametrize(("boost", "temperature"), OPTIONS)
+@pytest.mark.parametrize(("n", "k"), SHAPES)
+def test_compiled_code_plays_as_tensor_operations_do(n, k, boost, temperature):
+    scores = scores_of(n, boost)
+    torch.testing.assert_close(
+        choice_and_gradients(compiled, scores, temperature, k, boost),
+        choice_and_gradients(tournament, scores, temperature, k, boost),
+        rtol=1e-10,
+        atol=1e-10,
+    )
+
+
+@needs_library
+@pytest.mark.parametrize("boost", ["relative", "softmax", "power"])
+def test_compiled_code_is_as_exact_in_float32(boost):
+    scores = scores_of(300, boost, torch.float32)
+    ours, exact = (choice_and_gradients(compiled, x, 0.5, 20, boost) for x in (scores, scores.double()))
+    for i in (0, 4, 5):  # weights, and gradients of scores and temperature; double reads lighter tokens too
+        torch.testing.assert_close(ours[i].double(), exact[i], rtol=1e-4, atol=1e-4)
+
+
+@needs_library
+@pytest.mark.parametrize("k", [3, 200])
+def test_the_number_of_threads_changes_no_bit(k, monkeypatch):
+    def pooled_and_gradients():
+        torch.manual_seed(0)
+        values, scores = torch.randn(5, 300, 24, requires_grad=True), torch.randn(5, 300, requires_grad=True)
+        out = successive_halving_topk(values, scores, k, temperature=1.0)
+        out.values.square().sum().backward()
+        return *(x.detach() for x in out), values.grad, scores.grad
+
+    alone = pooled_and_gradients()
+    monkeypatch.setattr(compiled, "ENOUGH", 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    for found, expected in zip(pooled_and_gradients(), alone, strict=True):
+        assert found.equal(expected)
+
+
+def pool_with_threads(n):
+    compiled.ENOUGH, torch.get_num_threads = 1, lambda: 2
+    return TopKPooling(4, 3).eval()(torch.ones(2, n, 4)).positions.shape
+
+
+@needs_library
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
+def test_a_forked_process_has_threads_of_its_own(monkeypatch):
+    monkeypatch.setattr(compiled, "ENOUGH", 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    pool_with_threads(50)
+    with multiprocessing.get_context("fork").Pool(1) as process:
+        assert process.apply_async(pool_with_threads, (50,)).get(timeout=20) == (2, 3)
+
+
+@needs_library
+def test_scores_that_are_not_numbers_break_nothing():
+    scores = torch.full((2, 600), torch.nan)
+    scores[1, ::2] = torch.randn(300)
+    out = successive_halving_topk(torch.randn(2, 600, 4), scores, 5)
+    assert ((out.positions >= 0) & (out.positions < 600)).all()
+
+
+@needs_library
+def test_a_library_of_another_version_is_not_used(monkeypatch):
+    assert compiled.open_library() is not None
+    monkeypatch.setattr(compiled, "VERSION", compiled.VERSION + 1)
+    assert compiled.open_library() is None
