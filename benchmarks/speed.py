@@ -4,8 +4,9 @@ python benchmarks/speed.py [--device cuda] [--results folder]
 
 Batch 16, d = 256, float32, forward and backward, every operator at its defaults. All methods take turns, many times
 over, and the fastest turn of each counts, so that what else the machine does hits them alike. On a CPU the fresh pages
-for the gradient of the values cost every method the same, which brings ratios closer to 1; so the comparison with
-torch.topk + gather is made a second time while the process keeps the memory that it frees, as a GPU's allocator does.
+for the gradient of the values cost every method the same, which brings ratios closer to 1, and which of them finds old
+pages is luck; so all is measured a second time while the process keeps the memory that it frees, as a GPU's allocator
+does.
 Writes benchmarks/results/speed.json after every (n, k), then .md.
 """
 
@@ -44,27 +45,28 @@ def halving(values: Tensor, scores: Tensor, k: int, **options) -> Tensor:
     return successive_halving_topk(values, scores, k, **options).values
 
 
-OURS, HARD, TENSORS = "successive halving", "torch.topk + gather", "not compiled"
+OURS, HARD, GATED, TENSORS = "successive halving", "torch.topk + gather", "hard_topk, gated", "not compiled"
+ITERATIVE = "iterative top-k"
 LIBRARY = compiled.LIBRARY
 METHODS: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {
     OURS: halving,
     HARD: gather,
-    "hard_topk, gated": lambda values, scores, k: hard_topk(values, scores, k, gradient="gate").values,
+    GATED: lambda values, scores, k: hard_topk(values, scores, k, gradient="gate").values,
     "literal Algorithm 2": literal_successive_halving,
-    "iterative top-k": lambda values, scores, k: iterative_topk(values, scores, k).values,
+    ITERATIVE: lambda values, scores, k: iterative_topk(values, scores, k).values,
     "values.sum(1)": lambda values, scores, k: values.sum(1),
     "softmax, T = 1/16": partial(halving, boost="softmax"),
     "softmax, T = 4": partial(halving, boost="softmax", temperature=4.0),
     TENSORS: halving,
 }
-MEMORY_KEPT = (OURS, HARD)
+MEMORY_KEPT = (OURS, HARD, GATED, "literal Algorithm 2", ITERATIVE, "values.sum(1)")
 
 
 def step(method: str, values: Tensor, scores: Tensor, k: int) -> None:
     """Forward and backward."""
     compiled.LIBRARY = None if method == TENSORS else LIBRARY
     values.grad = scores.grad = None
-    if method != "iterative top-k" or scores.numel() * k <= LARGEST:
+    if method != ITERATIVE or scores.numel() * k <= LARGEST:
         METHODS[method](values, scores, k).sum().backward()
         return
     for row, row_scores in zip(values.split(1), scores.split(1), strict=True):
@@ -102,7 +104,7 @@ def measure_memory(method: str, n: int, k: int, device: str) -> dict:
     memory = PeakMemory(torch.device(device))
     step(method, values, scores, k)
     peak = memory.read()
-    by_row = method == "iterative top-k" and scores.numel() * k > LARGEST
+    by_row = method == ITERATIVE and scores.numel() * k > LARGEST
     rows = slice(1) if by_row else slice(None)
     saved = saved_bytes(method, values[rows], scores[rows], k) * (BATCH if by_row else 1)
     return {"method": method, "n": n, "k": k, "peak_mib": peak, "saved_bytes": saved}
@@ -133,49 +135,58 @@ def keep_freed_memory() -> None:
 
 
 def table(record: dict) -> str:
-    """Markdown: how many times the cost of the others, and the bytes; then what boost and temperature cost."""
-    ours_and_hard = (OURS, "hard_topk, gated")
+    """Markdown: how many times the cost of the others, and the bytes; where freed memory is kept; what boost,
+    temperature and compiling change; short inputs."""
+    ours_and_hard = (OURS, GATED)
+    others = [method for method in MEMORY_KEPT if method != OURS]
     boosts = [method for method in METHODS if method.startswith("softmax")]
-    others = [method for method in METHODS if method not in (OURS, TENSORS, *boosts)]
-    lines = [f"| n | k | ms | {' | '.join(f'/ {m}' for m in others)} "
-             "| saved, B a token | of hard | peak, MiB | of hard |",
-             "|--:|--:|--:|" + "--:|" * (len(others) + 4)]  # fmt: skip
     cells = {(run["n"], run["k"], run["method"]): run for run in record["runs"]}
+
+    def ratios(n: int, k: int, methods: list[str], key: str = "seconds") -> list[str]:
+        return [f"{cells[n, k, OURS][key] / cells[n, k, method][key]:.2g}" for method in methods]
+
+    def head(columns: list[str]) -> list[str]:
+        return [f"| n | k | {' | '.join(columns)} |", "|--:|--:|" + "--:|" * len(columns)]
+
+    def row(n: int, k: int, columns: list[str]) -> str:
+        return f"| {n} | {k} | {' | '.join(columns)} |"
+
+    divided = [f"/ {method}" for method in others]
+    lines = head(["ms", *divided, "saved, B a token", "of hard", "peak, MiB", "of hard"])
     for n, k in SHAPES:
-        ours = cells[n, k, OURS]
-        ratios = [f"{ours['seconds'] / cells[n, k, m]['seconds']:.2g}" for m in others]
         saved = [f"{cells[n, k, m]['saved_bytes'] / BATCH / n:.0f}" for m in ours_and_hard]
-        peak = [f"{cells[n, k, m]['peak_mib']:.0f}" for m in ours_and_hard]
-        lines.append(f"| {n} | {k} | {1e3 * ours['seconds']:.1f} | {' | '.join(ratios + saved + peak)} |")
+        peak = [f"{max(0, cells[n, k, m]['peak_mib']):.0f}" for m in ours_and_hard]
+        lines.append(row(n, k, [f"{1e3 * cells[n, k, OURS]['seconds']:.1f}", *ratios(n, k, others), *saved, *peak]))
     lines += [
         "",
         f"Time of successive halving, forward and backward, divided by that of each other way; batch {BATCH}, d = "
         f"{DEPTH}, float32. Saved for backward: beyond the values themselves, {4 * DEPTH} B a token; peak: of a step, "
         "the gradient of the values included; of hard: of gated hard top-k.",
         "",
-        f"| n | k | relative, T = 1/16 | {' | '.join(boosts)} | relative, {TENSORS} | relative, freed memory kept |",
-        "|--:|--:|--:|" + "--:|" * (len(boosts) + 2),
+        *head(["ms", *divided]),
     ]
     for n, k in SHAPES:
-        hard = cells[n, k, HARD]
-        ratios = [cells[n, k, method]["seconds"] / hard["seconds"] for method in (OURS, *boosts, TENSORS)]
-        ratios.append(cells[n, k, OURS]["seconds_memory_kept"] / hard["seconds_memory_kept"])
-        lines.append(f"| {n} | {k} | {' | '.join(f'{ratio:.2g}' for ratio in ratios)} |")
+        ms = f"{1e3 * cells[n, k, OURS]['seconds_memory_kept']:.1f}"
+        lines.append(row(n, k, [ms, *ratios(n, k, others, "seconds_memory_kept")]))
     lines += [
         "",
-        f"Time divided by that of {HARD}: `successive_halving_topk`'s default, `TopKPooling`'s in eval mode and "
-        "at the start of training; the first by tensor operations alone, as on a GPU or where no C compiler was found; "
-        "and once more where the process keeps the memory that it frees.",
+        "The same where the process keeps the memory that it frees.",
         "",
-        f"| n | k | µs | / {HARD} | / hard_topk, gated | / iterative top-k |",
-        "|--:|--:|--:|--:|--:|--:|",
+        *head(["relative, T = 1/16", *boosts, f"relative, {TENSORS}"]),
+    ]
+    for n, k in SHAPES:
+        its = [cells[n, k, method]["seconds"] / cells[n, k, HARD]["seconds"] for method in (OURS, *boosts, TENSORS)]
+        lines.append(row(n, k, [f"{ratio:.2g}" for ratio in its]))
+    lines += [
+        "",
+        f"Time divided by that of {HARD}: `successive_halving_topk`'s default, `TopKPooling`'s in eval mode and at "
+        "the start of training; and the first by tensor operations alone, as where no C compiler was found.",
+        "",
+        *head(["µs", *(f"/ {method}" for method in (HARD, GATED, ITERATIVE))]),
     ]
     for n, k in SHORT:
-        ours = cells[n, k, OURS]["seconds"]
-        ratios = [
-            f"{ours / cells[n, k, method]['seconds']:.2g}" for method in (HARD, "hard_topk, gated", "iterative top-k")
-        ]
-        lines.append(f"| {n} | {k} | {1e6 * ours:.0f} | {' | '.join(ratios)} |")
+        us = f"{1e6 * cells[n, k, OURS]['seconds']:.0f}"
+        lines.append(row(n, k, [us, *ratios(n, k, [HARD, GATED, ITERATIVE])]))
     return "\n".join(lines) + (
         "\n\nThe first again, for short inputs. "
         f"`{record['command']}` on {record['device']}, torch {record['torch']}.\n"
@@ -206,7 +217,7 @@ def main() -> None:
     keep_freed_memory()
     for n, k in tqdm(SHAPES, desc="time, freed memory kept"):
         runs = [run for run in at(n, k) if run["method"] in MEMORY_KEPT]
-        if "seconds_memory_kept" not in runs[0]:
+        if any("seconds_memory_kept" not in run for run in runs):
             measure_time(runs, arguments.device, "seconds_memory_kept")
             save(record, path)
     path.with_suffix(".md").write_text(table(record))

@@ -13,6 +13,12 @@
 #define EXPORT
 #endif
 
+#ifdef __GNUC__ /* or Clang */
+#define PREFETCH(address) __builtin_prefetch(address)
+#else
+#define PREFETCH(address)
+#endif
+
 EXPORT void *PyInit__tournament(void) /* the linker asks for it on Windows */
 {
     return NULL;

@@ -344,10 +344,16 @@ EXPORT void NAME(pool_gradients)(const REAL *grad, const REAL *values, const int
                                  const int64_t *slot, const int64_t *carrier, int64_t begin, int64_t end, int64_t d,
                                  REAL *grad_values, REAL *grad_weights)
 {
-    enum { LANES = 16 };
+    enum { LANES = 16, AHEAD = 3 };
     for (int64_t row = begin; row < end; row++) {
         const int64_t its = carrier ? carrier[row] : row, token = carrier ? row : tokens[row];
         REAL *to = grad_values + token * d;
+        if (!carrier && row + AHEAD < end)
+            for (int64_t i = 0; i < d; i += 64 / sizeof(REAL)) { /* a cache line each */
+                PREFETCH(values + tokens[row + AHEAD] * d + i);
+                if (grad_values)
+                    PREFETCH(grad_values + tokens[row + AHEAD] * d + i);
+            }
         if (its < 0) {
             if (grad_values)
                 memset(to, 0, d * sizeof *to);
