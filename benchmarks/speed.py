@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.utils.benchmark import Timer
 from tqdm.auto import tqdm
 
-from shtopk import compiled, hard_topk, iterative_topk, successive_halving_topk
+from shtopk import hard_topk, iterative_topk, native, successive_halving_topk
 
 RESULTS = Path(__file__).resolve().parent / "results"
 BATCH, DEPTH, THREADS, TURNS = 16, 256, 2, 20
@@ -47,7 +47,7 @@ def halving(values: Tensor, scores: Tensor, k: int, **options) -> Tensor:
 
 OURS, HARD, GATED, TENSORS = "successive halving", "torch.topk + gather", "hard_topk, gated", "not compiled"
 ITERATIVE = "iterative top-k"
-LIBRARY = compiled.LIBRARY
+LIBRARY = native.LIBRARY
 METHODS: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {
     OURS: halving,
     HARD: gather,
@@ -64,7 +64,7 @@ MEMORY_KEPT = (OURS, HARD, GATED, "literal Algorithm 2", ITERATIVE, "values.sum(
 
 def step(method: str, values: Tensor, scores: Tensor, k: int) -> None:
     """Forward and backward."""
-    compiled.LIBRARY = None if method == TENSORS else LIBRARY
+    native.LIBRARY = None if method == TENSORS else LIBRARY
     values.grad = scores.grad = None
     if method != ITERATIVE or scores.numel() * k <= LARGEST:
         METHODS[method](values, scores, k).sum().backward()

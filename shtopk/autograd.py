@@ -9,7 +9,7 @@ plays again in backward, instead of keeping tensors whose sizes no compiler can 
 import torch
 from torch import Tensor
 
-from shtopk import compiled, tournament
+from shtopk import native, tournament
 from shtopk.selection import TopK, bounded
 from shtopk.slots import Rows, pool_rows, pool_rows_backward
 from shtopk.tournament import Choice, Trees
@@ -26,7 +26,7 @@ def halve(
 
 def _player(scores: Tensor):
     """The module that plays for such scores."""
-    return compiled if compiled.serves(scores) else tournament
+    return native if native.serves(scores) else tournament
 
 
 def _choose(scores: Tensor, mask: Tensor | None, temperature: Tensor, k: int, boost: str, base: float) -> Choice:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from shtopk import compiled
+from shtopk import native
 
 CHUNK = 2**20  # numbers that backward copies at once
 
@@ -39,8 +39,8 @@ def pool_rows_backward(
     """Gradients of the values [B, n, d] and of the rows' weights [r], None for one that is not wanted."""
     d = grad.shape[-1]
     grad, flat = grad.reshape(-1, d), values.reshape(-1, d)
-    if compiled.serves(grad, flat, rows.weight):
-        grad_values, grad_weight = compiled.pool_gradients(grad, flat, *rows, of_values)
+    if native.serves(grad, flat, rows.weight):
+        grad_values, grad_weight = native.pool_gradients(grad, flat, *rows, of_values)
         return None if grad_values is None else grad_values.view(values.shape), grad_weight if of_weights else None
     grad_values = torch.zeros_like(flat) if of_values else None
     grad_weights = []

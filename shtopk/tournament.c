@@ -1,5 +1,5 @@
 /* The tournament of successive halving for scores on a CPU, one row after the other: what tournament.py says in tensors,
-   without the cost of some 150 small tensor operations. Opened by compiled.py; nothing of Python is needed here. */
+   without the cost of some 150 small tensor operations. Opened by native.py; nothing of Python is needed here. */
 
 #include <float.h>
 #include <math.h>
@@ -24,7 +24,7 @@ EXPORT void *PyInit__tournament(void) /* the linker asks for it on Windows */
     return NULL;
 }
 
-EXPORT int64_t version(void) /* compiled.py opens this one alone; to be raised with any signature */
+EXPORT int64_t version(void) /* native.py opens this one alone; to be raised with any signature */
 {
     return 1;
 }

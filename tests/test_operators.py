@@ -6,20 +6,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shtopk import compiled, hard_topk, iterative_topk, successive_halving_topk
+from shtopk import hard_topk, iterative_topk, native, successive_halving_topk
 
 SHAPES = [(1, 1), (2, 1), (3, 2), (7, 1), (7, 3), (8, 2), (12, 5), (16, 4), (21, 2), (40, 13), (63, 8), (5, 5), (4, 9)]
 BOOSTS = {"relative": 0.5, "softmax": 0.3, "power": 1.0}
 
 
-@pytest.fixture(autouse=True, scope="module", params=["compiled", "tensors"])
+@pytest.fixture(autouse=True, scope="module", params=["native", "tensors"])
 def _on_a_cpu(request):
     """Every test with compiled code and without."""
-    if request.param == "compiled" and compiled.LIBRARY is None:
+    if request.param == "native" and native.LIBRARY is None:
         pytest.skip("shtopk was installed without a C compiler: there is no compiled tournament")
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "tensors":
-            patch.setattr(compiled, "LIBRARY", None)
+            patch.setattr(native, "LIBRARY", None)
         yield
 
 

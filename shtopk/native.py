@@ -1,6 +1,6 @@
-"""Successive halving as compiled code, for numbers on a CPU: tournament.c, where it could be built.
+"""Successive halving in C, for numbers on a CPU: what tournament.py and slots.py do by tensor operations, and faster.
 
-Installing shtopk compiles it if there is a C compiler. Without one everything works as well, by tensor operations.
+Installing shtopk compiles tournament.c if there is a C compiler. Without one everything works as well.
 """
 
 from __future__ import annotations
@@ -22,8 +22,6 @@ from shtopk.tournament import Choice, Trees, negligible, reach, rounds_between
 
 TYPES = {torch.float32: "float", torch.float64: "double"}
 ENOUGH = 2**17  # numbers for which a second thread pays
-
-
 VERSION = 1  # of tournament.c
 
 

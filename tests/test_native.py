@@ -7,7 +7,7 @@ import sysconfig
 import pytest
 import torch
 
-from shtopk import TopKPooling, compiled, successive_halving_topk, tournament
+from shtopk import TopKPooling, native, successive_halving_topk, tournament
 from shtopk.selection import bounded
 
 SHAPES = [(1, 1), (4, 9), (16, 2), (40, 13), (300, 1), (1024, 8), (1024, 300), (5000, 7)]
@@ -21,7 +21,7 @@ OPTIONS = [
 ]
 
 needs_library = pytest.mark.skipif(
-    compiled.LIBRARY is None, reason="shtopk was installed without a C compiler: there is no compiled tournament"
+    native.LIBRARY is None, reason="shtopk was installed without a C compiler: there is no compiled tournament"
 )
 
 
@@ -29,7 +29,7 @@ def test_where_there_is_a_compiler_installing_compiles():
     compiler = (sysconfig.get_config_var("CC") or "cc").split()[0]
     if not shutil.which(compiler):
         pytest.skip(f"needs a C compiler, found no {compiler}")
-    assert compiled.LIBRARY is not None
+    assert native.LIBRARY is not None
 
 
 def scores_of(n, boost, dtype=torch.float64):
@@ -60,7 +60,7 @@ def choice_and_gradients(player, scores, temperature, k, boost):
 def test_compiled_code_plays_as_tensor_operations_do(n, k, boost, temperature):
     scores = scores_of(n, boost)
     torch.testing.assert_close(
-        choice_and_gradients(compiled, scores, temperature, k, boost),
+        choice_and_gradients(native, scores, temperature, k, boost),
         choice_and_gradients(tournament, scores, temperature, k, boost),
         rtol=1e-10,
         atol=1e-10,
@@ -71,7 +71,7 @@ def test_compiled_code_plays_as_tensor_operations_do(n, k, boost, temperature):
 @pytest.mark.parametrize("boost", ["relative", "softmax", "power"])
 def test_compiled_code_is_as_exact_in_float32(boost):
     scores = scores_of(300, boost, torch.float32)
-    ours, exact = (choice_and_gradients(compiled, x, 0.5, 20, boost) for x in (scores, scores.double()))
+    ours, exact = (choice_and_gradients(native, x, 0.5, 20, boost) for x in (scores, scores.double()))
     for i in (0, 4, 5):  # weights, and gradients of scores and temperature; double reads lighter tokens too
         torch.testing.assert_close(ours[i].double(), exact[i], rtol=1e-4, atol=1e-4)
 
@@ -87,21 +87,21 @@ def test_the_number_of_threads_changes_no_bit(k, monkeypatch):
         return *(x.detach() for x in out), values.grad, scores.grad
 
     alone = pooled_and_gradients()
-    monkeypatch.setattr(compiled, "ENOUGH", 1)
+    monkeypatch.setattr(native, "ENOUGH", 1)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
     for found, expected in zip(pooled_and_gradients(), alone, strict=True):
         assert found.equal(expected)
 
 
 def pool_with_threads(n):
-    compiled.ENOUGH, torch.get_num_threads = 1, lambda: 2
+    native.ENOUGH, torch.get_num_threads = 1, lambda: 2
     return TopKPooling(4, 3).eval()(torch.ones(2, n, 4)).positions.shape
 
 
 @needs_library
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
 def test_a_forked_process_has_threads_of_its_own(monkeypatch):
-    monkeypatch.setattr(compiled, "ENOUGH", 1)
+    monkeypatch.setattr(native, "ENOUGH", 1)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     pool_with_threads(50)
     with multiprocessing.get_context("fork").Pool(1) as process:
@@ -118,6 +118,6 @@ def test_scores_that_are_not_numbers_break_nothing():
 
 @needs_library
 def test_a_library_of_another_version_is_not_used(monkeypatch):
-    assert compiled.open_library() is not None
-    monkeypatch.setattr(compiled, "VERSION", compiled.VERSION + 1)
-    assert compiled.open_library() is None
+    assert native.open_library() is not None
+    monkeypatch.setattr(native, "VERSION", native.VERSION + 1)
+    assert native.open_library() is None
