@@ -134,43 +134,73 @@ def keep_freed_memory() -> None:
         ctypes.CDLL(None).mallopt(mmap_max, 0)
 
 
-def table(record: dict) -> str:
-    """Markdown: how many times the cost of the others, and the bytes; where freed memory is kept; what boost,
-    temperature and compiling change; short inputs."""
-    ours_and_hard = (OURS, GATED)
+Cells = dict[tuple[int, int, str], dict]
+
+
+def cells_of(record: dict) -> Cells:
+    """(n, k, method) -> the run."""
+    return {(run["n"], run["k"], run["method"]): run for run in record["runs"]}
+
+
+def head(columns: list[str]) -> list[str]:
+    return [f"| n | k | {' | '.join(columns)} |", "|--:|--:|" + "--:|" * len(columns)]
+
+
+def row(n: int, k: int, columns: list[str]) -> str:
+    return f"| {n} | {k} | {' | '.join(columns)} |"
+
+
+def ratios(cells: Cells, n: int, k: int, methods: list[str], key: str) -> list[str]:
+    """Our time in units of the others'."""
+    return [f"{cells[n, k, OURS][key] / cells[n, k, method][key]:.2g}" for method in methods]
+
+
+def times(cells: Cells, key: str) -> list[str]:
+    """Lines of a table: milliseconds, and divided by those of the others."""
     others = [method for method in MEMORY_KEPT if method != OURS]
-    boosts = [method for method in METHODS if method.startswith("softmax")]
-    cells = {(run["n"], run["k"], run["method"]): run for run in record["runs"]}
-
-    def ratios(n: int, k: int, methods: list[str], key: str = "seconds") -> list[str]:
-        return [f"{cells[n, k, OURS][key] / cells[n, k, method][key]:.2g}" for method in methods]
-
-    def head(columns: list[str]) -> list[str]:
-        return [f"| n | k | {' | '.join(columns)} |", "|--:|--:|" + "--:|" * len(columns)]
-
-    def row(n: int, k: int, columns: list[str]) -> str:
-        return f"| {n} | {k} | {' | '.join(columns)} |"
-
-    divided = [f"/ {method}" for method in others]
-    lines = head(["ms", *divided, "saved, B a token", "of hard", "peak, MiB", "of hard"])
+    lines = head(["ms", *(f"/ {method}" for method in others)])
     for n, k in SHAPES:
-        saved = [f"{cells[n, k, m]['saved_bytes'] / BATCH / n:.0f}" for m in ours_and_hard]
-        peak = [f"{max(0, cells[n, k, m]['peak_mib']):.0f}" for m in ours_and_hard]
-        lines.append(row(n, k, [f"{1e3 * cells[n, k, OURS]['seconds']:.1f}", *ratios(n, k, others), *saved, *peak]))
-    lines += [
+        lines.append(row(n, k, [f"{1e3 * cells[n, k, OURS][key]:.1f}", *ratios(cells, n, k, others, key)]))
+    return lines
+
+
+def measured(record: dict) -> str:
+    return f"`{record['command']}` on {record['device']}, torch {record['torch']}."
+
+
+def summary(record: dict) -> str:
+    """Markdown for the README."""
+    return "\n".join(times(cells_of(record), "seconds_memory_kept")) + (
+        f"\n\nTime of successive halving, forward and backward, divided by that of each other way; batch {BATCH}, d = "
+        f"{DEPTH}, float32; the process keeps the memory that it frees. {measured(record)}\n"
+    )
+
+
+def table(record: dict) -> str:
+    """Markdown: how many times the cost of the others, twice; bytes; what boost, temperature and compiling change;
+    short inputs."""
+    cells = cells_of(record)
+    boosts = [method for method in METHODS if method.startswith("softmax")]
+    lines = [
+        *times(cells, "seconds"),
         "",
         f"Time of successive halving, forward and backward, divided by that of each other way; batch {BATCH}, d = "
-        f"{DEPTH}, float32. Saved for backward: beyond the values themselves, {4 * DEPTH} B a token; peak: of a step, "
-        "the gradient of the values included; of hard: of gated hard top-k.",
+        f"{DEPTH}, float32.",
         "",
-        *head(["ms", *divided]),
-    ]
-    for n, k in SHAPES:
-        ms = f"{1e3 * cells[n, k, OURS]['seconds_memory_kept']:.1f}"
-        lines.append(row(n, k, [ms, *ratios(n, k, others, "seconds_memory_kept")]))
-    lines += [
+        *times(cells, "seconds_memory_kept"),
         "",
         "The same where the process keeps the memory that it frees.",
+        "",
+        *head(["saved, B a token", "of hard", "peak, MiB", "of hard"]),
+    ]
+    for n, k in SHAPES:
+        saved = [f"{cells[n, k, method]['saved_bytes'] / BATCH / n:.0f}" for method in (OURS, GATED)]
+        peak = [f"{max(0, cells[n, k, method]['peak_mib']):.0f}" for method in (OURS, GATED)]
+        lines.append(row(n, k, saved + peak))
+    lines += [
+        "",
+        f"Saved for backward: beyond the values themselves, {4 * DEPTH} B a token; peak: of a step, the gradient of "
+        "the values included; of hard: of gated hard top-k.",
         "",
         *head(["relative, T = 1/16", *boosts, f"relative, {TENSORS}"]),
     ]
@@ -186,11 +216,8 @@ def table(record: dict) -> str:
     ]
     for n, k in SHORT:
         us = f"{1e6 * cells[n, k, OURS]['seconds']:.0f}"
-        lines.append(row(n, k, [us, *ratios(n, k, [HARD, GATED, ITERATIVE])]))
-    return "\n".join(lines) + (
-        "\n\nThe first again, for short inputs. "
-        f"`{record['command']}` on {record['device']}, torch {record['torch']}.\n"
-    )
+        lines.append(row(n, k, [us, *ratios(cells, n, k, [HARD, GATED, ITERATIVE], "seconds")]))
+    return "\n".join(lines) + f"\n\nThe first again, for short inputs. {measured(record)}\n"
 
 
 def main() -> None:
