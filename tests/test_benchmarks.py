@@ -1,5 +1,6 @@
 """The benchmarks on token vectors drawn here: every row of the table trains, and what should win wins."""
 
+import json
 from functools import partial
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from compare import table
 from frozen import Classifier, Split, fit, predict
 from literal import literal_successive_halving
+from pace import pace
 from paper import METHODS, measure
 from planted import Method, Size, attention, fixed, mean_of, subset_sampler, train
 from record import resume, save
@@ -72,6 +74,32 @@ def test_the_table_shows_mean_and_spread_over_the_seeds():
     assert lines[0] == "| pooling | k | accuracy | macro-F1 | training s |"
     assert lines[2] == "| a | 8 | 0.600 ± 0.141 | 0.500 ± 0.000 | 2 |"
     assert "seeds 0, 1" in lines[-1] and "`python x.py` on a device" in lines[-1]
+
+
+def test_seconds_come_from_where_all_took_turns():
+    runs = [
+        {"variant": "a", "k": "8", "seed": seed, "rouge1": 0.5, "train_seconds": 999, "documents_per_second": 9,
+         "generated_tokens_per_second": 9, "peak_mib": 7}
+        for seed in (0, 1)
+    ]  # fmt: skip
+    paces = [{"variant": "a", "k": "8", "updates": 20, "update_seconds": 0.5, "generated_tokens_per_second": 30.0}]
+    record = {"command": "python x.py", "device": "a device", "torch": "2", "runs": runs, "pace": paces}
+    lines = table(record).splitlines()
+    assert lines[0] == "| pooling | k | ROUGE-1 | training s | generated tokens/s | peak MiB |"
+    assert lines[2] == "| a | 8 | 0.500 ± 0.000 | 10 | 30 | 7 |"
+    assert "20 updates" in lines[-1]
+
+
+def test_all_command_lines_take_turns(encoder, tmp_path):
+    file = tmp_path / "summaries.jsonl"
+    file.write_text(
+        "".join(json.dumps({"text": f"a b {'c ' * i} goal", "summary": "goal"}) + "\n" for i in range(300))
+    )
+    words = ["--train_file", str(file), "--summary_column", "summary", "--max_summary_tokens", "5", "--epochs", "0.5",
+             "--backbone", str(encoder), "--batch_size", "4", "--eval_batch_size", "4"]  # fmt: skip
+    soft, hard = pace([[*words, "--k=4"], [*words, "--k=4", "--operator=hard_gated"]], torch.device("cpu"))
+    assert soft["updates"] == hard["updates"] == 27  # half of 216 training documents, four at a time
+    assert min(soft["update_seconds"], hard["update_seconds"], hard["generated_tokens_per_second"]) > 0
 
 
 def test_a_record_goes_on_where_it_stopped_but_not_on_another_machine(tmp_path):
