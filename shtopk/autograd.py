@@ -24,9 +24,9 @@ def halve(
     return TopK(*run(values, scores, mask, temperature, k, boost, base))
 
 
-def _player(scores: Tensor):
+def _player(*scores: Tensor):
     """The module that plays for such scores."""
-    return native if native.serves(scores) else tournament
+    return native if native.serves(*scores) else tournament
 
 
 def _choose(scores: Tensor, mask: Tensor | None, temperature: Tensor, k: int, boost: str, base: float) -> Choice:
@@ -70,8 +70,9 @@ def _gradients(
     if grad_weights is not None:
         grad_rows = grad_rows + grad_weights.flatten()[token]
     grad_slots = torch.zeros_like(trees.scores) if grad_slots is None else grad_slots.masked_fill(~trees.filled, 0)
-    grad_scores, grad_log_temperature = _player(grad_rows).score_gradients(
-        choice, scores.shape[-1], grad_rows, grad_slots.to(grad_rows.dtype), boost, base
+    grad_slots = grad_slots.to(grad_rows.dtype)
+    grad_scores, grad_log_temperature = _player(grad_rows, grad_slots).score_gradients(
+        choice, scores.shape[-1], grad_rows, grad_slots, boost, base
     )
     grad_temperature = grad_log_temperature.to(temperature.device) / temperature
     return grad_values, grad_scores.view(scores.shape).to(scores.dtype), grad_temperature

@@ -9,7 +9,7 @@ import ctypes
 import importlib.util
 import math
 import os
-from collections.abc import Callable
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import pairwise
@@ -22,29 +22,41 @@ from shtopk.tournament import Choice, Trees, negligible, reach, rounds_between
 
 TYPES = {torch.float32: "float", torch.float64: "double"}
 ENOUGH = 2**17  # numbers for which a second thread pays
-VERSION = 1  # of tournament.c
+VERSION = 2  # of tournament.c
+
+
+class _Numbers:
+    """How C gets a tensor: as its address. A tensor that is passed to a call lives until the call returns."""
+
+    @staticmethod
+    def from_param(tensor: Tensor | None) -> ctypes.c_void_p:
+        return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
 
 
 def open_library() -> ctypes.CDLL | None:
-    """None where it was not built, or from another version of tournament.c."""
+    """tournament.c, compiled; None where it was not, or cannot be used."""
     found = importlib.util.find_spec("shtopk._tournament")
     if found is None or found.origin is None:
         return None
-    library = ctypes.CDLL(found.origin)
-    if library.version() != VERSION:
+    try:
+        library = ctypes.CDLL(found.origin)
+        if library.version() != VERSION:
+            raise OSError(f"expected version {VERSION}, got {library.version()}")
+    except (OSError, AttributeError) as error:
+        warnings.warn(f"{found.origin} cannot be used ({error}); install shtopk again", stacklevel=2)
         return None
-    pointer, whole, real = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
-    signatures = {
-        "field": (whole, pointer, *[whole] * 4, ctypes.c_int, real, real, *[pointer] * 3),
-        "play": (whole, *[pointer] * 3, *[whole] * 5, real, real, *[pointer] * 6),
-        "carriers": (None, *[pointer] * 3, *[whole] * 5, real, whole, *[pointer] * 5),
-        "gradients": (real, *[pointer] * 6, *[whole] * 5, real, *[pointer] * 3),
-        "pool_gradients": (None, *[pointer] * 6, *[whole] * 3, *[pointer] * 2),
+    it, whole, real = _Numbers, ctypes.c_int64, ctypes.c_double
+    arguments = {  # after the first row and the one after the last
+        "field": [it, whole, whole, ctypes.c_int, real, real, *[it] * 3],
+        "play": [*[it] * 3, *[whole] * 3, real, real, *[it] * 7],
+        "list": [*[it] * 4, *[whole] * 3, real, *[it] * 5],
+        "score_gradients": [*[it] * 6, *[whole] * 3, real, *[it] * 4],
+        "pool_gradients_by_carrier": [*[it] * 5, whole, *[it] * 2],
+        "pool_gradients_by_token": [*[it] * 5, whole, *[it] * 2],
     }
-    for name, (result, *arguments) in signatures.items():
+    for name, its in arguments.items():
         for suffix in TYPES.values():
-            function = getattr(library, f"{name}_{suffix}")
-            function.restype, function.argtypes = result, arguments
+            getattr(library, f"{name}_{suffix}").argtypes = [whole, whole, *its]
     return library
 
 
@@ -52,44 +64,47 @@ LIBRARY = open_library()
 
 
 def serves(*tensors: Tensor) -> bool:
-    """Whether this module can work on these tensors, all of one dtype."""
-    return LIBRARY is not None and all(
-        type(x) is Tensor and x.device.type == "cpu" and x.dtype in TYPES and x.dtype == tensors[0].dtype
-        for x in tensors
+    """Whether this module can work on these tensors, all of one dtype. Not while they are traced: a compiler takes
+    tensor operations as they are."""
+    return (
+        LIBRARY is not None and not torch.compiler.is_compiling() and all(_plain(x, tensors[0].dtype) for x in tensors)
+    )
+
+
+def _plain(x: Tensor, dtype: torch.dtype) -> bool:
+    """Whether there is memory that holds these numbers."""
+    return (
+        type(x) is Tensor
+        and x.device.type == "cpu"
+        and x.dtype in TYPES
+        and x.dtype == dtype
+        and not x.is_neg()
+        and (x.data_ptr() != 0 or x.numel() == 0)
     )
 
 
 def choose(scores: Tensor, temperature: Tensor, k: int, boost: str, base: float) -> Choice:
     """`tournament.choose`."""
     (batch, n), scores = scores.shape, scores.contiguous()
-    divisors, counts = scores.new_empty(batch, 1), scores.new_empty(batch, dtype=torch.long)
-    field = scores.new_empty(batch, n, 2)  # a score and an index for each token that plays
-    find = _function("field", scores)
-    degrees, below = float(temperature), reach(scores.dtype, n, k, boost)
-    its = scores.data_ptr(), divisors.data_ptr(), counts.data_ptr(), field.data_ptr()
-    most = _in_parts(
-        lambda begin, end: find(its[0], begin, end, n, k, boost == "relative", degrees, below, *its[1:]), batch, n
-    )
-    _check(min(most) >= 0)
+    new, threshold = scores.new_empty, negligible(scores.dtype, n, k)
+    divisors, counts, carriers = new(batch, 1), new(batch, dtype=torch.long), new(batch, dtype=torch.long)
+    field = new(batch, n, 2)  # a score and an index for each token that plays
+    below = reach(scores.dtype, n, k, boost)
+    _run("field", batch, n, scores, n, k, boost == "relative", float(temperature), below, divisors, counts, field)
 
-    rounds = rounds_between(max(*most, k), k)
+    rounds = rounds_between(max([k, *counts.tolist()]), k)
     places = k * 2**rounds
-    pairs, shares = scores.new_empty(2, batch, places - k, 2)
-    weights, slots, leaf_weights = (scores.new_empty(batch, size) for size in (places - k, k, places))
-    tokens = scores.new_empty(batch, places, dtype=torch.long)
-    run, options = _function("play", scores), (n, k, rounds, _logarithm(boost, base), negligible(scores.dtype, n, k))
-    given = [x.data_ptr() for x in (field, counts, divisors)]
-    out = [x.data_ptr() for x in (pairs, shares, weights, slots, tokens, leaf_weights)]
-    carriers = _in_parts(lambda begin, end: run(*given, begin, end, *options, *out), batch, 4 * places)
-    _check(min(carriers) >= 0)
+    pairs, shares = new(batch, places - k, 2), new(batch, places - k, 2)
+    weights, slots, leaf_weights = (new(batch, size) for size in (places - k, k, places))
+    tokens = new(batch, places, dtype=torch.long)
+    log_base = _log_base(boost, base)
+    _run("play", batch, 4 * places, field, counts, divisors, n, k, rounds, log_base, threshold,
+         pairs, shares, weights, slots, tokens, leaf_weights, carriers)  # fmt: skip
 
-    leaf, token, slot = scores.new_empty(3, sum(carriers), dtype=torch.long)
-    weight, positions = scores.new_empty(sum(carriers)), scores.new_empty(batch, k, dtype=torch.long)
-    _function("carriers", scores)(
-        *(x.data_ptr() for x in (tokens, leaf_weights, slots)),
-        *(0, batch, n, k, rounds, negligible(scores.dtype, n, k), 0),
-        *(x.data_ptr() for x in (leaf, token, weight, slot, positions)),
-    )
+    r, positions = int(carriers.sum()), new(batch, k, dtype=torch.long)
+    leaf, token, weight, slot = new(r, dtype=torch.long), new(r, dtype=torch.long), new(r), new(r, dtype=torch.long)
+    _run("list", batch, places, tokens, leaf_weights, slots, carriers, n, k, rounds, threshold,
+         leaf, token, weight, slot, positions)  # fmt: skip
     return Choice(Trees(pairs, shares, weights, divisors, slots), leaf, token, weight, slot, positions)
 
 
@@ -97,19 +112,15 @@ def score_gradients(
     choice: Choice, n: int, grad_weight: Tensor, grad_slots: Tensor, boost: str, base: float
 ) -> tuple[Tensor, Tensor]:
     """`tournament.score_gradients`."""
-    trees, leaf, token, *_ = choice
-    (batch, k), (_, nodes) = trees.scores.shape, trees.weights.shape
-    grad_weight, grad_slots = grad_weight.contiguous(), grad_slots.contiguous()
-    grad_scores = grad_weight.new_zeros(batch * n)
-    run, options = _function("gradients", grad_weight), (k, rounds_between(nodes + k, k), _logarithm(boost, base))
-    divisors = trees.divisor.expand(batch, 1).contiguous()
-    kept = [x.data_ptr() for x in (trees.pairs, trees.shares, trees.weights, divisors, leaf, token)]
-    grads = [x.data_ptr() for x in (grad_weight, grad_slots, grad_scores)]
-    of_temperature = _in_parts(
-        lambda begin, end: run(*kept, len(leaf), begin, end, *options, *grads), batch, 4 * (nodes + k)
-    )
-    _check(not any(map(math.isnan, of_temperature)))
-    return grad_scores, grad_slots.new_tensor(sum(of_temperature))
+    (batch, k), nodes = choice.trees.scores.shape, choice.trees.weights.shape[1]
+    grad_scores, of_temperature = grad_weight.new_zeros(batch * n), grad_weight.new_empty(batch)
+    pairs, shares, weights, divisor, _ = (x.contiguous() for x in choice.trees)
+    divisors, rounds = divisor.expand(batch, 1).contiguous(), rounds_between(nodes + k, k)
+    leaf, token = choice.leaf.contiguous(), choice.token.contiguous()
+    grad_weight, grad_slots, log_base = grad_weight.contiguous(), grad_slots.contiguous(), _log_base(boost, base)
+    _run("score_gradients", batch, 4 * (nodes + k), pairs, shares, weights, divisors, leaf, token, len(leaf), k,
+         rounds, log_base, grad_weight, grad_slots, grad_scores, of_temperature)  # fmt: skip
+    return grad_scores, of_temperature.sum()
 
 
 def pool_gradients(
@@ -125,32 +136,32 @@ def pool_gradients(
     Returns:
         The gradients of values (or None) and of weight.
     """
-    grad, values = grad.contiguous(), values.contiguous()
+    grad, values, token, weight, slot = (x.contiguous() for x in (grad, values, token, weight, slot))
     (tokens, d), r = values.shape, len(token)
-    many = 2 * r > tokens
-    carrier = token.new_full((tokens,), -1).index_copy_(0, token, torch.arange(r)) if many else None
-    grad_values = (torch.empty_like if many else torch.zeros_like)(values) if of_values else None
     grad_weight = torch.empty_like(weight)
-    run = _function("pool_gradients", values)
-    given = [None if x is None else x.data_ptr() for x in (grad, values, token, weight, slot, carrier)]
-    out = [None if x is None else x.data_ptr() for x in (grad_values, grad_weight)]
-    _in_parts(lambda begin, end: run(*given, begin, end, d, *out), tokens if many else r, d)
+    if 2 * r > tokens:
+        grad_values = torch.empty_like(values) if of_values else None
+        carrier = token.new_full((tokens,), -1).index_copy_(0, token, torch.arange(r, device=token.device))
+        _run("pool_gradients_by_token", tokens, d, grad, values, carrier, weight, slot, d, grad_values, grad_weight)
+    else:
+        grad_values = torch.zeros_like(values) if of_values else None
+        _run("pool_gradients_by_carrier", r, d, grad, values, token, weight, slot, d, grad_values, grad_weight)
     return grad_values, grad_weight
 
 
-def _function(name: str, numbers: Tensor) -> Callable:
-    return getattr(LIBRARY, f"{name}_{TYPES[numbers.dtype]}")
-
-
-def _in_parts(work: Callable[[int, int], Any], rows: int, size: int) -> list:
-    """What work(begin, end) returns for parts of so many rows of a size, on torch's number of threads."""
+def _run(name: str, rows: int, size: int, *arguments: Any) -> None:
+    """Call a function of tournament.c for so many rows of a size, in parts if there is enough for several threads."""
+    dtype = next(x.dtype for x in arguments if isinstance(x, Tensor) and x.dtype in TYPES)
+    function = getattr(LIBRARY, f"{name}_{TYPES[dtype]}")
     threads = min(torch.get_num_threads(), rows, rows * size // ENOUGH + 1)
     if threads < 2:
-        return [work(0, rows)]
-    bounds = [rows * part // threads for part in range(threads + 1)]
-    first, *others = pairwise(bounds)
-    running = [_threads().submit(work, *part) for part in others]
-    return [work(*first), *(part.result() for part in running)]
+        failed = function(0, rows, *arguments)
+    else:
+        first, *others = pairwise(rows * part // threads for part in range(threads + 1))
+        running = [_threads().submit(function, *part, *arguments) for part in others]
+        failed = any([function(*first, *arguments), *(part.result() for part in running)])
+    if failed:
+        raise MemoryError("not enough memory for the tournament of successive halving")
 
 
 @cache
@@ -162,11 +173,6 @@ if hasattr(os, "register_at_fork"):  # threads do not live on in a forked proces
     os.register_at_fork(after_in_child=_threads.cache_clear)
 
 
-def _logarithm(boost: str, base: float) -> float:
-    """Of the base that scores are exponents of; 0: they are compared as they are."""
+def _log_base(boost: str, base: float) -> float:
+    """Of the powers that scores are compared by; 0: they are compared as they are."""
     return math.log(base) if boost == "power" else 0.0
-
-
-def _check(enough: bool) -> None:
-    if not enough:
-        raise MemoryError("not enough memory for the tournament of successive halving")

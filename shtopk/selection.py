@@ -106,6 +106,8 @@ def candidates(values: Tensor, scores: Tensor, k: int, mask: Tensor | None, temp
         raise ValueError(f"expected k to be a whole number >= 1, got {k!r}")
     if not isinstance(temperature, Tensor) and not temperature > 0:
         raise ValueError(f"expected a temperature > 0, got {temperature!r}")
+    if isinstance(temperature, Tensor) and temperature.numel() != 1:
+        raise ValueError(f"expected a temperature that is one number, got a tensor {list(temperature.shape)}")
     if mask is not None and mask.shape != scores.shape:
         raise ValueError(f"expected a mask of the scores' shape {list(scores.shape)}, got {list(mask.shape)}")
     n, batch = scores.shape[-1], scores.shape[:-1]

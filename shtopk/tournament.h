@@ -1,6 +1,9 @@
 /* The body of tournament.c, once for each type: REAL is the type of the scores, KEY the unsigned whole number and INDEX
    the signed one of its size, NAME(x) the name of x for it. What is meant by a field, a bye, a slot and the order of the
-   nodes: tournament.py. */
+   nodes: tournament.py.
+
+   The functions that are exported work on rows begin..end-1 of a batch of B, so that threads can share it, and return
+   0, or -1 if there is not enough memory. */
 
 typedef struct {
     REAL score;
@@ -9,14 +12,14 @@ typedef struct {
 
 static const REAL NAME(NOBODY) = -REAL_MAX / 2; /* the score of a bye */
 
-/* Rises as the score falls; equal for 0 and -0. */
+/* Rises as the score falls. What is not a number comes first, as in torch's sort. */
 static inline KEY NAME(key)(REAL score)
 {
     const KEY sign = (KEY)1 << (8 * sizeof(KEY) - 1);
     KEY bits;
-    score += 0;
+    score += 0; /* -0 becomes 0 */
     memcpy(&bits, &score, sizeof bits);
-    return bits & sign ? bits : ~(bits | sign);
+    return score != score ? 0 : bits & sign ? bits : ~(bits | sign);
 }
 
 /* A score as it takes part: no token is behind a bye. */
@@ -104,36 +107,35 @@ static KEY NAME(bound)(const KEY *keys, int64_t n, int64_t wanted)
     KEY bucket = 0;
     for (int64_t count = counts[0]; count < wanted; count += counts[bucket])
         bucket++;
-    return ((bucket + 1) << shift) - 1; /* of the last bucket: all ones, by overflow */
+    return ((bucket + 1) << shift) - 1; /* all ones for the last bucket: the shift leaves 0, and 0 - 1 wraps around */
 }
 
-/* [count] items, falling: by how much the first k exceed the others, on average. */
+/* Of count items, falling: by how much the first k exceed the others, on average. */
 static REAL NAME(spread)(const NAME(Item) *items, int64_t count, int64_t k)
 {
-    double sums[2] = {0, 0}, largest = 0;
-    int64_t counts[2] = {0, 0};
-    for (int64_t i = 0; i < count && items[i].score > NAME(NOBODY); i++) {
-        sums[i >= k] += items[i].score;
-        counts[i >= k]++;
+    double means[2] = {0, 0}, largest = 0;
+    while (count && items[count - 1].score <= NAME(NOBODY))
+        count--;
+    const int64_t counts[2] = {count < k ? count : k, count < k ? 0 : count - k};
+    for (int64_t i = 0; i < count; i++) {
+        means[i >= k] += (double)items[i].score / counts[i >= k]; /* a sum of large scores would overflow */
         if (fabs(items[i].score) > largest)
             largest = fabs(items[i].score);
     }
-    double spread = sums[0] / (counts[0] ? counts[0] : 1) - sums[1] / (counts[1] ? counts[1] : 1);
     double resolution = 8 * REAL_EPSILON * largest;
-    return (REAL)fmax(fmax(spread, resolution), SMALLEST_SPREAD);
+    return (REAL)fmax(fmax(means[0] - means[1], resolution), SMALLEST_SPREAD);
 }
 
-/* The tokens of rows begin..end-1 that can have a weight, best first.
+/* The tokens that can have a weight, best first.
 
    scores [B, n], -inf where there is no token; reach: by how many divisors a token may lie below the k-th best and
-   still play, < 0 if all play. Out: divisors [B], counts [B] and, in a row of field [B, n], so many items. Returns the
-   largest count, or -1 without memory. */
-EXPORT int64_t NAME(field)(const REAL *scores, int64_t begin, int64_t end, int64_t n, int64_t k, int relative,
-                           double temperature, double reach, REAL *divisors, int64_t *counts, NAME(Item) *field)
+   still play, negative where all are to. Out: divisors [B], counts [B] and, in each row of field [B, n], so many. */
+EXPORT int NAME(field)(int64_t begin, int64_t end, const REAL *scores, int64_t n, int64_t k, int relative,
+                       double temperature, double reach, REAL *divisors, int64_t *counts, NAME(Item) *field)
 {
+    enum { SHORT = 256 }; /* so many are sorted sooner than sifted */
     const KEY all = ~(KEY)0;
     const int64_t kept = k < n ? k : n, wanted = !relative ? kept : 2 * k < n ? 2 * k : n;
-    int64_t most = 0;
     NAME(Item) *spare = malloc(n * sizeof *spare);
     KEY *keys = malloc(n * sizeof *keys);
     if (!spare || !keys) {
@@ -145,7 +147,7 @@ EXPORT int64_t NAME(field)(const REAL *scores, int64_t begin, int64_t end, int64
         NAME(Item) *items = field + row * n;
         for (int64_t i = 0; i < n; i++)
             keys[i] = NAME(key)(NAME(candidate)(its[i]));
-        KEY last = reach < 0 || n <= 256 || 2 * wanted >= n ? all : NAME(bound)(keys, n, wanted);
+        KEY last = reach < 0 || n <= SHORT || 2 * wanted >= n ? all : NAME(bound)(keys, n, wanted);
         int64_t count = NAME(collect)(its, keys, n, 0, last, items, 0);
         NAME(sort)(items, spare, count);
 
@@ -165,10 +167,9 @@ EXPORT int64_t NAME(field)(const REAL *scores, int64_t begin, int64_t end, int64
                 count--;
         }
         counts[row] = count;
-        most = count > most ? count : most;
     }
     free(spare), free(keys);
-    return most;
+    return 0;
 }
 
 static REAL NAME(power)(REAL score, REAL log_base)
@@ -185,22 +186,20 @@ static inline REAL NAME(margin)(REAL winner, REAL loser, REAL log_base)
     return loser == NAME(NOBODY) ? -NAME(NOBODY) : NAME(power)(winner, log_base) - NAME(power)(loser, log_base);
 }
 
-/* Play the rounds of rows begin..end-1 from what `field` found; in a row there are N = k * (2^rounds - 1) inner nodes.
+/* Play the rounds between what `field` found; in a row there are N = k * (2^rounds - 1) inner nodes.
 
-   Out: pairs [B, N, 2], shares [B, N, 2], weights [B, N], slots [B, k], and of the k * 2^rounds leaves their tokens and
-   weights. Returns how many leaves weigh at least `negligible`, or -1 without memory. */
-EXPORT int64_t NAME(play)(const NAME(Item) *field, const int64_t *counts, const REAL *divisors, int64_t begin,
-                          int64_t end, int64_t n, int64_t k, int64_t rounds, double base, double negligible,
-                          REAL *pairs, REAL *shares, REAL *weights, REAL *slots, int64_t *tokens, REAL *leaf_weights)
+   log_base: 0 if scores are compared as they are. Out: pairs [B, N, 2], shares [B, N, 2], weights [B, N], slots [B, k],
+   of the k * 2^rounds leaves their tokens and weights, and how many of these weigh at least `negligible`: carriers [B]. */
+EXPORT int NAME(play)(int64_t begin, int64_t end, const NAME(Item) *field, const int64_t *counts, const REAL *divisors,
+                      int64_t n, int64_t k, int64_t rounds, double log_base, double negligible, REAL *pairs,
+                      REAL *shares, REAL *weights, REAL *slots, int64_t *tokens, REAL *leaf_weights, int64_t *carriers)
 {
     const int64_t places = k << rounds, nodes = places - k;
-    const REAL log_base = (REAL)base;
-    int64_t carriers = 0;
-    NAME(Item) *levels = malloc(3 * places * sizeof *levels); /* of each round, from the first; then to sort in */
-    REAL *wins = malloc(places * sizeof *wins);
-    INDEX *met = malloc(2 * places * sizeof *met);
-    if (!levels || !wins || !met) {
-        free(levels), free(wins), free(met);
+    NAME(Item) *levels = malloc(3 * places * sizeof *levels); /* the ranking of each round; then one to sort in */
+    REAL *wins = malloc(places * sizeof *wins);               /* of each round's pairs */
+    INDEX *at = malloc(places * sizeof *at);
+    if (!levels || !wins || !at) {
+        free(levels), free(wins), free(at);
         return -1;
     }
     for (int64_t row = begin; row < end; row++) {
@@ -209,11 +208,11 @@ EXPORT int64_t NAME(play)(const NAME(Item) *field, const int64_t *counts, const 
             levels[i].score = NAME(NOBODY), levels[i].index = 0;
         NAME(Item) *level = levels;
         REAL *win = wins;
-        for (int64_t m = places / 2; m >= k; m /= 2) { /* the best meets the worst */
+        for (int64_t m = places / 2; m >= k; m /= 2) { /* m pairs: the best meets the worst */
             NAME(Item) *next = level + 2 * m;
             for (int64_t i = 0; i < m; i++) {
                 REAL winner = level[i].score, loser = level[2 * m - 1 - i].score;
-                win[i] = 1 / (1 + EXP(-NAME(margin)(winner, loser, log_base) / divisors[row]));
+                win[i] = 1 / (1 + EXP(-NAME(margin)(winner, loser, (REAL)log_base) / divisors[row]));
                 next[i].score = win[i] < (REAL)0.5 ? loser + win[i] * (winner - loser)
                                                    : winner - (1 - win[i]) * (winner - loser);
                 next[i].index = (INDEX)i;
@@ -223,79 +222,81 @@ EXPORT int64_t NAME(play)(const NAME(Item) *field, const int64_t *counts, const 
             win += m;
         }
 
-        /* Back from the slots: who met in each node, and with what weight? */
+        /* Back from the slots, level by level: who met in each node, and with what weight? A node stands at `at` in the
+           ranking that its round led to. */
         REAL *pair = pairs + row * nodes * 2, *share = shares + row * nodes * 2, *weight = weights + row * nodes;
         REAL *leaves = leaf_weights + row * places;
-        INDEX *here = met, *above = met + places; /* where the nodes of a level stand in its ranking */
         for (int64_t c = 0; c < k; c++) {
-            here[c] = (INDEX)c;
+            at[c] = (INDEX)c;
             slots[row * k + c] = level[c].score;
             (rounds ? weight : leaves)[c] = level[c].score > NAME(NOBODY);
         }
-        for (int64_t m = k; m < places; m *= 2) { /* m nodes, from a round between 2 m */
+        for (int64_t m = k; m < places; m *= 2) { /* m nodes, of a round between 2 m */
             NAME(Item) *before = level - 2 * m;
             REAL *below = 2 * m < places ? weight + m : leaves;
-            INDEX *swap = here;
-            here = above, above = swap, win -= m;
-            for (int64_t c = 0; c < m; c++) {
-                INDEX i = level[above[c]].index;
-                here[2 * c] = i, here[2 * c + 1] = (INDEX)(2 * m - 1 - i);
-                pair[2 * c] = before[i].score, pair[2 * c + 1] = before[2 * m - 1 - i].score;
-                share[2 * c] = win[i], share[2 * c + 1] = 1 - win[i];
+            win -= m;
+            for (int64_t c = m - 1; c >= 0; c--) { /* from the last one on, as `at` grows where it is */
+                INDEX winner = level[at[c]].index, loser = (INDEX)(2 * m - 1 - winner);
+                at[2 * c] = winner, at[2 * c + 1] = loser;
+                pair[2 * c] = before[winner].score, pair[2 * c + 1] = before[loser].score;
+                share[2 * c] = win[winner], share[2 * c + 1] = 1 - win[winner];
                 below[2 * c] = weight[c] * share[2 * c], below[2 * c + 1] = weight[c] * share[2 * c + 1];
             }
             level = before, pair += 2 * m, share += 2 * m, weight += m;
         }
+        carriers[row] = 0;
         for (int64_t c = 0; c < places; c++) {
-            tokens[row * places + c] = level[here[c]].index;
-            carriers += leaves[c] >= (REAL)negligible;
+            tokens[row * places + c] = level[at[c]].index;
+            carriers[row] += leaves[c] >= (REAL)negligible;
         }
     }
-    free(levels), free(wins), free(met);
-    return carriers;
+    free(levels), free(wins), free(at);
+    return 0;
 }
 
-/* Of rows begin..end-1 the leaves that weigh at least `negligible`, from place `next` on: which they are in 0..B*places-1,
-   their tokens in 0..B*n-1, weights, and slots in 0..B*k-1. And the position [B, k] of each slot's heaviest token, of
-   equals the first. */
-EXPORT void NAME(carriers)(const int64_t *tokens, const REAL *leaf_weights, const REAL *slots, int64_t begin,
-                           int64_t end, int64_t n, int64_t k, int64_t rounds, double negligible, int64_t next,
-                           int64_t *leaf, int64_t *token, REAL *weight, int64_t *slot, int64_t *positions)
+/* List the carriers, row by row: which leaves they are, in 0..B*places-1, their tokens in 0..B*n-1, weights, and slots in
+   0..B*k-1. And the position [B, k] of each slot's heaviest token, of equals the first. */
+EXPORT int NAME(list)(int64_t begin, int64_t end, const int64_t *tokens, const REAL *leaf_weights, const REAL *slots,
+                      const int64_t *carriers, int64_t n, int64_t k, int64_t rounds, double negligible, int64_t *leaf,
+                      int64_t *token, REAL *weight, int64_t *slot, int64_t *positions)
 {
-    for (int64_t its = begin * k; its < end * k; its++) {
+    int64_t next = 0;
+    for (int64_t row = 0; row < begin; row++)
+        next += carriers[row];
+    for (int64_t s = begin * k; s < end * k; s++) {
         int64_t position = 0;
         REAL heaviest = -1;
-        for (int64_t c = its << rounds; c < (its + 1) << rounds; c++) {
+        for (int64_t c = s << rounds; c < (s + 1) << rounds; c++) {
             if (leaf_weights[c] > heaviest || (leaf_weights[c] == heaviest && tokens[c] < position))
                 heaviest = leaf_weights[c], position = tokens[c];
             if (leaf_weights[c] >= (REAL)negligible) {
-                leaf[next] = c, weight[next] = leaf_weights[c], slot[next] = its;
-                token[next++] = tokens[c] + its / k * n;
+                leaf[next] = c, weight[next] = leaf_weights[c], slot[next] = s;
+                token[next++] = tokens[c] + s / k * n;
             }
         }
-        positions[its] = slots[its] > NAME(NOBODY) ? position : 0;
+        positions[s] = slots[s] > NAME(NOBODY) ? position : 0;
     }
+    return 0;
 }
 
-/* From the gradients of the carriers' weights and of the slots' scores [B, k] to those of the scores: writes those of the
-   carriers into grad_scores [B, n]. leaf and token: of all `carriers`, as above. Returns the gradient of the
-   temperature's logarithm that comes from rows begin..end-1, or NaN without memory. */
-EXPORT double NAME(gradients)(const REAL *pairs, const REAL *shares, const REAL *weights, const REAL *divisors,
-                              const int64_t *leaf, const int64_t *token, int64_t carriers, int64_t begin, int64_t end,
-                              int64_t k, int64_t rounds, double base, const REAL *grad_weights,
-                              const REAL *grad_slots, REAL *grad_scores)
+/* From the gradients of the carriers' weights and of the slots' scores [B, k] to those of the scores: writes the
+   carriers' into grad_scores [B, n], and into of_temperature [B] each row's part of that of the temperature's logarithm.
+   leaf and token: of all carriers, whose number is `length`. */
+EXPORT int NAME(score_gradients)(int64_t begin, int64_t end, const REAL *pairs, const REAL *shares,
+                                 const REAL *weights, const REAL *divisors, const int64_t *leaf, const int64_t *token,
+                                 int64_t length, int64_t k, int64_t rounds, double log_base, const REAL *grad_weights,
+                                 const REAL *grad_slots, REAL *grad_scores, REAL *of_temperature)
 {
     const int64_t places = k << rounds, nodes = places - k;
-    const REAL log_base = (REAL)base;
-    double of_temperature = 0;
-    REAL *worth = malloc(2 * (nodes + places) * sizeof *worth), *grad = worth + nodes + places; /* of nodes, leaves */
+    REAL *worth = malloc((nodes + places) * sizeof *worth); /* of nodes, then of leaves, as all of these */
+    REAL *grad = malloc((nodes + places) * sizeof *grad);
     REAL *advantage = malloc((nodes + 1) * sizeof *advantage);
-    if (!worth || !advantage) {
-        free(worth), free(advantage);
-        return NAN;
+    if (!worth || !grad || !advantage) {
+        free(worth), free(grad), free(advantage);
+        return -1;
     }
     int64_t next = 0;
-    for (int64_t after = carriers; next < after;) { /* the first carrier of these rows */
+    for (int64_t after = length; next < after;) { /* the first carrier of these rows */
         int64_t middle = (next + after) / 2;
         if (leaf[middle] < begin * places)
             next = middle + 1;
@@ -304,10 +305,10 @@ EXPORT double NAME(gradients)(const REAL *pairs, const REAL *shares, const REAL 
     }
     for (int64_t row = begin; row < end; row++) {
         const REAL *pair = pairs + row * nodes * 2, *share = shares + row * nodes * 2, *weight = weights + row * nodes;
-        const int64_t first_leaf = row * places - nodes, first = next;
+        const int64_t first = next, first_leaf = row * places;
         memset(worth + nodes, 0, places * sizeof *worth);
-        for (; next < carriers && leaf[next] < (row + 1) * places; next++)
-            worth[leaf[next] - first_leaf] = grad_weights[next];
+        for (; next < length && leaf[next] < first_leaf + places; next++)
+            worth[nodes + leaf[next] - first_leaf] = grad_weights[next];
 
         /* Up: what a weight of 1 is worth in each node, and by how much more in its winner than in its loser. Those who
            met in node i, of a level that starts at m - k, are 2 i + k and the one after it. */
@@ -316,62 +317,82 @@ EXPORT double NAME(gradients)(const REAL *pairs, const REAL *shares, const REAL 
             worth[i] = worth[2 * i + k + 1] + advantage[i] * share[2 * i];
         }
         /* Down: a node hands on its gradient by its shares, and moves its margin by its weight and its gradient. */
+        double of_temperature_here = 0;
         memcpy(grad, grad_slots + row * k, k * sizeof *grad);
         for (int64_t i = 0; i < nodes; i++) {
             REAL winner = pair[2 * i], loser = pair[2 * i + 1];
             REAL slope = share[2 * i] * share[2 * i + 1] / divisors[row];
             REAL of_margin = slope * weight[i] * advantage[i] + slope * (winner - loser) * grad[i];
-            of_temperature -= (double)of_margin * NAME(margin)(winner, loser, log_base);
+            of_temperature_here -= (double)of_margin * NAME(margin)(winner, loser, (REAL)log_base);
             REAL of_winner = of_margin, of_loser = -of_margin;
             if (log_base != 0) {
-                of_winner *= log_base * NAME(power)(winner, log_base);
-                of_loser *= log_base * NAME(power)(loser, log_base);
+                of_winner *= (REAL)log_base * NAME(power)(winner, (REAL)log_base);
+                of_loser *= (REAL)log_base * NAME(power)(loser, (REAL)log_base);
             }
             grad[2 * i + k] = share[2 * i] * grad[i] + of_winner;
             grad[2 * i + k + 1] = share[2 * i + 1] * grad[i] + of_loser;
         }
+        of_temperature[row] = (REAL)of_temperature_here;
         for (int64_t i = first; i < next; i++)
-            grad_scores[token[i]] = grad[leaf[i] - first_leaf];
+            grad_scores[token[i]] = grad[nodes + leaf[i] - first_leaf];
     }
-    free(worth), free(advantage);
-    return of_temperature;
+    free(worth), free(grad), free(advantage);
+    return 0;
 }
 
-/* Backward of the weighted sums: grad [slots, d], values [tokens, d]. Fills the carriers' rows of grad_values [tokens, d],
-   unless NULL, and grad_weights. Either carriers begin..end-1; or, where carrier [tokens] says which one each token is, -1
-   for none, tokens begin..end-1: memory is then read and written from front to back, and other rows filled with 0. */
-EXPORT void NAME(pool_gradients)(const REAL *grad, const REAL *values, const int64_t *tokens, const REAL *weight,
-                                 const int64_t *slot, const int64_t *carrier, int64_t begin, int64_t end, int64_t d,
-                                 REAL *grad_values, REAL *grad_weights)
+/* What a weight of 1 for this row of the values is worth, given the gradient [d] of its slot; and, unless NULL, its own
+   gradient for its weight. */
+static inline REAL NAME(row_gradient)(const REAL *of_slot, const REAL *value, REAL weight, int64_t d, REAL *of_value)
 {
-    enum { LANES = 16, AHEAD = 3 };
-    for (int64_t row = begin; row < end; row++) {
-        const int64_t its = carrier ? carrier[row] : row, token = carrier ? row : tokens[row];
-        REAL *to = grad_values + token * d;
-        if (!carrier && row + AHEAD < end)
-            for (int64_t i = 0; i < d; i += 64 / sizeof(REAL)) { /* a cache line each */
-                PREFETCH(values + tokens[row + AHEAD] * d + i);
-                if (grad_values)
-                    PREFETCH(grad_values + tokens[row + AHEAD] * d + i);
-            }
-        if (its < 0) {
-            if (grad_values)
-                memset(to, 0, d * sizeof *to);
-            continue;
-        }
-        const REAL *from = grad + slot[its] * d, *value = values + token * d;
-        REAL sums[LANES] = {0}, sum = 0;
-        int64_t i = 0;
-        for (; i + LANES <= d; i += LANES)
-            for (int lane = 0; lane < LANES; lane++)
-                sums[lane] += from[i + lane] * value[i + lane];
-        for (; i < d; i++)
-            sum += from[i] * value[i];
+    enum { LANES = 16 };
+    REAL sums[LANES] = {0}, sum = 0;
+    int64_t i = 0;
+    for (; i + LANES <= d; i += LANES)
         for (int lane = 0; lane < LANES; lane++)
-            sum += sums[lane];
-        grad_weights[its] = sum;
-        if (grad_values)
-            for (i = 0; i < d; i++)
-                to[i] = weight[its] * from[i];
+            sums[lane] += of_slot[i + lane] * value[i + lane];
+    for (; i < d; i++)
+        sum += of_slot[i] * value[i];
+    for (int lane = 0; lane < LANES; lane++)
+        sum += sums[lane];
+    if (of_value)
+        for (i = 0; i < d; i++)
+            of_value[i] = weight * of_slot[i];
+    return sum;
+}
+
+/* Backward of the weighted sums, carrier by carrier (begin..end-1): grad [slots, d], values [tokens, d]. Writes
+   grad_weights and, unless NULL, the carriers' rows of grad_values [tokens, d]. */
+EXPORT int NAME(pool_gradients_by_carrier)(int64_t begin, int64_t end, const REAL *grad, const REAL *values,
+                                           const int64_t *token, const REAL *weight, const int64_t *slot, int64_t d,
+                                           REAL *grad_values, REAL *grad_weights)
+{
+    enum { AHEAD = 3 };
+    for (int64_t i = begin; i < end; i++) {
+        if (i + AHEAD < end)
+            for (int64_t j = token[i + AHEAD] * d; j < (token[i + AHEAD] + 1) * d; j += 64 / sizeof(REAL)) {
+                PREFETCH(values + j); /* a cache line */
+                if (grad_values)
+                    PREFETCH(grad_values + j);
+            }
+        grad_weights[i] = NAME(row_gradient)(grad + slot[i] * d, values + token[i] * d, weight[i], d,
+                                             grad_values ? grad_values + token[i] * d : NULL);
     }
+    return 0;
+}
+
+/* The same, token by token (begin..end-1), where most tokens are carriers: memory is read and written from front to
+   back. carrier [tokens] says which one a token is, -1 for none. Writes all of grad_values. */
+EXPORT int NAME(pool_gradients_by_token)(int64_t begin, int64_t end, const REAL *grad, const REAL *values,
+                                         const int64_t *carrier, const REAL *weight, const int64_t *slot, int64_t d,
+                                         REAL *grad_values, REAL *grad_weights)
+{
+    for (int64_t token = begin; token < end; token++) {
+        REAL *of_value = grad_values ? grad_values + token * d : NULL;
+        const int64_t i = carrier[token];
+        if (i >= 0)
+            grad_weights[i] = NAME(row_gradient)(grad + slot[i] * d, values + token * d, weight[i], d, of_value);
+        else if (of_value)
+            memset(of_value, 0, d * sizeof *of_value);
+    }
+    return 0;
 }

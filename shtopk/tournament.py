@@ -175,15 +175,14 @@ def _field(scores: Tensor, temperature: Tensor, k: int, boost: str) -> tuple[Ten
     """The tokens that can have a weight, best first, of equals the first, and byes up to k * 2^R places: their scores
     and indices [B, k * 2^R]. And what margins are divided by."""
     n = scores.shape[-1]
-    best = scores.topk(min(n, 2 * k if boost == "relative" else k), sorted=False).values
-    kept = best.topk(min(n, k), sorted=False).values
-    divisor = temperature * _spread(best, kept, k) if boost == "relative" else temperature
+    best = scores.topk(min(n, 2 * k if boost == "relative" else k)).values
+    divisor = temperature * _spread(best, k) if boost == "relative" else temperature
     numbers = torch.finfo(scores.dtype)
     divisor = divisor.clamp(numbers.tiny, numbers.max / 1024)  # at most: so that a bye always loses
 
     below = reach(scores.dtype, n, k, boost)
     if below >= 0:
-        lowest = (kept.amin(-1, keepdim=True) - below * divisor).clamp(min=_nobody(scores) / 2)
+        lowest = (best[:, min(n, k) - 1 : min(n, k)] - below * divisor).clamp(min=_nobody(scores) / 2)
         playing = scores >= lowest
         counts = playing.sum(-1)
         most = max([k, *counts.tolist()])
@@ -213,16 +212,19 @@ def _with_byes(ranking: Tensor, tokens: Tensor, k: int) -> tuple[Tensor, Tensor]
     return F.pad(ranking, byes, value=_nobody(ranking)), F.pad(tokens, byes)
 
 
-def _spread(best: Tensor, kept: Tensor, k: int) -> Tensor:
-    """[B, 1] by how much the k best scores, kept, exceed the k next, on average; best [B, 2 k] has them all."""
-    real, real_kept = best > _nobody(best), kept > _nobody(kept)
-    finite = torch.where(real, best, 0)
-    total, count = finite.sum(-1, keepdim=True), real.sum(-1, keepdim=True)
-    total_kept, count_kept = torch.where(real_kept, kept, 0).sum(-1, keepdim=True), real_kept.sum(-1, keepdim=True)
-    spread = total_kept / count_kept.clamp(min=1) - (total - total_kept) / (count - count_kept).clamp(min=1)
+def _spread(best: Tensor, k: int) -> Tensor:
+    """[B, 1] by how much the k best scores exceed the k next, on average; best [B, 2 k], falling, has them all."""
     # Below the resolution of the scores themselves a difference is rounding, not a preference.
-    resolution = finite.abs().amax(-1, keepdim=True) * (8 * torch.finfo(best.dtype).eps)
-    return torch.maximum(spread, resolution).clamp_(min=SMALLEST_SPREAD)
+    largest = best.masked_fill(best <= _nobody(best), 0).abs().amax(-1, keepdim=True)
+    spread = torch.maximum(_mean(best[:, :k]) - _mean(best[:, k:]), largest * (8 * torch.finfo(best.dtype).eps))
+    return spread.clamp_(min=SMALLEST_SPREAD)
+
+
+def _mean(scores: Tensor) -> Tensor:
+    """[B, 1] of the scores of tokens; 0 if there is none."""
+    real = scores > _nobody(scores)
+    count = real.sum(-1, keepdim=True).clamp(min=1)
+    return (torch.where(real, scores, 0) / count).sum(-1, keepdim=True)  # a sum of large scores would overflow
 
 
 def _levels(nodes: Tensor, k: int) -> tuple[Tensor, ...]:

@@ -109,15 +109,51 @@ def test_a_forked_process_has_threads_of_its_own(monkeypatch):
 
 
 @needs_library
-def test_scores_that_are_not_numbers_break_nothing():
-    scores = torch.full((2, 600), torch.nan)
-    scores[1, ::2] = torch.randn(300)
-    out = successive_halving_topk(torch.randn(2, 600, 4), scores, 5)
-    assert ((out.positions >= 0) & (out.positions < 600)).all()
+def test_a_compiled_backward_of_an_eager_forward_is_right():
+    torch._dynamo.reset()
+    values, scores = torch.randn(2, 64, 4, requires_grad=True), torch.randn(2, 64, requires_grad=True)
+
+    def gradients(backward):
+        values.grad = scores.grad = None
+        backward(successive_halving_topk(values, scores, 40, temperature=1.0).values.square().sum())
+        return values.grad, scores.grad
+
+    eager = gradients(lambda loss: loss.backward())
+    compiled = gradients(torch.compile(lambda loss: loss.backward(), backend="eager"))
+    torch.testing.assert_close(compiled, eager)
 
 
 @needs_library
-def test_a_library_of_another_version_is_not_used(monkeypatch):
+@pytest.mark.parametrize("factor", [torch.nan, torch.inf])
+def test_a_loss_that_is_no_number_gives_such_gradients(factor):
+    values, scores = torch.randn(2, 64, 4, requires_grad=True), torch.randn(2, 64, requires_grad=True)
+    (successive_halving_topk(values, scores, 5, temperature=1.0).values.sum() * factor).backward()
+    assert not values.grad.isfinite().all() and not scores.grad.isfinite().all()
+
+
+@needs_library
+def test_scores_that_are_not_numbers_break_nothing():
+    scores = torch.full((3, 600), torch.nan)
+    scores[1, ::2], scores[2] = torch.randn(300), torch.tensor(0.0) / 0.0
+    scores.requires_grad_()
+    out = successive_halving_topk(torch.randn(3, 600, 4), scores, 5)
+    assert ((out.positions >= 0) & (out.positions < 600)).all()
+    out.values.sum().backward()
+
+
+@needs_library
+def test_gradients_that_are_views_in_name_only_are_read_right():
+    values, scores = torch.randn(1, 64, 4, requires_grad=True), torch.randn(1, 64)
+    pooled = successive_halving_topk(values, scores, 4).values
+    for gradient in (torch._neg_view(torch.ones(1, 4, 4)), torch._efficientzerotensor((1, 4, 4))):
+        (found,) = torch.autograd.grad(pooled, values, gradient, retain_graph=True)
+        (expected,) = torch.autograd.grad(pooled, values, gradient.clone() + torch.zeros(1, 4, 4), retain_graph=True)
+        torch.testing.assert_close(found, expected)
+
+
+@needs_library
+def test_a_library_that_cannot_be_used_is_not(monkeypatch):
     assert native.open_library() is not None
     monkeypatch.setattr(native, "VERSION", native.VERSION + 1)
-    assert native.open_library() is None
+    with pytest.warns(UserWarning, match="cannot be used .*install shtopk again"):
+        assert native.open_library() is None

@@ -348,6 +348,7 @@ def test_a_sharp_choice_reads_few_of_the_values():
     ({"k": True}, "whole number >= 1, got True"),
     ({"k": 2.0}, "whole number >= 1, got 2.0"),
     ({"temperature": 0.0}, "temperature > 0, got 0.0"),
+    ({"temperature": torch.ones(2, 1)}, r"temperature that is one number, got a tensor \[2, 1\]"),
     ({"temperature": float("nan")}, "temperature > 0, got nan"),
     ({"mask": torch.ones(2, 3)}, r"mask of the scores' shape \[2, 4\], got \[2, 3\]"),
     ({"values": torch.zeros(2, 5, 3)}, r"got \[2, 5, 3\] and \[2, 4\]"),
@@ -358,6 +359,16 @@ def test_bad_input_is_refused_in_one_clear_line(operator, change, message):
     arguments = {"values": torch.zeros(2, 4, 3), "scores": torch.zeros(2, 4), "k": 2} | change
     with pytest.raises(ValueError, match=message):
         operator(**arguments)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_scores_without_end_are_the_best(dtype):
+    scores = torch.arange(200.0).to(dtype)
+    scores[:20] = torch.inf
+    out = successive_halving_topk(torch.randn(200, 3), scores, 16)
+    assert out.mask.all()
+    assert (out.positions < 20).all()
+    torch.testing.assert_close(out.weights.sum().item(), 16.0)
 
 
 def test_unknown_names_are_refused_with_the_known_ones():
