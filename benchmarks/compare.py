@@ -6,9 +6,9 @@ python benchmarks/compare.py --tasks docstrings [--train --epochs 1]    # summar
 
 needle: two sentences of an article hidden in about 2,000 tokens of documentation; bbc: the articles as they are;
 docstrings: their summary lines. But for these the encoder is frozen and its token vectors are computed once, unless
---fine-tune is given. Writes
-benchmarks/results/compare-<task>.json after every single training, so that an interrupted run goes on where it
-stopped (delete the file to start anew), and the table beside it as .md.
+--fine-tune is given. Writes benchmarks/results/compare-<task>.json after every single training, so that an interrupted
+run goes on where it stopped (delete the file to start anew), and the table beside it as .md. For docstrings all ways
+take turns at the end (pace.py): seconds and tokens a second of the table are from there.
 """
 
 import argparse
