@@ -77,6 +77,8 @@ def build_model(task: Task, texts: DatasetDict, data: DataArguments, arguments: 
             max_new_tokens=data.max_summary_tokens,
             num_beams=arguments.num_beams,
             no_repeat_ngram_size=arguments.no_repeat_ngram_size,
+            min_new_tokens=arguments.min_new_tokens,
+            length_penalty=arguments.length_penalty,
         )
     if arguments.attention is not None:
         model.set_attn_implementation(arguments.attention)

@@ -71,8 +71,11 @@ POSITIVE = (
     *("learning_rate", "decoder_learning_rate", "head_learning_rate", "scorer_learning_rate"),
     *("max_grad_norm", "scorer_max_grad_norm", "num_beams"),
 )
-OF_SUMMARIES = ("decoder", "copy_head", "num_beams", "no_repeat_ngram_size")
-NOT_NEGATIVE = ("weight_decay", "show", "protect_first", "freeze_layers", "no_repeat_ngram_size", "seed")
+OF_SUMMARIES = ("decoder", "copy_head", "num_beams", "no_repeat_ngram_size", "min_new_tokens", "length_penalty")
+NOT_NEGATIVE = (
+    *("weight_decay", "show", "protect_first", "freeze_layers", "seed"),
+    *("no_repeat_ngram_size", "min_new_tokens"),
+)
 
 
 def impossible(data: DataArguments, model: ModelArguments, train: TrainArguments) -> str | None:
@@ -102,6 +105,8 @@ def impossible(data: DataArguments, model: ModelArguments, train: TrainArguments
         return str(error)
     if train.metric is not None and train.metric not in task.selectors:
         return f"expected metric to be one of {', '.join(task.selectors)}; got {train.metric!r}"
+    if (model.min_new_tokens or 0) > data.max_summary_tokens:
+        return f"expected min_new_tokens <= max_summary_tokens, {data.max_summary_tokens}; got {model.min_new_tokens}"
     for name in OF_SUMMARIES:
         if task.target != "summary" and getattr(model, name):
             return f"{name} is for summaries, but the task {task.name} has classes; leave it out"

@@ -29,6 +29,8 @@ class ModelArguments:
     copy_head: bool = _option(False, "let the decoder copy tokens through the vectors kept (summaries)")
     num_beams: int | None = _option(None, "beams when summaries are generated, >= 1; by default as the backbone says")
     no_repeat_ngram_size: int | None = _option(None, "no so many words twice in a summary; by default as the backbone")
+    min_new_tokens: int | None = _option(None, "generate no shorter summaries, >= 0; by default as the backbone says")
+    length_penalty: float | None = _option(None, "with beams, > 0 favours long summaries, < 0 short ones")
     k: str = _option("32", "vectors to keep: a whole number >= 1, or a share of the tokens such as 0.1")
     operator: Operator = _option("successive_halving", "how tokens are chosen")
     boost: Boost = _option("softmax", "how a pair's weights are made in successive halving")

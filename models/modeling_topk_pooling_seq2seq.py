@@ -129,6 +129,8 @@ class TopKPoolingForConditionalGeneration(TopKPoolingPreTrainedModel, Generation
             given |= {"early_stopping": False, "length_penalty": 1.0}
         if (self.generation_config.min_length or 0) >= max_new_tokens:
             given["min_length"] = 0
+        if "min_new_tokens" not in given and (self.generation_config.min_new_tokens or 0) > max_new_tokens:
+            given["min_new_tokens"] = 0
         self.generation_config.update(max_length=None, max_new_tokens=max_new_tokens, **given)
         try:
             self.generation_config.validate(strict=True)

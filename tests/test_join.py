@@ -75,8 +75,10 @@ def test_a_checkpoints_beams_and_least_length_give_way_to_what_is_asked_for():
     model.set_generation(max_new_tokens=20, num_beams=1, no_repeat_ngram_size=None)
     kept = model.generation_config
     assert (kept.num_beams, kept.max_new_tokens, kept.min_length) == (1, 20, 0)
-    model.set_generation(max_new_tokens=20, num_beams=2)
-    assert kept.num_beams == 2
+    model.set_generation(max_new_tokens=20, num_beams=2, min_new_tokens=7, length_penalty=2.0)
+    assert (kept.num_beams, kept.min_new_tokens, kept.length_penalty) == (2, 7, 2.0)
+    model.set_generation(max_new_tokens=5)
+    assert kept.min_new_tokens == 0
 
 
 def test_what_is_no_text_model_is_refused(tmp_path):

@@ -181,6 +181,8 @@ def test_a_decoder_has_its_own_learning_rate(words):
     ("decoder_layers", 3, "expected decoder_layers in 1..2, got 3"),
     ("window_k", 0, "expected window_k >= 1, got 0"),
     ("num_beams", 0, "expected num_beams > 0, got 0"),
+    ("min_new_tokens", 1000, "expected min_new_tokens <= max_summary_tokens, "),
+    ("length_penalty", 2.0, "length_penalty"),  # without beams
     ("task", "bbc", "one of files, hub with a summary_column, got 'bbc'"),
 ])  # fmt: skip
 def test_impossible_summarizers_are_refused_in_one_line(refusal, summary_words, field, value, message):
