@@ -18,6 +18,7 @@ env: $(READY) ## set up .venv
 $(READY): pyproject.toml constraints.txt shtopk/tournament.c shtopk/tournament.h
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
+	rm -rf build shtopk/_tournament.*
 	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test,bench]'
 	@touch $@
 
@@ -57,4 +58,4 @@ rfcs: ## fetch the RFCs that tasks/rfc.py summarises into data/rfc, 160 MB; on D
 	sh tasks/fetch_rfcs.sh data/rfc
 
 clean: ## remove .venv, caches and runs
-	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis benchmarks/.cache runs build shtopk.egg-info
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis benchmarks/.cache runs build shtopk.egg-info shtopk/_tournament.*

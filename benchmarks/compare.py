@@ -8,7 +8,8 @@ needle: two sentences of an article hidden in about 2,000 tokens of documentatio
 docstrings: their summary lines. But for these the encoder is frozen and its token vectors are computed once, unless
 --fine-tune is given. Writes benchmarks/results/compare-<task>.json after every single training, so that an interrupted
 run goes on where it stopped (delete the file to start anew), and the table beside it as .md. For docstrings all ways
-take turns at the end (pace.py): seconds and tokens a second of the table are from there.
+take turns at the end (pace.py), for which the machine must have nothing else to do: seconds and tokens a second of the
+table are from there.
 """
 
 import argparse
@@ -123,11 +124,13 @@ COLUMNS = {  # key of a run -> head of the column, decimals, whether the spread 
     "peak_mib": ("peak MiB", 0, False),
 }
 
+TIMES = ("train_seconds", "documents_per_second", "generated_tokens_per_second")
+
 
 def table(record: dict) -> str:
     """Markdown: a row for each variant and k, mean ± standard deviation over the seeds."""
     record = _at_one_pace(record)
-    shown = {key: column for key, column in COLUMNS.items() if key in record["runs"][0]}
+    shown = {key: column for key, column in COLUMNS.items() if any(key in run for run in record["runs"])}
     lines = [
         f"| pooling | k | {' | '.join(head for head, _, _ in shown.values())} |",
         "|---|--:|" + "--:|" * len(shown),
@@ -161,10 +164,11 @@ def _at_one_pace(record: dict) -> dict:
         return record
     runs = []
     for run in record["runs"]:
-        its = measured[run["variant"], run["k"]]
-        same = {"train_seconds": its["updates"] * its["update_seconds"]}
-        same["generated_tokens_per_second"] = its["generated_tokens_per_second"]
-        runs.append({key: value for key, value in (run | same).items() if key != "documents_per_second"})
+        run = {key: value for key, value in run.items() if key not in TIMES}
+        if its := measured.get((run["variant"], run["k"])):
+            run["train_seconds"] = its["updates"] * its["update_seconds"]
+            run["generated_tokens_per_second"] = its["generated_tokens_per_second"]
+        runs.append(run)
     return record | {"runs": runs}
 
 
@@ -185,7 +189,11 @@ def _names(record: dict) -> list[str]:
 
 def _cell(runs: list[dict], key: str) -> str:
     _, decimals, with_spread = COLUMNS[key]
-    values = [run[key] for run in runs]
+    values = [run[key] for run in runs if key in run]
+    if not values:
+        return ""
+    if key == "train_seconds" and statistics.mean(values) < 10:
+        decimals = 1
     mean = f"{statistics.mean(values):,.{decimals}f}"
     return f"{mean} ± {statistics.stdev(values):.{decimals}f}" if with_spread and len(values) > 1 else mean
 
@@ -193,7 +201,12 @@ def _cell(runs: list[dict], key: str) -> str:
 def _source(record: dict) -> str:
     """Where the figures come from."""
     counts = {its["updates"] for its in record.get("pace", [])}
-    paced = f"Training: {_listed(sorted(counts))} updates at the pace of all ways in turns. " if counts else ""
+    updates = _listed(sorted(counts))
+    paced = (
+        f"Times: {updates} updates, and summaries, with all ways taking turns (`benchmarks/pace.py`). "
+        if counts
+        else ""
+    )
     return (
         f"\n\nTest split, mean ± standard deviation over seeds {_seeds(record)}. {paced}"
         f"`{record['command']}` on {record['device']}, torch {record['torch']}.\n"
@@ -259,6 +272,7 @@ def main() -> None:
             rows = rows_of(task, [int(k) for k in _ks(record) if k != "all"])
             if {(its["variant"], its["k"]) for its in record.get("pace", [])} != set(rows):
                 found = pace([run.command_line(*row, seed=0) for row in rows.values()], device)
+                record = resume(path, arguments.device)
                 record["pace"] = [{"variant": name, "k": k, **its} for (name, k), its in zip(rows, found, strict=True)]
         save(record, path)
         text = table(record)

@@ -8,6 +8,7 @@ import math
 import sys
 import time
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,7 +26,7 @@ from models import load_tokenizer
 from shtopk import anneal
 from tasks import get_task
 
-UPDATES, SUMMARIES, TURNS = 12, 3, 3  # batches of each kind
+UPDATES, SUMMARIES, TURNS = 12, 3, 3  # batches of each kind, if there are so many
 PRECISION = {"bf16": torch.bfloat16, "fp16": torch.float16, "no": None}
 
 
@@ -66,8 +67,8 @@ def pace(command_lines: list[list[str]], device: torch.device) -> list[dict]:
         ("train", arguments.batch_size, UPDATES),
         ("test", arguments.eval_batch_size, SUMMARIES),
     ):
-        loader = iter(DataLoader(splits[name], size, shuffle=True, collate_fn=collate))
-        batches.append([next(loader).to(device) for _ in range(count)])
+        loader = DataLoader(splits[name], size, shuffle=True, collate_fn=collate)
+        batches.append([batch.to(device) for batch in islice(loader, count)])
     to_learn, to_summarize = batches
 
     courses = [
@@ -76,8 +77,8 @@ def pace(command_lines: list[list[str]], device: torch.device) -> list[dict]:
             its,
             torch.optim.AdamW(train.parameter_groups(model, its)),
             math.ceil(its.epochs * math.ceil(len(splits["train"]) / its.batch_size)),
-            [math.inf] * UPDATES,
-            [math.inf] * SUMMARIES,
+            [math.inf] * len(to_learn),
+            [math.inf] * len(to_summarize),
         )
         for model, (_, _, its) in zip(models, parsed, strict=True)
     ]
@@ -87,7 +88,7 @@ def pace(command_lines: list[list[str]], device: torch.device) -> list[dict]:
     for _ in tqdm(range(TURNS), desc="pace"):
         for i, batch in enumerate(to_learn):
             for course in courses:
-                seconds = update(course, batch, i / (UPDATES - 1), device)
+                seconds = update(course, batch, i / max(1, len(to_learn) - 1), device)
                 course.update_seconds[i] = min(seconds, course.update_seconds[i])
         for i, batch in enumerate(to_summarize):
             for course in courses:
@@ -97,7 +98,7 @@ def pace(command_lines: list[list[str]], device: torch.device) -> list[dict]:
     return [
         {
             "updates": course.updates,
-            "update_seconds": sum(course.update_seconds) / UPDATES,
+            "update_seconds": sum(course.update_seconds) / len(to_learn),
             "generated_tokens_per_second": generated / sum(course.summary_seconds),
         }
         for course in courses
@@ -112,7 +113,7 @@ def update(course: Course, batch: dict, progress: float, device: torch.device) -
     with autocast(course.arguments, device):
         loss = course.model(**batch).loss
     loss.backward()
-    nn.utils.clip_grad_norm_(course.model.parameters(), course.arguments.max_grad_norm)
+    nn.utils.clip_grad_norm_(course.model.parameters(), course.arguments.max_grad_norm)  # costs what two parts cost
     course.optimizer.step()
     course.optimizer.zero_grad()
     return now(device) - start

@@ -29,14 +29,18 @@ def _player(*scores: Tensor):
     return native if native.serves(*scores) else tournament
 
 
-def _choose(scores: Tensor, mask: Tensor | None, temperature: Tensor, k: int, boost: str, base: float) -> Choice:
+def _choose(
+    scores: Tensor, mask: Tensor | None, temperature: Tensor, k: int, boost: str, base: float
+) -> tuple[Choice, Tensor]:
     scores = bounded(scores, mask)
     return _player(scores).choose(scores, temperature, k, boost, base)
 
 
-def _answer(values: Tensor, scores: Tensor, choice: Choice) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _answer(
+    values: Tensor, scores: Tensor, choice: Choice, positions: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The fields of a `TopK`."""
-    trees, _, token, weight, slot, positions = choice
+    trees, _, token, weight, slot = choice
     k, filled = positions.shape[-1], trees.filled
     weights = weight.new_zeros(scores.numel()).index_copy_(0, token, weight)
     slots = torch.full((scores.numel(),), -1, device=scores.device).index_copy_(0, token, slot % k)
@@ -58,7 +62,7 @@ def _gradients(
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Of values, scores and temperature, from those of pooled values, pooled scores and weights."""
     grad_pooled, grad_slots, grad_weights = grads
-    trees, _, token, weight, slot, _ = choice
+    trees, _, token, weight, slot = choice
     grad_values, grad_rows = None, None
     if grad_pooled is not None:
         grad_values, grad_rows = pool_rows_backward(
@@ -71,7 +75,7 @@ def _gradients(
         grad_rows = grad_rows + grad_weights.flatten()[token]
     grad_slots = torch.zeros_like(trees.scores) if grad_slots is None else grad_slots.masked_fill(~trees.filled, 0)
     grad_slots = grad_slots.to(grad_rows.dtype)
-    grad_scores, grad_log_temperature = _player(grad_rows, grad_slots).score_gradients(
+    grad_scores, grad_log_temperature = _player(grad_rows, grad_slots, *trees).score_gradients(
         choice, scores.shape[-1], grad_rows, grad_slots, boost, base
     )
     grad_temperature = grad_log_temperature.to(temperature.device) / temperature
@@ -81,11 +85,11 @@ def _gradients(
 class _SuccessiveHalving(torch.autograd.Function):
     @staticmethod
     def forward(ctx, values, scores, mask, temperature, k, boost, base):
-        choice = _choose(scores, mask, temperature, k, boost, base)
+        choice, positions = _choose(scores, mask, temperature, k, boost, base)
         ctx.save_for_backward(values, scores, temperature, *choice.trees, *choice[1:])
         ctx.options = boost, base
         ctx.set_materialize_grads(False)
-        out = _answer(values, scores, choice)
+        out = _answer(values, scores, choice, positions)
         ctx.mark_non_differentiable(out[2], out[3], out[5])
         return out
 
@@ -108,7 +112,7 @@ def successive_halving_op(
     values: Tensor, scores: Tensor, mask: Tensor | None, temperature: Tensor, k: int, boost: str, base: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """`halve` for compilers."""
-    return _answer(values, scores, _choose(scores, mask, temperature, k, boost, base))
+    return _answer(values, scores, *_choose(scores, mask, temperature, k, boost, base))
 
 
 @torch.library.custom_op("shtopk::successive_halving_backward", mutates_args=())
@@ -125,7 +129,7 @@ def successive_halving_backward_op(
     of_values: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of `successive_halving_op`'s values (empty where not wanted), scores and temperature."""
-    choice = _choose(scores, mask, temperature, grad_slots.shape[-1], boost, base)
+    choice, _ = _choose(scores, mask, temperature, grad_slots.shape[-1], boost, base)
     grads = grad_pooled, grad_slots, grad_weights
     grad_values, grad_scores, grad_temperature = _gradients(
         grads, values, scores, temperature, choice, boost, base, of_values, True

@@ -1,4 +1,4 @@
-"""Successive halving in C, for numbers on a CPU: what tournament.py and slots.py do by tensor operations, and faster.
+"""Successive halving in C, for float32 and float64 on a CPU: what tournament.py and slots.py do by tensor operations.
 
 Installing shtopk compiles tournament.c if there is a C compiler. Without one everything works as well.
 """
@@ -22,7 +22,7 @@ from shtopk.tournament import Choice, Trees, negligible, reach, rounds_between
 
 TYPES = {torch.float32: "float", torch.float64: "double"}
 ENOUGH = 2**17  # numbers for which a second thread pays
-VERSION = 2  # of tournament.c
+VERSION = 3  # of tournament.c
 
 
 class _Numbers:
@@ -42,9 +42,18 @@ def open_library() -> ctypes.CDLL | None:
         library = ctypes.CDLL(found.origin)
         if library.version() != VERSION:
             raise OSError(f"expected version {VERSION}, got {library.version()}")
+        _declare(library)
     except (OSError, AttributeError) as error:
-        warnings.warn(f"{found.origin} cannot be used ({error}); install shtopk again", stacklevel=2)
+        warnings.warn(
+            f"{found.origin} cannot be used ({error}), so tensor operations do its work; install shtopk again",
+            stacklevel=2,
+        )
         return None
+    return library
+
+
+def _declare(library: ctypes.CDLL) -> None:
+    """What its functions take."""
     it, whole, real = _Numbers, ctypes.c_int64, ctypes.c_double
     arguments = {  # after the first row and the one after the last
         "field": [it, whole, whole, ctypes.c_int, real, real, *[it] * 3],
@@ -57,7 +66,6 @@ def open_library() -> ctypes.CDLL | None:
     for name, its in arguments.items():
         for suffix in TYPES.values():
             getattr(library, f"{name}_{suffix}").argtypes = [whole, whole, *its]
-    return library
 
 
 LIBRARY = open_library()
@@ -83,7 +91,7 @@ def _plain(x: Tensor, dtype: torch.dtype) -> bool:
     )
 
 
-def choose(scores: Tensor, temperature: Tensor, k: int, boost: str, base: float) -> Choice:
+def choose(scores: Tensor, temperature: Tensor, k: int, boost: str, base: float) -> tuple[Choice, Tensor]:
     """`tournament.choose`."""
     (batch, n), scores = scores.shape, scores.contiguous()
     new, threshold = scores.new_empty, negligible(scores.dtype, n, k)
@@ -105,7 +113,7 @@ def choose(scores: Tensor, temperature: Tensor, k: int, boost: str, base: float)
     leaf, token, weight, slot = new(r, dtype=torch.long), new(r, dtype=torch.long), new(r), new(r, dtype=torch.long)
     _run("list", batch, places, tokens, leaf_weights, slots, carriers, n, k, rounds, threshold,
          leaf, token, weight, slot, positions)  # fmt: skip
-    return Choice(Trees(pairs, shares, weights, divisors, slots), leaf, token, weight, slot, positions)
+    return Choice(Trees(pairs, shares, weights, divisors, slots), leaf, token, weight, slot), positions
 
 
 def score_gradients(
@@ -124,21 +132,23 @@ def score_gradients(
 
 
 def pool_gradients(
-    grad: Tensor, values: Tensor, token: Tensor, weight: Tensor, slot: Tensor, of_values: bool
-) -> tuple[Tensor | None, Tensor]:
+    grad: Tensor, values: Tensor, token: Tensor, weight: Tensor, slot: Tensor, of_values: bool, of_weight: bool
+) -> tuple[Tensor | None, Tensor | None]:
     """The backward of `slots.pool_rows`.
 
     Args:
         grad, values: [B * k, d], [B * n, d].
         token, weight, slot: [r], see `slots.Rows`.
-        of_values: whether their gradient is wanted.
+        of_values, of_weight: whether this gradient is wanted.
 
     Returns:
-        The gradients of values (or None) and of weight.
+        The gradients of values and of weight, None for one that is not wanted.
     """
+    if len(slot) and not 0 <= int(slot[0]) <= int(slot[-1]) < len(grad):
+        raise IndexError(f"expected slots in 0..{len(grad) - 1}, got {int(slot[0])}..{int(slot[-1])}")
     grad, values, token, weight, slot = (x.contiguous() for x in (grad, values, token, weight, slot))
     (tokens, d), r = values.shape, len(token)
-    grad_weight = torch.empty_like(weight)
+    grad_weight = torch.empty_like(weight) if of_weight else None
     if 2 * r > tokens:
         grad_values = torch.empty_like(values) if of_values else None
         carrier = token.new_full((tokens,), -1).index_copy_(0, token, torch.arange(r, device=token.device))

@@ -40,8 +40,8 @@ def pool_rows_backward(
     d = grad.shape[-1]
     grad, flat = grad.reshape(-1, d), values.reshape(-1, d)
     if native.serves(grad, flat, rows.weight):
-        grad_values, grad_weight = native.pool_gradients(grad, flat, *rows, of_values)
-        return None if grad_values is None else grad_values.view(values.shape), grad_weight if of_weights else None
+        grad_values, grad_weight = native.pool_gradients(grad, flat, *rows, of_values, of_weights)
+        return None if grad_values is None else grad_values.view(values.shape), grad_weight
     grad_values = torch.zeros_like(flat) if of_values else None
     grad_weights = []
     size = max(1, CHUNK // d)

@@ -340,28 +340,29 @@ EXPORT int NAME(score_gradients)(int64_t begin, int64_t end, const REAL *pairs, 
     return 0;
 }
 
-/* What a weight of 1 for this row of the values is worth, given the gradient [d] of its slot; and, unless NULL, its own
-   gradient for its weight. */
-static inline REAL NAME(row_gradient)(const REAL *of_slot, const REAL *value, REAL weight, int64_t d, REAL *of_value)
+static inline REAL NAME(dot)(const REAL *a, const REAL *b, int64_t d)
 {
-    enum { LANES = 16 };
+    enum { LANES = 16 }; /* sums that a compiler may keep side by side */
     REAL sums[LANES] = {0}, sum = 0;
     int64_t i = 0;
     for (; i + LANES <= d; i += LANES)
         for (int lane = 0; lane < LANES; lane++)
-            sums[lane] += of_slot[i + lane] * value[i + lane];
+            sums[lane] += a[i + lane] * b[i + lane];
     for (; i < d; i++)
-        sum += of_slot[i] * value[i];
+        sum += a[i] * b[i];
     for (int lane = 0; lane < LANES; lane++)
         sum += sums[lane];
-    if (of_value)
-        for (i = 0; i < d; i++)
-            of_value[i] = weight * of_slot[i];
     return sum;
 }
 
-/* Backward of the weighted sums, carrier by carrier (begin..end-1): grad [slots, d], values [tokens, d]. Writes
-   grad_weights and, unless NULL, the carriers' rows of grad_values [tokens, d]. */
+static inline void NAME(scale)(const REAL *x, REAL weight, int64_t d, REAL *out)
+{
+    for (int64_t i = 0; i < d; i++)
+        out[i] = weight * x[i];
+}
+
+/* Backward of the weighted sums, carrier by carrier (begin..end-1): grad [slots, d], values [tokens, d]. Writes, unless
+   they are NULL, grad_weights and the carriers' rows of grad_values [tokens, d]. */
 EXPORT int NAME(pool_gradients_by_carrier)(int64_t begin, int64_t end, const REAL *grad, const REAL *values,
                                            const int64_t *token, const REAL *weight, const int64_t *slot, int64_t d,
                                            REAL *grad_values, REAL *grad_weights)
@@ -370,12 +371,15 @@ EXPORT int NAME(pool_gradients_by_carrier)(int64_t begin, int64_t end, const REA
     for (int64_t i = begin; i < end; i++) {
         if (i + AHEAD < end)
             for (int64_t j = token[i + AHEAD] * d; j < (token[i + AHEAD] + 1) * d; j += 64 / sizeof(REAL)) {
-                PREFETCH(values + j); /* a cache line */
+                if (grad_weights)
+                    PREFETCH(values + j); /* a cache line */
                 if (grad_values)
                     PREFETCH(grad_values + j);
             }
-        grad_weights[i] = NAME(row_gradient)(grad + slot[i] * d, values + token[i] * d, weight[i], d,
-                                             grad_values ? grad_values + token[i] * d : NULL);
+        if (grad_weights)
+            grad_weights[i] = NAME(dot)(grad + slot[i] * d, values + token[i] * d, d);
+        if (grad_values)
+            NAME(scale)(grad + slot[i] * d, weight[i], d, grad_values + token[i] * d);
     }
     return 0;
 }
@@ -387,12 +391,13 @@ EXPORT int NAME(pool_gradients_by_token)(int64_t begin, int64_t end, const REAL 
                                          REAL *grad_values, REAL *grad_weights)
 {
     for (int64_t token = begin; token < end; token++) {
-        REAL *of_value = grad_values ? grad_values + token * d : NULL;
         const int64_t i = carrier[token];
-        if (i >= 0)
-            grad_weights[i] = NAME(row_gradient)(grad + slot[i] * d, values + token * d, weight[i], d, of_value);
-        else if (of_value)
-            memset(of_value, 0, d * sizeof *of_value);
+        if (i >= 0 && grad_weights)
+            grad_weights[i] = NAME(dot)(grad + slot[i] * d, values + token * d, d);
+        if (i >= 0 && grad_values)
+            NAME(scale)(grad + slot[i] * d, weight[i], d, grad_values + token * d);
+        else if (grad_values)
+            memset(grad_values + token * d, 0, d * sizeof *grad_values);
     }
     return 0;
 }

@@ -50,16 +50,19 @@ class Choice(NamedTuple):
     token: Tensor  # [r] in 0..B*n-1
     weight: Tensor  # [r]
     slot: Tensor  # [r] in 0..B*k-1, rising
-    positions: Tensor  # [B, k] of each slot's heaviest token, of equals the first; 0 if no token reached it
 
 
-def choose(scores: Tensor, temperature: Tensor, k: int, boost: str, base: float) -> Choice:
+def choose(scores: Tensor, temperature: Tensor, k: int, boost: str, base: float) -> tuple[Choice, Tensor]:
     """Play all rounds, and see who carries weight.
 
     Args:
         scores: [B, n] float32 or float64, -inf where there is no token.
         temperature: scalar tensor > 0, on any device.
         k, boost, base: see `successive_halving_topk`.
+
+    Returns:
+        The choice, and the position [B, k] of each slot's heaviest token, of equals the first; 0 if no token reached
+        the slot.
     """
     trees, tokens, weights = _play(scores, temperature, k, boost, base)
     n, (batch, places) = scores.shape[-1], tokens.shape
@@ -68,7 +71,7 @@ def choose(scores: Tensor, temperature: Tensor, k: int, boost: str, base: float)
     by_slot = (batch, k, places // k)
     tokens, heaviest = tokens.view(by_slot), weights.view(by_slot).amax(-1, keepdim=True)
     positions = tokens.masked_fill(weights.view(by_slot) < heaviest, n).amin(-1).masked_fill(~trees.filled, 0)
-    return Choice(trees, leaf, token, weights.flatten()[leaf], leaf // (places // k), positions)
+    return Choice(trees, leaf, token, weights.flatten()[leaf], leaf // (places // k)), positions
 
 
 def _play(scores: Tensor, temperature: Tensor, k: int, boost: str, base: float) -> tuple[Trees, Tensor, Tensor]:

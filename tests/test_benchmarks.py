@@ -72,7 +72,7 @@ def test_the_table_shows_mean_and_spread_over_the_seeds():
     }
     lines = table(record).splitlines()
     assert lines[0] == "| pooling | k | accuracy | macro-F1 | training s |"
-    assert lines[2] == "| a | 8 | 0.600 ± 0.141 | 0.500 ± 0.000 | 2 |"
+    assert lines[2] == "| a | 8 | 0.600 ± 0.141 | 0.500 ± 0.000 | 1.6 |"
     assert "seeds 0, 1" in lines[-1] and "`python x.py` on a device" in lines[-1]
 
 
@@ -82,11 +82,13 @@ def test_seconds_come_from_where_all_took_turns():
          "generated_tokens_per_second": 9, "peak_mib": 7}
         for seed in (0, 1)
     ]  # fmt: skip
+    runs.append(runs[0] | {"variant": "b"})
     paces = [{"variant": "a", "k": "8", "updates": 20, "update_seconds": 0.5, "generated_tokens_per_second": 30.0}]
     record = {"command": "python x.py", "device": "a device", "torch": "2", "runs": runs, "pace": paces}
     lines = table(record).splitlines()
     assert lines[0] == "| pooling | k | ROUGE-1 | training s | generated tokens/s | peak MiB |"
     assert lines[2] == "| a | 8 | 0.500 ± 0.000 | 10 | 30 | 7 |"
+    assert lines[3] == "| b | 8 | 0.500 |  |  | 7 |"  # not paced yet
     assert "20 updates" in lines[-1]
 
 

@@ -1,4 +1,4 @@
-"""The compiled tournament is the one of tensor operations, on any number of threads."""
+"""What is done in C is what tensor operations do, on any number of threads."""
 
 import multiprocessing
 import shutil
@@ -9,6 +9,7 @@ import torch
 
 from shtopk import TopKPooling, native, successive_halving_topk, tournament
 from shtopk.selection import bounded
+from shtopk.slots import pool_by_slot
 
 SHAPES = [(1, 1), (4, 9), (16, 2), (40, 13), (300, 1), (1024, 8), (1024, 300), (5000, 7)]
 OPTIONS = [
@@ -21,7 +22,7 @@ OPTIONS = [
 ]
 
 needs_library = pytest.mark.skipif(
-    native.LIBRARY is None, reason="shtopk was installed without a C compiler: there is no compiled tournament"
+    native.LIBRARY is None, reason="shtopk was installed without a C compiler: nothing is done in C"
 )
 
 
@@ -45,19 +46,19 @@ def scores_of(n, boost, dtype=torch.float64):
 def choice_and_gradients(player, scores, temperature, k, boost):
     """What a player answers, as tensors [B, n] or [B, k], and its gradients for given ones of weights and scores."""
     (batch, n), generator = scores.shape, torch.Generator().manual_seed(0)
-    choice = player.choose(scores, torch.tensor(temperature, dtype=scores.dtype), k, boost, 20.0)
+    choice, positions = player.choose(scores, torch.tensor(temperature, dtype=scores.dtype), k, boost, 20.0)
     weights, slots = scores.new_zeros(batch * n), torch.full((batch * n,), -1)
     weights[choice.token], slots[choice.token] = choice.weight, choice.slot
     of_weights = torch.randn(batch * n, generator=generator, dtype=torch.float64).to(scores.dtype)[choice.token]
     of_slots = torch.randn(batch, k, generator=generator, dtype=torch.float64).to(scores.dtype)
     gradients = player.score_gradients(choice, n, of_weights, of_slots * choice.trees.filled, boost, 20.0)
-    return weights, slots, choice.positions, choice.trees.scores, *gradients
+    return weights, slots, positions, choice.trees.scores, *gradients
 
 
 @needs_library
 @pytest.mark.parametrize(("boost", "temperature"), OPTIONS)
 @pytest.mark.parametrize(("n", "k"), SHAPES)
-def test_compiled_code_plays_as_tensor_operations_do(n, k, boost, temperature):
+def test_c_plays_as_tensor_operations_do(n, k, boost, temperature):
     scores = scores_of(n, boost)
     torch.testing.assert_close(
         choice_and_gradients(native, scores, temperature, k, boost),
@@ -69,7 +70,7 @@ def test_compiled_code_plays_as_tensor_operations_do(n, k, boost, temperature):
 
 @needs_library
 @pytest.mark.parametrize("boost", ["relative", "softmax", "power"])
-def test_compiled_code_is_as_exact_in_float32(boost):
+def test_c_is_as_exact_in_float32(boost):
     scores = scores_of(300, boost, torch.float32)
     ours, exact = (choice_and_gradients(native, x, 0.5, 20, boost) for x in (scores, scores.double()))
     for i in (0, 4, 5):  # weights, and gradients of scores and temperature; double reads lighter tokens too
@@ -77,12 +78,12 @@ def test_compiled_code_is_as_exact_in_float32(boost):
 
 
 @needs_library
-@pytest.mark.parametrize("k", [3, 200])
-def test_the_number_of_threads_changes_no_bit(k, monkeypatch):
+@pytest.mark.parametrize(("k", "temperature"), [(3, 0.0625), (200, 1.0)])  # few carriers, and many
+def test_the_number_of_threads_changes_no_bit(k, temperature, monkeypatch):
     def pooled_and_gradients():
         torch.manual_seed(0)
         values, scores = torch.randn(5, 300, 24, requires_grad=True), torch.randn(5, 300, requires_grad=True)
-        out = successive_halving_topk(values, scores, k, temperature=1.0)
+        out = successive_halving_topk(values, scores, k, temperature=temperature)
         out.values.square().sum().backward()
         return *(x.detach() for x in out), values.grad, scores.grad
 
@@ -94,7 +95,6 @@ def test_the_number_of_threads_changes_no_bit(k, monkeypatch):
 
 
 def pool_with_threads(n):
-    native.ENOUGH, torch.get_num_threads = 1, lambda: 2
     return TopKPooling(4, 3).eval()(torch.ones(2, n, 4)).positions.shape
 
 
@@ -106,6 +106,31 @@ def test_a_forked_process_has_threads_of_its_own(monkeypatch):
     pool_with_threads(50)
     with multiprocessing.get_context("fork").Pool(1) as process:
         assert process.apply_async(pool_with_threads, (50,)).get(timeout=20) == (2, 3)
+
+
+@needs_library
+@pytest.mark.parametrize(("dtype", "in_c"), [(torch.float32, True), (torch.float64, True), (torch.bfloat16, False)])
+def test_vectors_that_c_knows_are_its_own(dtype, in_c, monkeypatch):
+    def refuse(*arguments):
+        raise AssertionError("asked for tensor operations")
+
+    monkeypatch.setattr(tournament, "choose", refuse)
+    monkeypatch.setattr(tournament, "score_gradients", refuse)
+    done = []
+    pool_gradients = native.pool_gradients
+    monkeypatch.setattr(native, "pool_gradients", lambda *given: done.append(1) or pool_gradients(*given))
+    values, scores = torch.randn(2, 64, 4, dtype=dtype, requires_grad=True), torch.randn(2, 64, requires_grad=True)
+    scores = scores.to(torch.promote_types(dtype, torch.float32))
+    successive_halving_topk(values, scores, 5).values.sum().backward()
+    assert bool(done) == in_c
+
+
+@needs_library
+def test_slots_out_of_range_are_refused():
+    values, weights = torch.ones(1, 6, 8, requires_grad=True), torch.ones(1, 6, requires_grad=True)
+    pooled = pool_by_slot(values, weights, torch.tensor([[0, 1, 2, 0, 1, 2]]), 2)
+    with pytest.raises(IndexError, match=r"expected slots in 0\.\.1, got 0\.\.2"):
+        pooled.sum().backward()
 
 
 @needs_library
@@ -152,7 +177,7 @@ def test_gradients_that_are_views_in_name_only_are_read_right():
 
 
 @needs_library
-def test_a_library_that_cannot_be_used_is_not(monkeypatch):
+def test_a_library_of_another_version_is_not_used(monkeypatch):
     assert native.open_library() is not None
     monkeypatch.setattr(native, "VERSION", native.VERSION + 1)
     with pytest.warns(UserWarning, match="cannot be used .*install shtopk again"):

@@ -14,9 +14,9 @@ BOOSTS = {"relative": 0.5, "softmax": 0.3, "power": 1.0}
 
 @pytest.fixture(autouse=True, scope="module", params=["native", "tensors"])
 def _on_a_cpu(request):
-    """Every test with compiled code and without."""
+    """Every test in C and by tensor operations."""
     if request.param == "native" and native.LIBRARY is None:
-        pytest.skip("shtopk was installed without a C compiler: there is no compiled tournament")
+        pytest.skip("shtopk was installed without a C compiler: nothing is done in C")
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "tensors":
             patch.setattr(native, "LIBRARY", None)

@@ -5,11 +5,11 @@ import json
 import re
 from pathlib import Path
 
+import compare
 import planted
 import scaling
 import speed
 import torch
-from compare import summary
 from conftest import BART, tiny_tokenizer
 from torch import nn
 from transformers import BartConfig, BartForConditionalGeneration
@@ -66,10 +66,16 @@ def test_the_summarizer_of_the_readme_trains_and_generates(tmp_path):
 def test_the_tables_are_those_of_the_results():
     text = README.read_text()
     for task in ("needle", "docstrings"):
-        assert summary(json.loads((RESULTS / f"compare-{task}.json").read_text())) in text
+        assert compare.summary(json.loads((RESULTS / f"compare-{task}.json").read_text())) in text
     assert speed.summary(json.loads((RESULTS / "speed.json").read_text())) in text
     for benchmark, name in ((planted, "planted-small"), (scaling, "scaling")):
         assert benchmark.table(json.loads((RESULTS / f"{name}.json").read_text())) in text
+
+
+def test_the_pages_of_results_are_those_of_their_figures():
+    pages = {f"compare-{task}": compare.table for task in ("needle", "bbc", "docstrings")} | {"speed": speed.table}
+    for name, table in pages.items():
+        assert (RESULTS / f"{name}.md").read_text() == table(json.loads((RESULTS / f"{name}.json").read_text()))
 
 
 def test_every_picture_is_there():
