@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from shtopk.memory import in_huge_pages
 from shtopk.tournament import Choice, Trees, negligible, reach, rounds_between
 
 TYPES = {torch.float32: "float", torch.float64: "double"}
@@ -150,11 +151,11 @@ def pool_gradients(
     (tokens, d), r = values.shape, len(token)
     grad_weight = torch.empty_like(weight) if of_weight else None
     if 2 * r > tokens:
-        grad_values = torch.empty_like(values) if of_values else None
+        grad_values = in_huge_pages(torch.empty_like(values)) if of_values else None
         carrier = token.new_full((tokens,), -1).index_copy_(0, token, torch.arange(r, device=token.device))
         _run("pool_gradients_by_token", tokens, d, grad, values, carrier, weight, slot, d, grad_values, grad_weight)
     else:
-        grad_values = torch.zeros_like(values) if of_values else None
+        grad_values = in_huge_pages(torch.empty_like(values)).zero_() if of_values else None
         _run("pool_gradients_by_carrier", r, d, grad, values, token, weight, slot, d, grad_values, grad_weight)
     return grad_values, grad_weight
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from shtopk import native
+from shtopk.memory import in_huge_pages
 
 CHUNK = 2**20  # numbers that backward copies at once
 
@@ -42,7 +43,7 @@ def pool_rows_backward(
     if native.serves(grad, flat, rows.weight):
         grad_values, grad_weight = native.pool_gradients(grad, flat, *rows, of_values, of_weights)
         return None if grad_values is None else grad_values.view(values.shape), grad_weight
-    grad_values = torch.zeros_like(flat) if of_values else None
+    grad_values = in_huge_pages(torch.empty_like(flat)).zero_() if of_values else None
     grad_weights = []
     size = max(1, CHUNK // d)
     for token, weight, slot in zip(*(part.split(size) for part in rows), strict=True):

@@ -104,7 +104,8 @@ def test_a_forked_process_has_threads_of_its_own(monkeypatch):
     monkeypatch.setattr(native, "ENOUGH", 1)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     pool_with_threads(50)
-    with multiprocessing.get_context("fork").Pool(1) as process:
+    # torch's own threads, OpenMP's, do not come along; a DataLoader's workers do without them too
+    with multiprocessing.get_context("fork").Pool(1, torch.set_num_threads, (1,)) as process:
         assert process.apply_async(pool_with_threads, (50,)).get(timeout=20) == (2, 3)
 
 
