@@ -1,8 +1,8 @@
 """Huge pages for large results on a CPU.
 
-malloc takes fresh pages from the system for whatever is larger than 32 MiB, and the first write to each 4 KiB of them is
-a fault. For the gradient of many long documents these took longer than all the rest of a step. Linux has pages of 2 MiB
-for whoever asks.
+malloc takes fresh pages from the system for whatever is larger than 32 MiB, and the first write to each 4 KiB of them
+is a fault. For the gradient of many long documents these took longer than all the rest of a step. Linux has pages of
+2 MiB for whoever asks.
 """
 
 from __future__ import annotations

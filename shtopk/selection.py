@@ -74,6 +74,31 @@ class TopK(NamedTuple):
             slots=slots,
         )
 
+    def then(self, second: TopK) -> TopK:
+        """This choice of k of n tokens and a second one, of these k slots, as one choice of the tokens.
+
+        A token's weight is the product of its weights on the way; values, scores and mask are the second's.
+        """
+        if self.slots is None or second.slots is None:
+            weights, slots = second.dense_weights() @ self.dense_weights(), None
+            positions = weights.detach().argmax(-1).masked_fill(~second.mask, 0)
+        else:
+            slot = self.slots.clamp(min=0)
+            weights = self.weights * second.weights.gather(-1, slot)
+            slots = second.slots.gather(-1, slot).masked_fill(self.slots < 0, -1)
+            positions = _heaviest(weights.detach(), slots, second.mask)
+        return second._replace(positions=positions, weights=weights, slots=slots)
+
+
+def _heaviest(weights: Tensor, slots: Tensor, mask: Tensor) -> Tensor:
+    """[*, k] index of the token with the largest weight in each slot, the first of equals; 0 for an empty slot."""
+    n, slot = weights.shape[-1], slots.clamp(min=0)
+    largest = weights.new_zeros(mask.shape).scatter_reduce(-1, slot, weights, "amax")
+    leads = (weights == largest.gather(-1, slot)) & (slots >= 0)
+    token = torch.arange(n, device=slots.device).expand_as(slots).masked_fill(~leads, n)
+    first = torch.full(mask.shape, n, device=slots.device).scatter_reduce(-1, slot, token, "amin")
+    return first.masked_fill(~mask, 0)
+
 
 class Candidates(NamedTuple):
     """The checked input of an operator, its leading dimensions flattened to one."""

@@ -1,0 +1,204 @@
+"""Pooling between the layers of Hugging Face encoders."""
+
+import copy
+import threading
+
+import pytest
+import torch
+from encoders import CONFIGS, LAYERS, VIT, build, lively, with_holes
+from transformers import ViTModel
+
+from shtopk import anneal
+from shtopk.integrations.encoder import pool_encoder, unpool_encoder
+
+FAMILIES = pytest.mark.parametrize("name", CONFIGS)
+ATTENTION = pytest.mark.parametrize("attention", ["sdpa", "eager"])
+SHARP = {"temperature": 1e-4, "initial_temperature": None}
+
+
+def vectors(model, document):
+    with torch.no_grad():
+        return model(**document)
+
+
+def compare_on_real_tokens(pooled, plain, mask):
+    """Where no two tokens had to share a slot, the vectors kept are those of the real tokens."""
+    for row, (real, kept) in enumerate(zip(mask.bool(), pooled.pooled_attention_mask, strict=True)):
+        torch.testing.assert_close(
+            pooled.last_hidden_state[row, kept], plain.last_hidden_state[row, real], atol=1e-5, rtol=1e-5
+        )
+        assert pooled.positions[row, kept].equal(real.nonzero().squeeze(-1))
+
+
+@ATTENTION
+@FAMILIES
+@pytest.mark.parametrize("schedule", [{1: 33}, {2: 35, 3: 31}], ids=["one stage", "two stages"])
+def test_what_is_kept_computes_as_if_nothing_had_been_left_out(name, attention, schedule):
+    model, document = build(name, attention), with_holes(40, 31, 17, 1)
+    plain = vectors(model, document)
+    pooled = vectors(pool_encoder(model, schedule), document)
+    compare_on_real_tokens(pooled, plain, document["attention_mask"])
+
+
+@ATTENTION
+@FAMILIES
+def test_a_padded_document_is_pooled_as_it_is_alone(name, attention):
+    model, document = pool_encoder(build(name, attention), {1: 9, 3: 5}, temperature=0.5), with_holes(30, 30, 30)
+    alone = {key: x[:1, :23] for key, x in document.items()}
+    document["attention_mask"][0, 23:] = 0
+    together, alone = vectors(model, document), vectors(model, alone)
+    torch.testing.assert_close(together.last_hidden_state[:1], alone.last_hidden_state, atol=1e-5, rtol=1e-5)
+    assert together.positions[:1].equal(alone.positions)
+    torch.testing.assert_close(together.weights[:1, :23], alone.weights)
+
+
+@FAMILIES
+def test_no_mask_means_that_all_tokens_are_real(name):
+    model, document = pool_encoder(build(name, "sdpa"), {1: 9}, **SHARP), with_holes(30, 30)
+    with_mask = vectors(model, document)
+    del document["attention_mask"]
+    torch.testing.assert_close(
+        vectors(model, document).last_hidden_state, with_mask.last_hidden_state, atol=1e-5, rtol=1e-5
+    )
+    assert with_mask.pooled_attention_mask.all()
+
+
+@FAMILIES
+def test_hidden_states_shrink_where_they_are_pooled(name):
+    model = pool_encoder(build(name), {2: 9})
+    states = model(**with_holes(30, 30, 12), output_hidden_states=True).hidden_states
+    assert [x.shape[1] for x in states] == [30, 30, 30, *[9] * (LAYERS - 2)]
+
+
+@FAMILIES
+def test_gradients_reach_scorer_and_embeddings_and_checkpointing_changes_nothing(name):
+    model, document = pool_encoder(build(name), {1: 9, 3: 5}).train(), with_holes(30, 30, 12)
+
+    def gradients():
+        model.zero_grad()
+        model(**document).last_hidden_state.square().sum().backward()
+        return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+    plain = gradients()
+    scorers = [key for key in plain if "scorer.weight" in key]
+    assert len(scorers) == 2 and all(plain[key].abs().sum() > 0 for key in scorers)
+    assert plain[next(iter(plain))].abs().sum() > 0  # the embeddings
+    if model.supports_gradient_checkpointing:
+        model.activation_checkpointing_enable()
+    torch.testing.assert_close(gradients(), plain)
+
+
+@FAMILIES
+def test_it_comes_off_again(name):
+    model, document = build(name), with_holes(30, 30, 12)
+    plain, names, shown = vectors(model, document).last_hidden_state, list(model.state_dict()), repr(model)
+    pool_encoder(model, {2: 9}, scorer="mlp")
+    assert "TopKPooling(" in repr(model) and "k=9" in repr(model)
+    assert any("pooling.2.scorer" in key for key in model.state_dict())
+    unpool_encoder(model)
+    assert list(model.state_dict()) == names and repr(model) == shown
+    assert vectors(model, document).last_hidden_state.equal(plain)
+    assert not hasattr(model.config, "encoder_pooling")
+
+
+def test_a_vision_transformer_computes_on_with_the_patches_that_were_kept():
+    torch.manual_seed(0)
+    model, images = lively(ViTModel(VIT, add_pooling_layer=False)), torch.randn(2, 3, 24, 24)
+    hidden = model.embeddings(images)
+    for index, layer in enumerate(model.layers):
+        if index == 2:
+            kept = torch.tensor([[0, 3, 4, 30], [0, 1, 20, 36]])
+            hidden = hidden.gather(1, kept.unsqueeze(-1).expand(-1, -1, 32))
+        hidden = layer(hidden)
+    pool_encoder(model, {2: 4}, **SHARP)
+    wanted = torch.zeros(2, 37).scatter(1, kept, 1.0)
+    model.pooling["2"]._scores = lambda hidden_states, mask, k: wanted
+    out = vectors(model, {"pixel_values": images})
+    torch.testing.assert_close(out.last_hidden_state, model.layernorm(hidden), atol=1e-5, rtol=1e-5)
+    assert out.positions.equal(kept)
+
+
+def test_two_stages_say_of_which_tokens_their_slots_are_made():
+    model, document = pool_encoder(build("t5"), {1: 9, 3: 5}, temperature=1.0), with_holes(30, 30, 12)
+    first, second = (torch.nn.Module(), torch.nn.Module())
+    choices = []
+    for pooling in model.encoder.pooling.values():
+        pooling.register_forward_hook(lambda module, given, output: choices.append(output.choice))
+    out = vectors(model, document)
+    first, second = choices
+    dense = second.dense_weights() @ first.dense_weights()
+    torch.testing.assert_close(first.then(second).dense_weights(), dense)
+    torch.testing.assert_close(out.weights, dense.sum(1))
+    assert out.positions.equal(dense.argmax(-1))
+
+
+@pytest.mark.parametrize("operator", ["iterative", "hard_gated"])
+def test_the_rivals_pool_between_layers_too(operator):
+    model, document = pool_encoder(build("bert"), {1: 9, 3: 5}, operator=operator), with_holes(30, 30, 30)
+    out = model(**document)
+    assert out.last_hidden_state.shape == (2, 5, 32)
+    out.last_hidden_state.square().sum().backward()
+    assert model.encoder.pooling["3"].scorer.weight.grad.abs().sum() > 0
+
+
+def test_a_dropped_layer_does_not_drop_the_pooling():
+    model, document = pool_encoder(build("bart"), {1: 9}), with_holes(30, 30)
+    model.layerdrop = 0.9
+    model.train()
+    torch.manual_seed(0)
+    lengths = {model(**document).last_hidden_state.shape[1] for _ in range(30)}
+    assert lengths == {9, 30}  # 30 where every layer from 1 on was dropped
+
+
+def test_copies_and_threads_do_not_meet():
+    model = pool_encoder(build("modernbert"), {1: 9}, **SHARP)
+    twin, documents = copy.deepcopy(model), [with_holes(n, n, n - 5) for n in (20, 25, 30, 35)]
+    expected = [vectors(model, document).last_hidden_state for document in documents]
+    unpool_encoder(twin)
+    assert vectors(twin, documents[0]).last_hidden_state.shape[1] == 20
+    found = {}
+
+    def work(number):
+        for _ in range(5):
+            found[number] = vectors(model, documents[number]).last_hidden_state
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for number in range(4):
+        torch.testing.assert_close(found[number], expected[number], atol=1e-6, rtol=1e-6)
+
+
+def test_it_anneals_and_trains_in_training_mode():
+    model = pool_encoder(build("bert"), {1: 9}, temperature=0.1, initial_temperature=10.0).train()
+    assert anneal(model, 0.5) == 1.0
+    assert model.encoder.pooling["1"].training
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision(dtype):
+    model = pool_encoder(build("modernbert").to(dtype), {1: 9})
+    out = vectors(model, with_holes(30, 30, 12))
+    assert out.last_hidden_state.dtype == dtype and out.last_hidden_state.isfinite().all()
+
+
+BAD = {
+    "another layer": ("bert", {7: 4}, {}, r"expected layers in 0\.\.3 for this BertEncoder, got 7"),
+    "nothing": ("bert", {}, {}, "got an empty one"),
+    "more later": ("bert", {1: 4, 2: 8}, {}, "expected fewer vectors at later layers"),
+    "position bias": ("t5", {0: 4}, {}, "layer 0 makes the position bias of all layers"),
+    "convolution": ("deberta-v2", {0: 4}, {}, "cannot pool the input of layer 0"),
+    "disorder": ("bert", {1: 4}, {"keep_order": False}, "expected keep_order to be true"),
+    "no k": ("bert", {1: 0}, {}, "expected k to be a whole number >= 1"),
+}
+
+
+@pytest.mark.parametrize(("name", "schedule", "options", "message"), BAD.values(), ids=BAD)
+def test_what_cannot_be_is_said_in_one_line(name, schedule, options, message):
+    model = build(name)
+    with pytest.raises(ValueError, match=message):
+        pool_encoder(model, schedule, **options)
+    assert vectors(model, with_holes(12, 12)).last_hidden_state.shape[1] == 12
+    assert not hasattr(model.config, "encoder_pooling")
