@@ -36,7 +36,7 @@ from models import (
     load_tokenizer,
     write_model_card,
 )
-from shtopk import anneal
+from shtopk import TopKPooling, anneal
 from shtopk.integrations.transformers import show_document
 from tasks import DataArguments, Task, get_task, write_samples
 
@@ -53,6 +53,7 @@ def build_model(task: Task, texts: DatasetDict, data: DataArguments, arguments: 
     """The model that gives the task's answers."""
     fields = {name: getattr(arguments, name) for name in ("window", "windows_at_once", "window_k")}
     fields |= arguments.pooling() | {
+        "k_by_layer": arguments.layers_and_counts,
         "sha256": arguments.backbone_sha256,
         "backbone_dropout": arguments.backbone_dropout,
     }
@@ -85,11 +86,19 @@ def build_model(task: Task, texts: DatasetDict, data: DataArguments, arguments: 
     # Only ever switched off: some backbones keep parts, such as sinusoidal positions, fixed themselves.
     if arguments.freeze_encoder:
         model.encoder.requires_grad_(False)
+        for pooling in poolings(model):
+            pooling.requires_grad_(True)
     if arguments.freeze_layers:
         freeze_layers(model.encoder, arguments.freeze_layers)
     if arguments.freeze_scorer:
-        model.pooling.requires_grad_(False)
+        for pooling in poolings(model):
+            pooling.requires_grad_(False)
     return model
+
+
+def poolings(model) -> list[TopKPooling]:
+    """The one over the encoder's vectors, and those between its layers."""
+    return [module for module in model.modules() if isinstance(module, TopKPooling)]
 
 
 def parameter_groups(model, train: TrainArguments) -> list[dict]:
@@ -103,10 +112,11 @@ def parameter_groups(model, train: TrainArguments) -> list[dict]:
     groups = {part: {"params": [], "lr": rate} for part, rate in rates.items()}
     groups["scorer"]["weight_decay"] = 0.0
     encoder = set(model.encoder.parameters())
+    scorers = {parameter for pooling in poolings(model) for parameter in pooling.parameters()}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             new = "new" if name in model.fresh else "encoder" if parameter in encoder else "decoder"
-            groups["scorer" if name.startswith("pooling.") else new]["params"].append(parameter)
+            groups["scorer" if parameter in scorers else new]["params"].append(parameter)
     return [group for group in groups.values() if group["params"]]
 
 
@@ -196,8 +206,8 @@ def main(argv: list[str] | None = None) -> dict:
 
     # The loop, counted in optimizer updates.
     plain = accelerator.unwrap_model(model)
-    scorer = list(plain.pooling.parameters())
-    others = [parameter for name, parameter in plain.named_parameters() if not name.startswith("pooling.")]
+    scorers = [parameter for pooling in poolings(plain) for parameter in pooling.parameters()]
+    others = [parameter for parameter in plain.parameters() if all(parameter is not scorer for scorer in scorers)]
     metric = f"eval_{arguments.metric or task.selectors[0]}"
     best, best_update, evaluations_since_best = {}, 0, 0
     update, tokens, train_seconds, started = 0, 0, 0.0, time.perf_counter()
@@ -213,7 +223,7 @@ def main(argv: list[str] | None = None) -> dict:
                 if accelerator.sync_gradients:
                     accelerator.clip_grad_norm_(others, arguments.max_grad_norm)
                     # Not Accelerate's a second time: with fp16 it would unscale the gradients once more.
-                    torch.nn.utils.clip_grad_norm_(scorer, arguments.scorer_max_grad_norm)
+                    torch.nn.utils.clip_grad_norm_(scorers, arguments.scorer_max_grad_norm)
                 optimizer.step()
                 optimizer.zero_grad()
             tokens += int(batch["attention_mask"].sum())

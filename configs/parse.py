@@ -63,7 +63,12 @@ def yaml_words(path: str, parser: Parser) -> list[str]:
     unknown = sorted(str(name) for name in fields if name not in known)
     if unknown:
         parser.error(f"unknown fields in {path}: {', '.join(unknown)}; see train.py --help")
-    return [f"--{name}={value}" for name, value in fields.items() if value is not None]
+    return [f"--{name}={_word(value)}" for name, value in fields.items() if value is not None]
+
+
+def _word(value) -> str:
+    """A mapping, k_by_layer, as the command line has it."""
+    return ",".join(f"{key}:{its}" for key, its in value.items()) if isinstance(value, dict) else str(value)
 
 
 POSITIVE = (
@@ -99,6 +104,7 @@ def impossible(data: DataArguments, model: ModelArguments, train: TrainArguments
         return f"output_dir {folder} is not empty; choose another one or add --overwrite_output_dir true"
     try:
         TopKPooling(1, **model.pooling())
+        _ = model.layers_and_counts
         check(data)
         task = get_task(data)
     except ValueError as error:

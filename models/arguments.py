@@ -1,5 +1,6 @@
 """Which model to train, as fields that a command line can offer."""
 
+import re
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -42,6 +43,9 @@ class ModelArguments:
     window: int | None = _option(None, "tokens that the encoder sees at once; by default as many as it has positions")
     windows_at_once: int = _option(32, "windows per call of the encoder, >= 1, a bound on memory")
     window_k: int | None = _option(None, "pool in two steps: every window to so many vectors, then all of them to k")
+    k_by_layer: str | None = _option(
+        None, "pool between the encoder's layers as well; 2:256,4:64 pools the input of layer 2 to 256, of 4 to 64"
+    )
     dropout: float = _option(0.1, "dropout before the classifier, in [0, 1)")
     freeze_encoder: bool = _option(False, "train all but the encoder, and embeddings that it shares with a decoder")
     freeze_layers: int = _option(0, "lowest layers of the encoder, and its embeddings, that are not trained")
@@ -56,6 +60,15 @@ class ModelArguments:
             except ValueError:
                 pass
         raise ValueError(f"expected k to be a whole number >= 1 or a share in (0, 1], got {self.k!r}")
+
+    @property
+    def layers_and_counts(self) -> dict[str, int] | None:
+        """k_by_layer as numbers; ValueError where it is none."""
+        if self.k_by_layer is None:
+            return None
+        if not re.fullmatch(r"\d+:\d+(,\d+:\d+)*", self.k_by_layer):
+            raise ValueError(f"expected k_by_layer to be like 2:256,4:64 (layer:k), got {self.k_by_layer!r}")
+        return {layer: int(k) for layer, k in (pair.split(":") for pair in self.k_by_layer.split(","))}
 
     def pooling(self) -> dict:
         """The arguments of `shtopk.TopKPooling`."""

@@ -21,6 +21,8 @@ class PooledBackboneConfig(PreTrainedConfig):
             many as the encoder has positions, or was trained on (T5's n_positions); all where neither is known.
         windows_at_once: windows per call of the encoder, >= 1, a bound on memory.
         window_k: pool in two steps, every window to window_k vectors and then those of a document to k. None: in one.
+        k_by_layer: pool between the layers of the encoder as well: {"2": 64} pools the input of layer 2 (counted from 0)
+            to 64 vectors, in every window; see `shtopk.integrations.encoder.pool_encoder`. None: nowhere.
 
     Raises:
         StrictDataclassError: a wrong type, a value that `TopKPooling` refuses, or another one outside its range.
@@ -39,9 +41,11 @@ class PooledBackboneConfig(PreTrainedConfig):
     window: int | None = None
     windows_at_once: int = 32
     window_k: int | None = None
+    k_by_layer: dict[str, int | float] | dict[int, int | float] | None = None
 
     def __post_init__(self, **kwargs):
         self.protected = list(self.protected)
+        self.k_by_layer = {str(layer): k for layer, k in self.k_by_layer.items()} if self.k_by_layer else None
         super().__post_init__(**kwargs)
 
     def pooling_arguments(self) -> dict:
@@ -49,21 +53,28 @@ class PooledBackboneConfig(PreTrainedConfig):
         names = ("k", "operator", "boost", "temperature", "initial_temperature", "scorer", "keep_order", "protected")
         return {name: getattr(self, name) for name in names}
 
+    def between_arguments(self) -> dict:
+        """What `TopKPooling` between layers is built with, k aside: nothing is protected, as nobody reads [CLS]."""
+        names = ("operator", "boost", "temperature", "initial_temperature", "scorer")
+        return {name: getattr(self, name) for name in names} | {"protected": ()}
+
     def get_text_config(self, decoder=None, encoder=None) -> PreTrainedConfig:
         return self.backbone.get_text_config(decoder=decoder, encoder=encoder)
 
     def validate_pooling(self):
         with torch.device("meta"):  # draws no random numbers, which the weights of the model still need
             TopKPooling(1, **self.pooling_arguments())
+            for k in (self.k_by_layer or {}).values():
+                TopKPooling(1, k, **self.between_arguments())
 
     def validate_windows(self):
         if self.window is not None and self.window < 2:
             raise ValueError(f"expected window >= 2 tokens, got {self.window}")
         if self.windows_at_once < 1:
             raise ValueError(f"expected windows_at_once >= 1, got {self.windows_at_once}")
-        if self.window_k is not None:
-            if self.window_k < 1:
-                raise ValueError(f"expected window_k >= 1, got {self.window_k}")
+        if self.window_k is not None and self.window_k < 1:
+            raise ValueError(f"expected window_k >= 1, got {self.window_k}")
+        if self.window_k is not None or self.k_by_layer is not None:
             check_two_steps(self.operator, self.protected)
 
 
@@ -125,4 +136,4 @@ def check_two_steps(operator: str, protected: list[int] | tuple[int, ...]) -> No
     """Raise ValueError where pooling in two steps is not defined."""
     if operator == "iterative" or protected:
         what = "iterative top-k" if operator == "iterative" else "protected tokens"
-        raise ValueError(f"pooling in two steps does not go with {what}; leave out window_k")
+        raise ValueError(f"pooling in two steps does not go with {what}; leave out window_k and k_by_layer")

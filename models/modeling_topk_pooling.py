@@ -10,10 +10,11 @@ from transformers import AutoModel, PreTrainedModel
 from transformers.utils import ModelOutput, can_return_tuple
 
 from shtopk import TopKPooling
+from shtopk.integrations.encoder import install
 from shtopk.pooling import ScorerLinear
 
 from .configuration_topk_pooling import TopKPoolingConfig
-from .windows import check_window, pool_document, positions_of
+from .windows import check_window, pool_document, pool_encoded, positions_of
 
 
 @dataclass
@@ -66,6 +67,10 @@ class TopKPoolingPreTrainedModel(PreTrainedModel):
             module.reset_parameters()
         else:
             super()._init_weights(module)
+        if module is self:  # the backbone took those between its layers for its own
+            for scorer in self.backbone.modules():
+                if isinstance(scorer, ScorerLinear):
+                    scorer.reset_parameters()
 
 
 class TopKPoolingForSequenceClassification(TopKPoolingPreTrainedModel):
@@ -86,6 +91,8 @@ class TopKPoolingForSequenceClassification(TopKPoolingPreTrainedModel):
         check_window(config.window, config.backbone)
         self.num_labels = config.num_labels
         self.backbone = build_encoder(config.backbone)
+        if config.k_by_layer is not None:
+            install(self.backbone, config.k_by_layer, **config.between_arguments())
         self.pooling = TopKPooling(config.backbone.hidden_size, **config.pooling_arguments())
         self.dropout = nn.Dropout(config.classifier_dropout)
         self.classifier = nn.Linear(config.backbone.hidden_size, config.num_labels)
@@ -130,7 +137,7 @@ class TopKPoolingForSequenceClassification(TopKPoolingPreTrainedModel):
                 input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=output_hidden_states,
                 output_attentions=output_attentions,
             )  # fmt: skip
-            pooled = self.pooling(encoded.last_hidden_state, attention_mask)
+            pooled = pool_encoded(self.pooling, encoded, attention_mask)
             hidden_states, attentions = encoded.hidden_states, encoded.attentions
         else:
             pooled = pool_document(self.backbone, self.pooling, input_ids, attention_mask, self.config)

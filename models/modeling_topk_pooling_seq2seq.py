@@ -10,6 +10,7 @@ from transformers.modeling_outputs import Seq2SeqLMOutput
 from transformers.utils import ModelOutput, can_return_tuple
 
 from shtopk import TopKPooling
+from shtopk.integrations.encoder import install
 
 from .configuration_topk_pooling import TopKPoolingSeq2SeqConfig
 from .copy_head import CopyHead
@@ -98,6 +99,9 @@ class TopKPoolingForConditionalGeneration(TopKPoolingPreTrainedModel, Generation
         if getattr(encoder, "pooler", None) is not None:
             encoder.pooler = None  # of BERT: nothing would train it, which DDP refuses
         check_window(config.window, encoder.config)
+        if config.k_by_layer is not None:
+            encoder.layerdrop = 0.0  # of BART: where it dropped all the layers above, nothing would be pooled
+            install(encoder, config.k_by_layer, **config.between_arguments())
         self.pooling = TopKPooling(encoder.config.hidden_size, **config.pooling_arguments())
         if config.copy_head:
             decoder = config.backbone.get_text_config(decoder=True)

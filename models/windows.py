@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
+from transformers.utils import ModelOutput
 
 from shtopk import TopKPooling
 from shtopk.pooling import PooledTokens
@@ -33,7 +34,7 @@ def pool_document(
     # T5's n_positions is no limit, but what it was trained on; all of a long document at once would not fit.
     trained = getattr(encoder.config, "n_positions", None)
     window = config.window or positions_of(encoder.config) or trained or input_ids.shape[1]
-    if config.window_k is not None:
+    if config.window_k is not None or config.k_by_layer is not None:
         return pool_in_windows(
             encoder, pooling, input_ids, attention_mask, window, config.window_k, config.windows_at_once
         )
@@ -108,10 +109,10 @@ def encode_in_windows(
     """
     _check(window=window, windows_at_once=windows_at_once)
     if input_ids.shape[1] <= window:
-        return _encode(encoder, input_ids, attention_mask)
+        return _encode(encoder, input_ids, attention_mask).last_hidden_state
     windows = Windows.cut(input_ids, attention_mask, window)
     vectors = torch.cat([
-        _encode(encoder, ids, mask) for ids, mask in windows.split(windows_at_once)
+        _encode(encoder, ids, mask).last_hidden_state for ids, mask in windows.split(windows_at_once)
     ])  # fmt: skip
     real = (attention_mask != 0).nonzero(as_tuple=True)
     out = vectors.new_zeros(*input_ids.shape, vectors.shape[-1])
@@ -124,7 +125,7 @@ def pool_in_windows(
     input_ids: Tensor,
     attention_mask: Tensor,
     window: int,
-    window_k: int,
+    window_k: int | None,
     windows_at_once: int = 8,
 ) -> PooledTokens:
     """Pool documents [B, L] in two steps: every window to window_k vectors, then those of a document to k.
@@ -136,7 +137,8 @@ def pool_in_windows(
         encoder, input_ids, attention_mask, window, windows_at_once: see `encode_in_windows`.
         pooling: scores in both steps; without protected tokens, and with an operator that puts a token into one slot
             (all but iterative top-k).
-        window_k: vectors to keep of each window, >= 1.
+        window_k: vectors to keep of each window, >= 1; None: those that an encoder answers that pools between its
+            layers.
 
     Returns:
         PooledTokens, as of one pooling over all L tokens; a token's weight is the product of its weights in the steps.
@@ -144,44 +146,69 @@ def pool_in_windows(
     Raises:
         ValueError: a number below 1, protected tokens, iterative top-k.
     """
-    _check(window=window, window_k=window_k, windows_at_once=windows_at_once)
+    _check(window=window, windows_at_once=windows_at_once, window_k=1 if window_k is None else window_k)
     check_two_steps(pooling.operator, pooling.protected)
     windows = Windows.cut(input_ids, attention_mask, window)
-    parts = [pooling(_encode(encoder, ids, mask), mask, k=window_k) for ids, mask in windows.split(windows_at_once)]
-    vectors, mask = (torch.cat(tensors) for tensors in zip(*(part[:2] for part in parts), strict=True))
-    weights, slots = (torch.cat([getattr(part.choice, name) for part in parts]) for name in ("weights", "slots"))
+    parts = []
+    for ids, mask in windows.split(windows_at_once):
+        encoded = _encode(encoder, ids, mask)
+        parts.append(encoded.choice if window_k is None else pool_encoded(pooling, encoded, mask, window_k).choice)
+    vectors, kept, weights, slots = (
+        torch.cat([getattr(part, name) for part in parts]) for name in ("values", "mask", "weights", "slots")
+    )
 
     # The slots of a document's windows, side by side, are the candidates of the second step.
-    row = windows.row.unsqueeze(-1)
-    candidate = windows.number.unsqueeze(-1) * window_k + torch.arange(window_k, device=row.device)  # [W, window_k]
-    shape = (len(input_ids), int(windows.number.max() + 1) * window_k)
+    row, of_window = windows.row.unsqueeze(-1), kept.shape[1]
+    candidate = windows.number.unsqueeze(-1) * of_window + torch.arange(of_window, device=row.device)  # [W, of_window]
+    shape = (len(input_ids), int(windows.number.max() + 1) * of_window)
     vectors = vectors.new_zeros(*shape, vectors.shape[-1]).index_put((row, candidate), vectors)
-    k = pooling.k if isinstance(pooling.k, int) else math.ceil(pooling.k * input_ids.shape[1])
-    pooled = pooling(vectors, mask.new_zeros(shape).index_put((row, candidate), mask), k=k)
+    kept = attention_mask.new_zeros(shape).index_put((row, candidate), kept.to(attention_mask.dtype))
+    pooled = pooling(vectors, kept, k=_slots(pooling, input_ids.shape[1]))
 
-    # What each token's slot in its window became.
-    slot, weight = slots[windows.index, windows.place], weights[windows.index, windows.place]  # [T]
-    its_row, its_candidate = windows.row[windows.index], candidate[windows.index, slot.clamp(min=0)]
+    # The first step as one choice of each document's tokens.
     real = (attention_mask != 0).nonzero(as_tuple=True)
-    weight = weight * pooled.choice.weights[its_row, its_candidate]
-    slot = pooled.choice.slots[its_row, its_candidate].masked_fill(slot < 0, -1)
-    choice = pooled.choice._replace(
+    slot = slots[windows.index, windows.place]  # [T]
+    slot = candidate[windows.index, slot.clamp(min=0)].masked_fill(slot < 0, -1)
+    weight = weights[windows.index, windows.place]
+    first = pooled.choice._replace(
         weights=weight.new_zeros(input_ids.shape).index_put(real, weight),
         slots=torch.full_like(input_ids, -1).index_put(real, slot),
     )
-    choice = choice._replace(positions=_heaviest(choice))
-    if pooling.keep_order:  # by the tokens that now lead, not by the candidates that did
+    return _both(first, pooled, pooling.keep_order)
+
+
+def pool_encoded(
+    pooling: TopKPooling, encoded: ModelOutput, attention_mask: Tensor | None, k: int | None = None
+) -> PooledTokens:
+    """Pool what an encoder answered to tokens under attention_mask [B, L] to k (None: as pooling says): its vectors
+    [B, L, d], or those that it kept of its tokens where it pools between its layers."""
+    first: TopK | None = getattr(encoded, "choice", None)
+    if first is None:
+        return pooling(encoded.last_hidden_state, attention_mask, k=k)
+    mask = first.mask if attention_mask is None else first.mask.to(attention_mask.dtype)
+    k = _slots(pooling, first.weights.shape[-1]) if k is None else k
+    return _both(first, pooling(encoded.last_hidden_state, mask, k=k), pooling.keep_order)
+
+
+def _slots(pooling: TopKPooling, tokens: int) -> int:
+    """k, of so many tokens."""
+    return pooling.k if isinstance(pooling.k, int) else math.ceil(pooling.k * tokens)
+
+
+def _both(first: TopK, second: PooledTokens, keep_order: bool) -> PooledTokens:
+    """Two steps as one."""
+    choice = first.then(second.choice)
+    if keep_order:  # by the tokens that now lead, not by the candidates that did
         choice = choice.in_order()
-    return PooledTokens(choice.values, choice.mask.to(attention_mask.dtype), choice.positions, choice)
+    return PooledTokens(choice.values, choice.mask.to(second.attention_mask.dtype), choice.positions, choice)
 
 
-def _encode(encoder: nn.Module, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-    """[B, L, d]"""
+def _encode(encoder: nn.Module, input_ids: Tensor, attention_mask: Tensor) -> ModelOutput:
     options = {}
     if getattr(getattr(encoder, "config", None), "model_type", None) in ("led", "longformer"):
         real = attention_mask != 0  # their first token looks at all others, and all look at it
         options["global_attention_mask"] = (real & (real.cumsum(-1) == 1)).long()
-    return encoder(input_ids=input_ids, attention_mask=attention_mask, **options).last_hidden_state
+    return encoder(input_ids=input_ids, attention_mask=attention_mask, **options)
 
 
 def positions_of(config: PreTrainedConfig) -> int | None:
@@ -204,17 +231,6 @@ def check_window(window: int | None, config: PreTrainedConfig) -> None:
     positions = positions_of(config)
     if window is not None and positions is not None and window > positions:
         raise ValueError(f"expected a window of at most {positions} tokens, as the encoder has; got {window}")
-
-
-def _heaviest(choice: TopK) -> Tensor:
-    """[B, k] index of the token with the largest weight in each slot, the first of equals; 0 for an empty slot."""
-    weights, n = choice.weights.detach(), choice.weights.shape[-1]
-    slots = choice.slots.clamp(min=0)
-    largest = weights.new_zeros(choice.mask.shape).scatter_reduce(1, slots, weights, "amax")
-    leads = (weights == largest.gather(1, slots)) & (choice.slots >= 0)
-    token = torch.arange(n, device=slots.device).expand_as(slots).masked_fill(~leads, n)
-    first = torch.full_like(choice.positions, n).scatter_reduce(1, slots, token, "amin")
-    return first.masked_fill(~choice.mask, 0)
 
 
 def _check(**numbers: int) -> None:

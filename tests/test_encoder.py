@@ -32,11 +32,11 @@ def compare_on_real_tokens(pooled, plain, mask):
 
 @ATTENTION
 @FAMILIES
-@pytest.mark.parametrize("schedule", [{1: 33}, {2: 35, 3: 31}], ids=["one stage", "two stages"])
-def test_what_is_kept_computes_as_if_nothing_had_been_left_out(name, attention, schedule):
+@pytest.mark.parametrize("k_by_layer", [{1: 33}, {2: 35, 3: 31}], ids=["one stage", "two stages"])
+def test_what_is_kept_computes_as_if_nothing_had_been_left_out(name, attention, k_by_layer):
     model, document = build(name, attention), with_holes(40, 31, 17, 1)
     plain = vectors(model, document)
-    pooled = vectors(pool_encoder(model, schedule), document)
+    pooled = vectors(pool_encoder(model, k_by_layer), document)
     compare_on_real_tokens(pooled, plain, document["attention_mask"])
 
 
@@ -49,7 +49,7 @@ def test_a_padded_document_is_pooled_as_it_is_alone(name, attention):
     together, alone = vectors(model, document), vectors(model, alone)
     torch.testing.assert_close(together.last_hidden_state[:1], alone.last_hidden_state, atol=1e-5, rtol=1e-5)
     assert together.positions[:1].equal(alone.positions)
-    torch.testing.assert_close(together.weights[:1, :23], alone.weights)
+    torch.testing.assert_close(together.choice.weights[:1, :23], alone.choice.weights)
 
 
 @FAMILIES
@@ -120,7 +120,6 @@ def test_a_vision_transformer_computes_on_with_the_patches_that_were_kept():
 
 def test_two_stages_say_of_which_tokens_their_slots_are_made():
     model, document = pool_encoder(build("t5"), {1: 9, 3: 5}, temperature=1.0), with_holes(30, 30, 12)
-    first, second = (torch.nn.Module(), torch.nn.Module())
     choices = []
     for pooling in model.encoder.pooling.values():
         pooling.register_forward_hook(lambda module, given, output: choices.append(output.choice))
@@ -128,7 +127,7 @@ def test_two_stages_say_of_which_tokens_their_slots_are_made():
     first, second = choices
     dense = second.dense_weights() @ first.dense_weights()
     torch.testing.assert_close(first.then(second).dense_weights(), dense)
-    torch.testing.assert_close(out.weights, dense.sum(1))
+    torch.testing.assert_close(out.choice.weights, dense.sum(1))
     assert out.positions.equal(dense.argmax(-1))
 
 
@@ -186,7 +185,7 @@ def test_half_precision(dtype):
 
 BAD = {
     "another layer": ("bert", {7: 4}, {}, r"expected layers in 0\.\.3 for this BertEncoder, got 7"),
-    "nothing": ("bert", {}, {}, "got an empty one"),
+    "nothing": ("bert", {}, {}, "such as {2: 64}, got none"),
     "more later": ("bert", {1: 4, 2: 8}, {}, "expected fewer vectors at later layers"),
     "position bias": ("t5", {0: 4}, {}, "layer 0 makes the position bias of all layers"),
     "convolution": ("deberta-v2", {0: 4}, {}, "cannot pool the input of layer 0"),
@@ -195,10 +194,10 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize(("name", "schedule", "options", "message"), BAD.values(), ids=BAD)
-def test_what_cannot_be_is_said_in_one_line(name, schedule, options, message):
+@pytest.mark.parametrize(("name", "k_by_layer", "options", "message"), BAD.values(), ids=BAD)
+def test_what_cannot_be_is_said_in_one_line(name, k_by_layer, options, message):
     model = build(name)
     with pytest.raises(ValueError, match=message):
-        pool_encoder(model, schedule, **options)
+        pool_encoder(model, k_by_layer, **options)
     assert vectors(model, with_holes(12, 12)).last_hidden_state.shape[1] == 12
     assert not hasattr(model.config, "encoder_pooling")

@@ -94,7 +94,7 @@ def test_saved_and_loaded_it_predicts_the_same(auto_class, tmp_path):
     )
     model.save_pretrained(tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["encoder_pooling"] == {
-        "schedule": {"1": 9, "2": 0.2}, "boost": "relative", "scorer": "mlp",
+        "k_by_layer": {"1": 9, "2": 0.2}, "boost": "relative", "scorer": "mlp",
     }  # fmt: skip
     loaded = load_pooled(auto_class, tmp_path).eval()
     assert type(loaded) is BertForSequenceClassification and loaded.bert.encoder.pooling["1"].boost == "relative"
@@ -133,7 +133,7 @@ def test_the_output_says_what_was_kept_and_its_keys_stay_the_same():
     out = pool_encoder(model, {1: 9})(**document)
     assert list(out.keys()) == keys
     assert out.pooled_attention_mask.shape == out.positions.shape == (2, 9)
-    assert out.weights.shape == out.slots.shape == (2, 30)
+    assert out.choice.weights.shape == out.choice.slots.shape == (2, 30)
     assert model(**document, return_dict=False)[0].equal(out.logits)
 
 

@@ -153,9 +153,8 @@ def tell(model: nn.Module, args: tuple, output: Any) -> Any:
     passing = CURRENT.get()
     CURRENT.set(None)
     if passing is not None and passing.choice is not None and isinstance(output, ModelOutput):
-        choice = passing.choice
-        output.pooled_attention_mask, output.positions = choice.mask, choice.positions
-        output.weights, output.slots = choice.weights, choice.slots
+        output.pooled_attention_mask, output.positions = passing.choice.mask, passing.choice.positions
+        output.choice = passing.choice
     return output
 
 

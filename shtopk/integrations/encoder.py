@@ -30,7 +30,7 @@ OF_EVERY_TOKEN = (
 )
 
 
-def pool_encoder(model: Model, schedule: Mapping[int | str, int | float], **options: Any) -> Model:
+def pool_encoder(model: Model, k_by_layer: Mapping[int | str, int | float], **options: Any) -> Model:
     """Let an encoder pool its tokens between its layers, in place.
 
     With {2: 64} the input of layer 2 (counted from 0) is pooled to 64 vectors by a new `TopKPooling`, which learns
@@ -39,16 +39,16 @@ def pool_encoder(model: Model, schedule: Mapping[int | str, int | float], **opti
     off.
 
     The model's output says what was kept by attributes beside its keys: `pooled_attention_mask` [B, k] bool, which
-    whoever averages or searches `last_hidden_state` [B, k, d] needs, `positions` [B, k], `weights` and `slots` [B, n],
-    all as in `shtopk.TopK`, of all tokens. Hidden states above a pooling have k vectors. A decoder sees the k vectors
-    under their own mask, in `generate` too.
+    whoever averages or searches `last_hidden_state` [B, k, d] needs, `positions` [B, k], and `choice`, the `TopK` of
+    all tokens. Hidden states above a pooling have k vectors. A decoder sees the k vectors under their own mask, in
+    `generate` too.
 
     `save_pretrained` saves the poolings and their description with the model; `load_pooled` loads both. Call
     `shtopk.anneal(model, progress)` while training.
 
     Args:
         model: an encoder, alone or with a head or a decoder, of one of the types in `families.FAMILIES`, loaded.
-        schedule: {layer: k} in any order, see `TopKPooling` for k. Fewer tokens than k are pooled to as many slots.
+        k_by_layer: {layer: k} in any order, see `TopKPooling` for k. Fewer tokens than k are pooled to as many slots.
         options: of `TopKPooling`, for all layers, such as operator, boost, temperature, scorer. By default `protected`
             is (0,) where the family's heads read [CLS], and slots stand in document order, always.
 
@@ -56,7 +56,7 @@ def pool_encoder(model: Model, schedule: Mapping[int | str, int | float], **opti
         The model.
 
     Raises:
-        ValueError: a model that cannot be pooled, a head that needs every token, or an impossible schedule.
+        ValueError: a model that cannot be pooled, a head that needs every token, or an impossible k_by_layer.
 
     Example:
         >>> from transformers import BertConfig, BertModel
@@ -68,8 +68,8 @@ def pool_encoder(model: Model, schedule: Mapping[int | str, int | float], **opti
     if _pooled_stack(model) is not None:
         raise ValueError(f"this {type(model).__name__} is pooled already; call unpool_encoder first")
     _check_head(model)
-    install(model, schedule, **options)
-    model.config.encoder_pooling = {"schedule": {str(layer): k for layer, k in schedule.items()}, **options}
+    install(model, k_by_layer, **options)
+    model.config.encoder_pooling = {"k_by_layer": {str(layer): k for layer, k in k_by_layer.items()}, **options}
     return model
 
 
@@ -106,7 +106,7 @@ def load_pooled(model_class: Any, name: str, **options: Any) -> Any:
     """
     config = options.pop("config", None) or AutoConfig.from_pretrained(name)
     description = dict(getattr(config, "encoder_pooling", None) or {})
-    if "schedule" not in description:
+    if "k_by_layer" not in description:
         raise ValueError(f"expected a checkpoint saved after pool_encoder in {name}, its configuration says nothing")
     if not issubclass(model_class, PreTrainedModel):
         with torch.device("meta"):
@@ -122,11 +122,11 @@ def load_pooled(model_class: Any, name: str, **options: Any) -> Any:
     return model
 
 
-def install(model: Any, schedule: Mapping[Any, int | float], **options: Any) -> None:
+def install(model: Any, k_by_layer: Mapping[Any, int | float], **options: Any) -> None:
     """`pool_encoder` without a word in the model's configuration, for models whose own one says it."""
     encoder, stack, family = _find(model)
     layers = getattr(stack, family.layers)
-    by_layer = _checked(schedule, len(layers), family, type(stack).__name__)
+    by_layer = _checked(k_by_layer, len(layers), family, type(stack).__name__)
     if not options.setdefault("keep_order", True):
         raise ValueError("expected keep_order to be true between layers, got false; leave it out")
     options = {"protected": family.protected} | options
@@ -167,12 +167,12 @@ def _find(model: Any) -> tuple[Any, Any, Family]:
     return encoder, stacks[0], family
 
 
-def _checked(schedule: Mapping[Any, int | float], layers: int, family: Family, name: str) -> dict[int, int | float]:
+def _checked(k_by_layer: Mapping[Any, int | float], layers: int, family: Family, name: str) -> dict[int, int | float]:
     """By rising layer."""
-    by_layer = {int(layer): k for layer, k in schedule.items()}
+    by_layer = {int(layer): k for layer, k in k_by_layer.items()}
     by_layer = {layer: by_layer[layer] for layer in sorted(by_layer)}
     if not by_layer:
-        raise ValueError("expected a schedule such as {2: 64}, got an empty one")
+        raise ValueError("expected layers and k such as {2: 64}, got none")
     for layer in by_layer:
         if not 0 <= layer < layers:
             raise ValueError(f"expected layers in {family.first}..{layers - 1} for this {name}, got {layer}")
