@@ -75,7 +75,7 @@ class PooledBackboneConfig(PreTrainedConfig):
         if self.window_k is not None and self.window_k < 1:
             raise ValueError(f"expected window_k >= 1, got {self.window_k}")
         if self.window_k is not None or self.k_by_layer is not None:
-            check_two_steps(self.operator, self.protected)
+            check_two_steps(self.protected)
 
 
 @strict
@@ -132,8 +132,7 @@ class TopKPoolingSeq2SeqConfig(PooledBackboneConfig):
     copy_head: bool = False
 
 
-def check_two_steps(operator: str, protected: list[int] | tuple[int, ...]) -> None:
+def check_two_steps(protected: list[int] | tuple[int, ...]) -> None:
     """Raise ValueError where pooling in two steps is not defined."""
-    if operator == "iterative" or protected:
-        what = "iterative top-k" if operator == "iterative" else "protected tokens"
-        raise ValueError(f"pooling in two steps does not go with {what}; leave out window_k and k_by_layer")
+    if protected:
+        raise ValueError("pooling in two steps does not go with protected tokens; leave out window_k and k_by_layer")

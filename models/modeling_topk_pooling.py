@@ -67,10 +67,13 @@ class TopKPoolingPreTrainedModel(PreTrainedModel):
             module.reset_parameters()
         else:
             super()._init_weights(module)
-        if module is self:  # the backbone took those between its layers for its own
-            for scorer in self.backbone.modules():
-                if isinstance(scorer, ScorerLinear):
-                    scorer.reset_parameters()
+
+    def initialize_weights(self):
+        super().initialize_weights()
+        for scorer in self.backbone.modules():  # the backbone took those between its layers for its own
+            loaded = [getattr(parameter, "_is_hf_initialized", False) for parameter in scorer.parameters()]
+            if isinstance(scorer, ScorerLinear) and not all(loaded):
+                scorer.reset_parameters()
 
 
 class TopKPoolingForSequenceClassification(TopKPoolingPreTrainedModel):

@@ -135,8 +135,7 @@ def pool_in_windows(
 
     Args:
         encoder, input_ids, attention_mask, window, windows_at_once: see `encode_in_windows`.
-        pooling: scores in both steps; without protected tokens, and with an operator that puts a token into one slot
-            (all but iterative top-k).
+        pooling: scores in both steps; without protected tokens.
         window_k: vectors to keep of each window, >= 1; None: those that an encoder answers that pools between its
             layers.
 
@@ -144,17 +143,20 @@ def pool_in_windows(
         PooledTokens, as of one pooling over all L tokens; a token's weight is the product of its weights in the steps.
 
     Raises:
-        ValueError: a number below 1, protected tokens, iterative top-k.
+        ValueError: a number below 1, protected tokens.
     """
     _check(window=window, windows_at_once=windows_at_once, window_k=1 if window_k is None else window_k)
-    check_two_steps(pooling.operator, pooling.protected)
+    check_two_steps(pooling.protected)
     windows = Windows.cut(input_ids, attention_mask, window)
     parts = []
     for ids, mask in windows.split(windows_at_once):
         encoded = _encode(encoder, ids, mask)
-        parts.append(encoded.choice if window_k is None else pool_encoded(pooling, encoded, mask, window_k).choice)
-    vectors, kept, weights, slots = (
-        torch.cat([getattr(part, name) for part in parts]) for name in ("values", "mask", "weights", "slots")
+        if window_k is None:
+            parts.append(encoded.choice._replace(values=encoded.last_hidden_state))
+        else:
+            parts.append(pool_encoded(pooling, encoded, mask, window_k).choice)
+    vectors, kept, weights = (
+        torch.cat([getattr(part, name) for part in parts]) for name in ("values", "mask", "weights")
     )
 
     # The slots of a document's windows, side by side, are the candidates of the second step.
@@ -166,14 +168,19 @@ def pool_in_windows(
     pooled = pooling(vectors, kept, k=_slots(pooling, input_ids.shape[1]))
 
     # The first step as one choice of each document's tokens.
-    real = (attention_mask != 0).nonzero(as_tuple=True)
-    slot = slots[windows.index, windows.place]  # [T]
-    slot = candidate[windows.index, slot.clamp(min=0)].masked_fill(slot < 0, -1)
-    weight = weights[windows.index, windows.place]
-    first = pooled.choice._replace(
-        weights=weight.new_zeros(input_ids.shape).index_put(real, weight),
-        slots=torch.full_like(input_ids, -1).index_put(real, slot),
-    )
+    real, place = (attention_mask != 0).nonzero(as_tuple=True), (windows.index, windows.place)
+    if parts[0].slots is None:
+        weight, theirs = weights.transpose(1, 2)[place], candidate[windows.index]  # [T, of_window]
+        all_of = (real[0].unsqueeze(-1), theirs, real[1].unsqueeze(-1))
+        weight = weight.new_zeros(*shape, input_ids.shape[1]).index_put(all_of, weight)
+        first = pooled.choice._replace(weights=weight, slots=None)
+    else:
+        slot, weight = torch.cat([part.slots for part in parts])[place], weights[place]  # [T]
+        slot = candidate[windows.index, slot.clamp(min=0)].masked_fill(slot < 0, -1)
+        first = pooled.choice._replace(
+            weights=weight.new_zeros(input_ids.shape).index_put(real, weight),
+            slots=torch.full_like(input_ids, -1).index_put(real, slot),
+        )
     return _both(first, pooled, pooling.keep_order)
 
 

@@ -176,7 +176,6 @@ def test_new_tokens_can_be_added():
 @pytest.mark.parametrize(("change", "message"), [
     ({"window": 33}, "at most 32 tokens"),
     ({"window_k": 0}, "window_k >= 1, got 0"),
-    ({"window_k": 4, "operator": "iterative"}, "two steps does not go with iterative"),
     ({"window_k": 4, "protected": [0]}, "two steps does not go with protected tokens"),
     ({"k": 0}, "whole number >= 1"),
 ])  # fmt: skip
