@@ -44,7 +44,7 @@ class ModelArguments:
     windows_at_once: int = _option(32, "windows per call of the encoder, >= 1, a bound on memory")
     window_k: int | None = _option(None, "pool in two steps: every window to so many vectors, then all of them to k")
     k_by_layer: str | None = _option(
-        None, "pool between the encoder's layers as well; 2:256,4:64 pools the input of layer 2 to 256, of 4 to 64"
+        None, "pool between the encoder's layers as well: 2:256,4:64 pools the input of layer 2 to 256, of 4 to 64"
     )
     dropout: float = _option(0.1, "dropout before the classifier, in [0, 1)")
     freeze_encoder: bool = _option(False, "train all but the encoder, and embeddings that it shares with a decoder")
@@ -64,7 +64,7 @@ class ModelArguments:
     @property
     def layers_and_counts(self) -> dict[str, int] | None:
         """k_by_layer as numbers; ValueError where it is none."""
-        if self.k_by_layer is None:
+        if self.k_by_layer in (None, "none"):
             return None
         if not re.fullmatch(r"\d+:\d+(,\d+:\d+)*", self.k_by_layer):
             raise ValueError(f"expected k_by_layer to be like 2:256,4:64 (layer:k), got {self.k_by_layer!r}")

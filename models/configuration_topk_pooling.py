@@ -21,8 +21,8 @@ class PooledBackboneConfig(PreTrainedConfig):
             many as the encoder has positions, or was trained on (T5's n_positions); all where neither is known.
         windows_at_once: windows per call of the encoder, >= 1, a bound on memory.
         window_k: pool in two steps, every window to window_k vectors and then those of a document to k. None: in one.
-        k_by_layer: pool between the layers of the encoder as well: {"2": 64} pools the input of layer 2 (counted from 0)
-            to 64 vectors, in every window; see `shtopk.integrations.encoder.pool_encoder`. None: nowhere.
+        k_by_layer: pool between the layers of the encoder as well: {"2": 64} pools the input of layer 2 (counted from
+            0) to 64 vectors, in every window; see `shtopk.integrations.encoder.pool_encoder`. None: nowhere.
 
     Raises:
         StrictDataclassError: a wrong type, a value that `TopKPooling` refuses, or another one outside its range.

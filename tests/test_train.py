@@ -269,6 +269,15 @@ def on_two_processes(words, port, run):
 
 
 def test_two_processes_train_together_and_count_every_document_once(words, tmp_path):
-    results = on_two_processes([*words, "--epochs", "1"], 29513, tmp_path / "run")
+    results = on_two_processes([*words, "--epochs", "1", "--k_by_layer", "1:8"], 29513, tmp_path / "run")
     assert results["test_documents"] == 12
     assert results["updates"] == 3  # 42 documents in batches of 2 x 8
+
+
+def test_layers_to_pool_at_come_from_yaml_or_from_the_command_line(words, refusal, tmp_path):
+    assert "expected k_by_layer to be like 2:256,4:64" in refusal("--k_by_layer", "2:x")
+    assert "expected layers in 0..1" in refusal("--k_by_layer", "7:3")
+    config = tmp_path / "between.yaml"
+    config.write_text("k_by_layer: {1: 8}\nepochs: 1\n")
+    train.main([word for word in words if word not in ("--epochs", "12")] + ["--config", str(config)])
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["k_by_layer"] == {"1": 8}

@@ -1,0 +1,122 @@
+"""What does pooling between the encoder's layers save, and what does it cost?
+
+python benchmarks/between.py [--seeds 0 1 2] [--device cuda]
+
+BBC News, MiniLM of 6 layers, the whole of it trained by train.py with configs/bbc-between.yaml: 256 tokens of an
+article pooled to 32 before layer 2, and 512 to 64, in several ways, beside the model that pools nowhere. All ways
+train on as many documents. Writes benchmarks/results/between.json after every training, then lets all ways take turns
+(pace.py: the machine must have nothing else to do), and the table beside it as .md.
+"""
+
+import argparse
+import itertools
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+
+import torch
+from pace import pace
+from record import resume, save
+from tqdm.auto import tqdm
+
+import train
+
+RESULTS = ROOT / "benchmarks" / "results"
+LAYER = 2
+SIZES = [(256, 32), (512, 64)]  # tokens, k
+HARD = {"operator": "hard", "initial_temperature": 0.0625}
+FIXED = {"temperature": 1.0, "initial_temperature": 1.0}
+NOWHERE = "not pooled"
+WAYS: dict[str, dict] = {
+    NOWHERE: HARD | {"scorer": "first"},
+    "successive halving": {},
+    "iterative top-k": {"operator": "iterative"} | FIXED,
+    "hard top-k, gated": {"operator": "hard_gated"} | FIXED,
+    "random scorer, frozen": HARD | {"freeze_scorer": True},
+    "every (n/k)-th token": HARD | {"scorer": "strided"},
+    "first k tokens": HARD | {"scorer": "first"},
+}
+
+
+def command_line(way: str, tokens: int, k: int, seed: int) -> list[str]:
+    """Words for train.py."""
+    where = {"k": 1.0, "k_by_layer": "none"} if way == NOWHERE else {"k": k, "k_by_layer": f"{LAYER}:{k}"}
+    fields = {"config": ROOT / "configs" / "bbc-between.yaml", "max_tokens": tokens, "seed": seed} | WAYS[way] | where
+    return [f"--{name}={value}" for name, value in fields.items()]
+
+
+def train_and_test(way: str, tokens: int, k: int, seed: int) -> dict:
+    with tempfile.TemporaryDirectory() as folder:
+        results = train.main([*command_line(way, tokens, k, seed), "--output_dir", folder])
+    return {
+        "way": way, "tokens": tokens, "k": k, "seed": seed, "documents": results["updates"] * 16,
+        **{key: results[f"test_{key}"] for key in ("accuracy", "f1")},
+    }  # fmt: skip
+
+
+def table(record: dict) -> str:
+    """Markdown: a row for each way and size, and how many times faster than without pooling."""
+    paced = {(its["way"], its["tokens"]): its for its in record["pace"]}
+    lines = [
+        "| tokens | pooling | k | accuracy | macro-F1 | training, documents/s | times | inference, documents/s | "
+        "times |",
+        "|--:|---|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for (tokens, k), way in itertools.product(SIZES, WAYS):
+        runs = [run for run in record["runs"] if (run["way"], run["tokens"]) == (way, tokens)]
+        cells = [_mean([run[key] for run in runs]) for key in ("accuracy", "f1")]
+        for key in ("training", "inference"):
+            speed = paced[way, tokens][key]
+            cells += [f"{speed:.1f}", f"{speed / paced[NOWHERE, tokens][key]:.2f}"]
+        lines.append(f"| {tokens} | {way} | {'' if way == NOWHERE else k} | {' | '.join(cells)} |")
+    seeds = ", ".join(str(seed) for seed in sorted({run["seed"] for run in record["runs"]}))
+    return "\n".join(lines) + (
+        f"\n\nBBC News, test split, mean ± standard deviation over seeds {seeds}; pooled before layer {LAYER} of 6. "
+        f"Times: of the model that is not pooled. Speed: all ways of a size take turns (`benchmarks/pace.py`). "
+        f"`{record['command']}` on {record['device']}, torch {record['torch']}.\n"
+    )
+
+
+def _mean(values: list[float]) -> str:
+    spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.3f}{spread}"
+
+
+def measure_pace(device: torch.device) -> list[dict]:
+    """Documents a second of every way."""
+    measured = []
+    for tokens, k in SIZES:
+        found = pace([command_line(way, tokens, k, seed=0) for way in WAYS], device)
+        for way, its in zip(WAYS, found, strict=True):
+            speeds = {"training": 16 / its["update_seconds"], "inference": its["documents_per_second"]}
+            measured.append({"way": way, "tokens": tokens, **speeds})
+    return measured
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the table")
+    arguments = parser.parse_args()
+    arguments.results.mkdir(parents=True, exist_ok=True)
+    path = arguments.results / "between.json"
+    record = resume(path, arguments.device)
+    done = {(run["way"], run["tokens"], run["seed"]) for run in record["runs"]}
+    plan = list(itertools.product(arguments.seeds, SIZES, WAYS))
+    for seed, (tokens, k), way in tqdm([x for x in plan if (x[2], x[1][0], x[0]) not in done], desc="between"):
+        record["runs"].append(train_and_test(way, tokens, k, seed))
+        save(record, path)
+    if "pace" not in record:
+        record["pace"] = measure_pace(torch.device(arguments.device))
+        save(record, path)
+    path.with_suffix(".md").write_text(table(record))
+    print(table(record))
+
+
+if __name__ == "__main__":
+    main()
