@@ -42,6 +42,7 @@ EXPORT int version(void)
 #define REAL_MAX FLT_MAX
 #define REAL_MIN FLT_MIN
 #define REAL_EPSILON FLT_EPSILON
+#define REAL_DIGITS FLT_MANT_DIG
 #include "tournament.h"
 #undef REAL
 #undef KEY
@@ -51,6 +52,7 @@ EXPORT int version(void)
 #undef REAL_MAX
 #undef REAL_MIN
 #undef REAL_EPSILON
+#undef REAL_DIGITS
 
 #define REAL double
 #define KEY uint64_t
@@ -60,4 +62,5 @@ EXPORT int version(void)
 #define REAL_MAX DBL_MAX
 #define REAL_MIN DBL_MIN
 #define REAL_EPSILON DBL_EPSILON
+#define REAL_DIGITS DBL_MANT_DIG
 #include "tournament.h"

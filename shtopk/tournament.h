@@ -12,14 +12,17 @@ typedef struct {
 
 static const REAL NAME(NOBODY) = -REAL_MAX / 2; /* the score of a bye */
 
-/* Rises as the score falls. What is not a number comes first, as in torch's sort. */
+/* Rises as the score falls. What is not a number comes first, as in torch's sort. Without branches and comparisons of
+   reals, so that compilers make several at once. */
 static inline KEY NAME(key)(REAL score)
 {
-    const KEY sign = (KEY)1 << (8 * sizeof(KEY) - 1);
+    const int last = 8 * sizeof(KEY) - 1;
+    const KEY sign = (KEY)1 << last, infinite = sign - ((KEY)1 << (REAL_DIGITS - 1));
     KEY bits;
     score += 0; /* -0 becomes 0 */
     memcpy(&bits, &score, sizeof bits);
-    return score != score ? 0 : bits & sign ? bits : ~(bits | sign);
+    const KEY negative = 0 - (bits >> last), number = 0 - (KEY)((bits & ~sign) <= infinite);
+    return (bits ^ (~negative & ~sign)) & number;
 }
 
 /* A score as it takes part: no token is behind a bye. */
@@ -134,7 +137,7 @@ EXPORT int NAME(field)(int64_t begin, int64_t end, const REAL *scores, int64_t n
                        double temperature, double reach, REAL *divisors, int64_t *counts, NAME(Item) *field)
 {
     enum { SHORT = 256 }; /* so many are sorted sooner than sifted */
-    const KEY all = ~(KEY)0;
+    const KEY all = ~(KEY)0, nobody = NAME(key)(NAME(NOBODY));
     const int64_t kept = k < n ? k : n, wanted = !relative ? kept : 2 * k < n ? 2 * k : n;
     NAME(Item) *spare = malloc(n * sizeof *spare);
     KEY *keys = malloc(n * sizeof *keys);
@@ -145,8 +148,10 @@ EXPORT int NAME(field)(int64_t begin, int64_t end, const REAL *scores, int64_t n
     for (int64_t row = begin; row < end; row++) {
         const REAL *its = scores + row * n;
         NAME(Item) *items = field + row * n;
-        for (int64_t i = 0; i < n; i++)
-            keys[i] = NAME(key)(NAME(candidate)(its[i]));
+        for (int64_t i = 0; i < n; i++) {
+            const KEY key = NAME(key)(its[i]);
+            keys[i] = key < nobody ? key : nobody; /* no token is behind a bye */
+        }
         KEY last = reach < 0 || n <= SHORT || 2 * wanted >= n ? all : NAME(bound)(keys, n, wanted);
         int64_t count = NAME(collect)(its, keys, n, 0, last, items, 0);
         NAME(sort)(items, spare, count);
