@@ -1,11 +1,16 @@
 """Hugging Face models whose encoder pools its tokens to k. Importing this registers them with the Auto classes."""
 
-from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoModelForSequenceClassification
 
 from .arguments import ModelArguments
 from .configuration_topk_pooling import TopKPoolingConfig, TopKPoolingSeq2SeqConfig
 from .model_card import write_model_card
-from .modeling_topk_pooling import TopKPoolingClassifierOutput, TopKPoolingForSequenceClassification
+from .modeling_topk_pooling import (
+    TopKPoolingClassifierOutput,
+    TopKPoolingForSequenceClassification,
+    TopKPoolingModel,
+    TopKPoolingModelOutput,
+)
 from .modeling_topk_pooling_seq2seq import PooledEncoderOutput, TopKPoolingForConditionalGeneration
 from .pretrained import (
     default_encoder,
@@ -19,10 +24,12 @@ from .windows import encode_in_windows, pool_in_windows
 
 AutoConfig.register(TopKPoolingConfig.model_type, TopKPoolingConfig, exist_ok=True)
 AutoConfig.register(TopKPoolingSeq2SeqConfig.model_type, TopKPoolingSeq2SeqConfig, exist_ok=True)
+AutoModel.register(TopKPoolingConfig, TopKPoolingModel, exist_ok=True)
 AutoModelForSequenceClassification.register(TopKPoolingConfig, TopKPoolingForSequenceClassification, exist_ok=True)
 AutoModelForSeq2SeqLM.register(TopKPoolingSeq2SeqConfig, TopKPoolingForConditionalGeneration, exist_ok=True)
 # A saved checkpoint carries the files of these classes along and loads where only shtopk is installed.
 TopKPoolingConfig.register_for_auto_class()
+TopKPoolingModel.register_for_auto_class("AutoModel")
 TopKPoolingForSequenceClassification.register_for_auto_class("AutoModelForSequenceClassification")
 TopKPoolingSeq2SeqConfig.register_for_auto_class()
 TopKPoolingForConditionalGeneration.register_for_auto_class("AutoModelForSeq2SeqLM")
@@ -34,6 +41,8 @@ __all__ = [
     "TopKPoolingConfig",
     "TopKPoolingForConditionalGeneration",
     "TopKPoolingForSequenceClassification",
+    "TopKPoolingModel",
+    "TopKPoolingModelOutput",
     "TopKPoolingSeq2SeqConfig",
     "default_encoder",
     "encode_in_windows",

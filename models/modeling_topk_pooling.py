@@ -62,6 +62,12 @@ class TopKPoolingPreTrainedModel(PreTrainedModel):
         """The token that a decoder starts from, None without one."""
         return None
 
+    def get_input_embeddings(self):
+        return self.backbone.get_input_embeddings()
+
+    def set_input_embeddings(self, value):
+        self.backbone.set_input_embeddings(value)
+
     def _init_weights(self, module):
         if isinstance(module, ScorerLinear):
             module.reset_parameters()
@@ -74,6 +80,64 @@ class TopKPoolingPreTrainedModel(PreTrainedModel):
             loaded = [getattr(parameter, "_is_hf_initialized", False) for parameter in scorer.parameters()]
             if isinstance(scorer, ScorerLinear) and not all(loaded):
                 scorer.reset_parameters()
+
+
+@dataclass
+class TopKPoolingModelOutput(ModelOutput):
+    """The vectors that were kept.
+
+    Attributes:
+        last_hidden_state: [B, k, d], zero in empty slots.
+        attention_mask: [B, k] which slots hold a token.
+        positions, weights, slots: see `TopKPoolingClassifierOutput`.
+    """
+
+    last_hidden_state: Tensor | None = None
+    attention_mask: Tensor | None = None
+    positions: Tensor | None = None
+    weights: Tensor | None = None
+    slots: Tensor | None = None
+
+
+class TopKPoolingModel(TopKPoolingPreTrainedModel):
+    """Any encoder, its token vectors pooled to k: what `AutoModel` and `pipeline("feature-extraction")` make of a
+    classifier's checkpoint, or of an encoder's, whose pooling is then new.
+
+    A document longer than `config.window` is encoded in windows and pooled as a whole: nothing is cut off.
+
+    Example:
+        >>> model = TopKPoolingModel(TopKPoolingConfig(k=4))
+        >>> model(input_ids=torch.arange(100, 120).unsqueeze(0)).last_hidden_state.shape
+        torch.Size([1, 4, 768])
+    """
+
+    _keys_to_ignore_on_load_unexpected = [r"^classifier\."]
+
+    def __init__(self, config: TopKPoolingConfig):
+        super().__init__(config)
+        self.backbone, self.pooling = build_pooled_encoder(config)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        **kwargs,
+    ) -> TopKPoolingModelOutput:
+        """Pool documents [B, L] of any length.
+
+        token_type_ids are accepted, as tokenizers make them, and not used: a document is one segment.
+        """
+        pooled = pool_document(self.backbone, self.pooling, input_ids, attention_mask, self.config)
+        return TopKPoolingModelOutput(
+            last_hidden_state=pooled.hidden_states,
+            attention_mask=pooled.attention_mask,
+            positions=pooled.positions,
+            weights=pooled.choice.weights,
+            slots=pooled.choice.slots,
+        )
 
 
 class TopKPoolingForSequenceClassification(TopKPoolingPreTrainedModel):
@@ -91,21 +155,18 @@ class TopKPoolingForSequenceClassification(TopKPoolingPreTrainedModel):
 
     def __init__(self, config: TopKPoolingConfig):
         super().__init__(config)
-        check_window(config.window, config.backbone)
         self.num_labels = config.num_labels
-        self.backbone = build_encoder(config.backbone)
-        if config.k_by_layer is not None:
-            install(self.backbone, config.k_by_layer, **config.between_arguments())
-        self.pooling = TopKPooling(config.backbone.hidden_size, **config.pooling_arguments())
+        self.backbone, self.pooling = build_pooled_encoder(config)
         self.dropout = nn.Dropout(config.classifier_dropout)
         self.classifier = nn.Linear(config.backbone.hidden_size, config.num_labels)
         self.post_init()
 
-    def get_input_embeddings(self):
-        return self.backbone.get_input_embeddings()
-
-    def set_input_embeddings(self, value):
-        self.backbone.set_input_embeddings(value)
+    def save_pretrained(self, *args, **kwargs):
+        # The file of this class, which travels along, is that of `TopKPoolingModel` too.
+        if self._auto_class is not None:
+            name = f"{TopKPoolingModel.__module__.split('.')[-1]}.{TopKPoolingModel.__name__}"
+            self.config.auto_map = (getattr(self.config, "auto_map", None) or {}) | {"AutoModel": name}
+        super().save_pretrained(*args, **kwargs)
 
     @can_return_tuple
     def forward(
@@ -165,9 +226,13 @@ class TopKPoolingForSequenceClassification(TopKPoolingPreTrainedModel):
         )
 
 
-def build_encoder(config) -> nn.Module:
-    """The encoder of a configuration, with weights to be loaded."""
-    return AutoModel.from_config(config, **encoder_options(config))
+def build_pooled_encoder(config: TopKPoolingConfig) -> tuple[nn.Module, TopKPooling]:
+    """An encoder and the pooling of its vectors, with weights to be loaded."""
+    check_window(config.window, config.backbone)
+    encoder = AutoModel.from_config(config.backbone, **encoder_options(config.backbone))
+    if config.k_by_layer is not None:
+        install(encoder, config.k_by_layer, **config.between_arguments())
+    return encoder, TopKPooling(config.backbone.hidden_size, **config.pooling_arguments())
 
 
 def encoder_options(config) -> dict[str, bool]:

@@ -144,12 +144,6 @@ class TopKPoolingForConditionalGeneration(TopKPoolingPreTrainedModel, Generation
     def get_encoder(self, modality=None) -> PooledEncoder:
         return PooledEncoder(self.encoder, self.pooling, self.config)
 
-    def get_input_embeddings(self):
-        return self.backbone.get_input_embeddings()
-
-    def set_input_embeddings(self, value):
-        self.backbone.set_input_embeddings(value)
-
     def get_output_embeddings(self):
         return self.backbone.get_output_embeddings()
 

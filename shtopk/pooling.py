@@ -206,7 +206,7 @@ def anneal(model: nn.Module, progress: float) -> float:
         raise ValueError(f"expected a model with a TopKPooling inside, found none in {type(model).__name__}")
     for pooling in poolings:
         pooling.progress = progress
-    return poolings[-1].current_temperature
+    return poolings[-1]._temperature_at(progress)
 
 
 class ScorerLinear(nn.Linear):

@@ -10,11 +10,12 @@ import planted
 import scaling
 import speed
 import torch
-from conftest import BART, tiny_tokenizer
+from conftest import BART, BERT, tiny_tokenizer
 from torch import nn
-from transformers import BartConfig, BartForConditionalGeneration
+from transformers import BartConfig, BartForConditionalGeneration, BertConfig, BertModel
 
 from shtopk import baselines, metrics, pooling, successive_halving
+from shtopk.integrations import encoder
 from shtopk.show import classification
 from shtopk.show import summary as show_summary
 
@@ -30,7 +31,7 @@ def test_the_lines_typed_at_the_prompt_print_what_stands_there():
 
 
 def test_the_examples_in_docstrings_print_what_stands_there():
-    for module in (baselines, metrics, pooling, classification, show_summary, successive_halving):
+    for module in (baselines, metrics, pooling, encoder, classification, show_summary, successive_halving):
         results = doctest.testmod(module, extraglobs={"torch": torch})
         assert results.attempted
         assert not results.failed
@@ -61,6 +62,19 @@ def test_the_summarizer_of_the_readme_trains_and_generates(tmp_path):
     names["loss"].backward()
     assert (names["model"].pooling.scorer.weight.grad != 0).any()
     assert names["tokens"].shape[0] == 1
+
+
+def test_the_encoder_of_the_readme_pools_between_its_layers(tmp_path, monkeypatch, capsys):
+    (code,) = re.findall(
+        r"```python\n(from transformers import AutoModelForSequence.*?)```", README.read_text(), re.DOTALL
+    )
+    monkeypatch.chdir(tmp_path)
+    BertModel(BertConfig(**BERT | {"num_hidden_layers": 5, "max_position_embeddings": 400})).save_pretrained("bare")
+    names = {"batch": {"input_ids": torch.randint(4, 30, (2, 300))}}
+    exec(code.replace("bert-base-uncased", "bare"), names)
+    assert names["out"].positions.shape == (2, 64)
+    assert names["model"](**names["batch"]).logits.shape == (2, 5)
+    assert "(4): TopKPooling(" in capsys.readouterr().out
 
 
 def test_the_tables_are_those_of_the_results():
