@@ -3,13 +3,12 @@
 python benchmarks/between.py [--seeds 0 1 2] [--train-only] [--device cuda]
 
 BBC News, MiniLM of 6 layers, the whole of it trained by train.py with configs/bbc-between.yaml: 256 tokens of an
-article pooled to 32 before layer 2, and 512 to 64, in several ways, beside the model that pools nowhere. All ways
-train on as many documents. Writes benchmarks/results/between.json after every training, then lets all ways take turns
+article pooled to 32 before layer 2 in several ways, and 512 to 64, beside the model that pools nowhere. All ways train
+on as many documents. Writes benchmarks/results/between.json after every training, then lets all ways take turns
 (pace.py: the machine must have nothing else to do), and the table beside it as .md.
 """
 
 import argparse
-import itertools
 import statistics
 import sys
 import tempfile
@@ -27,7 +26,6 @@ import train
 
 RESULTS = ROOT / "benchmarks" / "results"
 LAYER = 2
-SIZES = [(256, 32), (512, 64)]  # tokens, k
 HARD = {"operator": "hard", "initial_temperature": 0.0625}
 FIXED = {"temperature": 1.0, "initial_temperature": 1.0}
 NOWHERE = "not pooled"
@@ -38,6 +36,8 @@ WAYS: dict[str, dict] = {
     "hard top-k, gated": {"operator": "hard_gated"} | FIXED,
     "every (n/k)-th token": HARD | {"scorer": "strided"},
 }
+SIZES = [(256, 32, tuple(WAYS)), (512, 64, (NOWHERE, "successive halving"))]  # tokens, k, and which ways
+ROWS = [(tokens, k, way) for tokens, k, ways in SIZES for way in ways]
 
 
 def command_line(way: str, tokens: int, k: int, seed: int) -> list[str]:
@@ -64,7 +64,7 @@ def table(record: dict) -> str:
         "times |",
         "|--:|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
-    for (tokens, k), way in itertools.product(SIZES, WAYS):
+    for tokens, k, way in ROWS:
         runs = [run for run in record["runs"] if (run["way"], run["tokens"]) == (way, tokens)]
         cells = [_mean([run[key] for run in runs]) for key in ("accuracy", "f1")]
         for key in ("training", "inference"):
@@ -87,9 +87,9 @@ def _mean(values: list[float]) -> str:
 def measure_pace(device: torch.device) -> list[dict]:
     """Documents a second of every way."""
     measured = []
-    for tokens, k in SIZES:
-        found = pace([command_line(way, tokens, k, seed=0) for way in WAYS], device)
-        for way, its in zip(WAYS, found, strict=True):
+    for tokens, k, ways in SIZES:
+        found = pace([command_line(way, tokens, k, seed=0) for way in ways], device)
+        for way, its in zip(ways, found, strict=True):
             speeds = {"training": 16 / its["update_seconds"], "inference": its["documents_per_second"]}
             measured.append({"way": way, "tokens": tokens, **speeds})
     return measured
@@ -106,8 +106,9 @@ def main() -> None:
     path = arguments.results / "between.json"
     record = resume(path, arguments.device)
     done = {(run["way"], run["tokens"], run["seed"]) for run in record["runs"]}
-    plan = list(itertools.product(WAYS, SIZES, arguments.seeds))
-    for way, (tokens, k), seed in tqdm([x for x in plan if (x[0], x[1][0], x[2]) not in done], desc="between"):
+    plan = [(*row, seed) for row in ROWS for seed in arguments.seeds]
+    plan = [(tokens, k, way, seed) for tokens, k, way, seed in plan if (way, tokens, seed) not in done]
+    for tokens, k, way, seed in tqdm(plan, desc="between"):
         run = train_and_test(way, tokens, k, seed)
         record = resume(path, arguments.device)  # again: other seeds may be running beside this one
         record["runs"].append(run)
