@@ -88,7 +88,7 @@ def encoder(folder: Path, *modules: torch.nn.Module) -> MultiVectorEncoder:
     return MultiVectorEncoder(modules=[transformer, MultiVectorMask(), *modules], device="cpu")
 
 
-def vectors(task: str, folder: Path, cache: Path) -> dict[str, Split]:
+def token_vectors(task: str, folder: Path, cache: Path) -> dict[str, Split]:
     """Encode every text once, or read what an earlier run left in the cache."""
     splits, model = {}, None
     for name, (documents, queries) in texts(task).items():

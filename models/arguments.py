@@ -66,9 +66,11 @@ class ModelArguments:
         """k_by_layer as numbers; ValueError where it is none."""
         if self.k_by_layer in (None, "none"):
             return None
-        if not re.fullmatch(r"\d+:\d+(,\d+:\d+)*", self.k_by_layer):
-            raise ValueError(f"expected k_by_layer to be like 2:256,4:64 (layer:k), got {self.k_by_layer!r}")
-        return {layer: int(k) for layer, k in (pair.split(":") for pair in self.k_by_layer.split(","))}
+        pairs = re.findall(r"(\d+):(\d+)", self.k_by_layer)
+        found = {layer: int(k) for layer, k in pairs}
+        if not re.fullmatch(r"\d+:\d+(,\s*\d+:\d+)*", self.k_by_layer) or len(found) < len(pairs):
+            raise ValueError(f"expected k_by_layer to be like 2:256,4:64 (layer:k) or none, got {self.k_by_layer!r}")
+        return found
 
     def pooling(self) -> dict:
         """The arguments of `shtopk.TopKPooling`."""

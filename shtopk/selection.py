@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from shtopk.slots import pool_by_slot
+from shtopk.slots import heaviest, pool_by_slot
 
 
 class TopK(NamedTuple):
@@ -86,18 +86,8 @@ class TopK(NamedTuple):
             slot = self.slots.clamp(min=0)
             weights = self.weights * second.weights.gather(-1, slot)
             slots = second.slots.gather(-1, slot).masked_fill(self.slots < 0, -1)
-            positions = _heaviest(weights.detach(), slots, second.mask)
+            positions = heaviest(weights.detach(), slots, second.mask)
         return second._replace(positions=positions, weights=weights, slots=slots)
-
-
-def _heaviest(weights: Tensor, slots: Tensor, mask: Tensor) -> Tensor:
-    """[*, k] index of the token with the largest weight in each slot, the first of equals; 0 for an empty slot."""
-    n, slot = weights.shape[-1], slots.clamp(min=0)
-    largest = weights.new_zeros(mask.shape).scatter_reduce(-1, slot, weights, "amax")
-    leads = (weights == largest.gather(-1, slot)) & (slots >= 0)
-    token = torch.arange(n, device=slots.device).expand_as(slots).masked_fill(~leads, n)
-    first = torch.full(mask.shape, n, device=slots.device).scatter_reduce(-1, slot, token, "amin")
-    return first.masked_fill(~mask, 0)
 
 
 class Candidates(NamedTuple):

@@ -137,3 +137,23 @@ def _traced_backward(ctx, grad):
 
 
 pool_by_slot_op.register_autograd(_traced_backward, setup_context=_keep)
+
+
+@torch.library.custom_op("shtopk::heaviest", mutates_args=())
+def heaviest(weights: Tensor, slots: Tensor, mask: Tensor) -> Tensor:
+    """[*, k] index of the token with the largest weight in each slot, the first of equals; 0 for an empty slot.
+
+    Of weights and slots [*, n] and the slots' mask [*, k]. An operator of its own, since torch's compiler for CPUs got
+    the two scatters wrong where it made one loop of them and of what reads them.
+    """
+    n, slot = weights.shape[-1], slots.clamp(min=0)
+    largest = weights.new_zeros(mask.shape).scatter_reduce(-1, slot, weights, "amax")
+    leads = (weights == largest.gather(-1, slot)) & (slots >= 0)
+    token = torch.arange(n, device=slots.device).expand_as(slots).masked_fill(~leads, n)
+    first = torch.full(mask.shape, n, device=slots.device).scatter_reduce(-1, slot, token, "amin")
+    return first.masked_fill(~mask, 0)
+
+
+@heaviest.register_fake
+def _(weights, slots, mask):
+    return slots.new_empty(mask.shape)

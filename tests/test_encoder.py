@@ -185,11 +185,15 @@ def test_half_precision(dtype):
 
 BAD = {
     "another layer": ("bert", {7: 4}, {}, r"expected layers in 0\.\.3 for this BertEncoder, got 7"),
-    "nothing": ("bert", {}, {}, "such as {2: 64}, got none"),
+    "nothing": ("bert", {}, {}, r"such as \{2: 64\}, got \{\}"),
     "more later": ("bert", {1: 4, 2: 8}, {}, "expected fewer vectors at later layers"),
-    "position bias": ("t5", {0: 4}, {}, "layer 0 makes the position bias of all layers"),
-    "convolution": ("deberta-v2", {0: 4}, {}, "cannot pool the input of layer 0"),
+    "position bias": ("t5", {0: 4}, {}, r"expected layers in 1\.\.3 .*got 0 \(layer 0 makes the position bias"),
+    "convolution": ("deberta-v2", {0: 4}, {}, "a convolution reads"),
     "disorder": ("bert", {1: 4}, {"keep_order": False}, "expected keep_order to be true"),
+    "no layer": ("bert", {"a": 4}, {}, r"such as \{2: 64\}, got \{'a': 4\}"),
+    "twice": ("bert", {2: 4, "2": 3}, {}, "expected different layers"),
+    "no mapping": ("bert", [2, 4], {}, r"got \[2, 4\]"),
+    "unknown": ("bert", {2: 4}, {"keeporder": True}, "expected options of TopKPooling, got keeporder"),
     "no k": ("bert", {1: 0}, {}, "expected k to be a whole number >= 1"),
 }
 
@@ -201,3 +205,29 @@ def test_what_cannot_be_is_said_in_one_line(name, k_by_layer, options, message):
         pool_encoder(model, k_by_layer, **options)
     assert vectors(model, with_holes(12, 12)).last_hidden_state.shape[1] == 12
     assert not hasattr(model.config, "encoder_pooling")
+
+
+def test_one_token_that_is_protected_stays_as_it_is():
+    model, document = build("bert"), {"input_ids": torch.tensor([[5]])}
+    plain = vectors(model, document)
+    pooled = vectors(pool_encoder(model, {1: 9}), document)
+    torch.testing.assert_close(pooled.last_hidden_state, plain.last_hidden_state)
+    assert pooled.positions.tolist() == [[0]] and pooled.choice.weights.tolist() == [[1.0]]
+
+
+@FAMILIES
+def test_a_mask_of_reals_says_the_same(name):
+    model, document = pool_encoder(build(name), {1: 9}, **SHARP), with_holes(30, 30, 5)
+    expected = vectors(model, document)
+    document["attention_mask"] = document["attention_mask"].float()
+    found = vectors(model, document)
+    assert found.pooled_attention_mask.equal(expected.pooled_attention_mask)
+    torch.testing.assert_close(found.last_hidden_state, expected.last_hidden_state, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["bert", "modernbert", "eurobert"])
+def test_position_ids_may_be_given(name):
+    model, document = pool_encoder(build(name), {1: 9}), with_holes(30, 30, 12)
+    expected = vectors(model, document).last_hidden_state
+    found = vectors(model, document | {"position_ids": torch.arange(30).unsqueeze(0)}).last_hidden_state
+    torch.testing.assert_close(found, expected)

@@ -27,6 +27,7 @@ from transformers import (
     ViTForImageClassification,
 )
 
+from shtopk.integrations.between_layers import CURRENT
 from shtopk.integrations.encoder import load_pooled, pool_encoder, unpool_encoder
 
 SHARP = {"temperature": 1e-4, "initial_temperature": None}
@@ -137,22 +138,44 @@ def test_the_output_says_what_was_kept_and_its_keys_stay_the_same():
     assert model(**document, return_dict=False)[0].equal(out.logits)
 
 
+def whole(model):
+    return torch.compile(model, backend="eager", fullgraph=True)
+
+
+def layer_by_layer(model):
+    for layer in [
+        x for x in model.modules() if type(x).__name__ in ("BertLayer", "ModernBertEncoderLayer", "T5Block")
+    ]:
+        layer.compile(backend="eager")
+    return model
+
+
+def layers_together(model):
+    stack = next(x for x in model.modules() if hasattr(x, "pooling") and hasattr(x.pooling, "handles"))
+    stack.compile(backend="eager")
+    return model
+
+
+@pytest.mark.parametrize("compiled", [whole, layer_by_layer, layers_together], ids=lambda f: f.__name__)
 @pytest.mark.parametrize("name", ["bert", "modernbert", "t5"])
-def test_it_compiles_in_one_graph(name):
+def test_it_compiles_in_one_graph_and_in_parts(name, compiled):
     from encoders import build
 
     torch._dynamo.reset()
     model = pool_encoder(build(name, "sdpa"), {1: 9, 3: 5})
-    compiled = torch.compile(model, backend="eager", fullgraph=True)
-    for n in (30, 26):
-        document = with_holes(n, n, 12)
-        expected = model(**document).last_hidden_state
-        torch.testing.assert_close(compiled(**document).last_hidden_state, expected)
+    documents = [with_holes(n, n, 12) for n in (30, 26)]
+    expected = [model(**document) for document in documents]
+    compiled = compiled(model)
+    for document, plain in zip(documents, expected, strict=True):
+        out = compiled(**document)
+        torch.testing.assert_close(out.last_hidden_state, plain.last_hidden_state)
+        assert out.positions.equal(plain.positions)
+        torch.testing.assert_close(out.choice.weights, plain.choice.weights)
 
 
 def test_unsupported_models_say_so():
     albert = AlbertModel(AlbertConfig(vocab_size=50, hidden_size=16, num_attention_heads=2, intermediate_size=16))
-    with pytest.raises(ValueError, match="cannot pool between the layers of a albert model; of these it works: bart,"):
+    with pytest.raises(ValueError, match="of a model of type albert; it works for bart,"):
         pool_encoder(albert, {1: 4})
     decoder = BertLMHeadModel(BertConfig(**BERT, is_decoder=True))
     with pytest.raises(ValueError, match="answers for every token"):
@@ -178,3 +201,84 @@ def test_twice_is_refused_and_so_is_taking_off_what_is_not_on():
     pool_encoder(unpool_encoder(model), {2: 4})
     with pytest.raises(ValueError, match="expected a model that pool_encoder was called on"):
         unpool_encoder(classifier())
+
+
+def test_inductor_finds_the_same_positions():
+    """Of two stages: it once fused what says which token leads a slot into nonsense."""
+    from test_compile import why_not_inductor
+
+    if why_not_inductor():
+        pytest.skip(str(why_not_inductor()))
+    from encoders import build
+
+    torch._dynamo.reset()
+    model, document = pool_encoder(build("bert", "sdpa"), {1: 9, 3: 5}), with_holes(30, 30, 12)
+    with torch.no_grad():
+        plain, compiled = model(**document), torch.compile(model)(**document)
+    assert compiled.positions.equal(plain.positions)
+    torch.testing.assert_close(compiled.choice.weights, plain.choice.weights)
+
+
+def test_one_pooled_model_may_run_inside_another():
+    inner, outer = pool_encoder(classifier(), {1: 9}), pool_encoder(classifier(), {2: 9})
+    document = with_holes(30, 30, 12)
+    expected = outer(**document)
+    outer.bert.encoder.layer[1].register_forward_hook(lambda *_: inner(**document) and None)
+    out = outer(**document)
+    assert out.logits.equal(expected.logits) and out.positions.equal(expected.positions)
+
+
+def test_nothing_is_left_behind_when_a_part_runs_alone_or_a_layer_fails():
+    model, document = pool_encoder(classifier(), {1: 9}), with_holes(30, 30, 12)
+    assert model.bert(**document).positions.shape == (2, 9)
+    assert CURRENT.place.finished is None and CURRENT.place.running is None
+    hook = model.bert.encoder.layer[2].register_forward_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        model(**document)
+    assert CURRENT.place.finished is None and CURRENT.place.running is None and CURRENT.place.depth == 0
+    hook.remove()
+    assert model(**document).positions.shape == (2, 9)
+
+
+def test_an_encoder_that_ran_alone_does_not_change_what_the_decoder_sees():
+    model, document = pool_encoder(build("bart"), {1: 7}), with_holes(30, 30, 5)
+    document["input_ids"].clamp_(max=BART["vocab_size"] - 1)
+    encoded = model.get_encoder()(**document)
+    assert encoded.attention_mask.shape == (2, 7)
+    given = {"input_ids": torch.tensor([[2, 5]] * 2), "encoder_hidden_states": torch.randn(2, 7, 16),
+             "encoder_attention_mask": torch.ones(2, 7)}  # fmt: skip
+    first = model.get_decoder()(**given).last_hidden_state
+    model(**document, decoder_input_ids=given["input_ids"])
+    assert model.get_decoder()(**given).last_hidden_state.equal(first)
+    by_place = model(document["input_ids"], document["attention_mask"], given["input_ids"], None, encoded)
+    assert by_place.logits.equal(model(**document, decoder_input_ids=given["input_ids"]).logits)
+
+
+def test_options_of_from_pretrained_reach_where_they_belong(tmp_path):
+    model, document = pool_encoder(classifier(), {1: 9}), with_holes(30, 30, 12)
+    model.save_pretrained(tmp_path / "deep")
+    loaded, report = load_pooled(AutoModelForSequenceClassification, tmp_path, subfolder="deep",
+                                 hidden_dropout_prob=0.25, output_loading_info=True, dtype=torch.float64)  # fmt: skip
+    assert not report["missing_keys"] and loaded.config.hidden_dropout_prob == 0.25
+    assert loaded.eval()(**document).logits.dtype == torch.float64
+    unpooled = AutoModelForSequenceClassification.from_pretrained(tmp_path / "deep")  # says it is pooled, and is not
+    unpooled.save_pretrained(tmp_path / "lost")
+    with pytest.raises(ValueError, match="saved without its poolings"):
+        load_pooled(AutoModelForSequenceClassification, tmp_path / "lost")
+
+
+def test_the_encoder_of_an_encoder_decoder_says_on_its_own_how_it_is_pooled(tmp_path):
+    model, document = pool_encoder(build("bert with bert"), {1: 7}), with_holes(30, 30, 5)
+    document["input_ids"].clamp_(max=BART["vocab_size"] - 1)
+    model.encoder.save_pretrained(tmp_path)
+    alone = load_pooled(AutoModel, tmp_path).eval()
+    torch.testing.assert_close(alone(**document).last_hidden_state, model.encoder(**document).last_hidden_state)
+
+
+def test_flash_attention_is_refused_where_its_window_would_count_slots():
+    from encoders import build
+
+    model, document = pool_encoder(build("modernbert"), {1: 9}), with_holes(30, 30, 12)
+    model.config._attn_implementation_internal = "flash_attention_2"
+    with pytest.raises(ValueError, match="sliding window would count the slots"):
+        model(**document)

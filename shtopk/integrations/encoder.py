@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -13,20 +15,30 @@ from transformers import AutoConfig, PreTrainedModel
 from shtopk.integrations.between_layers import (
     EncoderPooling,
     PoolInput,
+    TakeMask,
+    Tell,
     begin,
     carry_mask,
+    end,
+    enter,
     see_slots,
-    take_mask,
-    tell,
 )
 from shtopk.integrations.families import FAMILIES, Family
 from shtopk.pooling import TopKPooling
 
 Model = TypeVar("Model", bound=PreTrainedModel)
 
+HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
+
 OF_EVERY_TOKEN = (
-    *("ForTokenClassification", "ForQuestionAnswering", "ForMaskedLM", "ForPreTraining", "ForMaskedImageModeling"),
-    *("LMHeadModel", "ForCausalLM", "WithLMHead"),
+    "ForTokenClassification",
+    "ForQuestionAnswering",
+    "ForMaskedLM",
+    "ForPreTraining",
+    "ForMaskedImageModeling",
+    "LMHeadModel",
+    "ForCausalLM",
+    "WithLMHead",
 )
 
 
@@ -40,11 +52,12 @@ def pool_encoder(model: Model, k_by_layer: Mapping[int | str, int | float], **op
 
     The model's output says what was kept by attributes beside its keys: `pooled_attention_mask` [B, k] bool, which
     whoever averages or searches `last_hidden_state` [B, k, d] needs, `positions` [B, k], and `choice`, the `TopK` of
-    all tokens. Hidden states above a pooling have k vectors. A decoder sees the k vectors under their own mask, in
-    `generate` too.
+    all tokens, whose values are the vectors that the layer got. (`DistributedDataParallel` rebuilds the output without
+    them.) Hidden states above a pooling have k vectors. A decoder sees the k vectors under their own mask, in
+    `generate` too: give the whole encoder-decoder, not its encoder.
 
-    `save_pretrained` saves the poolings and their description with the model; `load_pooled` loads both. Call
-    `shtopk.anneal(model, progress)` while training.
+    `save_pretrained` saves the poolings and their description with the model; `load_pooled` loads both, while the
+    model's own `from_pretrained` leaves the poolings out. Call `shtopk.anneal(model, progress)` while training.
 
     Args:
         model: an encoder, alone or with a head or a decoder, of one of the types in `families.FAMILIES`, loaded.
@@ -69,7 +82,8 @@ def pool_encoder(model: Model, k_by_layer: Mapping[int | str, int | float], **op
         raise ValueError(f"this {type(model).__name__} is pooled already; call unpool_encoder first")
     _check_head(model)
     install(model, k_by_layer, **options)
-    model.config.encoder_pooling = {"k_by_layer": {str(layer): k for layer, k in k_by_layer.items()}, **options}
+    for config in {id(part.config): part.config for part in (model, _find(model)[0])}.values():
+        config.encoder_pooling = {"k_by_layer": {str(layer): k for layer, k in k_by_layer.items()}, **options}
     return model
 
 
@@ -85,7 +99,8 @@ def unpool_encoder(model: Model) -> Model:
     for handle in stack.pooling.handles:
         handle.remove()
     del stack.pooling
-    vars(model.config).pop("encoder_pooling", None)
+    for part in (model, _find(model)[0]):
+        vars(part.config).pop("encoder_pooling", None)
     return model
 
 
@@ -104,7 +119,11 @@ def load_pooled(model_class: Any, name: str, **options: Any) -> Any:
         >>> from transformers import AutoModelForSequenceClassification
         >>> model = load_pooled(AutoModelForSequenceClassification, "my-pooled-bert")  # doctest: +SKIP
     """
-    config = options.pop("config", None) or AutoConfig.from_pretrained(name)
+    config = options.pop("config", None)
+    if config is None:
+        hub = {option: options[option] for option in HUB_OPTIONS if option in options}
+        config, options = AutoConfig.from_pretrained(name, return_unused_kwargs=True, **options)
+        options |= hub
     description = dict(getattr(config, "encoder_pooling", None) or {})
     if "k_by_layer" not in description:
         raise ValueError(f"expected a checkpoint saved after pool_encoder in {name}, its configuration says nothing")
@@ -114,12 +133,16 @@ def load_pooled(model_class: Any, name: str, **options: Any) -> Any:
 
     def build(self, config, *args, **kwargs):
         model_class.__init__(self, config, *args, **kwargs)
+        _check_head(self)
         install(self, **description)
 
     pooled: Any = type(model_class.__name__, (model_class,), {"__init__": build, "__module__": model_class.__module__})
-    model = pooled.from_pretrained(name, config=config, **options)
+    with_report = options.pop("output_loading_info", False)
+    model, report = pooled.from_pretrained(name, config=config, output_loading_info=True, **options)
+    if lacking := sorted(key for key in report["missing_keys"] if ".pooling." in f".{key}"):
+        raise ValueError(f"the weights in {name} lack {lacking[0]}: the model was saved without its poolings")
     model.__class__ = model_class
-    return model
+    return (model, report) if with_report else model
 
 
 def install(model: Any, k_by_layer: Mapping[Any, int | float], **options: Any) -> None:
@@ -127,25 +150,39 @@ def install(model: Any, k_by_layer: Mapping[Any, int | float], **options: Any) -
     encoder, stack, family = _find(model)
     layers = getattr(stack, family.layers)
     by_layer = _checked(k_by_layer, len(layers), family, type(stack).__name__)
-    if not options.setdefault("keep_order", True):
+    defaults: dict[str, Any] = {"protected": family.protected, "keep_order": True}
+    options = defaults | options
+    if not options["keep_order"]:
         raise ValueError("expected keep_order to be true between layers, got false; leave it out")
-    options = {"protected": family.protected} | options
-    poolings = {}
+    known = set(inspect.signature(TopKPooling).parameters) - {"hidden_size", "k"}
+    if unknown := sorted(set(options) - known):
+        raise ValueError(f"expected options of TopKPooling, got {', '.join(unknown)}")
+    poolings: dict[str, TopKPooling] = {}
     for index, k in by_layer.items():
         like = next(layers[index].parameters())
         pooling = TopKPooling(encoder.config.hidden_size, k, **options)
         poolings[str(index)] = pooling.to(like.device, like.dtype).train(stack.training)
     stack.pooling = EncoderPooling(poolings)
+    _hook(model, encoder, stack, layers, family)
+
+
+def _hook(model: Any, encoder: Any, stack: Any, layers: nn.ModuleList, family: Family) -> None:
+    (path,) = [name for name, module in model.named_modules() if module is stack]
+    parts = path.split(".") if path else []
     handles = stack.pooling.handles
     handles.append(stack.register_forward_pre_hook(begin))
-    for index in range(min(by_layer), len(layers)):
+    handles.append(stack.register_forward_hook(end, always_call=True))
+    for index in range(int(min(stack.pooling, key=int)), len(layers)):
         hook = PoolInput(layers[index], index, family)
         handles.append(layers[index].register_forward_pre_hook(hook, with_kwargs=True))
     if encoder is not model:
         handles.append(encoder.register_forward_hook(carry_mask))
-        handles.append(model.register_forward_pre_hook(take_mask, with_kwargs=True))
+        handles.append(model.register_forward_pre_hook(TakeMask(model), with_kwargs=True))
         handles.append(model.get_decoder().register_forward_pre_hook(see_slots, with_kwargs=True))
-    handles.append(model.register_forward_hook(tell))
+    for inside in range(len(parts) + 1):  # the stack, and all that it is inside of
+        outer = model.get_submodule(".".join(parts[:inside]))
+        handles.append(outer.register_forward_pre_hook(enter))
+        handles.append(outer.register_forward_hook(Tell(".".join(parts[inside:])), always_call=True))
 
 
 def _pooled_stack(model: nn.Module) -> Any:
@@ -155,29 +192,36 @@ def _pooled_stack(model: nn.Module) -> Any:
 
 def _find(model: Any) -> tuple[Any, Any, Family]:
     """The encoder (of an encoder-decoder, else the model itself), what runs its layers, and of what kind it is."""
-    alone = type(model).__name__ in [family.stack for family in FAMILIES.values()]  # BartEncoder
+    if not isinstance(model, PreTrainedModel):
+        raise ValueError(f"expected a model of transformers, got {type(model).__name__}")
+    alone = any(_is_a(model, family.stack) for family in FAMILIES.values())  # BartEncoder
     encoder = model.get_encoder() if model.config.is_encoder_decoder and not alone else model
     kind = encoder.config.model_type
     family = FAMILIES.get(kind)
     if family is None:
-        raise ValueError(f"cannot pool between the layers of a {kind} model; of these it works: {', '.join(FAMILIES)}")
-    stacks = [module for module in encoder.modules() if type(module).__name__ == family.stack]
+        raise ValueError(
+            f"cannot pool between the layers of a model of type {kind}; it works for {', '.join(FAMILIES)}"
+        )
+    stacks = [module for module in encoder.modules() if _is_a(module, family.stack)]
     if not stacks or getattr(encoder.config, "is_decoder", False):
         raise ValueError(f"expected an encoder of type {kind}, found none in this {type(model).__name__}")
     return encoder, stacks[0], family
 
 
+def _is_a(module: nn.Module, name: str) -> bool:
+    return any(kind.__name__ == name for kind in type(module).__mro__)
+
+
 def _checked(k_by_layer: Mapping[Any, int | float], layers: int, family: Family, name: str) -> dict[int, int | float]:
     """By rising layer."""
-    by_layer = {int(layer): k for layer, k in k_by_layer.items()}
-    by_layer = {layer: by_layer[layer] for layer in sorted(by_layer)}
-    if not by_layer:
-        raise ValueError("expected layers and k such as {2: 64}, got none")
+    good = isinstance(k_by_layer, Mapping) and all(re.fullmatch(r"\d+", str(layer)) for layer in k_by_layer)
+    by_layer = {int(layer): k_by_layer[layer] for layer in sorted(k_by_layer, key=int)} if good else {}
+    if not by_layer or len(by_layer) < len(k_by_layer):
+        raise ValueError(f"expected different layers and their k, such as {{2: 64}}, got {k_by_layer}")
     for layer in by_layer:
-        if not 0 <= layer < layers:
-            raise ValueError(f"expected layers in {family.first}..{layers - 1} for this {name}, got {layer}")
-        if layer < family.first:
-            raise ValueError(f"cannot pool the input of layer {layer} of {name}: {family.why}; pool at a later layer")
+        if not family.first <= layer < layers:
+            why = f" ({family.why})" if layer < family.first else ""
+            raise ValueError(f"expected layers in {family.first}..{layers - 1} for this {name}, got {layer}{why}")
     counts = [k for k in by_layer.values() if isinstance(k, int)]
     if any(after >= before for before, after in pairwise(counts)):
         raise ValueError(f"expected fewer vectors at later layers, got {by_layer}")
@@ -186,11 +230,13 @@ def _checked(k_by_layer: Mapping[Any, int | float], layers: int, family: Family,
 
 def _check_head(model: PreTrainedModel) -> None:
     """Refuse heads that read every token, or average under the mask of all tokens."""
-    name = type(model).__name__
-    if name.endswith(OF_EVERY_TOKEN):
+    names = [kind.__name__ for kind in type(model).__mro__]
+    name = names[0]
+    if any(name.endswith(OF_EVERY_TOKEN) for name in names):
         raise ValueError(f"{name} answers for every token of its input, which pooling leaves out; use another head")
     average = getattr(model.config, "classifier_pooling", None)
-    if name.endswith(("ForSequenceClassification", "ForMultipleChoice")) and average in ("mean", "late"):
+    whole = ("ForSequenceClassification", "ForMultipleChoice")
+    if any(name.endswith(whole) for name in names) and average in ("mean", "late"):
         raise ValueError(
             f"{name} with classifier_pooling={average!r} averages over all tokens, which pooling leaves out; load it "
             "with classifier_pooling='cls' (ModernBERT) or 'bos' (EuroBERT)"

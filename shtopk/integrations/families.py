@@ -49,6 +49,7 @@ class Family:
         gathers: how the arguments that concern every token follow the tokens, by name.
         handed_on: one of them that a layer returns, for the next one, so that it has been gathered there.
         ignored: arguments that concern no token, though they may be as long.
+        additive: whether a mask of reals is added to attention scores, 0 where they count; else it is 1 there.
         protected: tokens that always stay: [CLS], where the family's heads read it.
         first: the first layer whose input can be pooled.
         why: why not an earlier one.
@@ -59,20 +60,21 @@ class Family:
     gathers: Mapping[str, Gather]
     handed_on: str | None = None
     ignored: tuple[str, ...] = ()
+    additive: bool = True
     protected: tuple[int, ...] = (0,)
     first: int = 0
     why: str = ""
 
 
-MASK: dict[str, Gather] = {"attention_mask": of_mask}
-ROTARY: dict[str, Gather] = {**MASK, "position_embeddings": of_tokens, "position_ids": of_tokens}
+MASK: dict[str, Gather] = {"attention_mask": of_mask, "position_ids": of_tokens}
+ROTARY: dict[str, Gather] = {**MASK, "position_embeddings": of_tokens}
 BIAS: dict[str, Gather] = {**MASK, "position_bias": of_pairs}
 DISTANCES: dict[str, Gather] = {**MASK, "relative_pos": of_distances}
 
 FAMILIES: dict[str, Family] = {  # by the model type of a configuration
     "bart": Family("BartEncoder", "layers", MASK, protected=()),
     "bert": Family("BertEncoder", "layer", MASK),
-    "deberta-v2": Family("DebertaV2Encoder", "layer", DISTANCES, ignored=("rel_embeddings",), first=1,
+    "deberta-v2": Family("DebertaV2Encoder", "layer", DISTANCES, ignored=("rel_embeddings",), additive=False, first=1,
                          why="a convolution reads the input and the output of layer 0"),
     "distilbert": Family("Transformer", "layer", MASK),
     "electra": Family("ElectraEncoder", "layer", MASK),

@@ -1,0 +1,167 @@
+"""Token pooling that learns, as a module of a sentence-transformers model: k vectors a document instead of n."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from sentence_transformers import MultiVectorEncoder
+from sentence_transformers.multi_vector_encoder.modules import BaseTokenPooling
+from sentence_transformers.util.tensor import repad_flattened_features
+from torch import Tensor
+
+from shtopk.pooling import TopKPooling
+
+
+class TopKTokenPooling(BaseTokenPooling):
+    """Pool the token embeddings of each input to k by `shtopk.TopKPooling`, and learn which from the model's loss.
+
+    It stands behind the Transformer and whatever makes token embeddings or their mask (`Dense`, `MultiVectorMask`),
+    and before what uses them: `Pooling` in a `SentenceTransformer`, `Normalize` in a `MultiVectorEncoder`, since
+    pooled vectors are mixtures and have no unit length. What it hands on, in a new dict:
+
+    - `token_embeddings` [B, k, d] and `attention_mask` [B, k], which says what slots hold a token, so that an input of
+      fewer than k tokens has as many vectors as tokens;
+    - any other whole-number tensor [B, n] (`input_ids`, ...) as [B, k]: each slot has the entry of its leading token,
+      an empty slot 0.
+
+    A row's result does not depend on its batch. The model's `save` writes a config.json and safetensors alone, and
+    loading reads no others; sentence-transformers asks for `trust_remote_code=True` where a saved model has modules of
+    other packages.
+
+    - *Anneal*: call `shtopk.anneal(model, progress)` before each step, or give a trainer the callback
+      `shtopk.integrations.trainer.AnnealTemperature()`. The model's `encode` is sharp.
+    - *The scorer is different*: give it a learning rate of its own, such as
+      `learning_rate_mapping={r"pooling\\.scorer": 1e-2}` among a trainer's arguments.
+    - *Alone*, as `pool(embeddings)` or `encode(..., token_pooling=...)`, it is sharp and without gradient in any mode.
+      Normalize what comes out.
+    - *Hard operators learn nothing before `Normalize`*: all the gradient that `"hard_gated"` and
+      `"hard_straight_through"` give to scores is along the kept vectors, and `Normalize` takes their length out.
+
+    Args:
+        hidden_size: d, the size of the token embeddings.
+        k: vectors to keep of each input, >= 1, protected ones included. No share of n, unlike in `TopKPooling`: a
+            document's vectors would depend on its batch.
+        tasks: what is pooled, inputs for other tasks pass unchanged; one for no task counts as "document". None: in a
+            `MultiVectorEncoder` the documents alone, in other models queries too, whose losses do not tell them apart.
+        options: all others of `TopKPooling`: operator, boost, temperature, initial_temperature, scorer, keep_order,
+            protected.
+
+    Raises:
+        ValueError: an impossible k, temperature or name.
+
+    Example:
+        >>> pooling = TopKTokenPooling(hidden_size=8, k=2).eval()
+        >>> out = pooling({"token_embeddings": torch.randn(3, 10, 8), "attention_mask": torch.ones(3, 10)})
+        >>> out["token_embeddings"].shape, out["attention_mask"].shape
+        (torch.Size([3, 2, 8]), torch.Size([3, 2]))
+    """
+
+    config_keys = [
+        "hidden_size",
+        "k",
+        "operator",
+        "boost",
+        "temperature",
+        "initial_temperature",
+        "scorer",
+        "keep_order",
+        "protected",
+        "tasks",
+    ]
+
+    def __init__(self, hidden_size: int, k: int, *, tasks: str | list[str] | None = None, **options: Any):
+        super().__init__(tasks=tasks)
+        if isinstance(k, float):
+            raise ValueError(f"expected k to be a whole number >= 1, got {k!r}; a share would depend on the batch")
+        self.pooling = TopKPooling(hidden_size, k, **options)
+        self._tasks_are_given = tasks is not None
+
+    def get_config_dict(self) -> dict[str, Any]:
+        its = self.pooling
+        values = {"scorer": its.scorer_kind, "protected": list(its.protected), "tasks": self.tasks}
+        return {key: values[key] if key in values else getattr(its, key) for key in self.config_keys}
+
+    def on_model_ready(self, model: Any) -> None:
+        """Called by the model that this is a module of."""
+        if not self._tasks_are_given and not isinstance(model, MultiVectorEncoder):
+            self.tasks = ["query", "document"]
+        modules = list(model.children())
+        if not all(getattr(module, "include_prompt", True) for module in modules[modules.index(self) :]):
+            raise ValueError(
+                "expected a Pooling with include_prompt=True behind TopKTokenPooling, got False; slots know no prompt"
+            )
+
+    def forward(self, features: dict[str, Any], task: str | None = None) -> dict[str, Any]:
+        """Pool a batch's features; those for a task that is not pooled come back as they are.
+
+        Raises:
+            ValueError: no token embeddings [B, n, d] with a mask [B, n] among the features.
+        """
+        if not self.applies_to(task):
+            return features
+        features = dict(features)  # losses that embed twice need theirs again
+        if "cu_seq_lens_q" in features:  # rows in one long sequence, for flash attention
+            features = repad_flattened_features(features)
+        values, mask = self._tokens(features)
+        if 0 in mask.shape:
+            return features
+        pooled = self.pooling(values, mask)
+        empty = pooled.attention_mask == 0
+        for name, value in features.items():
+            if isinstance(value, Tensor) and value.shape == mask.shape and not value.is_floating_point():
+                features[name] = value.gather(1, pooled.positions).masked_fill(empty, 0)
+        return features | {"token_embeddings": pooled.hidden_states, "attention_mask": pooled.attention_mask}
+
+    def _tokens(self, features: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """(token embeddings [B, n, d], mask [B, n])"""
+        values, mask = (features.get(name) for name in ("token_embeddings", "attention_mask"))
+        if values is None or mask is None:
+            raise ValueError(
+                "expected features with token_embeddings and attention_mask, "
+                f"got {', '.join(features) or 'none'}; put TopKTokenPooling behind a Transformer"
+            )
+        d = self.pooling.hidden_size
+        if values.dim() != 3 or values.shape[-1] != d or mask.shape != values.shape[:2]:
+            raise ValueError(
+                f"expected token_embeddings [B, n, {d}] and attention_mask [B, n], "
+                f"got {list(values.shape)} and {list(mask.shape)}; set hidden_size to their last dimension"
+            )
+        return values, mask
+
+    @torch.no_grad()  # the model's `encode` hands over tensors that allow none
+    def pool_one(self, embedding: Tensor, **kwargs: Any) -> Tensor:
+        """The embeddings [n, d] of one input -> [min(k, n), d], as in eval mode."""
+        if not len(embedding):
+            return embedding
+        training = self.pooling.training
+        self.pooling.eval()
+        try:
+            pooled = self.pooling(embedding.unsqueeze(0))
+        finally:
+            self.pooling.train(training)
+        return pooled.hidden_states[0][pooled.attention_mask[0]]
+
+    def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:
+        """Write config.json and model.safetensors, whatever safe_serialization says."""
+        self.save_config(output_path)
+        self.save_torch_weights(output_path, safe_serialization=True)
+
+    @classmethod
+    def load(cls, model_name_or_path: str, init_defaults: dict[str, Any] | None = None, **kwargs: Any):
+        """Read what `save` wrote; see the base class for the arguments.
+
+        Raises:
+            ValueError: no such files, or damaged ones, or weights that do not fit the configuration.
+        """
+        names = ("subfolder", "token", "cache_folder", "revision", "local_files_only")
+        where = {name: kwargs[name] for name in names if name in kwargs}
+        try:
+            if cls.load_file_path(model_name_or_path, "model.safetensors", **where) is None:
+                raise ValueError("expected a model.safetensors, found none")
+            module = cls(**((init_defaults or {}) | cls.load_config(model_name_or_path, **where)))
+            return cls.load_torch_weights(model_name_or_path, model=module, **where)
+        except Exception as error:  # a damaged file can fail in any layer below
+            reason = " ".join(str(error).split())[:300]
+            place = "/".join(filter(None, (str(model_name_or_path), where.get("subfolder"))))
+            raise ValueError(f"cannot load a {cls.__name__} from {place}: {reason}") from error

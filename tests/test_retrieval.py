@@ -1,0 +1,77 @@
+"""The retrieval benchmark on token vectors drawn here: an index pooled to k, searched, and a scorer that learns."""
+
+import pytest
+import torch
+from retrieval import WAYS, Way, chunks, found, run, table, ward
+from retrieval_tasks import QUERIES, Split, Vectors
+
+D = 16
+
+
+@pytest.fixture(scope="module")
+def splits():
+    """Documents of 20 to 40 random tokens, 3 of them marked and near the document's own direction, as its queries."""
+    torch.manual_seed(0)
+
+    def split(count):
+        lengths = torch.randint(20, 41, (count,))
+        own = torch.randn(count, D)
+        own[:, 0] = 0
+        values = torch.randn(int(lengths.sum()), D)
+        values[:, 0] = 0
+        for i, start in enumerate(lengths.cumsum(0) - lengths):
+            place = int(start + torch.randint(0, int(lengths[i]) - 3, ()))
+            values[place : place + 3] = own[i] + 0.1 * torch.randn(3, D)
+            values[place : place + 3, 0] = 3
+        queries = own.repeat_interleave(QUERIES * 2, 0) + 0.1 * torch.randn(count * QUERIES * 2, D)
+        return Split(
+            Vectors(values.half(), lengths),
+            Vectors(queries.half(), torch.full((count * QUERIES,), 2)),
+        )
+
+    return {"train": split(480), "test": split(60)}
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
+def test_every_way_keeps_as_many_vectors_as_it_says(way, splits):
+    k = 5 if way.k is None else way.k
+    its = run(way, k, 0, splits, "test")
+    assert its["vectors"] == pytest.approx(k or float(splits["test"].documents.lengths.float().mean()))
+    assert its["bytes"] == its["vectors"] * D * 2
+    assert 0 <= its["recall@1"] <= its["mrr"] <= its["recall@10"] + 0.1 <= 1.1
+
+
+def test_a_scorer_that_learns_finds_what_is_asked_for(splits):
+    learned = run(Way("", learning_rate=3e-2), 3, 0, splits, "test")
+    drawn = run(Way("", {"operator": "hard"}), 3, 0, splits, "test")
+    assert learned["recall@1"] > 0.9 > 0.5 > drawn["recall@1"]
+
+
+def test_a_query_is_answered_by_its_own_document_alone(splits):
+    queries = splits["test"].queries
+    index = [torch.nn.functional.normalize(queries.values[i * QUERIES * 2 :][:1].float()) for i in range(60)]
+    assert found(index, queries)["recall@1"] == 1
+    assert found(index[1:] + index[:1], queries)["recall@1"] == 0
+    assert found([index[0]] * 60, queries)["recall@10"] == 0  # ties are no hits
+
+
+def test_clusters_and_stretches_are_as_many_as_wanted():
+    vectors = torch.randn(29, D)
+    for k in (1, 4, 28):
+        assert ward(vectors, k).shape == chunks(vectors, k).shape == (k, D)
+    torch.testing.assert_close(chunks(vectors, 1)[0], vectors.mean(0))
+    assert chunks(vectors, 40).shape == ward(vectors, 40).shape == (29, D)
+
+
+def test_the_table_shows_mean_and_spread_for_each_task():
+    its = {"task": "bbc", "way": "a", "k": 8, "mrr": 0.5, "recall@10": 0.75, "vectors": 8.0, "bytes": 6144.0,
+           "pool_ms": 0.5, "train_seconds": 9.0, "trained": True}  # fmt: skip
+    record = {
+        "command": "python x.py", "device": "a device", "torch": "2", "split": "test",
+        "tasks": {"bbc": {"documents": 9, "queries": 27, "tokens": 300.4, "encode_ms": 30.0}},
+        "runs": [its | {"seed": 0, "recall@1": 0.5}, its | {"seed": 1, "recall@1": 0.7}],
+    }  # fmt: skip
+    lines = table(record).splitlines()
+    assert lines[0] == "**bbc**: 9 documents of 300 tokens, 27 queries, 30 ms to encode a document"
+    assert lines[4] == "| a | 8 | 0.600 ± 0.141 | 0.750 ± 0.000 | 0.500 ± 0.000 | 8 | 6,144 | 0.50 | 9 |"
+    assert "Test split" in lines[-1] and "seeds 0, 1" in lines[-1]

@@ -1,0 +1,228 @@
+"""The module of a sentence-transformers model: saved and loaded with it, pooled to k, trained by its losses."""
+
+import json
+
+import pytest
+import torch
+from datasets import Dataset
+from sentence_transformers import (
+    MultiVectorEncoder,
+    MultiVectorEncoderTrainer,
+    MultiVectorEncoderTrainingArguments,
+    SentenceTransformer,
+)
+from sentence_transformers.base.modules import Normalize, Transformer
+from sentence_transformers.multi_vector_encoder.losses import MultiVectorMultipleNegativesRankingLoss
+from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
+from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+from sentence_transformers.sentence_transformer.modules import Pooling
+
+from shtopk import anneal
+from shtopk.integrations.sentence_transformers import TopKTokenPooling
+from shtopk.integrations.trainer import AnnealTemperature
+
+SHORT, LONG, OTHER = "goal", "a b c d e f g goal h i j match", "bank shares x y z a b"
+K = 4
+
+
+def multi_vector(encoder, **options):
+    """Transformer, mask, pooling to 4, unit length."""
+    torch.manual_seed(0)
+    modules = [
+        Transformer(str(encoder)),
+        MultiVectorMask(),
+        TopKTokenPooling(32, K, **options),
+        Normalize("token_embeddings"),
+    ]
+    return MultiVectorEncoder(modules=modules, device="cpu")
+
+
+def single_vector(encoder, **options):
+    """Transformer, pooling to 4, their mean."""
+    torch.manual_seed(0)
+    modules = [Transformer(str(encoder)), TopKTokenPooling(32, K, **options), Pooling(32, "mean")]
+    return SentenceTransformer(modules=modules, device="cpu")
+
+
+def features(*lengths, n=9):
+    torch.manual_seed(1)
+    mask = (torch.arange(n) < torch.tensor(lengths).unsqueeze(1)).long()
+    ids = torch.arange(1, n + 1).expand(mask.shape) * mask
+    return {"token_embeddings": torch.randn(len(lengths), n, 8), "attention_mask": mask, "input_ids": ids}
+
+
+def test_a_document_has_k_unit_vectors_a_query_has_all(encoder):
+    model = multi_vector(encoder)
+    long, short = model.encode_document([LONG, SHORT])
+    assert (long.shape, short.shape) == ((K, 32), (3, 32))  # [CLS] goal [SEP]
+    torch.testing.assert_close(long.norm(dim=-1), torch.ones(K))
+    assert model.encode_query(LONG).shape == (14, 32)
+
+
+def test_the_mean_behind_it_is_that_of_the_k_vectors(encoder):
+    model = single_vector(encoder)
+    vectors = model.encode(LONG, output_value="token_embeddings")
+    assert vectors.shape == (K, 32)
+    torch.testing.assert_close(torch.as_tensor(model.encode(LONG)), vectors.mean(0))
+    whole = SentenceTransformer(modules=[model[0], model[2]], device="cpu")
+    assert (model.encode(LONG) != whole.encode(LONG)).any()
+
+
+@pytest.mark.parametrize("build", [multi_vector, single_vector])
+def test_a_row_in_a_batch_equals_it_alone(build, encoder):
+    model = build(encoder)
+    for alone, together in zip([model.encode(SHORT), model.encode(LONG)], model.encode([SHORT, LONG]), strict=True):
+        torch.testing.assert_close(torch.as_tensor(together), torch.as_tensor(alone), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("build", [multi_vector, single_vector])
+def test_saved_and_loaded_it_encodes_bit_for_bit_the_same(build, encoder, tmp_path):
+    model = build(encoder, scorer="mlp", protected=[0], temperature=0.5, keep_order=False)
+    model.save(str(tmp_path))
+    (listed,) = [m for m in json.loads((tmp_path / "modules.json").read_text()) if "TopK" in m["path"]]
+    assert listed["type"] == "shtopk.integrations.sentence_transformers.TopKTokenPooling"
+    assert {file.name for file in (tmp_path / listed["path"]).iterdir()} == {"config.json", "model.safetensors"}
+    torch.manual_seed(1)
+    loaded = type(model)(str(tmp_path), device="cpu", trust_remote_code=True)
+    for one, other in zip(model.encode([SHORT, LONG, OTHER]), loaded.encode([SHORT, LONG, OTHER]), strict=True):
+        assert torch.equal(torch.as_tensor(one), torch.as_tensor(other))
+    mine, its = (next(part for part in it if isinstance(part, TopKTokenPooling)) for it in (model, loaded))
+    assert mine.get_config_dict() == its.get_config_dict()
+
+
+def test_no_pickle_is_written_or_read(encoder, tmp_path):
+    pooling = TopKTokenPooling(8, 2)
+    pooling.save(str(tmp_path), safe_serialization=False)
+    assert not list(tmp_path.glob("*.bin"))
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(pooling.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(ValueError, match=r"cannot load a TopKTokenPooling from .*: expected a model.safetensors"):
+        TopKTokenPooling.load(str(tmp_path))
+
+
+def test_what_does_not_load_is_said_in_one_line(tmp_path):
+    TopKTokenPooling(8, 2).save(str(tmp_path))
+    config = json.loads((tmp_path / "config.json").read_text())
+    for change, reason in (
+        ({"scorer": "mlp"}, "Missing key"),
+        ({"hidden_size": 7}, "size mismatch"),
+        ({"k": 0}, "expected k"),
+        ({"unknown": 1}, "unexpected keyword argument 'unknown'"),
+    ):
+        (tmp_path / "config.json").write_text(json.dumps(config | change))
+        with pytest.raises(ValueError, match=reason) as caught:
+            TopKTokenPooling.load(str(tmp_path))
+        assert "\n" not in str(caught.value)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(ValueError, match="cannot load a TopKTokenPooling from"):
+        TopKTokenPooling.load(str(tmp_path))
+
+
+def test_what_later_modules_need_is_as_short_as_the_vectors():
+    pooling = TopKTokenPooling(8, K).eval()
+    given = features(9, 2)
+    out = pooling(given)
+    positions = pooling.pooling(given["token_embeddings"], given["attention_mask"]).positions
+    assert out["attention_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 0, 0]]
+    assert torch.equal(out["input_ids"], (positions + 1) * out["attention_mask"])
+    assert given["attention_mask"].shape == (2, 9)  # a loss may embed it once more
+
+
+def test_a_skiplist_behind_it_drops_slots_led_by_such_tokens(encoder):
+    pooling = TopKTokenPooling(32, 14)  # all tokens
+    modules = [Transformer(str(encoder)), pooling, MultiVectorMask(["goal", "match"])]
+    model = MultiVectorEncoder(modules=modules, device="cpu")
+    assert model.encode_document(LONG).shape == (12, 32)
+
+
+@pytest.mark.parametrize(
+    ("build", "loss"),
+    [
+        (multi_vector, MultiVectorMultipleNegativesRankingLoss),
+        (single_vector, MultipleNegativesRankingLoss),
+    ],
+)
+def test_the_losses_gradient_reaches_the_scorer(build, loss, encoder):
+    model = build(encoder).train()
+    anneal(model, 0.0)
+    columns = [model.preprocess(texts) for texts in ([SHORT, "bank"], [LONG, OTHER])]
+    loss(model)(columns, None).backward()
+    (pooling,) = [part for part in model if isinstance(part, TopKTokenPooling)]
+    assert (pooling.pooling.scorer.weight.grad != 0).any()
+    assert all((p.grad != 0).any() for name, p in model[0].named_parameters() if name.endswith("value.weight"))
+
+
+def test_a_trainer_trains_it_from_soft_to_sharp(encoder, tmp_path):
+    model = multi_vector(encoder)
+    temperatures = []
+    pooling = model[2].pooling
+    pooling.register_forward_hook(lambda module, given, out: temperatures.append(module.current_temperature))
+    before = pooling.scorer.weight.clone()
+    arguments = MultiVectorEncoderTrainingArguments(
+        str(tmp_path), max_steps=3, per_device_train_batch_size=2, report_to=[], use_cpu=True, disable_tqdm=True,
+        save_strategy="no", learning_rate_mapping={r"pooling\.scorer": 1e-2},
+    )  # fmt: skip
+    pairs = Dataset.from_dict({"query": [SHORT, "bank"], "document": [LONG, OTHER]})
+    MultiVectorEncoderTrainer(model, arguments, pairs, callbacks=[AnnealTemperature()]).train()
+    assert temperatures == pytest.approx([4, 1, 1 / 4])  # 4 to 1/16 in thirds
+    assert (pooling.scorer.weight - before).abs().max() > 5e-3
+
+
+def test_queries_of_a_single_vector_model_are_pooled_as_in_training(encoder):
+    model = single_vector(encoder)
+    assert torch.equal(*(torch.as_tensor(f(LONG)) for f in (model.encode, model.encode_query)))
+    documents_alone = single_vector(encoder, tasks="document")
+    assert (documents_alone.encode(LONG) != documents_alone.encode_query(LONG)).any()
+
+
+def test_by_call_it_pools_what_is_encoded(encoder):
+    model = multi_vector(encoder)
+    whole = MultiVectorEncoder(modules=[model[0], model[1]], device="cpu")
+    vectors = whole.encode_document([LONG, SHORT], token_pooling=model[2].train())  # sharp all the same
+    assert model[2].pooling.training
+    for pooled, expected in zip(vectors, model.encode_document([LONG, SHORT]), strict=True):
+        torch.testing.assert_close(torch.nn.functional.normalize(pooled, dim=-1), expected)
+    assert model[2].pool([torch.zeros(0, 32)])[0].shape == (0, 32)
+
+
+def test_rows_in_one_long_sequence_are_told_apart():
+    pooling = TopKTokenPooling(8, K).eval()
+    padded = features(9, 5)
+    mask = padded["attention_mask"].bool()
+    flat = {
+        "token_embeddings": padded["token_embeddings"][mask].unsqueeze(0),
+        "input_ids": padded["input_ids"][mask].unsqueeze(0),
+        "cu_seq_lens_q": torch.tensor([0, 9, 14]),
+    }
+    torch.testing.assert_close(pooling(flat)["token_embeddings"], pooling(padded)["token_embeddings"])
+
+
+def test_an_empty_batch_stays_empty():
+    given = {"token_embeddings": torch.zeros(0, 5, 8), "attention_mask": torch.zeros(0, 5)}
+    assert TopKTokenPooling(8, 2)(given)["token_embeddings"].shape == (0, 5, 8)
+
+
+def test_bad_input_is_said_in_one_line(encoder):
+    with pytest.raises(ValueError, match=r"expected k to be a whole number >= 1, got 0.5; a share would depend on"):
+        TopKTokenPooling(8, 0.5)
+    with pytest.raises(ValueError, match="expected k to be a whole number"):
+        TopKTokenPooling(8, 0)
+    with pytest.raises(ValueError, match="got sentence_embedding; put TopKTokenPooling behind a Transformer"):
+        TopKTokenPooling(8, 2)({"sentence_embedding": torch.zeros(2, 8)})
+    with pytest.raises(ValueError, match=r"expected token_embeddings \[B, n, 7\].*set hidden_size"):
+        TopKTokenPooling(7, 2)(features(9, 2))
+    with pytest.raises(ValueError, match="include_prompt=True"):
+        SentenceTransformer(
+            modules=[Transformer(str(encoder)), TopKTokenPooling(32, 2), Pooling(32, "mean", include_prompt=False)]
+        )
+
+
+@pytest.mark.parametrize("operator", ["hard_gated", "hard_straight_through"])
+def test_behind_hard_operators_unit_length_leaves_the_scorer_no_gradient(operator):
+    # What the docstring warns of; one day that it fails, the docstring goes.
+    pooling = TopKTokenPooling(8, K, operator=operator).double()
+    given = features(9, 9)
+    out = pooling(given | {"token_embeddings": given["token_embeddings"].double()})
+    torch.nn.functional.normalize(out["token_embeddings"], dim=-1)[..., 0].sum().backward()
+    assert pooling.pooling.scorer.weight.grad.abs().max() < 1e-12
