@@ -8,7 +8,7 @@ TASK ?= needle bbc
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help env demo test check compare tune figures scaling speed planted rfcs clean
+.PHONY: help env demo test check compare tune figures scaling speed planted between retrieval rfcs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
@@ -53,6 +53,12 @@ speed: $(READY) ## time and memory against hard top-k and the others, side by si
 planted: $(READY) ## does the gradient teach? planted tokens, every way to pool
 	$(RUN) benchmarks/planted.py
 	$(RUN) benchmarks/planted.py --size large
+
+between: $(READY) ## what pooling between the encoder's layers saves, and what it costs
+	OMP_NUM_THREADS=1 $(RUN) benchmarks/between.py
+
+retrieval: $(READY) ## what an index of k vectors a document still finds, against Ward clusters
+	OMP_NUM_THREADS=1 $(RUN) benchmarks/retrieval.py
 
 rfcs: ## fetch the RFCs that tasks/rfc.py summarises into data/rfc, 160 MB; on Debian, without installing anything
 	sh tasks/fetch_rfcs.sh data/rfc

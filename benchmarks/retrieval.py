@@ -234,6 +234,22 @@ def table(record: dict) -> str:
     )
 
 
+def summary(record: dict) -> str:
+    """Markdown for the README: recall@1 of every way, for each task and k."""
+    runs = record["runs"]
+    tasks = sorted({its["task"] for its in runs}, reverse=True)
+    sizes = sorted({its["k"] for its in runs} - {ALL, 1})
+    heads = [f"{task}, k = {k}" for task in tasks for k in sizes]
+    lines = [f"| recall@1 | {' | '.join(heads)} |", "|---|" + "--:|" * len(heads)]
+    for name in dict.fromkeys(its["way"] for its in runs):
+        cells = []
+        for task, k in itertools.product(tasks, sizes):
+            its = [x for x in runs if (x["task"], x["way"]) == (task, name) and x["k"] in (k, ALL, 1)]
+            cells.append(_cell([x for x in its if x["k"] == k] or its, "recall@1"))
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines) + f"\n\n`{record['command']}` on {record['device']}, torch {record['torch']}.\n"
+
+
 def _cell(runs: list[dict], key: str) -> str:
     _, decimals, with_spread = COLUMNS[key]
     values = [its[key] for its in runs]

@@ -48,7 +48,8 @@ def test_tasks_know_nothing_of_models(path):
 
 def test_shtopk_imports_where_transformers_is_missing():
     code = (
-        "import sys; sys.modules.update(transformers=None, datasets=None, accelerate=None); import shtopk, shtopk.show"
+        "import sys; sys.modules.update(transformers=None, datasets=None, accelerate=None, "
+        "sentence_transformers=None); import shtopk, shtopk.show"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 

@@ -7,15 +7,18 @@ from pathlib import Path
 
 import compare
 import planted
+import retrieval
 import scaling
 import speed
 import torch
 from conftest import BART, BERT, tiny_tokenizer
+from datasets import Dataset
 from torch import nn
 from transformers import BartConfig, BartForConditionalGeneration, BertConfig, BertModel
 
 from shtopk import baselines, metrics, pooling, successive_halving
-from shtopk.integrations import encoder
+from shtopk.integrations import encoder as between_layers
+from shtopk.integrations import sentence_transformers
 from shtopk.show import classification
 from shtopk.show import summary as show_summary
 
@@ -31,7 +34,16 @@ def test_the_lines_typed_at_the_prompt_print_what_stands_there():
 
 
 def test_the_examples_in_docstrings_print_what_stands_there():
-    for module in (baselines, metrics, pooling, encoder, classification, show_summary, successive_halving):
+    for module in (
+        baselines,
+        metrics,
+        pooling,
+        between_layers,
+        sentence_transformers,
+        classification,
+        show_summary,
+        successive_halving,
+    ):
         results = doctest.testmod(module, extraglobs={"torch": torch})
         assert results.attempted
         assert not results.failed
@@ -77,17 +89,31 @@ def test_the_encoder_of_the_readme_pools_between_its_layers(tmp_path, monkeypatc
     assert "(4): TopKPooling(" in capsys.readouterr().out
 
 
+def test_the_index_of_the_readme_trains_and_keeps_8_vectors(encoder, tmp_path, monkeypatch):
+    (code,) = re.findall(r"```python\n(from sentence_transformers.*?)```", README.read_text(), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    documents = ["a b c goal match " * 4, "d e f bank shares " * 4]
+    names = {"documents": documents, "queries": ["goal", "bank"],
+             "pairs": Dataset.from_dict({"query": ["goal", "bank"] * 4, "document": documents * 4})}  # fmt: skip
+    exec(code.replace("sentence-transformers/all-MiniLM-L6-v2", str(encoder)), names)
+    assert [len(vectors) for vectors in names["index"]] == [8, 8]
+    assert names["scores"].shape == (2, 2)
+    assert names["pooling"].pooling.progress == 1
+
+
 def test_the_tables_are_those_of_the_results():
     text = README.read_text()
     for task in ("needle", "docstrings"):
         assert compare.summary(json.loads((RESULTS / f"compare-{task}.json").read_text())) in text
+    assert retrieval.summary(json.loads((RESULTS / "retrieval.json").read_text())) in text
     assert speed.summary(json.loads((RESULTS / "speed.json").read_text())) in text
     for benchmark, name in ((planted, "planted-small"), (scaling, "scaling")):
         assert benchmark.table(json.loads((RESULTS / f"{name}.json").read_text())) in text
 
 
 def test_the_pages_of_results_are_those_of_their_figures():
-    pages = {f"compare-{task}": compare.table for task in ("needle", "bbc", "docstrings")} | {"speed": speed.table}
+    pages = {f"compare-{task}": compare.table for task in ("needle", "bbc", "docstrings")}
+    pages |= {"speed": speed.table, "retrieval": retrieval.table}
     for name, table in pages.items():
         assert (RESULTS / f"{name}.md").read_text() == table(json.loads((RESULTS / f"{name}.json").read_text()))
 
