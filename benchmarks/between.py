@@ -4,8 +4,8 @@ python benchmarks/between.py [--seeds 0 1 2] [--train-only] [--device cuda]
 
 BBC News, MiniLM of 6 layers, the whole of it trained by train.py with configs/bbc-between.yaml: 256 tokens of an
 article pooled to 32 before layer 2 in several ways (two epochs), and 512 to 64 (one), beside the model that pools
-nowhere. All ways train on as many documents. Writes benchmarks/results/between.json after every training, then lets all ways take turns
-(pace.py: the machine must have nothing else to do), and the table beside it as .md.
+nowhere. All ways train on as many documents. Writes benchmarks/results/between.json after every training, then lets
+all ways take turns (pace.py: the machine must have nothing else to do), and the table beside it as .md.
 """
 
 import argparse

@@ -6,6 +6,8 @@ import pytest
 import torch
 from conftest import BART, BERT, SPECIAL
 from encoders import CONFIGS, VIT, lively, with_holes
+from encoders import build as encoder
+from test_compile import why_not_inductor
 from transformers import (
     AlbertConfig,
     AlbertModel,
@@ -49,7 +51,7 @@ def build(name):
     return lively(model_class(config=type(config).from_dict(config.to_dict())))
 
 
-def loss_and_logits(model, document, labels):
+def logits_of(model, document, labels):
     with torch.no_grad():
         out = model(**document, decoder_input_ids=labels)
     return out.logits
@@ -60,10 +62,10 @@ def test_the_decoder_sees_the_slots_under_their_own_mask(name):
     """A document with holes whose tokens all fit: what follows is what follows from all of its tokens."""
     model, document, labels = build(name), with_holes(30, 12, 5), torch.randint(4, 30, (2, 6))
     document["input_ids"].clamp_(max=BART["vocab_size"] - 1)
-    plain = loss_and_logits(model, document, labels)
+    plain = logits_of(model, document, labels)
     tokens = {beams: model.generate(**document, num_beams=beams, max_new_tokens=6) for beams in (1, 3)}
     pool_encoder(model, {1: 14, 2: 13}, **SHARP)
-    torch.testing.assert_close(loss_and_logits(model, document, labels), plain, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(logits_of(model, document, labels), plain, atol=1e-4, rtol=1e-4)
     for beams, expected in tokens.items():
         assert model.generate(**document, num_beams=beams, max_new_tokens=6).equal(expected)
 
@@ -75,10 +77,10 @@ def test_generation_computes_what_training_does(name):
     document["input_ids"].clamp_(max=BART["vocab_size"] - 1)
     out = model.generate(**document, max_new_tokens=5, min_new_tokens=5, return_dict_in_generate=True,
                          output_logits=True, num_beams=1)  # fmt: skip
-    logits = loss_and_logits(model, document, out.sequences[:, :-1])
+    logits = logits_of(model, document, out.sequences[:, :-1])
     torch.testing.assert_close(logits, torch.stack(out.logits, 1), atol=1e-4, rtol=1e-4)
     alone = {key: x[1:] for key, x in document.items()}
-    torch.testing.assert_close(loss_and_logits(model, alone, out.sequences[1:, :-1]), logits[1:], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(logits_of(model, alone, out.sequences[1:, :-1]), logits[1:], atol=1e-4, rtol=1e-4)
 
 
 def classifier(config=None, model_class=BertForSequenceClassification, **fields):
@@ -159,10 +161,8 @@ def layers_together(model):
 @pytest.mark.parametrize("compiled", [whole, layer_by_layer, layers_together], ids=lambda f: f.__name__)
 @pytest.mark.parametrize("name", ["bert", "modernbert", "t5"])
 def test_it_compiles_in_one_graph_and_in_parts(name, compiled):
-    from encoders import build
-
     torch._dynamo.reset()
-    model = pool_encoder(build(name, "sdpa"), {1: 9, 3: 5})
+    model = pool_encoder(encoder(name, "sdpa"), {1: 9, 3: 5})
     documents = [with_holes(n, n, 12) for n in (30, 26)]
     expected = [model(**document) for document in documents]
     compiled = compiled(model)
@@ -205,14 +205,10 @@ def test_twice_is_refused_and_so_is_taking_off_what_is_not_on():
 
 def test_inductor_finds_the_same_positions():
     """Of two stages: it once fused what says which token leads a slot into nonsense."""
-    from test_compile import why_not_inductor
-
     if why_not_inductor():
         pytest.skip(str(why_not_inductor()))
-    from encoders import build
-
     torch._dynamo.reset()
-    model, document = pool_encoder(build("bert", "sdpa"), {1: 9, 3: 5}), with_holes(30, 30, 12)
+    model, document = pool_encoder(encoder("bert", "sdpa"), {1: 9, 3: 5}), with_holes(30, 30, 12)
     with torch.no_grad():
         plain, compiled = model(**document), torch.compile(model)(**document)
     assert compiled.positions.equal(plain.positions)
@@ -276,9 +272,7 @@ def test_the_encoder_of_an_encoder_decoder_says_on_its_own_how_it_is_pooled(tmp_
 
 
 def test_flash_attention_is_refused_where_its_window_would_count_slots():
-    from encoders import build
-
-    model, document = pool_encoder(build("modernbert"), {1: 9}), with_holes(30, 30, 12)
+    model, document = pool_encoder(encoder("modernbert"), {1: 9}), with_holes(30, 30, 12)
     model.config._attn_implementation_internal = "flash_attention_2"
     with pytest.raises(ValueError, match="sliding window would count the slots"):
         model(**document)
