@@ -54,9 +54,10 @@ class PooledBackboneConfig(PreTrainedConfig):
         return {name: getattr(self, name) for name in names}
 
     def between_arguments(self) -> dict:
-        """What `TopKPooling` between layers is built with, k aside: nothing is protected, as nobody reads [CLS]."""
+        """What `TopKPooling` between layers is built with, k and the protected tokens of the encoder's family aside:
+        [CLS] stays, though nobody reads it, as the layers above are used to attend to it."""
         names = ("operator", "boost", "temperature", "initial_temperature", "scorer")
-        return {name: getattr(self, name) for name in names} | {"protected": ()}
+        return {name: getattr(self, name) for name in names}
 
     def get_text_config(self, decoder=None, encoder=None) -> PreTrainedConfig:
         return self.backbone.get_text_config(decoder=decoder, encoder=encoder)
