@@ -1,6 +1,6 @@
 """What does pooling between the encoder's layers save, and what does it cost?
 
-python benchmarks/between.py [--seeds 0 1 2] [--train-only] [--device cuda]
+python benchmarks/between.py [--seeds 0 1 2] [--ways "not pooled" ...] [--train-only] [--device cuda]
 
 BBC News, MiniLM of 6 layers, the whole of it trained by train.py with configs/bbc-between.yaml: 256 tokens of an
 article pooled to 32 before layer 2 in several ways (two epochs), and 512 to 64 (one), beside the model that pools
@@ -68,6 +68,8 @@ def table(record: dict) -> str:
     ]
     for tokens, k, way in ROWS:
         runs = [run for run in record["runs"] if (run["way"], run["tokens"]) == (way, tokens)]
+        if not runs:  # --ways left it out
+            continue
         cells = [_mean([run[key] for run in runs]) for key in ("accuracy", "f1")]
         for key in ("training", "inference"):
             speed = paced[way, tokens][key]
@@ -86,10 +88,11 @@ def _mean(values: list[float]) -> str:
     return f"{statistics.mean(values):.3f}{spread}"
 
 
-def measure_pace(device: torch.device) -> list[dict]:
-    """Documents a second of every way."""
+def measure_pace(chosen: list[str], device: torch.device) -> list[dict]:
+    """Documents a second of every way that was chosen."""
     measured = []
-    for tokens, k, ways in SIZES:
+    for tokens, k, every_way in SIZES:
+        ways = [way for way in every_way if way in chosen]
         found = pace([command_line(way, tokens, k, seed=0) for way in ways], device)
         for way, its in zip(ways, found, strict=True):
             speeds = {"training": 16 / its["update_seconds"], "inference": its["documents_per_second"]}
@@ -100,6 +103,7 @@ def measure_pace(device: torch.device) -> list[dict]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="rows; the first is needed")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--train-only", action="store_true", help="leave the speed and the table to another call")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the table")
@@ -108,7 +112,7 @@ def main() -> None:
     path = arguments.results / "between.json"
     record = resume(path, arguments.device)
     done = {(run["way"], run["tokens"], run["seed"]) for run in record["runs"]}
-    plan = [(*row, seed) for row in ROWS for seed in arguments.seeds]
+    plan = [(*row, seed) for row in ROWS for seed in arguments.seeds if row[2] in arguments.ways]
     plan = [(tokens, k, way, seed) for tokens, k, way, seed in plan if (way, tokens, seed) not in done]
     for tokens, k, way, seed in tqdm(plan, desc="between"):
         run = train_and_test(way, tokens, k, seed)
@@ -118,7 +122,7 @@ def main() -> None:
     if arguments.train_only:
         return
     if "pace" not in record:
-        record["pace"] = measure_pace(torch.device(arguments.device))
+        record["pace"] = measure_pace(arguments.ways, torch.device(arguments.device))
         save(record, path)
     path.with_suffix(".md").write_text(table(record))
     print(table(record))
