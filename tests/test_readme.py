@@ -5,6 +5,7 @@ import json
 import re
 from pathlib import Path
 
+import between
 import compare
 import planted
 import retrieval
@@ -107,13 +108,13 @@ def test_the_tables_are_those_of_the_results():
         assert compare.summary(json.loads((RESULTS / f"compare-{task}.json").read_text())) in text
     assert retrieval.summary(json.loads((RESULTS / "retrieval.json").read_text())) in text
     assert speed.summary(json.loads((RESULTS / "speed.json").read_text())) in text
-    for benchmark, name in ((planted, "planted-small"), (scaling, "scaling")):
+    for benchmark, name in ((planted, "planted-small"), (scaling, "scaling"), (between, "between")):
         assert benchmark.table(json.loads((RESULTS / f"{name}.json").read_text())) in text
 
 
 def test_the_pages_of_results_are_those_of_their_figures():
     pages = {f"compare-{task}": compare.table for task in ("needle", "bbc", "docstrings")}
-    pages |= {"speed": speed.table, "retrieval": retrieval.table}
+    pages |= {"speed": speed.table, "retrieval": retrieval.table, "between": between.table}
     for name, table in pages.items():
         assert (RESULTS / f"{name}.md").read_text() == table(json.loads((RESULTS / f"{name}.json").read_text()))
 
