@@ -120,9 +120,9 @@ class Current:
         """Into a model (1) or out of it (-1); the depth there."""
         if torch.compiler.is_compiling():
             self.depth = max(0, self.depth + step)
-        else:
-            self.depth = self.place.depth = max(0, self.place.depth + step)
-        return self.depth
+            return self.depth
+        self.depth = self.place.depth = max(0, self.place.depth + step)
+        return self.place.depth  # its own: other threads may have changed the other
 
 
 CURRENT = Current()
