@@ -8,10 +8,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import math
-import os
 import warnings
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -19,6 +16,7 @@ import torch
 from torch import Tensor
 
 from shtopk.memory import in_huge_pages
+from shtopk.threads import share
 from shtopk.tournament import Choice, Trees, negligible, reach, rounds_between
 
 TYPES = {torch.float32: "float", torch.float64: "double"}
@@ -164,24 +162,10 @@ def _run(name: str, rows: int, size: int, *arguments: Any) -> None:
     """Call a function of tournament.c for so many rows of a size, in parts if there is enough for several threads."""
     dtype = next(x.dtype for x in arguments if isinstance(x, Tensor) and x.dtype in TYPES)
     function = getattr(LIBRARY, f"{name}_{TYPES[dtype]}")
-    threads = min(torch.get_num_threads(), rows, rows * size // ENOUGH + 1)
-    if threads < 2:
-        failed = function(0, rows, *arguments)
-    else:
-        first, *others = pairwise(rows * part // threads for part in range(threads + 1))
-        running = [_threads().submit(function, *part, *arguments) for part in others]
-        failed = any([function(*first, *arguments), *(part.result() for part in running)])
-    if failed:
+    threads = max(1, min(torch.get_num_threads(), rows, rows * size // ENOUGH + 1))
+    parts = list(pairwise(rows * part // threads for part in range(threads + 1)))
+    if any(share(lambda *part: function(*part, *arguments), parts)):
         raise MemoryError("not enough memory for the tournament of successive halving")
-
-
-@cache
-def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="shtopk")
-
-
-if hasattr(os, "register_at_fork"):  # threads do not live on in a forked process
-    os.register_at_fork(after_in_child=_threads.cache_clear)
 
 
 def _log_base(boost: str, base: float) -> float:

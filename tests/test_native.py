@@ -7,7 +7,7 @@ import sysconfig
 import pytest
 import torch
 
-from shtopk import TopKPooling, native, successive_halving_topk, tournament
+from shtopk import TopKPooling, native, successive_halving_topk, threads, tournament
 from shtopk.selection import bounded
 from shtopk.slots import pool_by_slot
 
@@ -90,8 +90,10 @@ def test_the_number_of_threads_changes_no_bit(k, temperature, monkeypatch):
     alone = pooled_and_gradients()
     monkeypatch.setattr(native, "ENOUGH", 1)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
-    for found, expected in zip(pooled_and_gradients(), alone, strict=True):
-        assert found.equal(expected)
+    for _ in range(2):
+        for found, expected in zip(pooled_and_gradients(), alone, strict=True):
+            assert found.equal(expected)
+        monkeypatch.setattr(threads, "_run", None)  # without OpenMP
 
 
 def pool_with_threads(n):

@@ -1,0 +1,62 @@
+"""Work shared among threads: torch's own.
+
+After an operation torch's threads wait for the next one at full speed for a while. Threads of ours beside them found
+no processor free, and two took as long as one. But OpenMP, where torch has its threads from, lends them to others too.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+
+import torch  # noqa: F401  brings OpenMP
+
+_Work = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+
+
+def _openmp() -> Callable | None:
+    """What runs a function in several threads at once, by its name on Linux; None if there is no such thing."""
+    run = getattr(ctypes.CDLL(None), "GOMP_parallel", None) if os.name == "posix" else None
+    if run is not None:
+        run.argtypes, run.restype = [_Work, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint], None
+    return run
+
+
+_run = _openmp()
+
+
+def share(work: Callable[..., int], parts: Sequence[tuple[int, ...]]) -> list[int]:
+    """What `work(*part)` returns for each part, in any order, done at the same time."""
+    if len(parts) == 1:
+        return [work(*parts[0])]
+    if _run is None:
+        return list(_pool().map(work, *zip(*parts, strict=True)))
+    todo, done = iter(parts), []
+
+    def take(_) -> None:
+        for part in todo:  # which gives each part to one thread, as Python lets one at a time take
+            done.append(work(*part))
+
+    _run(_Work(take), None, len(parts), 0)
+    if len(done) < len(parts):
+        raise RuntimeError(f"{len(parts) - len(done)} of {len(parts)} parts of the work failed, see above")
+    return done
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="shtopk")
+
+
+def _forked() -> None:
+    """Threads do not live on in a forked process, and OpenMP would wait for those it had."""
+    global _run
+    _run = None
+    _pool.cache_clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

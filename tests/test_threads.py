@@ -1,0 +1,34 @@
+"""Sharing work: among the threads of torch's OpenMP, or, where there is none, our own."""
+
+import threading
+
+import pytest
+
+from shtopk import threads
+
+
+@pytest.fixture(params=["openmp", "own"])
+def whose(request, monkeypatch):
+    if request.param == "own":
+        monkeypatch.setattr(threads, "_run", None)
+    elif threads._run is None:
+        pytest.skip("torch has no OpenMP here whose threads could be asked for")
+    return request.param
+
+
+def test_every_part_is_done_once(whose):
+    assert sorted(threads.share(lambda begin, end: end - begin, [(0, 1), (1, 3), (3, 6)])) == [1, 2, 3]
+
+
+def test_parts_are_done_at_the_same_time(whose):
+    both = threading.Barrier(2)
+    assert len(set(threads.share(lambda part: both.wait(timeout=20), [(0,), (1,)]))) == 2
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_failure_is_heard(whose):
+    def fail(part):
+        raise ValueError(f"part {part}")
+
+    with pytest.raises((ValueError, RuntimeError), match="part"):
+        threads.share(fail, [(0,), (1,)])
