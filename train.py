@@ -2,43 +2,153 @@
 
 python train.py --config configs/bbc.yaml [--any_field value ...]
 python train.py --config configs/docstrings.yaml
-accelerate launch train.py --config configs/bbc.yaml
+accelerate launch --config_file configs/accelerate/multi_gpu.yaml train.py --config configs/bbc.yaml
 torchrun --nproc_per_node 2 train.py --config configs/bbc.yaml
 
 A YAML file holds what differs from the defaults below; the command line wins over it. `--help` explains every field.
-The run's folder gets the best checkpoint (with its model card), all_results.json, the predictions and, if asked for,
-pages to look at.
+The run's folder gets the best checkpoint (with its model card), all_results.json, the predictions, what was measured
+on the way (history.jsonl, training.png), where it all comes from (run.json, arguments.yaml) and, if asked for, pages
+to look at. A run that ended early goes on with --resume_from_checkpoint latest.
 """
 
 import json
 import math
 import shlex
 import sys
-import time
-from dataclasses import asdict
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import ProjectConfiguration, send_to_device, set_seed
 from datasets import DatasetDict
-from safetensors.torch import load_model
+from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor
+from torch.nn.utils import clip_grad_norm_
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import DataCollatorForSeq2Seq, DataCollatorWithPadding, get_scheduler
 
 from configs import TrainArguments, parse
-from models import (
-    ModelArguments,
-    freeze_layers,
-    load_pretrained_classifier,
-    load_pretrained_seq2seq,
-    load_tokenizer,
-    write_model_card,
-)
-from shtopk import TopKPooling, anneal
+from models import ModelArguments, load_tokenizer, write_model_card
+from shtopk import anneal
 from shtopk.integrations.transformers import show_document
 from tasks import DataArguments, Task, get_task, write_samples
+from training import (
+    CheckpointError,
+    Checkpoints,
+    History,
+    Interruption,
+    Meter,
+    MicroBatch,
+    Progress,
+    Provenance,
+    Stopped,
+    Updates,
+    any_process,
+    build_model,
+    capture,
+    device_name,
+    evaluate,
+    load_weights,
+    on_main_process,
+    parameter_groups,
+    plot,
+    poolings,
+    profiler,
+    publish,
+    read_state,
+    restore,
+    total,
+)
+
+
+class Diverged(Exception):
+    """The loss is no number any more."""
+
+
+@dataclass
+class Run:
+    """One experiment, ready to go.
+
+    Attributes:
+        plain: the model without what Accelerate put around it.
+        answers: of the splits that models are tested on.
+        updates, eval_every: how many there are to be, and how many lie between evaluations.
+        metric: that picks the best checkpoint.
+    """
+
+    command: str
+    data: DataArguments
+    model_arguments: ModelArguments
+    arguments: TrainArguments
+    accelerator: Accelerator
+    task: Task
+    texts: DatasetDict
+    tokenizer: object
+    model: torch.nn.Module
+    plain: torch.nn.Module
+    optimizer: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LRScheduler
+    batches: Updates
+    loaders: dict[str, DataLoader]
+    answers: dict[str, list]
+    updates: int
+    eval_every: int
+    metric: str
+    provenance: Provenance
+    checkpoints: Checkpoints
+    progress: Progress
+
+    @property
+    def output(self) -> Path:
+        return Path(self.arguments.output_dir)
+
+    @property
+    def evaluation_due(self) -> bool:
+        update = self.progress.update
+        return self.progress.evaluated < update and (update % self.eval_every == 0 or update == self.updates)
+
+    @property
+    def done(self) -> bool:
+        patience = self.arguments.patience
+        out_of_patience = patience is not None and self.progress.since_best >= patience
+        return (self.progress.update == self.updates or out_of_patience) and not self.evaluation_due
+
+    def evaluate(self, split: str, name: str, stop=None) -> tuple[dict, list]:
+        return evaluate(self.plain, self.loaders[split], self.task, self.tokenizer, self.answers[split],
+                        self.accelerator, name, stop)  # fmt: skip
+
+
+def main(argv: list[str] | None = None) -> dict:
+    """Run one experiment; returns what all_results.json holds.
+
+    Ends with a line and an exit code of 2 where what it was given cannot be, 1 where it failed on the way, and 130 or
+    143 where Ctrl-C or SIGTERM stopped it.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    command = shlex.join(["python", "train.py", *argv])
+    go_on = command if "--resume_from_checkpoint" in command else f"{command} --resume_from_checkpoint latest"
+    run = None
+    try:
+        run = prepare(argv, command)
+        stopped = fit(run)
+        if stopped:
+            run.accelerator.print(f"train.py: stopped by {stopped.signal.name} after update {run.progress.update}; "
+                                  f"go on with: {go_on}", file=sys.stderr)  # fmt: skip
+            run.accelerator.end_training()
+            sys.exit(stopped.exit_code)
+        return finish(run)
+    except KeyboardInterrupt:
+        where = "before training began" if run is None else f"while it was tested; go on with: {go_on}"
+        print(f"train.py: stopped {where}", file=sys.stderr)
+        sys.exit(130)
+    except (CheckpointError, Diverged) as error:
+        if run.accelerator.is_main_process:
+            print(f"train.py: {error}", file=sys.stderr)
+        run.accelerator.end_training()
+        sys.exit(1)
 
 
 def best_precision() -> str:
@@ -49,123 +159,16 @@ def best_precision() -> str:
     return "bf16" if probe is not None and probe() else "no"
 
 
-def build_model(task: Task, texts: DatasetDict, data: DataArguments, arguments: ModelArguments):
-    """The model that gives the task's answers."""
-    fields = {name: getattr(arguments, name) for name in ("window", "windows_at_once", "window_k")}
-    fields |= arguments.pooling() | {
-        "k_by_layer": arguments.layers_and_counts,
-        "sha256": arguments.backbone_sha256,
-        "backbone_dropout": arguments.backbone_dropout,
-    }
-    if task.target == "label":
-        labels = texts["train"].features["label"].names
-        model = load_pretrained_classifier(
-            arguments.backbone,
-            id2label=dict(enumerate(labels)),
-            label2id={label: i for i, label in enumerate(labels)},
-            classifier_dropout=arguments.dropout,
-            **fields,
-        )
-    else:
-        model = load_pretrained_seq2seq(
-            arguments.backbone,
-            decoder=arguments.decoder,
-            decoder_layers=arguments.decoder_layers,
-            copy_head=arguments.copy_head,
-            **fields,
-        )
-        model.set_generation(
-            max_new_tokens=data.max_summary_tokens,
-            num_beams=arguments.num_beams,
-            no_repeat_ngram_size=arguments.no_repeat_ngram_size,
-            min_new_tokens=arguments.min_new_tokens,
-            length_penalty=arguments.length_penalty,
-        )
-    if arguments.attention is not None:
-        model.set_attn_implementation(arguments.attention)
-    # Only ever switched off: some backbones keep parts, such as sinusoidal positions, fixed themselves.
-    if arguments.freeze_encoder:
-        model.encoder.requires_grad_(False)
-        for pooling in poolings(model):
-            pooling.requires_grad_(True)
-    if arguments.freeze_layers:
-        freeze_layers(model.encoder, arguments.freeze_layers)
-    if arguments.freeze_scorer:
-        for pooling in poolings(model):
-            pooling.requires_grad_(False)
-    return model
-
-
-def poolings(model) -> list[TopKPooling]:
-    """The one over the encoder's vectors, and those between its layers."""
-    return [module for module in model.modules() if isinstance(module, TopKPooling)]
-
-
-def parameter_groups(model, train: TrainArguments) -> list[dict]:
-    """Encoder, decoder, what is new, and the scorer, each with its learning rate; empty groups left out."""
-    rates = {
-        "encoder": train.learning_rate,
-        "decoder": train.decoder_learning_rate or train.learning_rate,
-        "new": train.head_learning_rate,
-        "scorer": train.scorer_learning_rate,
-    }
-    groups = {part: {"params": [], "lr": rate} for part, rate in rates.items()}
-    groups["scorer"]["weight_decay"] = 0.0
-    encoder = set(model.encoder.parameters())
-    scorers = {parameter for pooling in poolings(model) for parameter in pooling.parameters()}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            new = "new" if name in model.fresh else "encoder" if parameter in encoder else "decoder"
-            groups["scorer" if parameter in scorers else new]["params"].append(parameter)
-    return [group for group in groups.values() if group["params"]]
-
-
-def predict(model, loader: DataLoader, accelerator: Accelerator, desc: str) -> list:
-    """Class numbers, or the tokens of summaries, of a whole split: each document once, on however many processes."""
-    model.eval()
-    predictions = []
-    for batch in tqdm(loader, desc=desc, leave=False, disable=not accelerator.is_main_process):
-        with torch.inference_mode(), accelerator.autocast():
-            if model.can_generate():
-                predicted = model.generate(batch["input_ids"], attention_mask=batch["attention_mask"])
-                pad = model.generation_config.pad_token_id
-                predicted = accelerator.pad_across_processes(predicted, dim=1, pad_index=pad)
-            else:
-                predicted = model(**batch).logits.argmax(-1)
-        predictions += accelerator.gather_for_metrics(predicted).tolist()
-    return predictions
-
-
-def evaluate(model, loader: DataLoader, task: Task, tokenizer, references: list, accelerator: Accelerator, name: str):
-    """(metrics of a split, with the split's name in front; the predictions)."""
-    start = time.perf_counter()
-    predicted = predict(model, loader, accelerator, f"evaluate ({name})")
-    seconds = time.perf_counter() - start
-    predictions = task.decode(tokenizer, predicted)
-    results = task.compute_metrics(predictions, references)
-    results |= {"runtime": seconds, "documents_per_second": len(references) / seconds, "documents": len(predictions)}
-    if model.can_generate():
-        pad = model.generation_config.pad_token_id
-        generated = sum(token != pad for summary in predicted for token in summary[1:])  # without the start
-        results["generated_tokens_per_second"] = generated / seconds
-    return {f"{name}_{key}": value for key, value in results.items()}, predictions
-
-
-def main(argv: list[str] | None = None) -> dict:
-    """Run one experiment; returns what all_results.json holds."""
-    argv = sys.argv[1:] if argv is None else argv
+def prepare(argv: list[str], command: str) -> Run:
+    """From the words of a command line to everything that training needs. All that can be wrong is said here."""
     parser, data, model_arguments, arguments = parse(argv, __doc__)
     output = Path(arguments.output_dir)
-    precision = best_precision() if arguments.mixed_precision == "auto" else arguments.mixed_precision
     accelerator = Accelerator(
-        gradient_accumulation_steps=arguments.gradient_accumulation_steps,
-        mixed_precision=precision,
-        log_with=None if arguments.tracker == "none" else arguments.tracker,
-        project_dir=output,
+        mixed_precision=best_precision() if arguments.mixed_precision == "auto" else arguments.mixed_precision,
+        log_with=arguments.trackers or None,
+        project_config=ProjectConfiguration(project_dir=str(output), logging_dir=str(output / "logs")),
     )
     set_seed(arguments.seed)
-
-    # Data and model. Everything that can be wrong with them is said here, before any training.
     try:
         task = get_task(data)
         with accelerator.main_process_first():
@@ -176,131 +179,267 @@ def main(argv: list[str] | None = None) -> dict:
             splits = task.encode(tokenizer, texts, data, model.generation_start)
     except (ValueError, ImportError) as error:  # the second: an attention whose package is missing
         parser.error(" ".join(str(error).split()))
-    answers = {name: split[task.target][:] for name, split in texts.items()}
+    set_seed(arguments.seed, device_specific=True)  # the weights were the same everywhere, dropout need not be
 
     collate = DataCollatorForSeq2Seq(tokenizer) if model.can_generate() else DataCollatorWithPadding(tokenizer)
+    batches = Updates(
+        splits["train"],
+        collate,
+        batch_size=arguments.batch_size,
+        accumulation=arguments.gradient_accumulation_steps,
+        processes=accelerator.num_processes,
+        process=accelerator.process_index,
+        seed=arguments.seed,
+    )
     loaders = {
-        name: DataLoader(
-            split,
-            batch_size=arguments.batch_size if name == "train" else arguments.eval_batch_size,
-            shuffle=name == "train",
-            collate_fn=collate,
-        )
-        for name, split in splits.items()
+        name: DataLoader(splits[name], arguments.eval_batch_size, collate_fn=collate, generator=torch.Generator())
+        for name in ("validation", "test")
     }
     optimizer = torch.optim.AdamW(parameter_groups(model, arguments), weight_decay=arguments.weight_decay)
     model, optimizer, *prepared = accelerator.prepare(model, optimizer, *loaders.values())
-    loaders = dict(zip(loaders, prepared, strict=True))
-    updates_per_epoch = math.ceil(len(loaders["train"]) / arguments.gradient_accumulation_steps)
-    updates = math.ceil(arguments.epochs * updates_per_epoch)
-    eval_every = arguments.eval_every or updates_per_epoch
-    # Stepped once an update below; prepared by Accelerate it would step once for each process.
-    scheduler = get_scheduler(
-        arguments.schedule,
-        optimizer,
-        num_warmup_steps=math.ceil(arguments.warmup * updates),
-        num_training_steps=updates,
-    )
-    if arguments.tracker != "none":
-        accelerator.init_trackers("logs", config={"command": shlex.join(argv)})
-
-    # The loop, counted in optimizer updates.
     plain = accelerator.unwrap_model(model)
-    scorers = [parameter for pooling in poolings(plain) for parameter in pooling.parameters()]
-    others = [parameter for parameter in plain.parameters() if all(parameter is not scorer for scorer in scorers)]
-    metric = f"eval_{arguments.metric or task.selectors[0]}"
-    best, best_update, evaluations_since_best = {}, 0, 0
-    update, tokens, train_seconds, started = 0, 0, 0.0, time.perf_counter()
-    progress = tqdm(total=updates, desc="train", disable=not accelerator.is_main_process)
-    done = False
-    while not done:
-        for batch in loaders["train"]:
-            model.train()
-            with accelerator.accumulate(model):
-                temperature = anneal(plain, update / max(1, updates - 1))
-                loss = model(**batch).loss
-                accelerator.backward(loss)
-                if accelerator.sync_gradients:
-                    accelerator.clip_grad_norm_(others, arguments.max_grad_norm)
-                    # Not Accelerate's a second time: with fp16 it would unscale the gradients once more.
-                    torch.nn.utils.clip_grad_norm_(scorers, arguments.scorer_max_grad_norm)
-                optimizer.step()
-                optimizer.zero_grad()
-            tokens += int(batch["attention_mask"].sum())
-            if not accelerator.sync_gradients:
-                continue
-            scheduler.step()
-            update += 1
-            progress.update()
-            progress.set_postfix(loss=f"{loss.item():.3f}", temperature=f"{temperature:.3g}")
-            accelerator.log({"train_loss": loss.item(), "temperature": temperature}, step=update)
-            done = update == updates
-            if not done and update % eval_every:
-                continue
-            train_seconds += time.perf_counter() - started
-            results, _ = evaluate(
-                plain, loaders["validation"], task, tokenizer, answers["validation"], accelerator, "eval"
-            )
-            accelerator.log(results, step=update)
-            if results[metric] > best.get(metric, -math.inf):
-                best, best_update, evaluations_since_best = results, update, 0
-                plain.save_pretrained(output, is_main_process=accelerator.is_main_process)
-            else:
-                evaluations_since_best += 1
-            if accelerator.is_main_process:
-                progress.write(f"update {update}: {task.in_short(results, 'eval')}")
-            done = done or evaluations_since_best == arguments.patience
-            started = time.perf_counter()
-            if done:
-                break
-    progress.close()
+    if isinstance(plain, FSDPModule) and plain.can_generate():
+        register_fsdp_forward_method(plain, "generate")
+    updates = math.ceil(arguments.epochs * len(batches))
+    run = Run(
+        command=command,
+        data=data,
+        model_arguments=model_arguments,
+        arguments=arguments,
+        accelerator=accelerator,
+        task=task,
+        texts=texts,
+        tokenizer=tokenizer,
+        model=model,
+        plain=plain,
+        optimizer=optimizer,
+        # Stepped once an update; prepared by Accelerate it would step once for each process.
+        scheduler=get_scheduler(
+            arguments.schedule,
+            optimizer,
+            num_warmup_steps=math.ceil(arguments.warmup * updates),
+            num_training_steps=updates,
+        ),
+        batches=batches,
+        loaders=dict(zip(loaders, prepared, strict=True)),
+        answers={name: texts[name][task.target][:] for name in loaders},
+        updates=updates,
+        eval_every=arguments.eval_every or len(batches),
+        metric=f"eval_{arguments.metric or task.selectors[0]}",
+        provenance=Provenance(
+            command,
+            asdict(data) | asdict(model_arguments) | asdict(arguments),
+            texts,
+            task.target,
+            accelerator,
+            batches.size,
+        ),
+        checkpoints=Checkpoints(output / "checkpoints", arguments.total_limit),
+        progress=Progress(),
+    )
+    try:
+        resume(run)
+    except CheckpointError as error:
+        parser.error(str(error))
+    return run
 
-    # The best checkpoint on the test split, and everything that tells how it came about.
-    accelerator.wait_for_everyone()
-    load_model(plain, output / "model.safetensors")
-    total_tokens = accelerator.reduce(torch.tensor(tokens, device=accelerator.device)).item()
-    tested, predictions = evaluate(plain, loaders["test"], task, tokenizer, answers["test"], accelerator, "test")
-    results = best | tested
-    results |= {
-        "best_update": best_update,
-        "updates": update,
-        "epochs": update / updates_per_epoch,
-        "train_runtime": train_seconds,
-        "train_documents_per_second": update / updates_per_epoch * len(splits["train"]) / train_seconds,
-        "train_tokens_per_second": total_tokens / train_seconds,
-        "parameters": sum(p.numel() for p in plain.parameters()),
-        "processes": accelerator.num_processes,
-        "device": torch.cuda.get_device_name() if accelerator.device.type == "cuda" else accelerator.device.type,
-        "mixed_precision": precision,
-        "command": shlex.join(["python", "train.py", *argv]),
-        "arguments": asdict(data) | asdict(model_arguments) | asdict(arguments),
+
+def resume(run: Run) -> None:
+    """Go to where the run was when the checkpoint was written that it is to go on from; nowhere if there is none."""
+    source = on_main_process(run.accelerator, lambda: run.checkpoints.find(run.arguments.resume_from_checkpoint))
+    if source is not None:
+        state = read_state(source)
+        different = run.provenance.differences(state["identity"])
+        if different:
+            raise CheckpointError(f"cannot go on from {source}, as {different}")
+        run.progress = restore(source, run.accelerator, run.plain, run.optimizer, run.scheduler)
+    overwrite = run.arguments.overwrite_output_dir or run.arguments.resume_from_checkpoint == "latest"
+    best_update = run.progress.best_update
+    on_main_process(run.accelerator, lambda: run.checkpoints.start(source, best_update, overwrite))
+    if run.accelerator.is_main_process:
+        run.output.mkdir(parents=True, exist_ok=True)
+        run.provenance.write(run.output)
+
+
+def fit(run: Run) -> Interruption | None:
+    """Train, evaluate and save, one thing after the other; the signal that ended it early, if one did."""
+    accelerator, arguments, progress = run.accelerator, run.arguments, run.progress
+    main = accelerator.is_main_process
+    if run.arguments.trackers:
+        accelerator.init_trackers("shtopk", config=run.provenance.arguments)
+    history = History(run.output / "history.jsonl", progress.update, progress.evaluated) if main else None
+    meter = Meter(run.plain, accelerator.device)
+    incoming = run.batches.starting_at(progress.update)
+    bar = tqdm(total=run.updates, initial=progress.update, desc="train", disable=not main)
+    trace = profiler(arguments.profile if main else 0, run.output / "trace.json")
+    with bar, Interruption() as interruption, trace as profile:
+
+        def stopping() -> bool:
+            return any_process(accelerator, bool(interruption))
+
+        def log(measured: dict) -> None:
+            accelerator.log(measured, step=progress.update)
+            if history is not None:
+                history.add(progress.update, measured)
+
+        meter.begin()
+        stop = False
+        while not (run.done or stop):
+            evaluating = run.evaluation_due
+            if evaluating:
+                try:
+                    results, _ = run.evaluate("validation", "eval", stopping)
+                except Stopped:
+                    stop = True
+                else:
+                    progress.judge(results, run.metric)
+                    log(results)
+                    if main:
+                        bar.write(f"update {progress.update}: {run.task.in_short(results, 'eval')}")
+            else:
+                measured = train_step(run, next(incoming), meter)
+                log(measured)
+                bar.update()
+                bar.set_postfix(loss=f"{measured['loss']:.3f}", temperature=f"{measured['temperature']:.3g}")
+                if profile is not None:
+                    profile.step()
+            stop = stop or stopping()
+            due = arguments.save_every and progress.update % arguments.save_every == 0 and not run.evaluation_due
+            if evaluating or due or stop:
+                save(run)
+            meter.begin()
+        stopped = stopping() and not run.done
+    if main:
+        plot(history.path, run.metric, run.output / "training.png")
+    return interruption if stopped else None
+
+
+def train_step(run: Run, parts: list[MicroBatch], meter: Meter) -> dict[str, float]:
+    """One update; what was measured of it.
+
+    The loss of an update is the mean over all its documents (or all tokens of its summaries), in however many parts
+    and on however many processes it is worked through.
+    """
+    accelerator, progress = run.accelerator, run.progress
+    run.model.train()
+    temperature = anneal(run.plain, progress.update / max(1, run.updates - 1))
+    (items,) = total(accelerator, sum(part.items for part in parts))
+    loss_here = torch.zeros((), device=accelerator.device)
+    for i, part in enumerate(parts, 1):
+        # Processes average their gradients, so that each has to give its share of the sum so many times.
+        share = part.items * accelerator.num_processes / items
+        with nullcontext() if i == len(parts) else accelerator.no_sync(run.model):
+            loss = run.model(**send_to_device(part.inputs, accelerator.device)).loss * share
+            accelerator.backward(loss)
+        loss_here += loss.detach() / accelerator.num_processes
+    documents = sum(part.documents for part in parts)
+    tokens = sum(int(part.inputs["attention_mask"].sum()) for part in parts if part.documents)
+    loss_sum, documents, tokens = total(accelerator, loss_here.item(), documents, tokens)
+    if not math.isfinite(loss_sum):
+        last = run.checkpoints.updates()
+        raise Diverged(
+            f"the loss of update {progress.update + 1} is {loss_sum}; "
+            + (f"the last checkpoint is {run.checkpoints.path(last[-1])}" if last else "there is no checkpoint yet")
+            + "; a lower learning rate, a longer warmup or mixed_precision no may help"
+        )
+
+    accelerator.unscale_gradients(run.optimizer)
+    scorers = [parameter for pooling in poolings(run.plain) for parameter in pooling.parameters()]
+    its = {id(parameter) for parameter in scorers}
+    others = [parameter for parameter in run.plain.parameters() if id(parameter) not in its]
+    norm = clip_grad_norm_(others, run.arguments.max_grad_norm)
+    scorer_norm = clip_grad_norm_(scorers, run.arguments.scorer_max_grad_norm)
+    learning_rate = run.optimizer.param_groups[0]["lr"]
+    run.optimizer.step()
+    run.optimizer.zero_grad()
+    run.scheduler.step()
+    progress.update += 1
+    measured = meter.end(int(documents), int(tokens))
+    progress.documents += int(documents)
+    progress.tokens += int(tokens)
+    progress.seconds += measured["seconds"]
+    return {
+        "loss": loss_sum,
+        "gradient_norm": whole(norm),
+        "scorer_gradient_norm": whole(scorer_norm),
+        "learning_rate": learning_rate,
+        "temperature": temperature,
+        **measured,
     }
+
+
+def whole(norm: torch.Tensor) -> float:
+    """A norm as a number, of gradients that are spread over processes too."""
+    return (norm.full_tensor() if isinstance(norm, DTensor) else norm).item()
+
+
+def save(run: Run) -> None:
+    """A checkpoint of the present update, from all processes."""
+    snapshot = capture(run.accelerator, run.plain, run.optimizer, run.scheduler, run.progress, run.provenance.identity)
+    on_main_process(
+        run.accelerator,
+        lambda: run.checkpoints.write(
+            run.progress.update,
+            lambda folder: snapshot.write(folder, run.plain, run.tokenizer),
+            keep=[run.progress.best_update],
+        ),
+    )
+
+
+def finish(run: Run) -> dict:
+    """The best checkpoint on the test split, and everything that tells how it came about."""
+    accelerator, progress, output = run.accelerator, run.progress, run.output
+    best = run.checkpoints.path(progress.best_update)
+    load_weights(run.plain, best)
+    tested, predictions = run.evaluate("test", "test")
+    results = progress.best | tested
+    results |= {
+        "best_update": progress.best_update,
+        "updates": progress.update,
+        "epochs": progress.update / len(run.batches),
+        "train_runtime": progress.seconds,
+        "train_documents_per_second": progress.documents / progress.seconds,
+        "train_tokens_per_second": progress.tokens / progress.seconds,
+        "parameters": sum(p.numel() for p in run.plain.parameters()),
+        "processes": accelerator.num_processes,
+        "device": device_name(accelerator.device),
+        "mixed_precision": accelerator.mixed_precision,
+        "command": run.command,
+        "arguments": run.provenance.arguments,
+    }
+    baselines = run.task.baselines(run.texts) if accelerator.is_main_process else {}
+    results["baselines"] = {
+        name: run.task.compute_metrics(said, run.answers["test"]) for name, said in baselines.items()
+    }
+    shown = min(run.arguments.show, len(run.texts["test"]))
+    pages = [page(run, document) for document in run.texts["test"].select(range(shown))]
     if accelerator.is_main_process:
-        baselines = task.baselines(texts)
-        results["baselines"] = {name: task.compute_metrics(said, answers["test"]) for name, said in baselines.items()}
-        tokenizer.save_pretrained(output)
+        publish(best, output)
         (output / "all_results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-        write_samples(output, texts["test"], task, predictions, baselines)
-        base_model = model_arguments.backbone or "sentence-transformers/all-MiniLM-L6-v2"
+        write_samples(output, run.texts["test"], run.task, predictions, baselines)
         write_model_card(
             output,
-            target=task.target,
-            base_model=base_model,
-            data=task.description,
-            licence=task.licence,
-            command=results["command"],
+            target=run.task.target,
+            base_model=run.model_arguments.backbone or "sentence-transformers/all-MiniLM-L6-v2",
+            data=run.task.description,
+            licence=run.task.licence,
+            command=run.command,
             results=results,
         )
-        for i, document in enumerate(texts["test"].select(range(min(arguments.show, len(texts["test"]))))):
-            answer = document[task.target]
-            known = {"reference": answer} if plain.can_generate() else {"label": plain.config.id2label[answer]}
-            page = show_document(plain, tokenizer, document["text"], max_tokens=data.max_tokens, **known)
-            (output / f"document_{i}.html").write_text(page, encoding="utf-8")
+        for i, text in enumerate(pages):
+            (output / f"document_{i}.html").write_text(text, encoding="utf-8")
         for name, found in results["baselines"].items():
-            accelerator.print(f"{name}: {task.in_short(found)}")
-        accelerator.print(f"test: {task.in_short(results, 'test')}; see {output}")
+            print(f"{name}: {run.task.in_short(found)}")
+        print(f"test: {run.task.in_short(results, 'test')}; see {output}")
     accelerator.end_training()
     return results
+
+
+def page(run: Run, document: dict) -> str:
+    """An HTML page that shows what was kept of a document."""
+    answer = document[run.task.target]
+    known = {"reference": answer} if run.plain.can_generate() else {"label": run.plain.config.id2label[answer]}
+    return show_document(run.plain, run.tokenizer, document["text"], max_tokens=run.data.max_tokens, **known)
 
 
 if __name__ == "__main__":

@@ -34,6 +34,21 @@ class TrainArguments:
     metric: str | None = _option(
         None, "on the validation split, picks the best checkpoint; by default accuracy or rougeL"
     )
-    tracker: Literal["none", "tensorboard"] = _option("none", "where to log losses, metrics and temperature")
+    save_every: int | None = _option(
+        None, "updates between checkpoints; each evaluation leaves one as well, and so does an interruption"
+    )
+    total_limit: int = _option(2, "of the newest checkpoints to keep, >= 1; the best is kept besides")
+    resume_from_checkpoint: str | None = _option(
+        None, "go on from the run's latest checkpoint ('latest', from the start if there is none) or from a folder"
+    )
+    tracker: str = _option(
+        "none", "where to log what history.jsonl has: tensorboard, trackio, wandb, or several, with commas between"
+    )
+    profile: int = _option(0, "write a trace of so many updates to trace.json")
     show: int = _option(0, "test documents to write HTML pages for")
     seed: int = _option(0, "of the weights drawn, the dropout and the order of the documents")
+
+    @property
+    def trackers(self) -> list[str]:
+        """The names in `tracker`."""
+        return [] if self.tracker == "none" else [name.strip() for name in self.tracker.split(",")]

@@ -1,5 +1,6 @@
 """From a YAML file and a command line to the arguments of a run; whatever is impossible is said before it starts."""
 
+import importlib.util
 import math
 import sys
 from pathlib import Path
@@ -73,12 +74,14 @@ def _word(value) -> str:
 
 POSITIVE = (
     *("epochs", "batch_size", "eval_batch_size", "gradient_accumulation_steps", "eval_every", "patience"),
+    *("save_every", "total_limit"),
     *("learning_rate", "decoder_learning_rate", "head_learning_rate", "scorer_learning_rate"),
     *("max_grad_norm", "scorer_max_grad_norm", "num_beams"),
 )
+TRACKERS = ("tensorboard", "trackio", "wandb")
 OF_SUMMARIES = ("decoder", "copy_head", "num_beams", "no_repeat_ngram_size", "min_new_tokens", "length_penalty")
 NOT_NEGATIVE = (
-    *("weight_decay", "show", "protect_first", "freeze_layers", "seed"),
+    *("weight_decay", "show", "profile", "protect_first", "freeze_layers", "seed"),
     *("no_repeat_ngram_size", "min_new_tokens"),
 )
 
@@ -99,9 +102,20 @@ def impossible(data: DataArguments, model: ModelArguments, train: TrainArguments
             return f"expected {name} in [0, 1), got {value}"
     if train.mixed_precision == "fp16" and not torch.cuda.is_available():
         return "mixed_precision fp16 needs a GPU; use bf16 or no"
+    for name in train.trackers:
+        if name not in TRACKERS:
+            return f"expected tracker to be none or of {', '.join(TRACKERS)}; got {name!r}"
+        if importlib.util.find_spec(name) is None:
+            return f"the tracker {name} needs the package {name}; install it or leave the tracker out"
     folder = Path(train.output_dir)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not train.overwrite_output_dir:
-        return f"output_dir {folder} is not empty; choose another one or add --overwrite_output_dir true"
+    if folder.exists() and not folder.is_dir():
+        return f"output_dir {folder} is a file; choose another one"
+    again = train.overwrite_output_dir or train.resume_from_checkpoint
+    if folder.exists() and any(folder.iterdir()) and not again:
+        return (
+            f"output_dir {folder} is not empty; choose another one, go on with --resume_from_checkpoint latest, or "
+            f"start anew with --overwrite_output_dir true"
+        )
     try:
         TopKPooling(1, **model.pooling())
         _ = model.layers_and_counts

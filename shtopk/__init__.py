@@ -1,7 +1,7 @@
 """Trainable token pooling: soft top-k at the price of hard top-k."""
 
 from shtopk.baselines import hard_topk, iterative_topk
-from shtopk.metrics import nccs
+from shtopk.metrics import nccs, selection_entropy
 from shtopk.pooling import PooledTokens, TopKPooling, anneal
 from shtopk.selection import TopK
 from shtopk.successive_halving import successive_halving_topk
@@ -15,5 +15,6 @@ __all__ = [
     "hard_topk",
     "iterative_topk",
     "nccs",
+    "selection_entropy",
     "successive_halving_topk",
 ]

@@ -1,0 +1,39 @@
+"""What was measured after each update and at each evaluation, a JSON line for each."""
+
+import json
+from pathlib import Path
+
+
+class History:
+    """The lines of a file; only the main process keeps one.
+
+    Args:
+        path: of the file.
+        update: lines of later updates are dropped, as a run that goes on from there writes them anew.
+        evaluated: likewise for evaluations.
+    """
+
+    def __init__(self, path: Path, update: int = 0, evaluated: int = 0):
+        self.path = path
+        before = read_history(path) if path.exists() and update else []
+        kept = [row for row in before if row["update"] <= (evaluated if is_evaluation(row) else update)]
+        path.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+
+    def add(self, update: int, measured: dict) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"update": update} | measured) + "\n")
+
+
+def read_history(path: Path) -> list[dict]:
+    """The rows of a file; a line that a kill left half-written is passed over."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return rows
+
+
+def is_evaluation(row: dict) -> bool:
+    return any(name.startswith("eval_") for name in row)

@@ -1,0 +1,40 @@
+"""SIGTERM and Ctrl-C: heard at once, obeyed when a step is done."""
+
+import signal
+import threading
+from types import FrameType
+
+
+class Interruption:
+    """Inside this context the first of these signals is noted; a second one does what it always did.
+
+    Attributes:
+        signal: the one that came; None until then.
+    """
+
+    SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+        self._before: dict = {}
+
+    def __enter__(self) -> "Interruption":
+        if threading.current_thread() is threading.main_thread():  # Python allows no other to handle signals
+            self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+        return self
+
+    def __exit__(self, *exception) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def __bool__(self) -> bool:
+        return self.signal is not None
+
+    @property
+    def exit_code(self) -> int:
+        """What a shell reports of a process that this signal ended: 130 or 143."""
+        return 128 + (self.signal or signal.SIGTERM)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.signal = signal.Signals(number)
+        self.__exit__()

@@ -1,0 +1,69 @@
+"""What is worth knowing of an update besides its loss."""
+
+import sys
+import time
+
+import torch
+from torch import nn
+
+from shtopk import selection_entropy
+from training.build import poolings
+
+
+class Meter:
+    """Speed, memory and how soft the choice was, of one update after the other.
+
+    Args:
+        model: with `TopKPooling` inside; hooks are put on these.
+        device: that it is on.
+    """
+
+    def __init__(self, model: nn.Module, device: torch.device):
+        self.device = device
+        self._entropies: list[torch.Tensor] = []
+        for pooling in poolings(model):
+            pooling.register_forward_hook(self._listen)
+        self.begin()
+
+    def begin(self) -> None:
+        """Time from here on belongs to the next update."""
+        self._entropies.clear()
+        self._since = time.perf_counter()
+
+    def end(self, documents: int, tokens: int) -> dict[str, float]:
+        """Of the update since `begin`, or since the last `end`.
+
+        Args:
+            documents, tokens: that all processes read for it.
+
+        Returns:
+            seconds, documents_per_second, tokens_per_second, peak_memory_gib (of this process, since it began), and
+            selection_entropy (of this process's documents; nats, 0 where every slot holds a single token).
+        """
+        entropy = torch.stack(self._entropies).mean().item() if self._entropies else 0.0  # waits for the device
+        seconds = time.perf_counter() - self._since
+        self.begin()
+        return {
+            "seconds": seconds,
+            "documents_per_second": documents / seconds,
+            "tokens_per_second": tokens / seconds,
+            "peak_memory_gib": peak_memory(self.device) / 2**30,
+            "selection_entropy": entropy,
+        }
+
+    def _listen(self, pooling: nn.Module, inputs: tuple, pooled) -> None:
+        if pooling.training:
+            with torch.no_grad():
+                self._entropies.append(selection_entropy(pooled.choice).mean())
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: of tensors on a GPU, of the whole process on a CPU; 0 where the system does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
