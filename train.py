@@ -22,13 +22,14 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration, send_to_device, set_seed
-from datasets import DatasetDict
+from datasets import DatasetDict, disable_progress_bars
 from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grad_norm_
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import DataCollatorForSeq2Seq, DataCollatorWithPadding, get_scheduler
+from transformers.utils.logging import disable_progress_bar
 
 from configs import TrainArguments, parse
 from models import ModelArguments, load_tokenizer, write_model_card
@@ -60,6 +61,7 @@ from training import (
     publish,
     read_state,
     restore,
+    sharding,
     total,
 )
 
@@ -168,6 +170,9 @@ def prepare(argv: list[str], command: str) -> Run:
         log_with=arguments.trackers or None,
         project_config=ProjectConfiguration(project_dir=str(output), logging_dir=str(output / "logs")),
     )
+    if not accelerator.is_main_process:  # one voice
+        disable_progress_bar()
+        disable_progress_bars()
     set_seed(arguments.seed)
     try:
         task = get_task(data)
@@ -196,7 +201,8 @@ def prepare(argv: list[str], command: str) -> Run:
         for name in ("validation", "test")
     }
     optimizer = torch.optim.AdamW(parameter_groups(model, arguments), weight_decay=arguments.weight_decay)
-    model, optimizer, *prepared = accelerator.prepare(model, optimizer, *loaders.values())
+    with sharding(accelerator, model):
+        model, optimizer, *prepared = accelerator.prepare(model, optimizer, *loaders.values())
     plain = accelerator.unwrap_model(model)
     if isinstance(plain, FSDPModule) and plain.can_generate():
         register_fsdp_forward_method(plain, "generate")

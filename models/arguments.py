@@ -6,6 +6,9 @@ from typing import ClassVar
 
 from shtopk.pooling import Boost, Operator, Scorer
 
+MOST_KEPT = 2**20  # vectors: more than any text has tokens
+NUMBER = "([0-9]{1,9})"
+
 
 def _option(default, help: str):
     return field(default=default, metadata={"help": help})
@@ -41,7 +44,9 @@ class ModelArguments:
     keep_order: bool = _option(True, "kept vectors stand in document order")
     protect_first: int = _option(0, "tokens at the start that are always kept; 1 protects [CLS]")
     window: int | None = _option(None, "tokens that the encoder sees at once; by default as many as it has positions")
-    windows_at_once: int = _option(32, "windows per call of the encoder, >= 1, a bound on memory")
+    windows_at_once: int = _option(
+        32, "windows per call of the encoder, >= 1, a bound on memory; FSDP2 takes all at once"
+    )
     window_k: int | None = _option(None, "pool in two steps: every window to so many vectors, then all of them to k")
     k_by_layer: str | None = _option(
         None, "pool between the encoder's layers as well: 2:256,4:64 pools the input of layer 2 to 256, of 4 to 64"
@@ -53,12 +58,15 @@ class ModelArguments:
 
     @property
     def share_or_count(self) -> int | float:
-        """k as a number; ValueError where it is none."""
+        """k as a number; ValueError where it is none, or one that no text has tokens for."""
         for number in (int, float):
             try:
-                return number(self.k)
+                k = number(self.k)
             except ValueError:
-                pass
+                continue
+            if k > MOST_KEPT:
+                raise ValueError(f"expected k <= {MOST_KEPT:,}, got {self.k}")
+            return k
         raise ValueError(f"expected k to be a whole number >= 1 or a share in (0, 1], got {self.k!r}")
 
     @property
@@ -66,10 +74,13 @@ class ModelArguments:
         """k_by_layer as numbers; ValueError where it is none."""
         if self.k_by_layer in (None, "none"):
             return None
-        pairs = re.findall(r"(\d+):(\d+)", self.k_by_layer)
+        pairs = re.findall(rf"{NUMBER}:{NUMBER}", self.k_by_layer)
         found = {layer: int(k) for layer, k in pairs}
-        if not re.fullmatch(r"\d+:\d+(,\s*\d+:\d+)*", self.k_by_layer) or len(found) < len(pairs):
+        if not re.fullmatch(rf"{NUMBER}:{NUMBER}(,\s*{NUMBER}:{NUMBER})*", self.k_by_layer) or len(found) < len(pairs):
             raise ValueError(f"expected k_by_layer to be like 2:256,4:64 (layer:k) or none, got {self.k_by_layer!r}")
+        for name, k in found.items():
+            if not 1 <= k <= MOST_KEPT:
+                raise ValueError(f"expected k in 1..{MOST_KEPT:,} of layer {name} in k_by_layer, got {k}")
         return found
 
     def pooling(self) -> dict:

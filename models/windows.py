@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedConfig
 from transformers.utils import ModelOutput
 
@@ -34,11 +35,12 @@ def pool_document(
     # T5's n_positions is no limit, but what it was trained on; all of a long document at once would not fit.
     trained = getattr(encoder.config, "n_positions", None)
     window = config.window or positions_of(encoder.config) or trained or input_ids.shape[1]
+    # Processes that hold a share of each layer (FSDP2) must call it equally often, whatever their documents.
+    shared_out = any(isinstance(module, FSDPModule) for module in encoder.modules())
+    at_once = len(input_ids) * input_ids.shape[1] if shared_out else config.windows_at_once
     if config.window_k is not None or config.k_by_layer is not None:
-        return pool_in_windows(
-            encoder, pooling, input_ids, attention_mask, window, config.window_k, config.windows_at_once
-        )
-    tokens = encode_in_windows(encoder, input_ids, attention_mask, window, config.windows_at_once)
+        return pool_in_windows(encoder, pooling, input_ids, attention_mask, window, config.window_k, at_once)
+    tokens = encode_in_windows(encoder, input_ids, attention_mask, window, at_once)
     return pooling(tokens, attention_mask)
 
 

@@ -1,6 +1,8 @@
 """Small things that several tests share: a tiny encoder with its tokenizer, in the hub's format."""
 
+import json
 import os
+import random
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -55,3 +57,61 @@ def encoder(tmp_path_factory):
     BertModel(BertConfig(**BERT), add_pooling_layer=False).save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def documents(tmp_path_factory):
+    """60 documents of two classes that one word tells apart, as a JSON lines file."""
+    path = tmp_path_factory.mktemp("data") / "documents.jsonl"
+    rows, noise = [], random.Random(0)
+    for i in range(60):
+        words = noise.choices(["a", "b", "c", ("goal", "bank")[i % 2]], k=40 + 2 * i)
+        rows.append({"text": " ".join(words), "label": ("sport", "money")[i % 2]})
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def words(encoder, documents, tmp_path):
+    """A command line that trains for a few seconds."""
+    return ["--train_file", str(documents), "--backbone", str(encoder), "--output_dir", str(tmp_path / "run"),
+            "--k", "4", "--epochs", "12", "--batch_size", "8", "--learning_rate", "5e-3", "--backbone_dropout", "0",
+            "--mixed_precision", "no"]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def summaries(tmp_path_factory):
+    """60 documents whose summary is the one word that stands twice in them."""
+    path = tmp_path_factory.mktemp("data") / "summaries.jsonl"
+    rows, noise = [], random.Random(0)
+    for i in range(60):
+        letters = noise.sample("abcdefghijkl", 8)
+        rows.append({"body": " ".join([*letters, ("goal", "bank")[i % 2]]), "gist": ("goal", "bank")[i % 2]})
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def summary_words(words, summaries):
+    return [*words, "--train_file", str(summaries), "--text_column", "body", "--summary_column", "gist",
+            "--copy_head", "true", "--decoder_layers", "1", "--max_summary_tokens", "4"]  # fmt: skip
+
+
+@pytest.fixture
+def refusal(words, capsys):
+    """Run train.py with something impossible; the one line it says."""
+
+    import train  # the slowest import of all
+
+    def run(*more, base=words):
+        with pytest.raises(SystemExit) as stop:
+            train.main([*base, *map(str, more)])
+        error = capsys.readouterr().err
+        assert stop.value.code == 2
+        assert "Traceback" not in error
+        *before, message = [line for line in error.replace("\r", "\n").splitlines() if line]
+        assert all("%|" in line for line in before), before  # nothing but progress bars
+        assert message.startswith("train.py: ")
+        return message
+
+    return run

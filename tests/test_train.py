@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import subprocess
 import sys
 from pathlib import Path
@@ -16,44 +15,6 @@ import train
 from models import load_pretrained_classifier, load_pretrained_seq2seq
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-@pytest.fixture(scope="module")
-def documents(tmp_path_factory):
-    """60 documents of two classes that one word tells apart, as a JSON lines file."""
-    path = tmp_path_factory.mktemp("data") / "documents.jsonl"
-    rows, noise = [], random.Random(0)
-    for i in range(60):
-        words = noise.choices(["a", "b", "c", ("goal", "bank")[i % 2]], k=40 + 2 * i)
-        rows.append({"text": " ".join(words), "label": ("sport", "money")[i % 2]})
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
-@pytest.fixture
-def words(encoder, documents, tmp_path):
-    """A command line that trains for a few seconds."""
-    return ["--train_file", str(documents), "--backbone", str(encoder), "--output_dir", str(tmp_path / "run"),
-            "--k", "4", "--epochs", "12", "--batch_size", "8", "--learning_rate", "5e-3", "--backbone_dropout", "0",
-            "--mixed_precision", "no"]  # fmt: skip
-
-
-@pytest.fixture
-def refusal(words, capsys):
-    """Run train.py with something impossible; the one line it says."""
-
-    def run(*more, base=words):
-        with pytest.raises(SystemExit) as stop:
-            train.main([*base, *map(str, more)])
-        error = capsys.readouterr().err
-        assert stop.value.code == 2
-        assert "Traceback" not in error
-        *before, message = [line for line in error.replace("\r", "\n").splitlines() if line]
-        assert all("%|" in line for line in before), before  # nothing but progress bars
-        assert message.startswith("train.py: ")
-        return message
-
-    return run
 
 
 def test_a_run_learns_and_leaves_a_checkpoint_that_a_pipeline_loads(words, documents, tmp_path):
@@ -124,24 +85,6 @@ def test_the_command_line_wins_over_the_yaml_and_the_yaml_over_the_defaults(tmp_
 
 
 # Summaries
-
-
-@pytest.fixture(scope="module")
-def summaries(tmp_path_factory):
-    """60 documents whose summary is the one word that stands twice in them."""
-    path = tmp_path_factory.mktemp("data") / "summaries.jsonl"
-    rows, noise = [], random.Random(0)
-    for i in range(60):
-        letters = noise.sample("abcdefghijkl", 8)
-        rows.append({"body": " ".join([*letters, ("goal", "bank")[i % 2]]), "gist": ("goal", "bank")[i % 2]})
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
-@pytest.fixture
-def summary_words(words, summaries):
-    return [*words, "--train_file", str(summaries), "--text_column", "body", "--summary_column", "gist",
-            "--copy_head", "true", "--decoder_layers", "1", "--max_summary_tokens", "4"]  # fmt: skip
 
 
 def test_a_summarizer_learns_and_leaves_a_checkpoint_and_samples(summary_words, summaries, tmp_path):

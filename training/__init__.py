@@ -15,7 +15,7 @@ from training.profile import profiler
 from training.progress import Progress
 from training.provenance import Provenance, device_name
 from training.snapshot import capture, load_weights, read_state, restore
-from training.together import any_process, on_main_process, total
+from training.together import any_process, on_main_process, sharding, total
 
 __all__ = [
     "CheckpointError",
@@ -42,5 +42,6 @@ __all__ = [
     "publish",
     "read_state",
     "restore",
+    "sharding",
     "total",
 ]

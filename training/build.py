@@ -49,7 +49,7 @@ def build_model(task: Task, texts: DatasetDict, data: DataArguments, arguments: 
             pooling.requires_grad_(True)
     if arguments.freeze_layers:
         freeze_layers(model.encoder, arguments.freeze_layers)
-    if arguments.freeze_scorer:
+    if arguments.freeze_scorer or arguments.operator == "hard":  # which gives the scorer no gradient
         for pooling in poolings(model):
             pooling.requires_grad_(False)
     return model

@@ -61,7 +61,8 @@ def capture(accelerator: Accelerator, model, optimizer, scheduler, progress: Pro
         identity: what a run that goes on from here must share.
     """
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-    weights = get_model_state_dict(model, options=options)
+    tied = getattr(model, "all_tied_weights_keys", None) or {}
+    weights = {name: its for name, its in get_model_state_dict(model, options=options).items() if name not in tied}
     optimized = get_optimizer_state_dict(model, plain_optimizer(optimizer), options=options)
     moments = {
         f"{name}/{kind}": value.contiguous()
@@ -113,7 +114,7 @@ def load_weights(model: nn.Module, folder: Path) -> None:
     """Load a saved model's weights into the same model, spread over processes or not."""
     weights = load_file(folder / MODEL)
     keys = set_model_state_dict(model, weights, options=StateDictOptions(full_state_dict=True, strict=False))
-    missing = set(keys.missing_keys) - set(getattr(model, "all_tied_weights_keys", ()))  # tied ones are saved once
+    missing = set(keys.missing_keys) - set(getattr(model, "all_tied_weights_keys", None) or {})  # saved once
     if missing or keys.unexpected_keys:
         raise CheckpointError(
             f"{folder} belongs to another model: {len(missing)} parameters are missing there, "

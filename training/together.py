@@ -1,6 +1,7 @@
 """What all processes of a run have to agree on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -35,3 +36,28 @@ def total(accelerator: Accelerator, *numbers: float) -> list[float]:
     """The sums of these numbers over all processes."""
     dtype = torch.float32 if accelerator.device.type == "mps" else torch.float64
     return accelerator.reduce(torch.tensor(numbers, dtype=dtype, device=accelerator.device)).tolist()
+
+
+@contextmanager
+def sharding(accelerator: Accelerator, model) -> Iterator[None]:
+    """Where FSDP is asked for, a context in which Accelerate prepares a model so that it can be shared out.
+
+    It would take for layers all that transformers wants to keep on one device, BERT's embeddings among it, and then
+    share out the table inside these once more, which fails. And of tied embeddings it looks at no more than two, while
+    torch wants all in one group: left alone they come to be in that of the whole model.
+    """
+    plugin = getattr(accelerator.state, "fsdp_plugin", None)
+    if plugin is None:
+        yield
+        return
+    if plugin.transformer_cls_names_to_wrap is None:
+        names = model._no_split_modules or ()
+        plugin.transformer_cls_names_to_wrap = sorted(name for name in names if not name.endswith("Embeddings"))
+    tied = bool(getattr(model, "all_tied_weights_keys", None))
+    if tied:
+        model.get_input_embeddings = model.get_output_embeddings = lambda: None
+    try:
+        yield
+    finally:
+        if tied:
+            del model.get_input_embeddings, model.get_output_embeddings
