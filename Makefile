@@ -8,7 +8,7 @@ TASK ?= needle bbc
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help env demo test check compare tune figures scaling speed planted between retrieval rfcs clean
+.PHONY: help env demo test check compare tune figures scaling speed planted between growth retrieval rfcs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
@@ -56,6 +56,9 @@ planted: $(READY) ## does the gradient teach? planted tokens, every way to pool
 
 between: $(READY) ## what pooling between the encoder's layers saves, and what it costs
 	OMP_NUM_THREADS=1 $(RUN) benchmarks/between.py
+
+growth: $(READY) ## how an update's time and memory grow with documents, k, batch and processes
+	OMP_NUM_THREADS=1 $(RUN) benchmarks/growth.py
 
 retrieval: $(READY) ## what an index of k vectors a document still finds, against Ward clusters
 	OMP_NUM_THREADS=1 $(RUN) benchmarks/retrieval.py

@@ -11,6 +11,7 @@ on the way (history.jsonl, training.png), where it all comes from (run.json, arg
 to look at. A run that ended early goes on with --resume_from_checkpoint latest.
 """
 
+import errno
 import json
 import math
 import shlex
@@ -60,6 +61,7 @@ from training import (
     profiler,
     publish,
     read_state,
+    reason,
     restore,
     sharding,
     total,
@@ -150,6 +152,11 @@ def main(argv: list[str] | None = None) -> dict:
         if run.accelerator.is_main_process:
             print(f"train.py: {error}", file=sys.stderr)
         run.accelerator.end_training()
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        print(f"train.py: cannot write: {reason(error)}; make room, then go on with: {go_on}", file=sys.stderr)
         sys.exit(1)
 
 
@@ -262,9 +269,7 @@ def resume(run: Run) -> None:
     overwrite = run.arguments.overwrite_output_dir or run.arguments.resume_from_checkpoint == "latest"
     best_update = run.progress.best_update
     on_main_process(run.accelerator, lambda: run.checkpoints.start(source, best_update, overwrite))
-    if run.accelerator.is_main_process:
-        run.output.mkdir(parents=True, exist_ok=True)
-        run.provenance.write(run.output)
+    on_main_process(run.accelerator, lambda: run.provenance.write(run.output))
 
 
 def fit(run: Run) -> Interruption | None:

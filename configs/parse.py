@@ -2,14 +2,16 @@
 
 import importlib.util
 import math
+import os
+import re
 import sys
 from pathlib import Path
 
 import torch
-import yaml
 from transformers import HfArgumentParser
 
 from configs.arguments import TrainArguments
+from configs.yaml_words import yaml_words
 from models import ModelArguments
 from shtopk import TopKPooling
 from tasks import DataArguments, check, get_task
@@ -19,7 +21,10 @@ class Parser(HfArgumentParser):
     """Every complaint in one line, exit code 2."""
 
     def error(self, message):
-        print(f"train.py: {message}", file=sys.stderr)
+        line = " ".join(message.split())
+        line = line if len(line) <= LONGEST else f"{line[:LONGEST]} …"
+        if os.environ.get("RANK", "0") == "0":  # of several processes the first one speaks
+            print(f"train.py: {''.join(map(_printable, line))}", file=sys.stderr)
         sys.exit(2)
 
 
@@ -37,8 +42,8 @@ def parse(argv: list[str], description: str | None = None):
     parser.add_argument("--config", help="YAML file of fields")
     first = Parser((), add_help=False, allow_abbrev=False)
     first.add_argument("--config")
-    path = first.parse_known_args(argv)[0].config
-    words = (yaml_words(path, parser) if path else []) + argv
+    path = first.parse_known_args(_checked(argv, parser))[0].config
+    words = ([] if path is None else _checked(yaml_words(path, parser), parser)) + argv
     *arguments, _, unknown = parser.parse_args_into_dataclasses(
         words, look_for_args_file=False, return_remaining_strings=True
     )
@@ -50,28 +55,24 @@ def parse(argv: list[str], description: str | None = None):
     return parser, *arguments
 
 
-def yaml_words(path: str, parser: Parser) -> list[str]:
-    """The fields of a YAML file as command-line words, so that one parser checks both."""
-    try:
-        fields = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-    except OSError as error:
-        parser.error(f"cannot read the configuration {path}: {error.strerror}")
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        parser.error(f"the configuration {path} is not valid YAML: {' '.join(str(error).split())}")
-    if not isinstance(fields, dict):
-        parser.error(f"expected the configuration {path} to hold 'field: value' lines, got {type(fields).__name__}")
-    known = {action.dest for action in parser._actions} - {"help", "config"}
-    unknown = sorted(str(name) for name in fields if name not in known)
-    if unknown:
-        parser.error(f"unknown fields in {path}: {', '.join(unknown)}; see train.py --help")
-    return [f"--{name}={_word(value)}" for name, value in fields.items() if value is not None]
+def _checked(words: list[str], parser: Parser) -> list[str]:
+    """The words, if they are such that paths and argparse can do with them."""
+    for word in words:
+        if re.search("[\0\ud800-\udfff]", word):
+            parser.error(f"expected valid Unicode without NUL, got {word}; rename what it names")
+        if re.fullmatch("--[^=]+=--", word):  # of which argparse makes an empty list
+            parser.error(f"expected something as {word[2:-3]}, got '--'; leave it out for the default")
+    return words
 
 
-def _word(value) -> str:
-    """A mapping, k_by_layer, as the command line has it."""
-    return ",".join(f"{key}:{its}" for key, its in value.items()) if isinstance(value, dict) else str(value)
+def _printable(sign: str) -> str:
+    """A character, or how Python writes it: a terminal obeys some, and some cannot be written at all."""
+    return sign if sign.isprintable() else sign.encode("unicode_escape").decode()
 
 
+LONGEST = 1000  # characters of a complaint
+LARGEST = 2**31 - 1  # of any number: more is a slip, and overflows somewhere below
+MOST_PROTECTED = 1000
 POSITIVE = (
     *("epochs", "batch_size", "eval_batch_size", "gradient_accumulation_steps", "eval_every", "patience"),
     *("save_every", "total_limit"),
@@ -88,13 +89,21 @@ NOT_NEGATIVE = (
 
 def impossible(data: DataArguments, model: ModelArguments, train: TrainArguments) -> str | None:
     """What no run can have, in one line; None if all is well."""
-    fields = vars(train) | vars(model)
+    fields = vars(train) | vars(model) | vars(data)
+    for name, value in fields.items():
+        if isinstance(value, str) and not value.strip():
+            return f"expected something as {name}, got an empty text; leave it out for the default"
     for name in POSITIVE:
         if fields[name] is not None and not 0 < fields[name] < math.inf:
             return f"expected {name} > 0, got {fields[name]}"
     for name in NOT_NEGATIVE:
         if fields[name] is not None and not 0 <= fields[name] < math.inf:
             return f"expected {name} >= 0, got {fields[name]}"
+    for name, value in fields.items():
+        if isinstance(value, int | float) and not -LARGEST <= value <= LARGEST:
+            return f"expected {name} to be a number of at most {LARGEST:,}, got {value}"
+    if model.protect_first > MOST_PROTECTED:
+        return f"expected protect_first <= {MOST_PROTECTED}, got {model.protect_first}"
     if not 0 <= train.warmup <= 1:
         return f"expected warmup in [0, 1], got {train.warmup}"
     for name, value in (("dropout", model.dropout), ("backbone_dropout", model.backbone_dropout or 0.0)):
@@ -107,15 +116,13 @@ def impossible(data: DataArguments, model: ModelArguments, train: TrainArguments
             return f"expected tracker to be none or of {', '.join(TRACKERS)}; got {name!r}"
         if importlib.util.find_spec(name) is None:
             return f"the tracker {name} needs the package {name}; install it or leave the tracker out"
-    folder = Path(train.output_dir)
-    if folder.exists() and not folder.is_dir():
-        return f"output_dir {folder} is a file; choose another one"
     again = train.overwrite_output_dir or train.resume_from_checkpoint
-    if folder.exists() and any(folder.iterdir()) and not again:
-        return (
-            f"output_dir {folder} is not empty; choose another one, go on with --resume_from_checkpoint latest, or "
-            f"start anew with --overwrite_output_dir true"
-        )
+    try:
+        problem = _unusable(Path(train.output_dir), bool(again))
+    except OSError as error:
+        problem = f"cannot use output_dir {train.output_dir}: {error.strerror}; choose another one"
+    if problem:
+        return problem
     try:
         TopKPooling(1, **model.pooling())
         _ = model.layers_and_counts
@@ -131,3 +138,31 @@ def impossible(data: DataArguments, model: ModelArguments, train: TrainArguments
         if task.target != "summary" and getattr(model, name):
             return f"{name} is for summaries, but the task {task.name} has classes; leave it out"
     return None
+
+
+def _unusable(folder: Path, again: bool) -> str | None:
+    """Why a run cannot write into a folder, which need not exist; None if it can. again: it may have been used."""
+    there = next(place for place in (folder, *folder.parents, Path(".")) if _exists(place))
+    if not there.is_dir():
+        what = "is a file" if there.is_file() else "is no folder"
+        where = (
+            f"output_dir {folder} {what}" if there == folder else f"output_dir {folder} lies in {there}, which {what}"
+        )
+        return f"{where}; choose another one"
+    if not os.access(there, os.W_OK | os.X_OK):
+        return f"cannot write to {there}, where output_dir {folder} is to be; choose another one"
+    if there == folder and any(folder.iterdir()) and not again:
+        return (
+            f"output_dir {folder} is not empty; choose another one, go on with --resume_from_checkpoint latest, or "
+            f"start anew with --overwrite_output_dir true"
+        )
+    return None
+
+
+def _exists(place: Path) -> bool:
+    """Whether there is anything, a link to nowhere too. Raises OSError for what can be no path."""
+    try:
+        place.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True

@@ -1,5 +1,6 @@
 """Rows from anywhere to splits with a text column and one of labels or summaries."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,7 +23,7 @@ def pick(columns: Sequence[str], arguments: DataArguments, source: str) -> str:
     target = getattr(arguments, option)
     for name, column in (("text_column", arguments.text_column), (option, target)):
         if column not in columns:
-            there = ", ".join(map(repr, columns)) or "none"
+            there = _some([column if len(column) <= 40 else f"{column[:40]} …" for column in columns]) or "none"
             raise ValueError(f"expected a column {column!r} in {source}, got {there}; choose one with --{name}")
     if arguments.text_column == target:
         raise ValueError(f"expected text_column and {option} to differ, got {target!r} for both")
@@ -34,7 +35,7 @@ def clean(texts: Sequence[Any], answers: Sequence[Any], answer: str, source: str
 
     Args:
         texts, answers: equally many.
-        answer: what they are, "label" (strings or whole numbers) or "summary" (texts that are not empty).
+        answer: what they are, "label" (strings, not empty, or whole numbers) or "summary" (texts that are not empty).
         source: what to call the data in the message.
     """
     kinds, wanted = (str | int, "string or a whole number") if answer == "label" else (str, "text")
@@ -45,8 +46,8 @@ def clean(texts: Sequence[Any], answers: Sequence[Any], answer: str, source: str
             raise ValueError(f"expected a text in document {row} of {source}, got {_say(text)}")
         if not isinstance(value, kinds):
             raise ValueError(f"expected a {wanted} as {answer} in document {row} of {source}, got {_say(value)}")
-        if answer == "summary" and not value.strip():
-            raise ValueError(f"expected a summary in document {row} of {source}, got an empty text")
+        if isinstance(value, str) and not value.strip():
+            raise ValueError(f"expected a {answer} in document {row} of {source}, got an empty text")
         try:
             f"{text}{value}".encode()
         except UnicodeEncodeError:
@@ -80,14 +81,17 @@ def assemble(
     if missing:
         texts, answers = splits["train"]
         classes = answers if answer == "label" else [""] * len(answers)
-        rows = stratified_split(classes, [normalise(text) for text in texts], missing, seed=seed)
+        keys = [normalise(text) for text in texts]
+        rows = stratified_split(classes, keys, missing, seed=seed)
         for name, chosen in rows.items():
             splits[name] = [texts[i] for i in sorted(chosen)], [answers[i] for i in sorted(chosen)]
             if not chosen:
                 of_class = "of a class " if answer == "label" else ""
+                different = len(set(keys))
+                of_them = "" if different == len(texts) else f", {different} of them different"
                 raise ValueError(
                     f"expected enough documents {of_class}in {sources['train']} to draw a {name} split from, "
-                    f"got {len(texts)} documents; give more of them, or a {name} split of its own"
+                    f"got {len(texts)} documents{of_them}; give more of them, or a {name} split of its own"
                 )
     kind = Value("string") if answer == "summary" else _classes(splits, sources, order)
     features = Features({"text": Value("string"), answer: kind})
@@ -116,7 +120,7 @@ def _classes(splits: dict, sources: dict[str, str], order: Sequence[str]) -> Cla
 def _sorted(labels: set[str], order: Sequence[str]) -> list[str]:
     if order:
         return [label for label in order if label in labels]
-    if all(label.lstrip("-").isdecimal() for label in labels):
+    if all(re.fullmatch("-?[0-9]{1,99}", label) for label in labels):
         return sorted(labels, key=lambda label: (int(label), label))
     return sorted(labels)
 

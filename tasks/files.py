@@ -17,6 +17,10 @@ from tasks.task import Classification, Summarization
 Columns = dict[str, list[Any]]
 
 
+class Twice(Exception):
+    """Two columns of one name."""
+
+
 def check(arguments: DataArguments) -> None:
     """Raise ValueError for a file that is not there, is empty or has another extension; reads none."""
     if not arguments.train_file:
@@ -24,10 +28,13 @@ def check(arguments: DataArguments) -> None:
     for path in _paths(arguments).values():
         if path.suffix.lower() not in READERS:
             raise ValueError(f"expected a file ending in {', '.join(READERS)}, got {path}")
-        if not path.is_file():
-            raise ValueError(f"expected the file {path}, found {'a folder' if path.is_dir() else 'none there'}")
-        if not path.stat().st_size:
-            raise ValueError(f"expected documents in {path}, got an empty file")
+        try:
+            if not path.is_file():
+                raise ValueError(f"expected the file {path}, found {'a folder' if path.is_dir() else 'none there'}")
+            if not path.stat().st_size:
+                raise ValueError(f"expected documents in {path}, got an empty file")
+        except OSError as error:
+            raise ValueError(f"cannot read {path}: {error.strerror}") from None
 
 
 def read(arguments: DataArguments) -> DatasetDict:
@@ -35,7 +42,7 @@ def read(arguments: DataArguments) -> DatasetDict:
     splits, sources = {}, {}
     for name, path in _paths(arguments).items():
         columns = read_columns(path)
-        if not any(columns.values()):
+        if not columns:
             raise ValueError(f"expected documents in {path}, got none")
         target = pick(list(columns), arguments, str(path))
         splits[name] = clean(columns[arguments.text_column], columns[target], arguments.answer, str(path))
@@ -48,16 +55,22 @@ def read_columns(path: Path) -> Columns:
     """The columns of a file.
 
     Raises:
-        ValueError: it cannot be read, is no UTF-8, or breaks its format; one line that names the file.
+        ValueError: it cannot be read, is no UTF-8, breaks its format, or has two columns of one name; one line that
+            names the file.
     """
     try:
         return READERS[path.suffix.lower()](path)
     except UnicodeDecodeError as error:
         byte = f"0x{error.object[error.start]:02x}"
         cure = "convert it, perhaps with `iconv -f latin1 -t utf-8`"
+        for start, (kind, its) in SIGNATURES.items():
+            if error.object.startswith(start):
+                raise ValueError(f"expected {path} to be text, got {kind}; {its}") from None
         raise ValueError(f"expected {path} to be UTF-8, got the byte {byte}; {cure}") from None
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror or _first_line(error)}") from None
+    except Twice as error:
+        raise ValueError(f"cannot read {path}: {error}") from None
     except (csv.Error, pyarrow.ArrowException) as error:
         raise ValueError(f"cannot read {path}: {_first_line(error)}; is the file complete?") from None
 
@@ -81,12 +94,28 @@ def _read_json(path: Path) -> Columns:
 
 def _parse(text: str, path: Path, line: int) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_row)
     except json.JSONDecodeError as error:
         place = f"line {line + error.lineno - 1}, column {error.colno}"
         raise ValueError(f"cannot read {path}: no JSON at {place} ({error.msg}); is the file complete?") from None
     except RecursionError:
         raise ValueError(f"cannot read {path}: line {line} is nested too deeply") from None
+    except ValueError:  # Python's, for safety
+        raise ValueError(f"cannot read {path}: line {line} has a number of too many digits") from None
+
+
+def _row(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        _different([name for name, _ in pairs])
+    return row
+
+
+def _different(names: list[str]) -> None:
+    """Raise Twice where two columns have one name: which of them is meant nobody knows."""
+    twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
+    if twice is not None:
+        raise Twice(f"expected columns with different names, got {twice!r} twice; rename one")
 
 
 def _read_csv(path: Path) -> Columns:
@@ -95,7 +124,8 @@ def _read_csv(path: Path) -> Columns:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
-            header = next(reader, [])
+            header = next((row for row in reader if any(cell.strip() for cell in row)), [])
+            _different(header)
             rows = []
             for row in reader:
                 if row and len(row) != len(header):
@@ -110,7 +140,11 @@ def _read_csv(path: Path) -> Columns:
 
 
 def _read_parquet(path: Path) -> Columns:
-    return pyarrow.parquet.read_table(path).to_pydict()
+    _different(pyarrow.parquet.read_schema(path).names)
+    try:
+        return pyarrow.parquet.read_table(path, page_checksum_verification=True).to_pydict()
+    except UnicodeDecodeError:
+        raise pyarrow.ArrowInvalid("a text is no UTF-8") from None
 
 
 def _paths(arguments: DataArguments) -> dict[str, Path]:
@@ -121,6 +155,15 @@ def _paths(arguments: DataArguments) -> dict[str, Path]:
 def _first_line(error: Exception) -> str:
     return str(error).strip().split("\n")[0]
 
+
+SIGNATURES = {  # first bytes -> what it is, and what to do
+    b"\x1f\x8b": ("a gzip archive", "unpack it with gunzip"),
+    b"PK\x03\x04": ("a zip archive or a spreadsheet", "unpack or export it"),
+    b"\x28\xb5\x2f\xfd": ("a zstd archive", "unpack it with unzstd"),
+    b"PAR1": ("a Parquet file", "let its name end in .parquet"),
+    b"\xff\xfe": ("UTF-16", "convert it with `iconv -f utf-16 -t utf-8`"),
+    b"\xfe\xff": ("UTF-16", "convert it with `iconv -f utf-16 -t utf-8`"),
+}
 
 READERS = {".json": _read_json, ".jsonl": _read_json, ".csv": _read_csv, ".parquet": _read_parquet}
 

@@ -2,6 +2,8 @@
 
 from datasets import DatasetDict
 
+from tasks.shortened import tell_shortened
+
 
 def encode_documents(tokenizer, dataset: DatasetDict, max_tokens: int | None = None) -> DatasetDict:
     """Tokenise every document in full.
@@ -14,7 +16,8 @@ def encode_documents(tokenizer, dataset: DatasetDict, max_tokens: int | None = N
 
     Returns:
         The same splits with the columns "input_ids" and "attention_mask", and of the old ones "label" and "summary".
-        An empty text becomes the special tokens alone. Padding is the collator's.
+        An empty text becomes the special tokens alone. Padding is the collator's. A line counts documents without
+        text and those that were cut, if there are any.
 
     Raises:
         ValueError: max_tokens that leave no room beside the special tokens.
@@ -33,7 +36,10 @@ def encode_documents(tokenizer, dataset: DatasetDict, max_tokens: int | None = N
         )
 
     columns = [name for name in next(iter(dataset.values())).column_names if name not in ("label", "summary")]
-    return dataset.map(tokenise, batched=True, remove_columns=columns, desc="tokenise")
+    encoded = dataset.map(tokenise, batched=True, remove_columns=columns, desc="tokenise")
+    special = tokenizer.num_special_tokens_to_add()
+    tell_shortened("documents", encoded, "input_ids", empty=special, limit=max_tokens, name="max_tokens")
+    return encoded
 
 
 def encode_summaries(tokenizer, dataset: DatasetDict, max_tokens: int, start: int | None = None) -> DatasetDict:
@@ -51,7 +57,11 @@ def encode_summaries(tokenizer, dataset: DatasetDict, max_tokens: int, start: in
         targets = tokenizer(text_target=batch["summary"], truncation=True, max_length=max_tokens)["input_ids"]
         return {"labels": [target[target[0] == start :] for target in targets]}
 
-    return dataset.map(tokenise, batched=True, remove_columns="summary", desc="tokenise summaries")
+    encoded = dataset.map(tokenise, batched=True, remove_columns="summary", desc="tokenise summaries")
+    starts = tokenizer(text_target="")["input_ids"][:1] == [start]  # then labels are shorter by one token
+    empty, limit = tokenizer.num_special_tokens_to_add() - starts, max_tokens - starts
+    tell_shortened("summaries", encoded, "labels", empty=empty, limit=limit, name="max_summary_tokens")
+    return encoded
 
 
 def _check_room(tokenizer, name: str, limit: int | None) -> None:

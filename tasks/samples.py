@@ -31,5 +31,6 @@ def write_samples(folder: Path, split: Dataset, task: Task, predictions: list, b
         rows |= {name.replace("_", " "): said[i] for name, said in baselines.items()}
         said = "\n".join(f"- **{name}**: {' '.join(answer.split())}" for name, answer in rows.items())
         document = "\n".join(f"    {line}" for line in cut.splitlines())
-        parts.append(f"## {i + 1}\n\n{said}\n\n{document}")
+        # Markdown lets HTML through.
+        parts.append(f"## {i + 1}\n\n{said}\n\n{document}".replace("<", "&lt;"))
     (folder / "samples.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")

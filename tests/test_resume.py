@@ -1,5 +1,6 @@
 """A run that was stopped, killed or went wrong: it goes on as if nothing had been, and says what to do."""
 
+import errno
 import json
 import os
 import random
@@ -186,6 +187,19 @@ def test_a_full_disk_ends_the_run_in_one_line(words, tmp_path):
     last = done.stderr.replace("\r", "\n").strip().splitlines()[-1]
     assert last.startswith("train.py: cannot write the checkpoint of update 6: ") and "there is none before it" in last
     assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
+
+
+def test_a_disk_that_fills_between_checkpoints_ends_the_run_in_one_line(words, monkeypatch, capsys):
+    def run_out(history, update, measured):
+        if update == 8:
+            raise OSError(errno.ENOSPC, "No space left on device", "history.jsonl")
+
+    monkeypatch.setattr(train.History, "add", run_out)
+    assert stopped(words) == 1
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.startswith(
+        "train.py: cannot write: No space left on device (history.jsonl); make room, then go on with"
+    )
 
 
 def test_no_file_of_a_checkpoint_is_a_pickle(words, tmp_path):

@@ -36,9 +36,12 @@ class Text(HTMLParser):
     def __init__(self, html):
         super().__init__()
         self.inside, self.document, self.marked, self.tag = False, "", [], None
+        self.tags, self.attributes, self.said = set(), set(), ""
         self.feed(html)
 
     def handle_starttag(self, tag, attributes):
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attributes}
         if ("class", "document") in attributes:
             self.inside = True
         self.tag = tag
@@ -49,6 +52,7 @@ class Text(HTMLParser):
         self.tag = None
 
     def handle_data(self, data):
+        self.said += data
         if self.inside:
             self.document += data
             if self.tag == "mark":
@@ -64,6 +68,38 @@ def test_the_page_shows_the_document_as_it_is_with_the_kept_tokens_marked():
     assert shown.document == text
     assert shown.marked == ["small"]
     assert 'style="--w:0.25" title="token 1, slot 1, weight 0.250">Big<' in html
+
+
+CONTROLS = "".join(map(chr, (*range(9), *range(11, 13), *range(14, 32), 127, 0x85, 0x202E, 0x2028)))
+HOSTILE = f"""<script>alert('x')</script> & "&amp;" </p></style></title> <img src=x onerror="x"> --> {CONTROLS}."""
+
+
+def harmless(html):
+    """The page, if it has the tags and attributes of our own alone."""
+    shown = Text(html)
+    assert not shown.tags & {"script", "img", "iframe", "object", "embed", "form", "base", "svg", "math", "u"}
+    assert shown.attributes <= {"lang", "charset", "name", "content", "http-equiv", "class", "style", "id", "title",
+                                "href", "type", "checked", "for"}  # fmt: skip
+    assert html.count("</style>") == html.count("</title>") == 1
+    return shown
+
+
+def test_whatever_the_texts_hold_they_are_shown_and_nothing_of_them_is_run():
+    spans = [(i, i + 1) for i in range(len(HOSTILE))]
+    slots = [Slot(place, [(place, 0.6), ((place + 1) % len(spans), 0.4)]) for place in range(0, len(spans), 2)]
+    for kept in (slots, [Slot(0, [(0, 1.0)])]):
+        html = page(HOSTILE, spans, kept, [(HOSTILE, 0.9), ("x", 0.1)], title=HOSTILE, label=HOSTILE, facts=[HOSTILE])
+        shown = harmless(html)
+        assert shown.document == HOSTILE
+        assert shown.said.count(HOSTILE) >= 4  # title, headline, remark, class
+        assert html.count("true class") == 1
+
+
+def test_a_model_shows_a_hostile_document_and_label_as_they_are(encoder):
+    model = load_pretrained_classifier(encoder, k=4, id2label={0: HOSTILE, 1: "x"}, num_labels=2)
+    text = f"a goal {HOSTILE}\n{HOSTILE} b"
+    shown = harmless(show_document(model, tiny_tokenizer(), text, label=HOSTILE))
+    assert shown.document == text and f"{HOSTILE} true class" in shown.said
 
 
 def test_tokens_without_weight_are_left_plain():

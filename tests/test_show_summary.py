@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import tiny_tokenizer
+from conftest import WORDS, tiny_tokenizer
 from families import FAMILIES, build
 from safetensors.torch import load_file, save_file
-from test_show import Text
+from test_show import HOSTILE, Text, harmless
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -190,6 +190,30 @@ def test_every_text_is_escaped_and_the_page_asks_nothing_of_the_network():
     assert "&lt;script&gt;</label> <label" in html
     assert "default-src 'none'" in html
     assert not re.search(r"https?:|src=|@import|url\(|\son\w+=", html.replace("default-src", ""))
+
+
+@pytest.mark.parametrize("copied", [0.0, 1.0])
+def test_whatever_a_summary_and_its_reference_hold_nothing_of_them_is_run(copied):
+    spans = [(i, i + 1) for i in range(len(HOSTILE))]
+    slots = [Slot(0, [(0, 1.0)]), Slot(1, [(1, 0.5), (2, 0.5)])]
+    said = [OutputToken(text, [0.5, 0.5], [1.0, 0.0], copied, copied) for text in (HOSTILE, f" {HOSTILE}", "\0", "")]
+    html = page_with_fixed_spaces(
+        HOSTILE, spans, slots, said, title=HOSTILE, reference=HOSTILE, facts=[HOSTILE, HOSTILE]
+    )
+    shown = harmless(html)
+    assert shown.document == HOSTILE
+    assert f"reference {HOSTILE}" in shown.said and shown.said.count(HOSTILE) >= 2 + 2 + 1 + 3 * 2 + 1
+
+
+def test_a_model_that_says_markup_is_shown_to_have_said_it(monkeypatch):
+    monkeypatch.setattr(
+        "conftest.WORDS", ["<script>alert('&')</script>" if word == "goal" else word for word in WORDS]
+    )
+    model = talkative(build(copy_head=True))
+    model.generation_config.suppress_tokens = [i for i, word in enumerate(WORDS) if word != "goal"]
+    shown = harmless(show_document(model, tiny_tokenizer(), f"a b {HOSTILE}", reference=HOSTILE))
+    assert shown.document == f"a b {HOSTILE}" and f"reference {HOSTILE}" in shown.said
+    assert shown.said.count("<script>alert('&')</script>") >= 6
 
 
 def test_the_page_of_a_long_document_stays_small():

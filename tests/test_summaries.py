@@ -121,6 +121,18 @@ def test_samples_show_reference_model_and_baselines_of_the_first_documents(tmp_p
     assert predictions[11] == {"prediction": "said 11", "reference": "a\nb"}
 
 
+def test_samples_let_no_markup_through(tmp_path):
+    task = Summarization("some", "Some.", "None.", None, None)
+    split = datasets.Dataset.from_dict({"text": ["<script>1</script>\n<b>"], "summary": ["<i>"]})
+    write_samples(tmp_path, split, task, ["<img src=x>"], {"first": ["<u>"]})
+    page = (tmp_path / "samples.md").read_text()
+    assert "<" not in page and page.count("&lt;") == 6
+    assert json.loads((tmp_path / "predictions.jsonl").read_text()) == {
+        "prediction": "<img src=x>",
+        "reference": "<i>",
+    }
+
+
 @pytest.mark.parametrize("config", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_configuration_is_possible(config, tmp_path):
     import train

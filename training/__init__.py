@@ -5,7 +5,7 @@ train.py tells the story; a file here has one noun of it each.
 
 from training.batches import MicroBatch, Updates
 from training.build import build_model, parameter_groups, poolings
-from training.checkpoints import CheckpointError, Checkpoints, publish
+from training.checkpoints import CheckpointError, Checkpoints, publish, reason
 from training.evaluation import Stopped, evaluate
 from training.history import History
 from training.interruption import Interruption
@@ -41,6 +41,7 @@ __all__ = [
     "profiler",
     "publish",
     "read_state",
+    "reason",
     "restore",
     "sharding",
     "total",

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from itertools import count, islice
+from itertools import count
 from typing import Any, NamedTuple
 
 import torch
@@ -65,27 +65,29 @@ class Updates:
     def starting_at(self, update: int) -> Iterator[list[MicroBatch]]:
         """The micro-batches of this process for each update from the given one on (0 is the first), without end."""
         # A generator of its own: drawing from the common one would shift what dropout draws after a resumption.
-        loader = DataLoader(
-            self.dataset,
-            batch_sampler=(part or whole[:1] for whole, part in self._parts(update)),
-            collate_fn=self.collate,
-            generator=torch.Generator(),
+        loader = iter(
+            DataLoader(
+                self.dataset,
+                batch_sampler=(part or stand_in for number in count(update) for part, stand_in in self._parts(number)),
+                collate_fn=self.collate,
+                generator=torch.Generator(),
+            )
         )
-        both = zip(self._parts(update), loader, strict=True)
-        while True:
+        for number in count(update):
             yield [
-                MicroBatch(inputs, _items(inputs["labels"]) if part else 0, len(part))
-                for (_, part), inputs in islice(both, self.accumulation)
+                MicroBatch(inputs, int((inputs["labels"] != -100).sum()) if part else 0, len(part))
+                for (part, _), inputs in zip(self._parts(number), loader, strict=False)  # the loader has no end
             ]
 
-    def _parts(self, update: int) -> Iterator[tuple[list[int], list[int]]]:
-        """The documents of an update and this process's part of them, for each micro-batch."""
-        parts = self.accumulation * self.processes
-        for number in count(update):
-            whole = self._documents(number)
-            ends = [len(whole) * part // parts for part in range(parts + 1)]
-            for part in range(self.process, parts, self.processes):
-                yield whole, whole[ends[part] : ends[part + 1]]
+    def _parts(self, update: int) -> list[tuple[list[int], list[int]]]:
+        """For each micro-batch of an update, this process's documents, and what stands in if there are none."""
+        documents = self._documents(update)
+        micro_batches = min(self.accumulation, -(-len(documents) // self.processes))
+        parts = micro_batches * self.processes
+        return [
+            (documents[len(documents) * part // parts : len(documents) * (part + 1) // parts], documents[:1])
+            for part in range(self.process, parts, self.processes)
+        ]
 
     def _documents(self, update: int) -> list[int]:
         epoch, place = divmod(update, len(self))
@@ -94,7 +96,3 @@ class Updates:
     def _draw(self, epoch: int) -> list[int]:
         n = len(self.dataset)
         return random.Random(f"{self.seed} {epoch}").sample(range(n), n)
-
-
-def _items(labels: torch.Tensor) -> int:
-    return int((labels != -100).sum())

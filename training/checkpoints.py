@@ -130,7 +130,7 @@ class Checkpoints:
             before = self.updates()
             last = f"the last whole one is {self.path(before[-1])}" if before else "there is none before it"
             raise CheckpointError(
-                f"cannot write the checkpoint of update {update}: {_reason(error)}; {last}"
+                f"cannot write the checkpoint of update {update}: {reason(error)}; {last}"
             ) from error
         self._rotate({update, *keep})
 
@@ -150,7 +150,7 @@ def verify(folder: Path) -> None:
             raise ValueError
         found = _manifest(folder)
     except OSError as error:
-        raise CheckpointError(f"{folder} is no whole checkpoint: {_reason(error)}") from None
+        raise CheckpointError(f"{folder} is no whole checkpoint: {reason(error)}") from None
     except ValueError:
         raise CheckpointError(f"{folder} is no whole checkpoint: its {MANIFEST} is damaged") from None
     for name in sorted(expected.keys() | found.keys()):
@@ -192,7 +192,8 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """In a line, why something could not be written or read."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror} ({Path(error.filename).name})" if error.filename else error.strerror
     return " ".join(str(error).split())

@@ -12,6 +12,8 @@ import yaml
 from accelerate import Accelerator
 from datasets import DatasetDict
 
+from training.checkpoints import CheckpointError, reason
+
 ROOT = Path(__file__).resolve().parent.parent
 # What may differ between a run and the one that it goes on with.
 FREE = {
@@ -68,10 +70,9 @@ class Provenance:
         )
 
     def write(self, folder: Path) -> None:
-        """arguments.yaml, which `train.py --config` reads, and run.json."""
+        """arguments.yaml, which `train.py --config` reads, and run.json; CheckpointError where that cannot be."""
         fields = {name: value for name, value in self.arguments.items() if value is not None and name not in NOT_KEPT}
-        text = f"# {self.command}\n{yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)}"
-        (folder / "arguments.yaml").write_text(text, encoding="utf-8")
+        words = " ".join(self.command.split())  # a comment has one line
         record = {
             "command": self.command,
             "arguments": self.arguments,
@@ -86,7 +87,14 @@ class Provenance:
             "mixed_precision": self.accelerator.mixed_precision,
             "packages": {its.name: its.version for its in sorted(metadata.distributions(), key=_name)},
         }
-        (folder / "run.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "arguments.yaml").write_text(
+                f"# {words}\n{yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)}", encoding="utf-8"
+            )
+            (folder / "run.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise CheckpointError(f"cannot write into {folder}: {reason(error)}; choose another output_dir") from error
 
 
 def code_revision() -> dict | None:

@@ -1,0 +1,64 @@
+"""A YAML file's fields as the words of a command line, so that one parser checks both."""
+
+import argparse
+import reprlib
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+def yaml_words(path: str, parser: argparse.ArgumentParser) -> list[str]:
+    """The words of a file, `--name=value` each; what is wrong with the file goes to parser.error."""
+    try:
+        fields = _load(path)
+        known: dict[str, argparse.Action] = {}
+        for action in parser._actions:
+            known.setdefault(action.dest, action)
+        unknown = sorted(str(name) for name in fields if name not in known.keys() - {"help", "config"})
+        if unknown:
+            raise ValueError(f"unknown fields in {path}: {', '.join(unknown)}; see train.py --help")
+        return [f"--{name}={_word(known[name], value)}" for name, value in fields.items() if value is not None]
+    except ValueError as error:
+        parser.error(str(error))
+
+
+def _load(path: str) -> dict:
+    """The fields of a file. Raises ValueError where it cannot be read or is no mapping of fields, each given once."""
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        fields = yaml.safe_load(text)
+    except OSError as error:
+        raise ValueError(f"cannot read the configuration {path}: {error.strerror}") from None
+    # What is no date or number, though its tag or its looks promise one, is a ValueError or a TypeError to PyYAML.
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
+        raise ValueError(f"the configuration {path} is not valid YAML: {error}") from None
+    if fields is None:
+        return {}
+    if not isinstance(fields, dict):
+        got = type(fields).__name__
+        raise ValueError(f"expected the configuration {path} to hold 'field: value' lines, got {got}")
+    names = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+    twice = sorted(name for name, count in names.items() if count > 1)
+    if twice:
+        raise ValueError(f"expected every field once in {path}, got several times: {', '.join(twice)}; leave one each")
+    return fields
+
+
+def _word(action: argparse.Action, value: Any) -> str:
+    """A value as the command line has it. Raises ValueError for a text that YAML takes for something else."""
+    if value is False and "no" in (action.choices or ()):
+        return "no"  # which YAML takes for false
+    if action.dest == "k_by_layer" and isinstance(value, dict):
+        return ",".join(f"{_said(key)}:{_said(its)}" for key, its in value.items())
+    if action.type is str and (isinstance(value, bool) or not isinstance(value, str | int | float)):
+        kind = type(value).__name__
+        raise ValueError(f"expected a text as {action.dest}, got {_said(value)} ({kind}) in YAML; put it in quotes")
+    return _said(value)
+
+
+def _said(value: Any) -> str:
+    """In full what is one value; of lists and mappings, which may hold themselves, the beginning."""
+    return str(value) if isinstance(value, str | int | float) else reprlib.repr(value)
