@@ -16,113 +16,50 @@ import json
 import math
 import shlex
 import sys
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import ProjectConfiguration, send_to_device, set_seed
-from datasets import DatasetDict, disable_progress_bars
+from accelerate.utils import ProjectConfiguration, set_seed
+from datasets import disable_progress_bars
 from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
-from torch.distributed.tensor import DTensor
-from torch.nn.utils import clip_grad_norm_
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import DataCollatorForSeq2Seq, DataCollatorWithPadding, get_scheduler
 from transformers.utils.logging import disable_progress_bar
 
-from configs import TrainArguments, parse
-from models import ModelArguments, load_tokenizer, write_model_card
-from shtopk import anneal
+from configs import parse
+from models import load_tokenizer, write_model_card
 from shtopk.integrations.transformers import show_document
-from tasks import DataArguments, Task, get_task, write_samples
+from tasks import get_task, write_samples
 from training import (
     CheckpointError,
     Checkpoints,
+    Diverged,
     History,
     Interruption,
     Meter,
-    MicroBatch,
     Progress,
     Provenance,
+    Run,
     Stopped,
     Updates,
     any_process,
     build_model,
-    capture,
     device_name,
-    evaluate,
     load_weights,
     on_main_process,
     parameter_groups,
     plot,
-    poolings,
     profiler,
     publish,
     read_state,
     reason,
     restore,
     sharding,
-    total,
+    train_step,
 )
-
-
-class Diverged(Exception):
-    """The loss is no number any more."""
-
-
-@dataclass
-class Run:
-    """One experiment, ready to go.
-
-    Attributes:
-        plain: the model without what Accelerate put around it.
-        answers: of the splits that models are tested on.
-        updates, eval_every: how many there are to be, and how many lie between evaluations.
-        metric: that picks the best checkpoint.
-    """
-
-    command: str
-    data: DataArguments
-    model_arguments: ModelArguments
-    arguments: TrainArguments
-    accelerator: Accelerator
-    task: Task
-    texts: DatasetDict
-    tokenizer: object
-    model: torch.nn.Module
-    plain: torch.nn.Module
-    optimizer: torch.optim.Optimizer
-    scheduler: torch.optim.lr_scheduler.LRScheduler
-    batches: Updates
-    loaders: dict[str, DataLoader]
-    answers: dict[str, list]
-    updates: int
-    eval_every: int
-    metric: str
-    provenance: Provenance
-    checkpoints: Checkpoints
-    progress: Progress
-
-    @property
-    def output(self) -> Path:
-        return Path(self.arguments.output_dir)
-
-    @property
-    def evaluation_due(self) -> bool:
-        update = self.progress.update
-        return self.progress.evaluated < update and (update % self.eval_every == 0 or update == self.updates)
-
-    @property
-    def done(self) -> bool:
-        patience = self.arguments.patience
-        out_of_patience = patience is not None and self.progress.since_best >= patience
-        return (self.progress.update == self.updates or out_of_patience) and not self.evaluation_due
-
-    def evaluate(self, split: str, name: str, stop=None) -> tuple[dict, list]:
-        return evaluate(self.plain, self.loaders[split], self.task, self.tokenizer, self.answers[split],
-                        self.accelerator, name, stop)  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> dict:
@@ -139,14 +76,14 @@ def main(argv: list[str] | None = None) -> dict:
         run = prepare(argv, command)
         stopped = fit(run)
         if stopped:
-            run.accelerator.print(f"train.py: stopped by {stopped.signal.name} after update {run.progress.update}; "
+            run.accelerator.print(f"train.py: stopped by {stopped.name} after update {run.progress.update}; "
                                   f"go on with: {go_on}", file=sys.stderr)  # fmt: skip
             run.accelerator.end_training()
             sys.exit(stopped.exit_code)
         return finish(run)
     except KeyboardInterrupt:
-        where = "before training began" if run is None else f"while it was tested; go on with: {go_on}"
-        print(f"train.py: stopped {where}", file=sys.stderr)
+        how = " before training began" if run is None else f"; go on with: {go_on}"
+        print(f"train.py: stopped{how}", file=sys.stderr)
         sys.exit(130)
     except (CheckpointError, Diverged) as error:
         if run.accelerator.is_main_process:
@@ -317,84 +254,12 @@ def fit(run: Run) -> Interruption | None:
             stop = stop or stopping()
             due = arguments.save_every and progress.update % arguments.save_every == 0 and not run.evaluation_due
             if evaluating or due or stop:
-                save(run)
+                run.save()
             meter.begin()
         stopped = stopping() and not run.done
     if main:
         plot(history.path, run.metric, run.output / "training.png")
     return interruption if stopped else None
-
-
-def train_step(run: Run, parts: list[MicroBatch], meter: Meter) -> dict[str, float]:
-    """One update; what was measured of it.
-
-    The loss of an update is the mean over all its documents (or all tokens of its summaries), in however many parts
-    and on however many processes it is worked through.
-    """
-    accelerator, progress = run.accelerator, run.progress
-    run.model.train()
-    temperature = anneal(run.plain, progress.update / max(1, run.updates - 1))
-    (items,) = total(accelerator, sum(part.items for part in parts))
-    loss_here = torch.zeros((), device=accelerator.device)
-    for i, part in enumerate(parts, 1):
-        # Processes average their gradients, so that each has to give its share of the sum so many times.
-        share = part.items * accelerator.num_processes / items
-        with nullcontext() if i == len(parts) else accelerator.no_sync(run.model):
-            loss = run.model(**send_to_device(part.inputs, accelerator.device)).loss * share
-            accelerator.backward(loss)
-        loss_here += loss.detach() / accelerator.num_processes
-    documents = sum(part.documents for part in parts)
-    tokens = sum(int(part.inputs["attention_mask"].sum()) for part in parts if part.documents)
-    loss_sum, documents, tokens = total(accelerator, loss_here.item(), documents, tokens)
-    if not math.isfinite(loss_sum):
-        last = run.checkpoints.updates()
-        raise Diverged(
-            f"the loss of update {progress.update + 1} is {loss_sum}; "
-            + (f"the last checkpoint is {run.checkpoints.path(last[-1])}" if last else "there is no checkpoint yet")
-            + "; a lower learning rate, a longer warmup or mixed_precision no may help"
-        )
-
-    accelerator.unscale_gradients(run.optimizer)
-    scorers = [parameter for pooling in poolings(run.plain) for parameter in pooling.parameters()]
-    its = {id(parameter) for parameter in scorers}
-    others = [parameter for parameter in run.plain.parameters() if id(parameter) not in its]
-    norm = clip_grad_norm_(others, run.arguments.max_grad_norm)
-    scorer_norm = clip_grad_norm_(scorers, run.arguments.scorer_max_grad_norm)
-    learning_rate = run.optimizer.param_groups[0]["lr"]
-    run.optimizer.step()
-    run.optimizer.zero_grad()
-    run.scheduler.step()
-    progress.update += 1
-    measured = meter.end(int(documents), int(tokens))
-    progress.documents += int(documents)
-    progress.tokens += int(tokens)
-    progress.seconds += measured["seconds"]
-    return {
-        "loss": loss_sum,
-        "gradient_norm": whole(norm),
-        "scorer_gradient_norm": whole(scorer_norm),
-        "learning_rate": learning_rate,
-        "temperature": temperature,
-        **measured,
-    }
-
-
-def whole(norm: torch.Tensor) -> float:
-    """A norm as a number, of gradients that are spread over processes too."""
-    return (norm.full_tensor() if isinstance(norm, DTensor) else norm).item()
-
-
-def save(run: Run) -> None:
-    """A checkpoint of the present update, from all processes."""
-    snapshot = capture(run.accelerator, run.plain, run.optimizer, run.scheduler, run.progress, run.provenance.identity)
-    on_main_process(
-        run.accelerator,
-        lambda: run.checkpoints.write(
-            run.progress.update,
-            lambda folder: snapshot.write(folder, run.plain, run.tokenizer),
-            keep=[run.progress.best_update],
-        ),
-    )
 
 
 def finish(run: Run) -> dict:

@@ -1,4 +1,4 @@
-"""Who may import whom: train.py -> configs -> {models, tasks} -> shtopk -> torch."""
+"""Who may import whom: train.py -> training -> configs -> {models, tasks} -> shtopk -> torch."""
 
 import ast
 import subprocess
@@ -43,7 +43,17 @@ def test_models_know_nothing_of_data_and_training(path):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "tasks").glob("*.py")), ids=lambda path: path.name)
 def test_tasks_know_nothing_of_models(path):
-    assert not imported(path) & {"models", "configs", "train", "transformers", "accelerate"}
+    assert not imported(path) & {"models", "configs", "training", "train", "transformers", "accelerate"}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda path: path.name)
+def test_configurations_know_nothing_of_training(path):
+    assert not imported(path) & {"training", "train"}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "training").glob("*.py")), ids=lambda path: path.name)
+def test_what_training_is_made_of_does_not_start_it(path):
+    assert "train" not in imported(path)
 
 
 def test_shtopk_imports_where_transformers_is_missing():

@@ -6,7 +6,7 @@ train.py tells the story; a file here has one noun of it each.
 from training.batches import MicroBatch, Updates
 from training.build import build_model, parameter_groups, poolings
 from training.checkpoints import CheckpointError, Checkpoints, publish, reason
-from training.evaluation import Stopped, evaluate
+from training.evaluation import Stopped
 from training.history import History
 from training.interruption import Interruption
 from training.meter import Meter
@@ -14,25 +14,27 @@ from training.plot import plot
 from training.profile import profiler
 from training.progress import Progress
 from training.provenance import Provenance, device_name
-from training.snapshot import capture, load_weights, read_state, restore
-from training.together import any_process, on_main_process, sharding, total
+from training.run import Run
+from training.snapshot import load_weights, read_state, restore
+from training.step import Diverged, train_step
+from training.together import any_process, on_main_process, sharding
 
 __all__ = [
     "CheckpointError",
     "Checkpoints",
+    "Diverged",
     "History",
     "Interruption",
     "Meter",
     "MicroBatch",
     "Progress",
     "Provenance",
+    "Run",
     "Stopped",
     "Updates",
     "any_process",
     "build_model",
-    "capture",
     "device_name",
-    "evaluate",
     "load_weights",
     "on_main_process",
     "parameter_groups",
@@ -44,5 +46,5 @@ __all__ = [
     "reason",
     "restore",
     "sharding",
-    "total",
+    "train_step",
 ]

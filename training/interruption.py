@@ -31,6 +31,11 @@ class Interruption:
         return self.signal is not None
 
     @property
+    def name(self) -> str:
+        """Of the signal; SIGTERM where another process had it."""
+        return (self.signal or signal.SIGTERM).name
+
+    @property
     def exit_code(self) -> int:
         """What a shell reports of a process that this signal ended: 130 or 143."""
         return 128 + (self.signal or signal.SIGTERM)

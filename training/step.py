@@ -1,0 +1,79 @@
+"""One update of the weights, by all processes together."""
+
+import math
+from contextlib import nullcontext
+
+import torch
+from accelerate.utils import send_to_device
+from torch.distributed.tensor import DTensor
+from torch.nn.utils import clip_grad_norm_
+
+from shtopk import anneal
+from training.batches import MicroBatch
+from training.build import poolings
+from training.meter import Meter
+from training.run import Run
+from training.together import total
+
+
+class Diverged(Exception):
+    """The loss is no number any more."""
+
+
+def train_step(run: Run, parts: list[MicroBatch], meter: Meter) -> dict[str, float]:
+    """One update; what was measured of it.
+
+    The loss of an update is the mean over all its documents (or all tokens of its summaries), in however many parts
+    and on however many processes it is worked through.
+    """
+    accelerator, progress = run.accelerator, run.progress
+    run.model.train()
+    temperature = anneal(run.plain, progress.update / max(1, run.updates - 1))
+    (items,) = total(accelerator, sum(part.items for part in parts))
+    loss_here = torch.zeros((), device=accelerator.device)
+    for i, part in enumerate(parts, 1):
+        # Processes average their gradients, so that each has to give its share of the sum so many times.
+        share = part.items * accelerator.num_processes / items
+        with nullcontext() if i == len(parts) else accelerator.no_sync(run.model):
+            loss = run.model(**send_to_device(part.inputs, accelerator.device)).loss * share
+            accelerator.backward(loss)
+        loss_here += loss.detach() / accelerator.num_processes
+    documents = sum(part.documents for part in parts)
+    tokens = sum(int(part.inputs["attention_mask"].sum()) for part in parts if part.documents)
+    loss_sum, documents, tokens = total(accelerator, loss_here.item(), documents, tokens)
+    if not math.isfinite(loss_sum):
+        last = run.checkpoints.updates()
+        raise Diverged(
+            f"the loss of update {progress.update + 1} is {loss_sum}; "
+            + (f"the last checkpoint is {run.checkpoints.path(last[-1])}" if last else "there is no checkpoint yet")
+            + "; a lower learning rate, a longer warmup or mixed_precision no may help"
+        )
+
+    accelerator.unscale_gradients(run.optimizer)
+    scorers = [parameter for pooling in poolings(run.plain) for parameter in pooling.parameters()]
+    its = {id(parameter) for parameter in scorers}
+    others = [parameter for parameter in run.plain.parameters() if id(parameter) not in its]
+    norm = clip_grad_norm_(others, run.arguments.max_grad_norm)
+    scorer_norm = clip_grad_norm_(scorers, run.arguments.scorer_max_grad_norm)
+    learning_rate = run.optimizer.param_groups[0]["lr"]
+    run.optimizer.step()
+    run.optimizer.zero_grad()
+    run.scheduler.step()
+    progress.update += 1
+    measured = meter.end(int(documents), int(tokens))
+    progress.documents += int(documents)
+    progress.tokens += int(tokens)
+    progress.seconds += measured["seconds"]
+    return {
+        "loss": loss_sum,
+        "gradient_norm": whole(norm),
+        "scorer_gradient_norm": whole(scorer_norm),
+        "learning_rate": learning_rate,
+        "temperature": temperature,
+        **measured,
+    }
+
+
+def whole(norm: torch.Tensor) -> float:
+    """A norm as a number, of gradients that are spread over processes too."""
+    return (norm.full_tensor() if isinstance(norm, DTensor) else norm).item()
