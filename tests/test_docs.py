@@ -9,9 +9,22 @@ import torch
 from conftest import BERT, tiny_tokenizer
 from safetensors.torch import load_file
 from torch import nn
-from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    BertConfig,
+    BertModel,
+    HfArgumentParser,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from configs import TrainArguments
+from models import ModelArguments
+from tasks import DataArguments
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
+GROUPS = (DataArguments, ModelArguments, TrainArguments)
 TESTED = {"put_it_in_your_model.md", "reuse.md"}
 TEXTS, LABELS = (
     ["goal match " + "a b c d " * 12, "bank shares " + "b c d e " * 11] * 6,
@@ -262,3 +275,15 @@ def test_rotary_positions_follow_the_tokens_that_are_kept():
         vectors = layer(vectors, attention_mask=bias, position_embeddings=decoder.rotary_emb(vectors, positions))
     expected = model.lm.lm_head(decoder.norm(vectors))[:, 12:]
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_page_on_training_names_what_there_is():
+    page = (DOCS / "training.md").read_text(encoding="utf-8")
+    parser = HfArgumentParser(GROUPS)
+    ours = {option for action in parser._actions for option in action.option_strings}
+    launchers = {"--config_file", "--num_processes", "--machine_rank", "--main_process_ip", "--nproc_per_node"}
+    options = set(re.findall(r"--[a-z_]+", page))
+    assert options - launchers - {"--config"} <= ours
+    assert {"--resume_from_checkpoint", "--save_every", "--total_limit", "--profile", "--tracker"} <= options
+    for path in re.findall(r"configs/[\w/-]+\.yaml", page):
+        assert (DOCS.parent / path).is_file(), path

@@ -111,3 +111,10 @@ def test_a_tracker_that_is_not_installed_is_named(refusal, monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "wandb" else find(name))
     assert "needs the package wandb" in refusal("--tracker", "tensorboard,wandb")
+
+
+def test_the_page_on_training_tells_of_every_file(run):
+    page = (ROOT / "docs" / "training.md").read_text()
+    code_and_tokenizer = {"tokenizer.json", "tokenizer_config.json"} | {path.name for path in run.glob("*.py")}
+    for path in run.iterdir():
+        assert path.name in code_and_tokenizer or f"`{path.name}" in page, path.name
