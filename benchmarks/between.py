@@ -30,7 +30,7 @@ HARD = {"operator": "hard", "initial_temperature": 0.0625}
 FIXED = {"temperature": 1.0, "initial_temperature": 1.0}
 NOWHERE = "not pooled"
 WAYS: dict[str, dict] = {
-    NOWHERE: HARD | {"scorer": "first", "learning_rate": 1e-4},  # better than the others' 2e-4, on validation
+    NOWHERE: HARD | {"scorer": "first"},
     "successive halving": {},
     "iterative top-k": {"operator": "iterative"} | FIXED,
     "hard top-k, gated": {"operator": "hard_gated"} | FIXED,

@@ -63,8 +63,8 @@ class TopKPooling(nn.Module):
         scorer: `"linear"`, or `"mlp"` (one hidden layer of d / 4). Two that learn nothing serve as controls:
             `"first"` wants the first tokens, `"strided"` every (n / k)-th real token.
         keep_order: pooled vectors in document order rather than by falling score.
-        protected: indices of tokens that are always kept, alone in their slot with weight 1, such as (0,) for
-            [CLS]; fewer than k. They are not scored.
+        protected: places of tokens that are always kept, alone in their slot with weight 1; fewer than k. They are
+            not scored. 0 is the first place, [CLS]'s; -1 is a row's last real token, [SEP]'s.
 
     Raises:
         ValueError: an impossible k, temperature or name.
@@ -105,8 +105,8 @@ class TopKPooling(nn.Module):
         for name, value in (("temperature", temperature), ("initial_temperature", initial_temperature)):
             if value is not None and not (value > 0 and math.isfinite(value)):
                 raise ValueError(f"expected {name} > 0, got {value!r}")
-        if any(p < 0 for p in protected) or len(set(protected)) != len(protected):
-            raise ValueError(f"expected protected to be different indices >= 0, got {list(protected)}")
+        if len(set(protected)) != len(protected):
+            raise ValueError(f"expected protected to be different places, got {list(protected)}")
         if whole and len(protected) >= k:
             raise ValueError(f"expected fewer protected tokens than k = {k}, got {len(protected)}; raise k")
         self.hidden_size, self.k, self.protected = hidden_size, k, tuple(protected)
@@ -147,16 +147,16 @@ class TopKPooling(nn.Module):
         n = hidden_states.shape[1]
         k = self.k if k is None else k
         k = k if isinstance(k, int) else math.ceil(k * n)
-        protected = [p for p in self.protected if p < n]
+        protected = [p for p in self.protected if -n <= p < n]
         k = max(k, len(protected) + 1)
         mask = (
             hidden_states.new_ones(hidden_states.shape[:2]).bool() if attention_mask is None else attention_mask != 0
         )
-        free = mask.clone()
-        free[:, protected] = False
+        alone = _alone(protected, mask)
+        free = mask & ~alone.any(1)
         choice = self._operator()(hidden_states, self._scores(hidden_states, free, k), k - len(protected), mask=free)
         if protected:
-            choice = _protect(choice, protected, hidden_states, mask)
+            choice = _protect(choice, alone, hidden_states)
         if self.keep_order:
             choice = choice.in_order()
         dtype = torch.bool if attention_mask is None else attention_mask.dtype
@@ -229,24 +229,31 @@ def _scorer(kind: Scorer, hidden_size: int) -> nn.Module:
     return nn.Identity()
 
 
-def _protect(choice: TopK, protected: list[int], hidden_states: Tensor, mask: Tensor) -> TopK:
-    """Put slots in front that hold the protected tokens alone; empty where such a token is masked."""
-    index = torch.tensor(protected, device=mask.device)  # [p]
-    real = mask[:, index]  # [B, p]
-    alone = torch.zeros(len(protected), mask.shape[1], device=mask.device, dtype=choice.weights.dtype)
-    alone = alone.scatter(1, index.unsqueeze(-1), 1) * real.unsqueeze(-1)  # [B, p, n]
+def _alone(protected: list[int], mask: Tensor) -> Tensor:
+    """[B, p, n] where each protected token stands; nowhere if there is none, or an earlier one is the same."""
+    place = torch.arange(mask.shape[1], device=mask.device).expand(mask.shape)
+    to_end = mask.flip(-1).cumsum(-1).flip(-1)  # real tokens from here on: 1 at the last
+    found = [mask & (place == p if p >= 0 else to_end == -p) for p in protected]
+    alone = torch.stack(found, 1) if found else mask.new_zeros(len(mask), 0, mask.shape[1])
+    return alone & (alone.cumsum(1) == 1)
+
+
+def _protect(choice: TopK, alone: Tensor, hidden_states: Tensor) -> TopK:
+    """Put slots in front that hold the protected tokens alone; empty where there is no such token."""
+    real, index, p = alone.any(-1), alone.int().argmax(-1), alone.shape[1]  # [B, p]
+    where = index.unsqueeze(-1).expand(-1, -1, hidden_states.shape[-1])
+    taken = alone.any(1)  # [B, n]
     if choice.slots is None:
-        weights, slots = torch.cat([alone, choice.weights], 1), None
+        weights, slots = torch.cat([alone.to(choice.weights.dtype), choice.weights], 1), None
     else:
-        weights = choice.weights + alone.sum(1)
-        slots = (choice.slots + len(protected)).masked_fill(choice.slots < 0, -1)
-        slots = slots.index_copy(1, index, torch.arange(len(protected), device=mask.device).expand_as(real))
-        slots = slots.masked_fill(~mask, -1)
+        weights = choice.weights + taken
+        slots = (choice.slots + p).masked_fill(choice.slots < 0, -1)
+        slots = torch.where(taken, alone.int().argmax(1), slots)
     return TopK(
-        values=torch.cat([hidden_states[:, index].masked_fill(~real.unsqueeze(-1), 0), choice.values], 1),
+        values=torch.cat([hidden_states.gather(1, where).masked_fill(~real.unsqueeze(-1), 0), choice.values], 1),
         scores=torch.cat([choice.scores.new_zeros(real.shape), choice.scores], 1),
         mask=torch.cat([real, choice.mask], 1),
-        positions=torch.cat([index.expand_as(real).masked_fill(~real, 0), choice.positions], 1),
+        positions=torch.cat([index.masked_fill(~real, 0), choice.positions], 1),
         weights=weights,
         slots=slots,
     )

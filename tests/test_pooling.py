@@ -45,6 +45,31 @@ def test_protected_tokens_stand_alone_in_their_slot_with_weight_one(operator):
     torch.testing.assert_close(pooled.choice.pool(hidden), pooled.hidden_states)
 
 
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_places_count_from_the_last_real_token_too(operator):
+    hidden, mask = tokens()
+    mask[:] = 1
+    mask[1, 15:] = 0
+    mask[1, 3] = 0
+    mask[2] = torch.arange(20) == 7  # one real token: the last one is the first one as well
+    pooling = TopKPooling(8, 5, operator=operator, protected=(0, -1)).eval()
+    pooled = pooling(hidden, mask)
+    weights = pooled.choice.dense_weights()
+    for row, its in ((0, (0, 19)), (1, (0, 14)), (2, (7,))):
+        for token in its:
+            (slot,) = (
+                ((pooled.positions[row] == token) & (pooled.attention_mask[row] == 1)).nonzero().flatten().tolist()
+            )
+            assert torch.equal(pooled.hidden_states[row, slot], hidden[row, token])
+            assert weights[row, slot].tolist() == [float(j == token) for j in range(20)]
+    assert pooled.attention_mask.sum(-1).tolist() == [5, 5, 1]
+    torch.testing.assert_close(weights @ hidden, pooled.hidden_states)
+    shorter = pooling(hidden[1:2, :15], mask[1:2, :15])
+    torch.testing.assert_close(shorter.hidden_states, pooled.hidden_states[1:2])
+    first = TopKPooling(8, 5, operator=operator, protected=(0, 7, -1)).eval()(hidden, mask)  # twice the same token
+    assert first.attention_mask.sum(-1).tolist()[2] == 1
+
+
 def test_protecting_a_token_does_not_change_how_sharply_the_others_are_chosen():
     hidden, _ = tokens(batch=1)
     pooling = TopKPooling(8, 4, protected=(0,), keep_order=False).eval()
@@ -149,7 +174,7 @@ def test_the_scores_differ_from_the_start(scorer):
     ({"temperature": -1.0}, "temperature > 0, got -1.0"),
     ({"initial_temperature": 0.0}, "initial_temperature > 0"),
     ({"protected": (0, 1, 2, 3)}, "fewer protected tokens than k = 4"),
-    ({"protected": (-1,)}, "indices >= 0"),
+    ({"protected": (-1, -1)}, "different places"),
 ])  # fmt: skip
 def test_impossible_settings_are_refused(change, message):
     with pytest.raises(ValueError, match=message):

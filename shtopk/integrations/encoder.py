@@ -63,7 +63,7 @@ def pool_encoder(model: Model, k_by_layer: Mapping[int | str, int | float], **op
         model: an encoder, alone or with a head or a decoder, of one of the types in `families.FAMILIES`, loaded.
         k_by_layer: {layer: k} in any order, see `TopKPooling` for k. Fewer tokens than k are pooled to as many slots.
         options: of `TopKPooling`, for all layers, such as operator, boost, temperature, scorer. By default `protected`
-            is (0,) where the family's heads read [CLS], and slots stand in document order, always.
+            is (0, -1) where the family has [CLS] and [SEP], and slots stand in document order, always.
 
     Returns:
         The model.

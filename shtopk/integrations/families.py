@@ -50,7 +50,8 @@ class Family:
         handed_on: one of them that a layer returns, for the next one, so that it has been gathered there.
         ignored: arguments that concern no token, though they may be as long.
         additive: whether a mask of reals is added to attention scores, 0 where they count; else it is 1 there.
-        protected: tokens that always stay: [CLS], where the family's heads read it.
+        protected: places that always stay, see `TopKPooling`: [CLS], which heads read, and [SEP], which many attention
+            heads look at when there is nothing to see (Clark et al. 2019, "What Does BERT Look At?", section 3.2).
         first: the first layer whose input can be pooled.
         why: why not an earlier one.
     """
@@ -61,7 +62,7 @@ class Family:
     handed_on: str | None = None
     ignored: tuple[str, ...] = ()
     additive: bool = True
-    protected: tuple[int, ...] = (0,)
+    protected: tuple[int, ...] = (0, -1)
     first: int = 0
     why: str = ""
 
@@ -78,12 +79,12 @@ FAMILIES: dict[str, Family] = {  # by the model type of a configuration
                          why="a convolution reads the input and the output of layer 0"),
     "distilbert": Family("Transformer", "layer", MASK),
     "electra": Family("ElectraEncoder", "layer", MASK),
-    "eurobert": Family("EuroBertModel", "layers", ROTARY),
+    "eurobert": Family("EuroBertModel", "layers", ROTARY, protected=(0,)),
     "modernbert": Family("ModernBertModel", "layers", ROTARY),
     "mpnet": Family("MPNetEncoder", "layer", BIAS),
     "roberta": Family("RobertaEncoder", "layer", MASK),
     "t5": Family("T5Stack", "block", BIAS, handed_on="position_bias", protected=(), first=1,
                  why="layer 0 makes the position bias of all layers"),
-    "vit": Family("ViTModel", "layers", MASK),
+    "vit": Family("ViTModel", "layers", MASK, protected=(0,)),
     "xlm-roberta": Family("XLMRobertaEncoder", "layer", MASK),
 }  # fmt: skip
