@@ -11,22 +11,30 @@ on the way (history.jsonl, training.png), where it all comes from (run.json, arg
 to look at. A run that ended early goes on with --resume_from_checkpoint latest.
 """
 
-import errno
 import json
 import math
+import os
 import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import ProjectConfiguration, set_seed
+from accelerate.utils import GradientAccumulationPlugin, ProjectConfiguration, set_seed
 from datasets import disable_progress_bars
+from filelock import FileLock
 from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
-from transformers import DataCollatorForSeq2Seq, DataCollatorWithPadding, get_scheduler
+from transformers import (
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    DataCollatorForSeq2Seq,
+    DataCollatorWithPadding,
+    get_scheduler,
+)
 from transformers.utils.logging import disable_progress_bar
 
 from configs import parse
@@ -44,8 +52,10 @@ from training import (
     Provenance,
     Run,
     Stopped,
+    Terminated,
     Updates,
     any_process,
+    bring_along,
     build_model,
     device_name,
     load_weights,
@@ -58,8 +68,11 @@ from training import (
     reason,
     restore,
     sharding,
+    terminable,
     train_step,
 )
+
+RESUME, HISTORY = "--resume_from_checkpoint", "history.jsonl"
 
 
 def main(argv: list[str] | None = None) -> dict:
@@ -69,32 +82,42 @@ def main(argv: list[str] | None = None) -> dict:
     143 where Ctrl-C or SIGTERM stopped it.
     """
     argv = sys.argv[1:] if argv is None else argv
-    command = shlex.join(["python", "train.py", *argv])
-    go_on = command if "--resume_from_checkpoint" in command else f"{command} --resume_from_checkpoint latest"
     run = None
     try:
-        run = prepare(argv, command)
-        stopped = fit(run)
-        if stopped:
-            run.accelerator.print(f"train.py: stopped by {stopped.name} after update {run.progress.update}; "
-                                  f"go on with: {go_on}", file=sys.stderr)  # fmt: skip
-            run.accelerator.end_training()
-            sys.exit(stopped.exit_code)
-        return finish(run)
-    except KeyboardInterrupt:
-        how = " before training began" if run is None else f"; go on with: {go_on}"
-        print(f"train.py: stopped{how}", file=sys.stderr)
-        sys.exit(130)
+        with terminable():
+            run = prepare(argv)
+            stopped = fit(run)
+            if stopped:
+                end(run, f"stopped by {stopped.name} after update {run.progress.update}; {how_to_go_on(argv)}",
+                    stopped.exit_code)  # fmt: skip
+            return finish(run)
+    except KeyboardInterrupt as stop:
+        when = "before training began" if run is None else f"after training; {how_to_go_on(argv)}"
+        end(run, f"stopped {when}", 143 if isinstance(stop, Terminated) else 130)
     except (CheckpointError, Diverged) as error:
-        if run.accelerator.is_main_process:
-            print(f"train.py: {error}", file=sys.stderr)
-        run.accelerator.end_training()
-        sys.exit(1)
+        end(run, str(error), 1)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        print(f"train.py: cannot write: {reason(error)}; make room, then go on with: {go_on}", file=sys.stderr)
-        sys.exit(1)
+        end(run, f"cannot read or write: {reason(error)}; {how_to_go_on(argv)}", 1)
+    finally:
+        if run is not None:
+            run.lock.release()
+
+
+def end(run: Run | None, message: str, code: int) -> NoReturn:
+    """Say why, once, and exit."""
+    if run is None or run.accelerator.is_main_process:
+        print(f"train.py: {message}", file=sys.stderr)
+    if run is not None:
+        run.accelerator.end_training()
+    sys.exit(code)
+
+
+def how_to_go_on(argv: list[str]) -> str:
+    """The command that goes on where this one stopped."""
+    kept = [word for word, before in zip(argv, ["", *argv], strict=False)
+            if not word.startswith(RESUME) and before != RESUME]  # fmt: skip
+    launcher = " (by the same launcher)" if int(os.environ.get("WORLD_SIZE", "1")) > 1 else ""
+    return f"go on with{launcher}: {shlex.join(['python', 'train.py', *kept, RESUME, 'latest'])}"
 
 
 def best_precision() -> str:
@@ -105,15 +128,19 @@ def best_precision() -> str:
     return "bf16" if probe is not None and probe() else "no"
 
 
-def prepare(argv: list[str], command: str) -> Run:
+def prepare(argv: list[str]) -> Run:
     """From the words of a command line to everything that training needs. All that can be wrong is said here."""
     parser, data, model_arguments, arguments = parse(argv, __doc__)
-    output = Path(arguments.output_dir)
+    output, command = Path(arguments.output_dir), shlex.join(["python", "train.py", *argv])
     accelerator = Accelerator(
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),  # train_step does it, whatever is set
         mixed_precision=best_precision() if arguments.mixed_precision == "auto" else arguments.mixed_precision,
         log_with=arguments.trackers or None,
         project_config=ProjectConfiguration(project_dir=str(output), logging_dir=str(output / "logs")),
     )
+    plugin = getattr(accelerator.state, "fsdp_plugin", None)
+    if plugin is not None and plugin.fsdp_version != 2:
+        parser.error(f"expected version 2 of FSDP, got {plugin.fsdp_version}; see configs/accelerate/fsdp.yaml")
     if not accelerator.is_main_process:  # one voice
         disable_progress_bar()
         disable_progress_bars()
@@ -150,7 +177,7 @@ def prepare(argv: list[str], command: str) -> Run:
     plain = accelerator.unwrap_model(model)
     if isinstance(plain, FSDPModule) and plain.can_generate():
         register_fsdp_forward_method(plain, "generate")
-    updates = math.ceil(arguments.epochs * len(batches))
+    updates = math.ceil(round(arguments.epochs * len(batches), 6))
     run = Run(
         command=command,
         data=data,
@@ -167,7 +194,7 @@ def prepare(argv: list[str], command: str) -> Run:
         scheduler=get_scheduler(
             arguments.schedule,
             optimizer,
-            num_warmup_steps=math.ceil(arguments.warmup * updates),
+            num_warmup_steps=math.ceil(round(arguments.warmup * updates, 6)),
             num_training_steps=updates,
         ),
         batches=batches,
@@ -186,27 +213,35 @@ def prepare(argv: list[str], command: str) -> Run:
         ),
         checkpoints=Checkpoints(output / "checkpoints", arguments.total_limit),
         progress=Progress(),
+        lock=FileLock(output / ".lock"),
     )
     try:
+        on_main_process(accelerator, run.open_folder)
         resume(run)
     except CheckpointError as error:
+        run.lock.release()
         parser.error(str(error))
     return run
 
 
 def resume(run: Run) -> None:
     """Go to where the run was when the checkpoint was written that it is to go on from; nowhere if there is none."""
-    source = on_main_process(run.accelerator, lambda: run.checkpoints.find(run.arguments.resume_from_checkpoint))
+    wanted, overwrite = run.arguments.resume_from_checkpoint, run.arguments.overwrite_output_dir
+    source = on_main_process(run.accelerator, lambda: run.checkpoints.find(wanted, overwrite))
     if source is not None:
         state = read_state(source)
         different = run.provenance.differences(state["identity"])
         if different:
             raise CheckpointError(f"cannot go on from {source}, as {different}")
-        run.progress = restore(source, run.accelerator, run.plain, run.optimizer, run.scheduler)
-    overwrite = run.arguments.overwrite_output_dir or run.arguments.resume_from_checkpoint == "latest"
-    best_update = run.progress.best_update
-    on_main_process(run.accelerator, lambda: run.checkpoints.start(source, best_update, overwrite))
-    on_main_process(run.accelerator, lambda: run.provenance.write(run.output))
+        run.progress = restore(source, state, run.accelerator, run.plain, run.optimizer, run.scheduler)
+
+    def start() -> None:
+        run.provenance.write(run.output)
+        run.checkpoints.start(source, overwrite or wanted == "latest")
+        if source is not None and source.parent.resolve() != run.checkpoints.folder.resolve():
+            bring_along(source.parent.parent / HISTORY, run.output / HISTORY)
+
+    on_main_process(run.accelerator, start)
 
 
 def fit(run: Run) -> Interruption | None:
@@ -215,7 +250,7 @@ def fit(run: Run) -> Interruption | None:
     main = accelerator.is_main_process
     if run.arguments.trackers:
         accelerator.init_trackers("shtopk", config=run.provenance.arguments)
-    history = History(run.output / "history.jsonl", progress.update, progress.evaluated) if main else None
+    history = History(run.output / HISTORY, progress.update, progress.evaluated) if main else None
     meter = Meter(run.plain, accelerator.device)
     incoming = run.batches.starting_at(progress.update)
     bar = tqdm(total=run.updates, initial=progress.update, desc="train", disable=not main)
@@ -256,7 +291,7 @@ def fit(run: Run) -> Interruption | None:
             if evaluating or due or stop:
                 run.save()
             meter.begin()
-        stopped = stopping() and not run.done
+        stopped = stopping()
     if main:
         plot(history.path, run.metric, run.output / "training.png")
     return interruption if stopped else None
@@ -287,8 +322,6 @@ def finish(run: Run) -> dict:
     results["baselines"] = {
         name: run.task.compute_metrics(said, run.answers["test"]) for name, said in baselines.items()
     }
-    shown = min(run.arguments.show, len(run.texts["test"]))
-    pages = [page(run, document) for document in run.texts["test"].select(range(shown))]
     if accelerator.is_main_process:
         publish(best, output)
         (output / "all_results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
@@ -302,8 +335,7 @@ def finish(run: Run) -> dict:
             command=run.command,
             results=results,
         )
-        for i, text in enumerate(pages):
-            (output / f"document_{i}.html").write_text(text, encoding="utf-8")
+        show_documents(run)
         for name, found in results["baselines"].items():
             print(f"{name}: {run.task.in_short(found)}")
         print(f"test: {run.task.in_short(results, 'test')}; see {output}")
@@ -311,11 +343,18 @@ def finish(run: Run) -> dict:
     return results
 
 
-def page(run: Run, document: dict) -> str:
-    """An HTML page that shows what was kept of a document."""
-    answer = document[run.task.target]
-    known = {"reference": answer} if run.plain.can_generate() else {"label": run.plain.config.id2label[answer]}
-    return show_document(run.plain, run.tokenizer, document["text"], max_tokens=run.data.max_tokens, **known)
+def show_documents(run: Run) -> None:
+    """HTML pages that show what was kept of the first test documents."""
+    count = min(run.arguments.show, len(run.texts["test"]))
+    model = run.plain
+    if count and isinstance(model, FSDPModule):  # one process has but a share of it
+        auto = AutoModelForSeq2SeqLM if model.can_generate() else AutoModelForSequenceClassification
+        model = auto.from_pretrained(run.output).eval()
+    for i, document in enumerate(run.texts["test"].select(range(count))):
+        answer = document[run.task.target]
+        known = {"reference": answer} if model.can_generate() else {"label": model.config.id2label[answer]}
+        text = show_document(model, run.tokenizer, document["text"], max_tokens=run.data.max_tokens, **known)
+        (run.output / f"document_{i}.html").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

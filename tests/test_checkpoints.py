@@ -24,7 +24,7 @@ def checkpoints(tmp_path):
 
 def test_the_newest_stay_and_the_best_does(checkpoints):
     for update in range(10, 70, 10):
-        checkpoints.write(update, fill(str(update)), keep=[20])
+        checkpoints.write(update, fill(str(update)), keep=[20] if update >= 20 else [])
     assert checkpoints.updates() == [20, 50, 60]
     assert checkpoints.latest() == checkpoints.path(60)
 
@@ -69,7 +69,6 @@ def test_a_half_written_one_is_never_taken_and_goes_with_the_next(checkpoints):
     (lambda folder: (folder / "model.safetensors").write_text("NEW"), "model.safetensors is damaged"),
     (lambda folder: (folder / "model.safetensors").write_text("ne"), "model.safetensors is damaged"),
     (lambda folder: (folder / "state.json").unlink(), "state.json is missing"),
-    (lambda folder: (folder / "more.bin").write_text("x"), "more.bin is not its own"),
     (lambda folder: (folder / "manifest.json").unlink(), "No such file"),
     (lambda folder: (folder / "manifest.json").write_text('{"model'), "manifest.json is damaged"),
     (lambda folder: (folder / "manifest.json").write_text("[]"), "manifest.json is damaged"),
@@ -91,7 +90,7 @@ def test_going_on_from_elsewhere_brings_the_best_along(checkpoints, tmp_path):
     for update in (1, 2, 3):
         checkpoints.write(update, fill(str(update)), keep=[1])
     there = Checkpoints(tmp_path / "other", total_limit=2)
-    there.start(checkpoints.path(3), best_update=1)
+    there.start(checkpoints.path(3))
     assert there.updates() == [1]
     assert (there.path(1) / "model.safetensors").read_text() == "1"
     assert checkpoints.updates() == [1, 2, 3]
@@ -127,5 +126,43 @@ def test_what_is_published_is_the_model_alone(checkpoints, tmp_path):
 def test_a_manifest_names_every_file(checkpoints):
     checkpoints.write(1, fill("weights"))
     manifest = json.loads((checkpoints.path(1) / "manifest.json").read_text())
-    assert manifest.keys() == {"model.safetensors", "state.json"}
-    assert manifest["model.safetensors"]["bytes"] == 7
+    assert manifest["files"].keys() == {"model.safetensors", "state.json"}
+    assert manifest["files"]["model.safetensors"]["bytes"] == 7
+
+
+def test_what_an_older_one_needs_stays_while_it_does(checkpoints):
+    for update, best in ((10, 10), (20, 10), (30, 30)):
+        checkpoints.write(update, fill(str(update)), keep=[best])
+    assert checkpoints.updates() == [10, 20, 30]
+    (checkpoints.path(30) / "state.json").unlink()
+    assert checkpoints.latest() == checkpoints.path(20)
+    (checkpoints.path(10) / "state.json").unlink()
+    with pytest.raises(CheckpointError, match="needs the best checkpoint so far"):
+        checkpoints.find(str(checkpoints.path(20)))
+
+
+def test_damaged_ones_are_not_lost_unless_told_to(checkpoints):
+    checkpoints.write(1, fill("old"))
+    (checkpoints.path(1) / "state.json").unlink()
+    with pytest.raises(CheckpointError, match=r"no checkpoint in .* is whole; .*--overwrite_output_dir true"):
+        checkpoints.find("latest")
+    assert checkpoints.updates() == [1]
+    assert checkpoints.find("latest", overwrite=True) is None
+
+
+def test_foreign_files_are_left_alone(checkpoints):
+    foreign = checkpoints.folder / "checkpoint-500"
+    foreign.mkdir(parents=True)
+    (checkpoints.folder / "update_7").write_text("a file")
+    (checkpoints.folder / "update_007").mkdir()
+    checkpoints.start(None)
+    checkpoints.write(1, fill("x"))
+    (checkpoints.path(1) / ".DS_Store").write_text("x")
+    assert checkpoints.find("latest") == checkpoints.path(1)
+    assert foreign.is_dir() and checkpoints.updates() == [1]
+
+
+def test_one_that_was_being_replaced_when_the_run_was_killed_is_found(checkpoints):
+    checkpoints.write(1, fill("old"))
+    checkpoints.path(1).rename(checkpoints.folder / "partial_old_update_1")
+    assert checkpoints.find("latest") == checkpoints.path(1)

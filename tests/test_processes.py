@@ -104,7 +104,8 @@ def test_a_scorer_without_gradient_does_not_stop_data_parallelism(words, tmp_pat
 def test_a_model_that_is_shared_out_learns_as_one_and_one_process_goes_on(words, summary_words, alone, tmp_path, kind):
     base = words if kind == "classes" else summary_words
     two = tmp_path / "two"
-    on_two_processes([*base, *STILL], two, fsdp=True)
+    on_two_processes([*base, *STILL, "--show", "1"], two, fsdp=True)
+    assert (two / "document_0.html").stat().st_size > 1000
     same_course(two, alone(base=base))
     weights = load_file(two / "checkpoints" / "update_9" / "model.safetensors")
     expected = load_file(tmp_path / "alone" / "checkpoints" / "update_9" / "model.safetensors")

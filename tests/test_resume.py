@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
 import train
 from training import Checkpoints
+from training.checkpoints import describe
 
 ROOT = Path(__file__).resolve().parent.parent
 LATEST = ["--resume_from_checkpoint", "latest"]
@@ -174,6 +176,67 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_last_checkpoint(wo
     assert Checkpoints(tmp_path / "run" / "checkpoints", 2).latest().name == "update_6"
 
 
+def test_a_gradient_that_is_no_number_stops_the_run_before_it_spoils_the_weights(words, tmp_path, monkeypatch, capsys):
+    build = train.build_model
+
+    def poisoned(*arguments):
+        model = build(*arguments)
+        weight = model.classifier.weight
+        weight.register_hook(lambda g: g * float("nan") if model.pooling.progress >= 6 / 71 else g)
+        return model
+
+    monkeypatch.setattr(train, "build_model", poisoned)
+    assert stopped(words) == 1
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.startswith("train.py: the gradient's norm of update 7 is nan; the last checkpoint is ")
+
+
+def test_another_run_is_kept_out_of_the_folder(words, refusal, tmp_path):
+    (tmp_path / "run").mkdir()
+    with FileLock(tmp_path / "run" / ".lock"):
+        assert "another run writes into" in refusal(*LATEST)
+    train.main([*words, "--epochs", "1", *LATEST])
+
+
+def test_sigterm_while_the_best_is_tested_says_how_to_go_on(words, tmp_path, monkeypatch, capsys):
+    train.main([*words, "--epochs", "2", "--output_dir", str(tmp_path / "whole")])
+    publish = train.publish
+
+    def signalled(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return publish(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "publish", signalled)
+        assert stopped([*words, "--epochs", "2", *LATEST]) == 143
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "stopped after training; go on with: python train.py" in said and said.count("latest") == 1
+    train.main([*words, "--epochs", "2", *LATEST])
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+
+
+def test_going_on_elsewhere_takes_the_history_along(words, stop_at, tmp_path):
+    stop_at(8, signal.SIGINT)
+    assert stopped([*words, "--epochs", "2"]) == 130
+    source = tmp_path / "run" / "checkpoints" / "update_9"
+    elsewhere = ["--output_dir", str(tmp_path / "elsewhere"), "--resume_from_checkpoint", str(source)]
+    train.main([*words, "--epochs", "2", *elsewhere])
+    train.main([*words, "--epochs", "2", *LATEST])
+    assert outcome(tmp_path / "elsewhere") == outcome(tmp_path / "run")
+
+
+@pytest.mark.parametrize("state", ["[]", "{}", '{"progress": {"update": 3, "more": 1}, "identity": {}}'])
+def test_a_checkpoint_of_another_version_is_refused(refusal, words, tmp_path, capsys, state, monkeypatch):
+    train.main([*words, "--epochs", "1"])
+    capsys.readouterr()
+    monkeypatch.setattr("training.Provenance.differences", lambda its, identity: "")
+    checkpoint = tmp_path / "run" / "checkpoints" / "update_6"
+    (checkpoint / "state.json").write_text(state)
+    manifest = {"needs": [], "files": describe(checkpoint)}
+    (checkpoint / "manifest.json").write_text(json.dumps(manifest))
+    assert "is not of this version of train.py" in refusal("--epochs", 1, *LATEST)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")
 def test_a_full_disk_ends_the_run_in_one_line(words, tmp_path):
     """No file may grow beyond 50 KB, as if the disk ran full; the model's is larger."""
@@ -197,13 +260,11 @@ def test_a_disk_that_fills_between_checkpoints_ends_the_run_in_one_line(words, m
     monkeypatch.setattr(train.History, "add", run_out)
     assert stopped(words) == 1
     said = capsys.readouterr().err.strip().splitlines()[-1]
-    assert said.startswith(
-        "train.py: cannot write: No space left on device (history.jsonl); make room, then go on with"
-    )
+    assert said.startswith("train.py: cannot read or write: No space left on device (history.jsonl); go on with: ")
 
 
 def test_no_file_of_a_checkpoint_is_a_pickle(words, tmp_path):
     train.main([*words, "--epochs", "1"])
     for path in (tmp_path / "run").rglob("*"):
-        if path.is_file():
+        if path.is_file() and path.name != ".lock":
             assert path.suffix in {".safetensors", ".json", ".jsonl", ".py", ".md", ".yaml", ".png"}, path

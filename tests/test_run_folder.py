@@ -113,8 +113,14 @@ def test_a_tracker_that_is_not_installed_is_named(refusal, monkeypatch):
     assert "needs the package wandb" in refusal("--tracker", "tensorboard,wandb")
 
 
-def test_the_page_on_training_tells_of_every_file(run):
+def test_the_page_on_training_tells_of_every_file(run, summary_words, tmp_path):
+    train.main([*summary_words, "--epochs", "1", "--output_dir", str(tmp_path / "summaries"), "--show", "1"])
     page = (ROOT / "docs" / "training.md").read_text()
-    code_and_tokenizer = {"tokenizer.json", "tokenizer_config.json"} | {path.name for path in run.glob("*.py")}
-    for path in run.iterdir():
-        assert path.name in code_and_tokenizer or f"`{path.name}" in page, path.name
+    for path in [*run.iterdir(), *(tmp_path / "summaries").iterdir()]:
+        assert path.name.startswith("tokenizer") or path.suffix == ".py" or f"`{path.name}" in page, path.name
+
+
+def test_what_the_environment_says_of_accumulation_changes_nothing(run, words, monkeypatch, tmp_path):
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    train.main([*words, "--epochs", "3", "--seed", "5", "--output_dir", str(tmp_path / "other")])
+    assert (tmp_path / "other" / "model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()

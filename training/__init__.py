@@ -3,12 +3,12 @@
 train.py tells the story; a file here has one noun of it each.
 """
 
-from training.batches import MicroBatch, Updates
-from training.build import build_model, parameter_groups, poolings
+from training.batches import Updates
+from training.build import build_model, parameter_groups
 from training.checkpoints import CheckpointError, Checkpoints, publish, reason
 from training.evaluation import Stopped
-from training.history import History
-from training.interruption import Interruption
+from training.history import History, bring_along
+from training.interruption import Interruption, Terminated, terminable
 from training.meter import Meter
 from training.plot import plot
 from training.profile import profiler
@@ -26,25 +26,26 @@ __all__ = [
     "History",
     "Interruption",
     "Meter",
-    "MicroBatch",
     "Progress",
     "Provenance",
     "Run",
     "Stopped",
+    "Terminated",
     "Updates",
     "any_process",
+    "bring_along",
     "build_model",
     "device_name",
     "load_weights",
     "on_main_process",
     "parameter_groups",
     "plot",
-    "poolings",
     "profiler",
     "publish",
     "read_state",
     "reason",
     "restore",
     "sharding",
+    "terminable",
     "train_step",
 ]

@@ -10,12 +10,15 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
 
 MANIFEST = "manifest.json"
 OPTIMIZER, STATE = "optimizer.safetensors", "state.json"
+OLD = "partial_old_"  # before the name of one that is being replaced
+NAME = re.compile(r"update_(0|[1-9][0-9]*)")
 OF_TRAINING = {MANIFEST, OPTIMIZER, STATE}  # what a checkpoint has besides the model
 
 
@@ -27,7 +30,7 @@ class Checkpoints:
     """The checkpoints of a run, folders update_N. Only the main process writes.
 
     Args:
-        folder: that they are in; need not exist.
+        folder: that they are in; need not exist. What else lies there is left alone.
         total_limit: how many of the newest are kept, besides those that must be kept.
     """
 
@@ -39,30 +42,36 @@ class Checkpoints:
 
     def updates(self) -> list[int]:
         """Of which updates there are checkpoints, rising; whether they are undamaged `verify` tells."""
-        names = (path.name for path in self.folder.iterdir()) if self.folder.is_dir() else ()
-        return sorted(int(name[7:]) for name in names if re.fullmatch(r"update_\d+", name))
+        there = self.folder.iterdir() if self.folder.is_dir() else ()
+        return sorted(int(path.name[7:]) for path in there if NAME.fullmatch(path.name) and path.is_dir())
 
-    def find(self, wanted: str | None) -> Path | None:
+    def find(self, wanted: str | None, overwrite: bool = False) -> Path | None:
         """The checkpoint that a run is to go on from.
 
         Args:
             wanted: "latest", a folder, or None.
+            overwrite: damaged ones may be lost.
 
         Raises:
-            CheckpointError: the folder is no whole checkpoint.
+            CheckpointError: the folder is no whole checkpoint, or none of those that there are is one.
         """
         if wanted is None:
             return None
-        if wanted == "latest":
-            found = self.latest()
-            if found is None:
-                print(f"train.py: no checkpoint in {self.folder} yet, starting from the beginning", file=sys.stderr)
-            return found
-        source = Path(wanted).resolve()
-        if not re.fullmatch(r"update_\d+", source.name):
-            raise CheckpointError(f"expected a folder checkpoints/update_N to go on from, got {wanted}")
-        verify(source)
-        return source
+        if wanted != "latest":
+            source = Path(wanted).resolve()
+            if not NAME.fullmatch(source.name):
+                raise CheckpointError(f"expected a folder checkpoints/update_N to go on from, got {wanted}")
+            verify(source)
+            return source
+        self._recover()
+        found = self.latest()
+        if found is None and self.updates() and not overwrite:
+            raise CheckpointError(
+                f"no checkpoint in {self.folder} is whole; to lose them and start anew add --overwrite_output_dir true"
+            )
+        if found is None:
+            print(f"train.py: no checkpoint in {self.folder} yet, starting from the beginning", file=sys.stderr)
+        return found
 
     def latest(self) -> Path | None:
         """The newest that is undamaged; says which it passed over. None: there is none."""
@@ -75,35 +84,30 @@ class Checkpoints:
             return self.path(update)
         return None
 
-    def start(self, source: Path | None, best_update: int = 0, overwrite: bool = False) -> None:
+    def start(self, source: Path | None, overwrite: bool = False) -> None:
         """Make ready for a run that goes on from a checkpoint, or from none: then those of an earlier run are removed.
 
         Args:
-            source: that it goes on from. Where it lies elsewhere the best one so far is brought along.
-            best_update: of the best one so far, 0 if there is none.
+            source: that it goes on from. Where it lies elsewhere, those that it needs are brought along.
             overwrite: later ones may be removed.
 
         Raises:
-            CheckpointError: there are later ones; or the best one is not beside `source`, or damaged.
+            CheckpointError: there are later ones, or another run's.
         """
-        if source is None:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            return
-        here = source.parent.resolve() == self.folder.resolve()
-        update = int(source.name.removeprefix("update_"))
+        here = source is not None and source.parent.resolve() == self.folder.resolve()
+        update = int(source.name[7:]) if source is not None else 0
         later = [other for other in self.updates() if other > update or not here]
-        if later and not overwrite:
+        if later and source is not None and not overwrite:
             raise CheckpointError(
-                f"{self.folder} has other checkpoints, up to {self.path(later[-1])}; choose another output_dir, or "
-                f"add --overwrite_output_dir true to lose them"
+                f"{self.folder} has other checkpoints, up to {self.path(later[-1])}; choose another output_dir, go on "
+                f"with --resume_from_checkpoint latest, or add --overwrite_output_dir true to lose them"
             )
         for other in later:
             shutil.rmtree(self.path(other))
-        if best_update:
-            best = source.with_name(f"update_{best_update}")
-            verify(best)
-            if not here:
-                self.write(best_update, lambda folder: shutil.copytree(best, folder, dirs_exist_ok=True))
+        if source is not None and not here:
+            for other in needs(source):
+                brought = source.with_name(f"update_{other}")
+                self.write(other, lambda folder: shutil.copytree(brought, folder, dirs_exist_ok=True))  # noqa: B023
 
     def write(self, update: int, fill: Callable[[Path], None], keep: Collection[int] = ()) -> None:
         """Write the checkpoint of an update, then remove the oldest.
@@ -111,7 +115,7 @@ class Checkpoints:
         Args:
             update: after which it is.
             fill: writes its files into the folder that it is given.
-            keep: updates whose checkpoints stay, however old.
+            keep: updates whose checkpoints it needs; they stay as long as it does.
 
         Raises:
             CheckpointError: it could not be written, for want of space perhaps; those before are as they were.
@@ -121,7 +125,8 @@ class Checkpoints:
             shutil.rmtree(aside, ignore_errors=True)
             aside.mkdir(parents=True)
             fill(aside)
-            (aside / MANIFEST).write_text(json.dumps(_manifest(aside), indent=1) + "\n", encoding="utf-8")
+            manifest = {"needs": sorted({*keep} - {0, update}), "files": describe(aside)}
+            (aside / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
             for file in aside.rglob("*"):
                 _flush(file)
             _put_in_place(aside, self.path(update))
@@ -130,37 +135,69 @@ class Checkpoints:
             before = self.updates()
             last = f"the last whole one is {self.path(before[-1])}" if before else "there is none before it"
             raise CheckpointError(
-                f"cannot write the checkpoint of update {update}: {reason(error)}; {last}"
+                f"cannot write the checkpoint of update {update}: {reason(error)}; {last}; make room, then go on with "
+                f"--resume_from_checkpoint latest"
             ) from error
-        self._rotate({update, *keep})
+        self._rotate()
 
-    def _rotate(self, keep: set[int]) -> None:
-        for update in self.updates()[: -self.total_limit]:
-            if update not in keep:
+    def _rotate(self) -> None:
+        """Remove what is neither among the newest nor needed by one of these, and what a killed run left behind."""
+        stay = set(self.updates()[-self.total_limit :])
+        for update in sorted(stay):
+            with suppress(CheckpointError):  # a damaged one needs nothing
+                stay.update(needs(self.path(update)))
+        for update in self.updates():
+            if update not in stay:
                 shutil.rmtree(self.path(update), ignore_errors=True)
-        for leftover in self.folder.glob("partial_*"):  # of a run that was killed
+        for leftover in self.folder.glob("partial_*"):
             shutil.rmtree(leftover, ignore_errors=True)
+
+    def _recover(self) -> None:
+        """Give back its name to one that was being replaced when the run was killed."""
+        for old in self.folder.glob(f"{OLD}*"):
+            if not old.with_name(old.name.removeprefix(OLD)).exists():
+                old.rename(old.with_name(old.name.removeprefix(OLD)))
 
 
 def verify(folder: Path) -> None:
-    """Raise CheckpointError where a checkpoint is not what its manifest says."""
+    """Raise CheckpointError where a checkpoint, or one that it needs, is not what its manifest says."""
+    _verify(folder)
+    for update in needs(folder):
+        try:
+            _verify(folder.with_name(f"update_{update}"))
+        except CheckpointError as error:
+            raise CheckpointError(f"{folder} needs the best checkpoint so far, but {error}") from None
+
+
+def _verify(folder: Path) -> None:
+    expected = read_manifest(folder)["files"]
+    for name, its in expected.items():
+        path = folder / name
+        if not path.is_file():
+            raise CheckpointError(f"{folder} is no whole checkpoint: {name} is missing")
+        if _describe(path) != its:
+            raise CheckpointError(f"{folder} is no whole checkpoint: {name} is damaged")
+
+
+def needs(folder: Path) -> list[int]:
+    """Updates whose checkpoints one needs beside it: that of the best so far."""
+    return read_manifest(folder)["needs"]
+
+
+def read_manifest(folder: Path) -> dict:
     try:
-        expected = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        if not isinstance(expected, dict):
-            raise ValueError
-        found = _manifest(folder)
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except OSError as error:
         raise CheckpointError(f"{folder} is no whole checkpoint: {reason(error)}") from None
     except ValueError:
-        raise CheckpointError(f"{folder} is no whole checkpoint: its {MANIFEST} is damaged") from None
-    for name in sorted(expected.keys() | found.keys()):
-        if expected.get(name) != found.get(name):
-            what = "is missing" if name not in found else "is not its own" if name not in expected else "is damaged"
-            raise CheckpointError(f"{folder} is no whole checkpoint: {name} {what}")
+        manifest = None
+    if not isinstance(manifest, dict) or manifest.keys() != {"needs", "files"}:
+        raise CheckpointError(f"{folder} is no whole checkpoint: its {MANIFEST} is damaged")
+    return manifest
 
 
-def _manifest(folder: Path) -> dict[str, dict]:
-    """Size and hash of every file."""
+def describe(folder: Path) -> dict[str, dict]:
+    """Size and hash of every file but the manifest."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
     return {path.relative_to(folder).as_posix(): _describe(path) for path in files}
 
@@ -171,12 +208,17 @@ def _describe(path: Path) -> dict:
 
 
 def _put_in_place(aside: Path, path: Path) -> None:
-    """Rename; what has the name already is damaged, or from an update that was done twice."""
-    old = path.with_name(f"partial_old_{path.name}")
+    """Rename; what has the name already is damaged, or from an update that was saved before."""
+    old = path.with_name(f"{OLD}{path.name}")
+    _flush(aside)
     if path.exists():
         path.rename(old)
-    _flush(aside)
-    aside.rename(path)
+    try:
+        aside.rename(path)
+    except OSError:
+        if old.exists():
+            old.rename(path)
+        raise
     _flush(path.parent)
     shutil.rmtree(old, ignore_errors=True)
 

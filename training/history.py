@@ -1,6 +1,7 @@
 """What was measured after each update and at each evaluation, a JSON line for each."""
 
 import json
+import shutil
 from pathlib import Path
 
 
@@ -17,7 +18,9 @@ class History:
         self.path = path
         before = read_history(path) if path.exists() and update else []
         kept = [row for row in before if row["update"] <= (evaluated if is_evaluation(row) else update)]
-        path.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        aside = path.with_name(f".{path.name}.partial")
+        aside.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        aside.replace(path)
 
     def add(self, update: int, measured: dict) -> None:
         with self.path.open("a", encoding="utf-8") as file:
@@ -37,3 +40,11 @@ def read_history(path: Path) -> list[dict]:
 
 def is_evaluation(row: dict) -> bool:
     return any(name.startswith("eval_") for name in row)
+
+
+def bring_along(source: Path, path: Path) -> None:
+    """Take over the history of a run that another one goes on with; where it has none, that of neither."""
+    if source.exists():
+        shutil.copyfile(source, path)
+    else:
+        path.unlink(missing_ok=True)

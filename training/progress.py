@@ -1,7 +1,7 @@
 """How far a run has come."""
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 
 @dataclass
@@ -34,6 +34,3 @@ class Progress:
             self.best, self.best_update, self.since_best = results, self.update, 0
         else:
             self.since_best += 1
-
-    def as_dict(self) -> dict:
-        return asdict(self)

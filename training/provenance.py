@@ -20,6 +20,7 @@ FREE = {
     *("output_dir", "overwrite_output_dir", "resume_from_checkpoint", "save_every", "total_limit"),
     *("batch_size", "gradient_accumulation_steps"),  # as long as an update has as many documents
     *("eval_batch_size", "tracker", "profile", "show", "config"),
+    *("train_file", "validation_file", "test_file"),  # their content counts
 }
 
 
@@ -57,6 +58,7 @@ class Provenance:
         """What a run that goes on with this one must share."""
         shared = {name: value for name, value in self.arguments.items() if name not in FREE}
         data = {f"data ({name})": its["sha256"][:12] for name, its in self.data.items()}
+        shared["mixed_precision"] = self.accelerator.mixed_precision  # what auto came to be
         return shared | data | {"documents per update": self.documents_per_update}
 
     def differences(self, identity: dict) -> str:
@@ -88,7 +90,6 @@ class Provenance:
             "packages": {its.name: its.version for its in sorted(metadata.distributions(), key=_name)},
         }
         try:
-            folder.mkdir(parents=True, exist_ok=True)
             (folder / "arguments.yaml").write_text(
                 f"# {words}\n{yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)}", encoding="utf-8"
             )

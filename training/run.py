@@ -6,13 +6,14 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from datasets import DatasetDict
+from filelock import FileLock, Timeout
 from torch.utils.data import DataLoader
 
 from configs import TrainArguments
 from models import ModelArguments
 from tasks import DataArguments, Task
 from training.batches import Updates
-from training.checkpoints import Checkpoints
+from training.checkpoints import CheckpointError, Checkpoints, reason
 from training.evaluation import evaluate
 from training.progress import Progress
 from training.provenance import Provenance
@@ -29,6 +30,7 @@ class Run:
         answers: of the splits that models are tested on.
         updates, eval_every: how many there are to be, and how many lie between evaluations.
         metric: that picks the best checkpoint.
+        lock: held while the run writes into its folder; of the main process.
     """
 
     command: str
@@ -52,6 +54,7 @@ class Run:
     provenance: Provenance
     checkpoints: Checkpoints
     progress: Progress
+    lock: FileLock
 
     @property
     def output(self) -> Path:
@@ -71,6 +74,16 @@ class Run:
     def evaluate(self, split: str, name: str, stop=None) -> tuple[dict, list]:
         return evaluate(self.plain, self.loaders[split], self.task, self.tokenizer, self.answers[split],
                         self.accelerator, name, stop)  # fmt: skip
+
+    def open_folder(self) -> None:
+        """Make the run's folder, and keep other runs out of it; CheckpointError where that cannot be."""
+        try:
+            self.output.mkdir(parents=True, exist_ok=True)
+            self.lock.acquire(timeout=0)
+        except Timeout:
+            raise CheckpointError(f"another run writes into {self.output}; choose another output_dir") from None
+        except OSError as error:
+            raise CheckpointError(f"cannot write into {self.output}: {reason(error)}; choose another one") from error
 
     def save(self) -> None:
         """A checkpoint of the present update, from all processes."""

@@ -6,7 +6,7 @@ over processes (FSDP2) are gathered, so that any number of processes can go on.
 
 import json
 import random
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ def capture(accelerator: Accelerator, model, optimizer, scheduler, progress: Pro
         for kind, value in its.items()
     }
     state = {
-        "progress": progress.as_dict(),
+        "progress": asdict(progress),
         "param_groups": optimized.get("param_groups", []),
         "scheduler": scheduler.state_dict(),
         "scaler": accelerator.scaler.state_dict() if accelerator.scaler is not None else None,
@@ -83,31 +83,38 @@ def capture(accelerator: Accelerator, model, optimizer, scheduler, progress: Pro
 def read_state(folder: Path) -> dict:
     """What is no tensor in a snapshot's folder."""
     try:
-        return json.loads((folder / STATE).read_text(encoding="utf-8"))
+        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"cannot go on from {folder}: its {STATE} cannot be read ({error})") from None
+    if not isinstance(state, dict) or not {"progress", "identity"} <= state.keys():
+        raise CheckpointError(f"cannot go on from {folder}: its {STATE} is not of this version of train.py")
+    return state
 
 
-def restore(folder: Path, accelerator: Accelerator, model, optimizer, scheduler) -> Progress:
+def restore(folder: Path, state: dict, accelerator: Accelerator, model, optimizer, scheduler) -> Progress:
     """Put back what `capture` took; all processes together, of which there may be more or fewer than there were."""
-    state = read_state(folder)
     load_weights(model, folder)
     moments: dict[str, dict[str, torch.Tensor]] = {}
-    for name, value in load_file(folder / OPTIMIZER).items():
-        parameter, kind = name.rsplit("/", 1)
-        moments.setdefault(parameter, {})[kind] = value
-    set_optimizer_state_dict(
-        model,
-        plain_optimizer(optimizer),
-        {"state": moments, "param_groups": state["param_groups"]},
-        options=StateDictOptions(full_state_dict=True),
-    )
-    scheduler.load_state_dict(state["scheduler"])
-    if accelerator.scaler is not None and state["scaler"]:
-        accelerator.scaler.load_state_dict(state["scaler"])
-    if len(state["random"]) == accelerator.num_processes:  # else each goes on with what its seed gave it
-        set_random_state(state["random"][accelerator.process_index])
-    return Progress(**state["progress"])
+    try:
+        for name, value in load_file(folder / OPTIMIZER).items():
+            parameter, kind = name.rsplit("/", 1)
+            moments.setdefault(parameter, {})[kind] = value
+        set_optimizer_state_dict(
+            model,
+            plain_optimizer(optimizer),
+            {"state": moments, "param_groups": state["param_groups"]},
+            options=StateDictOptions(full_state_dict=True),
+        )
+        scheduler.load_state_dict(state["scheduler"])
+        if accelerator.scaler is not None and state["scaler"]:
+            accelerator.scaler.load_state_dict(state["scaler"])
+        if len(state["random"]) == accelerator.num_processes:  # else each goes on with what its seed gave it
+            set_random_state(state["random"][accelerator.process_index])
+        return Progress(**state["progress"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(
+            f"cannot go on from {folder}: it is not of this version of train.py ({type(error).__name__}: {error})"
+        ) from error
 
 
 def load_weights(model: nn.Module, folder: Path) -> None:

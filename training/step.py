@@ -42,19 +42,16 @@ def train_step(run: Run, parts: list[MicroBatch], meter: Meter) -> dict[str, flo
     tokens = sum(int(part.inputs["attention_mask"].sum()) for part in parts if part.documents)
     loss_sum, documents, tokens = total(accelerator, loss_here.item(), documents, tokens)
     if not math.isfinite(loss_sum):
-        last = run.checkpoints.updates()
-        raise Diverged(
-            f"the loss of update {progress.update + 1} is {loss_sum}; "
-            + (f"the last checkpoint is {run.checkpoints.path(last[-1])}" if last else "there is no checkpoint yet")
-            + "; a lower learning rate, a longer warmup or mixed_precision no may help"
-        )
+        raise Diverged(_diverged(run, "loss", loss_sum))
 
     accelerator.unscale_gradients(run.optimizer)
     scorers = [parameter for pooling in poolings(run.plain) for parameter in pooling.parameters()]
     its = {id(parameter) for parameter in scorers}
     others = [parameter for parameter in run.plain.parameters() if id(parameter) not in its]
-    norm = clip_grad_norm_(others, run.arguments.max_grad_norm)
-    scorer_norm = clip_grad_norm_(scorers, run.arguments.scorer_max_grad_norm)
+    norm = whole(clip_grad_norm_(others, run.arguments.max_grad_norm))
+    scorer_norm = whole(clip_grad_norm_(scorers, run.arguments.scorer_max_grad_norm))
+    if accelerator.scaler is None and not math.isfinite(norm + scorer_norm):  # a scaler passes such an update over
+        raise Diverged(_diverged(run, "gradient's norm", norm + scorer_norm))
     learning_rate = run.optimizer.param_groups[0]["lr"]
     run.optimizer.step()
     run.optimizer.zero_grad()
@@ -66,8 +63,8 @@ def train_step(run: Run, parts: list[MicroBatch], meter: Meter) -> dict[str, flo
     progress.seconds += measured["seconds"]
     return {
         "loss": loss_sum,
-        "gradient_norm": whole(norm),
-        "scorer_gradient_norm": whole(scorer_norm),
+        "gradient_norm": norm,
+        "scorer_gradient_norm": scorer_norm,
         "learning_rate": learning_rate,
         "temperature": temperature,
         **measured,
@@ -77,3 +74,12 @@ def train_step(run: Run, parts: list[MicroBatch], meter: Meter) -> dict[str, flo
 def whole(norm: torch.Tensor) -> float:
     """A norm as a number, of gradients that are spread over processes too."""
     return (norm.full_tensor() if isinstance(norm, DTensor) else norm).item()
+
+
+def _diverged(run: Run, what: str, value: float) -> str:
+    last = run.checkpoints.updates()
+    return (
+        f"the {what} of update {run.progress.update + 1} is {value}; "
+        + (f"the last checkpoint is {run.checkpoints.path(last[-1])}" if last else "there is no checkpoint yet")
+        + "; a lower learning rate, a longer warmup or mixed_precision no may help"
+    )
