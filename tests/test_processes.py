@@ -114,10 +114,7 @@ def test_a_model_that_is_shared_out_learns_as_one_and_one_process_goes_on(words,
         torch.testing.assert_close(weights[name], expected[name], rtol=1e-3, atol=1e-3)  # 2e-4 seen, of Adam's signs
     on = ["--resume_from_checkpoint", str(two / "checkpoints" / "update_6"), "--output_dir", str(tmp_path / "on")]
     train.main([*base, *STILL, "--batch_size", "16", *on])
-    last = [row for row in history(tmp_path / "on") if "loss" in row]
-    assert [row["update"] for row in last] == [7, 8, 9]
-    for row, other in zip(last, [row for row in history(two) if "loss" in row][-3:], strict=True):
-        assert row["loss"] == pytest.approx(other["loss"], rel=5e-5)
+    same_course(tmp_path / "on", two)
 
 
 def test_all_processes_end_with_one_line_where_the_arguments_cannot_be(words, tmp_path):
