@@ -3,6 +3,7 @@
 import json
 from functools import partial
 
+import growth
 import pytest
 import torch
 from compare import table
@@ -15,6 +16,7 @@ from record import resume, save
 from speed import saved_bytes
 from variants import NEEDLE_ONLY, VARIANTS
 
+from models import load_tokenizer
 from shtopk import hard_topk, successive_halving_topk
 
 EVERY = {variant.name: variant for variant in VARIANTS + NEEDLE_ONLY}
@@ -150,3 +152,17 @@ def test_planted_tokens_are_found_by_whoever_has_a_gradient():
 def test_the_samplers_weights_sum_to_one(pool):
     scores = torch.randn(2, 10, 3) if pool is attention else torch.randn(2, 10)
     torch.testing.assert_close(pool(torch.ones(2, 10, 4), scores, 3, 0.5), torch.ones(2, 4))
+
+
+def test_documents_that_grow_have_the_tokens_that_were_asked_for(tmp_path):
+    path = growth.documents(tmp_path, 300, 4)
+    texts = [json.loads(line)["text"] for line in path.read_text().splitlines()]
+    assert [len(ids) for ids in load_tokenizer(None)(texts)["input_ids"]] == [300] * 4
+
+
+def test_the_table_of_growth_has_a_row_for_every_value():
+    runs = [run | {"seconds": float(i + 1), "peak_memory_gib": 1.0} for i, run in enumerate(growth.RUNS)]
+    record = {"runs": runs, "command": "python", "device": "a CPU", "torch": "2"}
+    rows = growth.table(record).split("\n\n")[0].splitlines()[2:]
+    assert len(rows) == len(growth.RUNS) - 1 + len(growth.BASE)  # the base stands among each of the four
+    assert rows[0].startswith("| tokens a document | 256 | 2.00 | 2.00 | 4.0 |")
