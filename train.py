@@ -57,10 +57,10 @@ from training import (
     any_process,
     bring_along,
     build_model,
+    build_optimizer,
     device_name,
     load_weights,
     on_main_process,
-    parameter_groups,
     plot,
     profiler,
     publish,
@@ -171,7 +171,7 @@ def prepare(argv: list[str]) -> Run:
         name: DataLoader(splits[name], arguments.eval_batch_size, collate_fn=collate, generator=torch.Generator())
         for name in ("validation", "test")
     }
-    optimizer = torch.optim.AdamW(parameter_groups(model, arguments), weight_decay=arguments.weight_decay)
+    optimizer = build_optimizer(model, arguments)
     with sharding(accelerator, model):
         model, optimizer, *prepared = accelerator.prepare(model, optimizer, *loaders.values())
     plain = accelerator.unwrap_model(model)

@@ -76,7 +76,7 @@ def pace(command_lines: list[list[str]], device: torch.device) -> list[dict]:
         Course(
             model,
             its,
-            torch.optim.AdamW(train.parameter_groups(model, its)),
+            train.build_optimizer(model, its),
             math.ceil(its.epochs * math.ceil(len(splits["train"]) / its.batch_size)),
             [math.inf] * len(to_learn),
             [math.inf] * len(to_answer),

@@ -14,6 +14,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, pipeline
 import train
 from configs import TrainArguments
 from models import load_pretrained_classifier, load_pretrained_seq2seq
+from training import parameter_groups
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -63,7 +64,7 @@ def test_early_stopping_ends_before_the_last_epoch(words):
 
 def test_the_scorer_has_its_own_learning_rate(words, tmp_path):
     model = load_pretrained_classifier(words[3], num_labels=2, k=4)
-    groups = train.parameter_groups(model, TrainArguments())
+    groups = parameter_groups(model, TrainArguments())
     assert [group["lr"] for group in groups] == [5e-5, 1e-3, 1e-2]
     assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
     assert {id(p) for p in groups[2]["params"]} == {id(p) for p in model.pooling.scorer.parameters()}
@@ -111,7 +112,7 @@ def test_a_summarizer_learns_and_leaves_a_checkpoint_and_samples(summary_words, 
 
 def test_a_decoder_has_its_own_learning_rate(words):
     model = load_pretrained_seq2seq(words[3], k=4, decoder_layers=1, copy_head=True)
-    groups = train.parameter_groups(model, TrainArguments(decoder_learning_rate=1e-4))
+    groups = parameter_groups(model, TrainArguments(decoder_learning_rate=1e-4))
     assert [group["lr"] for group in groups] == [5e-5, 1e-4, 1e-3, 1e-2]
     assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
 

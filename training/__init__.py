@@ -4,7 +4,7 @@ train.py tells the story; a file here has one noun of it each.
 """
 
 from training.batches import Updates
-from training.build import build_model, parameter_groups
+from training.build import build_model, build_optimizer, parameter_groups
 from training.checkpoints import CheckpointError, Checkpoints, publish, reason
 from training.evaluation import Stopped
 from training.history import History, bring_along
@@ -35,6 +35,7 @@ __all__ = [
     "any_process",
     "bring_along",
     "build_model",
+    "build_optimizer",
     "device_name",
     "load_weights",
     "on_main_process",
