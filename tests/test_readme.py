@@ -7,6 +7,7 @@ from pathlib import Path
 
 import between
 import compare
+import growth
 import planted
 import retrieval
 import scaling
@@ -114,9 +115,14 @@ def test_the_tables_are_those_of_the_results():
 
 def test_the_pages_of_results_are_those_of_their_figures():
     pages = {f"compare-{task}": compare.table for task in ("needle", "bbc", "docstrings")}
-    pages |= {"speed": speed.table, "retrieval": retrieval.table, "between": between.table}
+    pages |= {"speed": speed.table, "retrieval": retrieval.table, "between": between.table, "growth": growth.table}
     for name, table in pages.items():
         assert (RESULTS / f"{name}.md").read_text() == table(json.loads((RESULTS / f"{name}.json").read_text()))
+
+
+def test_the_page_on_training_shows_how_it_grows():
+    page = (ROOT / "docs" / "training.md").read_text()
+    assert growth.table(json.loads((RESULTS / "growth.json").read_text())) in page
 
 
 def test_every_picture_is_there():
