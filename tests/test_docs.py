@@ -281,9 +281,18 @@ def test_the_page_on_training_names_what_there_is():
     page = (DOCS / "training.md").read_text(encoding="utf-8")
     parser = HfArgumentParser(GROUPS)
     ours = {option for action in parser._actions for option in action.option_strings}
-    launchers = {"--config_file", "--num_processes", "--machine_rank", "--main_process_ip", "--nproc_per_node"}
+    others = {
+        "--updates",
+        "--config",
+        "--help",
+        "--config_file",
+        "--num_processes",
+        "--machine_rank",
+        "--main_process_ip",
+        "--nproc_per_node",
+    }
     options = set(re.findall(r"--[a-z_]+", page))
-    assert options - launchers - {"--config"} <= ours
+    assert options - others <= ours
     assert {"--resume_from_checkpoint", "--save_every", "--total_limit", "--profile", "--tracker"} <= options
     for path in re.findall(r"configs/[\w/-]+\.yaml", page):
         assert (DOCS.parent / path).is_file(), path
