@@ -35,6 +35,7 @@ def plot(history: Path, metric: str, path: Path) -> None:
         best = max(evaluations, key=lambda row: row[metric])
         score.annotate(f"{best[metric]:.3f}", (best["update"], best[metric]), xytext=(0, -14), ha="center",
                        textcoords="offset points")  # fmt: skip
+    score.set_ylim(top=min(score.get_ylim()[1], 1.005))  # no metric exceeds 1
     score.set_ylabel(metric.removeprefix("eval_") + ", validation")
 
     temperature.plot(at, [row["temperature"] for row in updates], color="C1")
