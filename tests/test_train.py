@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -135,12 +133,6 @@ def test_impossible_summarizers_are_refused_in_one_line(refusal, summary_words, 
     assert message in refusal(f"--{field}={value}", base=summary_words)
 
 
-def test_two_processes_summarize_every_document_once(summary_words, tmp_path):
-    results = on_two_processes([*summary_words, "--epochs", "1"], 29514, tmp_path / "run")
-    assert results["test_documents"] == 12
-    assert len((tmp_path / "run" / "predictions.jsonl").read_text().splitlines()) == 12
-
-
 @pytest.mark.parametrize(("field", "value", "message"), [
     ("k", 0, "whole number >= 1 or a share in (0, 1], got 0"),
     ("k", "many", "got 'many'"),
@@ -201,23 +193,6 @@ def test_damaged_weights_are_refused_in_one_line(refusal, encoder, tmp_path):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "model.safetensors").write_bytes(b"\x00" * 100)
     assert "cannot load the weights" in refusal("--backbone", tmp_path)
-
-
-def on_two_processes(words, port, run):
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(port),
-               str(ROOT / "train.py"), *words]  # fmt: skip
-    environment = os.environ | {"ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-2000:]
-    results = json.loads((run / "all_results.json").read_text())
-    assert results["processes"] == 2
-    return results
-
-
-def test_two_processes_train_together_and_count_every_document_once(words, tmp_path):
-    results = on_two_processes([*words, "--epochs", "1", "--k_by_layer", "1:8"], 29513, tmp_path / "run")
-    assert results["test_documents"] == 12
-    assert results["updates"] == 3  # 42 documents in batches of 2 x 8
 
 
 def test_layers_to_pool_at_come_from_yaml_or_from_the_command_line(words, refusal, tmp_path):

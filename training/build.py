@@ -81,5 +81,5 @@ def parameter_groups(model, train: TrainArguments) -> list[dict]:
 
 
 def build_optimizer(model, train: TrainArguments) -> torch.optim.Optimizer:
-    """AdamW in one pass over the weights; one operation after the other took six times as long on a CPU."""
+    """AdamW in one pass over the weights; one operation after the other takes several times as long on a CPU."""
     return torch.optim.AdamW(parameter_groups(model, train), weight_decay=train.weight_decay, fused=True)
