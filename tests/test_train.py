@@ -2,7 +2,6 @@
 
 import json
 import os
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,8 +12,6 @@ import train
 from configs import TrainArguments
 from models import load_pretrained_classifier, load_pretrained_seq2seq
 from training import parameter_groups
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_a_run_learns_and_leaves_a_checkpoint_that_a_pipeline_loads(words, documents, tmp_path):
