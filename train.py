@@ -37,11 +37,10 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar
 
-from configs import parse
-from models import load_tokenizer, write_model_card
 from shtopk.integrations.transformers import show_document
-from tasks import get_task, write_samples
-from training import (
+from shtopk.models import load_tokenizer, write_model_card
+from shtopk.tasks import get_task, write_samples
+from shtopk.training import (
     CheckpointError,
     Checkpoints,
     Diverged,
@@ -71,6 +70,7 @@ from training import (
     terminable,
     train_step,
 )
+from shtopk.training.command_line import parse
 
 RESUME, HISTORY = "--resume_from_checkpoint", "history.jsonl"
 

@@ -31,10 +31,9 @@ from record import resume, save
 from tqdm.auto import tqdm
 from variants import NEEDLE_ONLY, SUMMARIES, VARIANTS, Variant
 
-import tasks
 import train
-from models import default_encoder
-from shtopk import TopKPooling
+from shtopk import TopKPooling, tasks
+from shtopk.models import default_encoder
 
 RESULTS = ROOT / "benchmarks" / "results"
 CACHE = ROOT / "benchmarks" / ".cache"

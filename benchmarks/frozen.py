@@ -15,8 +15,8 @@ from tqdm.auto import tqdm
 from transformers import AutoModel, AutoTokenizer
 from variants import Variant
 
-from models import encode_in_windows
 from shtopk import TopKPooling, anneal
+from shtopk.models import encode_in_windows
 from train import best_precision
 
 BATCH = 32  # documents per update

@@ -21,10 +21,11 @@ from tqdm.auto import tqdm
 from transformers import DataCollatorForSeq2Seq, DataCollatorWithPadding
 
 import train
-from configs import TrainArguments, parse
-from models import load_tokenizer
 from shtopk import anneal
-from tasks import get_task
+from shtopk.models import load_tokenizer
+from shtopk.tasks import get_task
+from shtopk.training.arguments import TrainArguments
+from shtopk.training.command_line import parse
 
 UPDATES, SUMMARIES, CLASSES, TURNS = 12, 3, 12, 3  # batches of each kind, if there are so many
 PRECISION = {"bf16": torch.bfloat16, "fp16": torch.float16, "no": None}

@@ -37,9 +37,9 @@ from sentence_transformers.util.similarity import maxsim
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from models import default_encoder
 from shtopk import anneal
 from shtopk.integrations.sentence_transformers import TopKTokenPooling
+from shtopk.models import default_encoder
 
 RESULTS = ROOT / "benchmarks" / "results"
 CACHE = ROOT / "benchmarks" / ".cache"

@@ -20,9 +20,9 @@ from sentence_transformers.base.modules import Transformer
 from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
 from torch import Tensor
 
-from tasks import bbc, needle
-from tasks.sentences import sentences
-from tasks.split import shuffled
+from shtopk.tasks import bbc, needle
+from shtopk.tasks.sentences import sentences
+from shtopk.tasks.split import shuffled
 from train import best_precision
 
 QUERIES = 3  # for each document

@@ -21,7 +21,7 @@ from memory import PeakMemory, in_its_own_process
 from record import resume, save
 from tqdm.auto import tqdm
 
-from models import load_pretrained_seq2seq
+from shtopk.models import load_pretrained_seq2seq
 
 RESULTS = ROOT / "benchmarks" / "results"
 LENGTHS = [2**i for i in range(9, 15)]

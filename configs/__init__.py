@@ -1,6 +1,1 @@
-"""Configurations: a YAML file for each experiment, the fields it may hold, and who wins over whom."""
-
-from configs.arguments import TrainArguments
-from configs.parse import parse
-
-__all__ = ["TrainArguments", "parse"]
+"""Experiments: a YAML file for each, with what differs from the defaults."""

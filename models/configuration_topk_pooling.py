@@ -116,7 +116,7 @@ class TopKPoolingSeq2SeqConfig(PooledBackboneConfig):
 
     Args:
         backbone: configuration of the encoder-decoder, any that AutoModelForSeq2SeqLM builds (BART by default).
-        copy_head: let the decoder copy tokens of the document through the vectors kept, see `models.copy_head`.
+        copy_head: let the decoder copy tokens of the document through the vectors kept, see `shtopk.models.copy_head`.
         others: see `PooledBackboneConfig`.
 
     Example:

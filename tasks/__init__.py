@@ -5,17 +5,17 @@
 >>> data = get_task(arguments).load(arguments)  # DatasetDict: train, validation, test
 """
 
-from tasks.arguments import DataArguments
-from tasks.bbc import BBC
-from tasks.docstrings import DOCSTRINGS
-from tasks.files import FILE_SUMMARIES, FILES
-from tasks.hub import HUB, HUB_SUMMARIES
-from tasks.metrics import classification_metrics
-from tasks.needle import NEEDLE
-from tasks.rfc import RFC
-from tasks.rouge import summarization_metrics
-from tasks.samples import write_samples
-from tasks.task import Classification, Summarization, Task
+from shtopk.tasks.arguments import DataArguments
+from shtopk.tasks.bbc import BBC
+from shtopk.tasks.docstrings import DOCSTRINGS
+from shtopk.tasks.files import FILE_SUMMARIES, FILES
+from shtopk.tasks.hub import HUB, HUB_SUMMARIES
+from shtopk.tasks.metrics import classification_metrics
+from shtopk.tasks.needle import NEEDLE
+from shtopk.tasks.rfc import RFC
+from shtopk.tasks.rouge import summarization_metrics
+from shtopk.tasks.samples import write_samples
+from shtopk.tasks.task import Classification, Summarization, Task
 
 __all__ = [
     "TASKS",

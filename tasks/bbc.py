@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
-from tasks.arguments import DataArguments
-from tasks.groups import Groups
-from tasks.packages import package_folder
-from tasks.sentences import sentences
-from tasks.split import normalise, stratified_split
-from tasks.task import Classification
+from shtopk.tasks.arguments import DataArguments
+from shtopk.tasks.groups import Groups
+from shtopk.tasks.packages import package_folder
+from shtopk.tasks.sentences import sentences
+from shtopk.tasks.split import normalise, stratified_split
+from shtopk.tasks.task import Classification
 
 LABELS = ["business", "entertainment", "politics", "sports", "tech"]
 SHARES = {"test": 0.2, "validation": 0.1}

@@ -8,7 +8,7 @@ from pathlib import Path
 import datasets
 from datasets import DatasetDict, load_from_disk
 
-from tasks.split import digest
+from shtopk.tasks.split import digest
 
 
 def cached(name: str, sources: str, read: Callable[[], DatasetDict]) -> DatasetDict:

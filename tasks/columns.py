@@ -6,8 +6,8 @@ from typing import Any
 
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
-from tasks.arguments import DataArguments
-from tasks.split import normalise, stratified_split
+from shtopk.tasks.arguments import DataArguments
+from shtopk.tasks.split import normalise, stratified_split
 
 SHARES = {"test": 0.2, "validation": 0.1}
 

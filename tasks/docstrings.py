@@ -14,13 +14,13 @@ from typing import NamedTuple
 from datasets import Dataset, DatasetDict, Features, Value
 from tqdm.auto import tqdm
 
-from tasks.arguments import DataArguments
-from tasks.cache import cached
-from tasks.duplicates import Similar, trigrams
-from tasks.lead import DOCSTRING_BASELINES
-from tasks.packages import package_folder
-from tasks.split import shuffled
-from tasks.task import Summarization
+from shtopk.tasks.arguments import DataArguments
+from shtopk.tasks.cache import cached
+from shtopk.tasks.duplicates import Similar, trigrams
+from shtopk.tasks.lead import DOCSTRING_BASELINES
+from shtopk.tasks.packages import package_folder
+from shtopk.tasks.split import shuffled
+from shtopk.tasks.task import Summarization
 
 # Each is installed with this project's extra "train", so the corpus depends on the pinned versions alone.
 PACKAGES = (

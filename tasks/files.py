@@ -9,10 +9,10 @@ import pyarrow
 import pyarrow.parquet
 from datasets import DatasetDict
 
-from tasks.arguments import FILE_FIELDS, DataArguments
-from tasks.columns import assemble, clean, pick
-from tasks.lead import BASELINES
-from tasks.task import Classification, Summarization
+from shtopk.tasks.arguments import FILE_FIELDS, DataArguments
+from shtopk.tasks.columns import assemble, clean, pick
+from shtopk.tasks.lead import BASELINES
+from shtopk.tasks.task import Classification, Summarization
 
 Columns = dict[str, list[Any]]
 

@@ -5,8 +5,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from tasks.packages import package_folder
-from tasks.split import digest, normalise
+from shtopk.tasks.packages import package_folder
+from shtopk.tasks.split import digest, normalise
 
 PACKAGES = ("numpy", "pandas", "scipy", "sklearn")
 SHORTEST = 300  # characters of a docstring worth reading

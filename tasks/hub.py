@@ -3,10 +3,10 @@
 from datasets import ClassLabel, Dataset, DatasetDict, load_dataset
 from datasets.exceptions import DatasetGenerationError
 
-from tasks.arguments import HUB_FIELDS, DataArguments
-from tasks.columns import assemble, clean, pick
-from tasks.lead import BASELINES
-from tasks.task import Classification, Summarization
+from shtopk.tasks.arguments import HUB_FIELDS, DataArguments
+from shtopk.tasks.columns import assemble, clean, pick
+from shtopk.tasks.lead import BASELINES
+from shtopk.tasks.task import Classification, Summarization
 
 NAMES = {"train": ("train",), "validation": ("validation", "valid", "dev", "val"), "test": ("test",)}
 

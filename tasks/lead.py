@@ -8,8 +8,8 @@ import re
 from collections.abc import Callable
 from functools import partial
 
-from tasks.sentences import sentences
-from tasks.split import normalise
+from shtopk.tasks.sentences import sentences
+from shtopk.tasks.split import normalise
 
 # From the first line, which names what is documented, to the first line that ends with a colon.
 _SIGNATURE = re.compile(r"\s*(?:async\s+)?(?:def|class)\s+([\w.]+)(?:.*\n)*?.*:[^\S\n]*(?:\n|\Z)")

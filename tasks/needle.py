@@ -10,12 +10,12 @@ from itertools import pairwise
 
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
-from tasks import bbc, filler
-from tasks.arguments import DataArguments
-from tasks.packages import package_folder
-from tasks.sentences import sentences
-from tasks.split import normalise
-from tasks.task import Classification
+from shtopk.tasks import bbc, filler
+from shtopk.tasks.arguments import DataArguments
+from shtopk.tasks.packages import package_folder
+from shtopk.tasks.sentences import sentences
+from shtopk.tasks.split import normalise
+from shtopk.tasks.task import Classification
 
 TOKENS = 2000  # wordpieces of a document
 EVIDENCE = (44, 76)  # wordpieces of the hidden sentences by `count_pieces`; about 40 to 70 by MiniLM's tokenizer

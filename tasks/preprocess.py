@@ -2,7 +2,7 @@
 
 from datasets import DatasetDict
 
-from tasks.shortened import tell_shortened
+from shtopk.tasks.shortened import tell_shortened
 
 
 def encode_documents(tokenizer, dataset: DatasetDict, max_tokens: int | None = None) -> DatasetDict:

@@ -17,14 +17,14 @@ from typing import NamedTuple
 from datasets import Dataset, DatasetDict, Features, Value
 from tqdm.auto import tqdm
 
-from tasks.arguments import DataArguments
-from tasks.cache import cached
-from tasks.duplicates import Similar
-from tasks.groups import Groups
-from tasks.lead import BASELINES
-from tasks.rfc_text import clean, unwrap
-from tasks.split import stratified_split
-from tasks.task import Summarization
+from shtopk.tasks.arguments import DataArguments
+from shtopk.tasks.cache import cached
+from shtopk.tasks.duplicates import Similar
+from shtopk.tasks.groups import Groups
+from shtopk.tasks.lead import BASELINES
+from shtopk.tasks.rfc_text import clean, unwrap
+from shtopk.tasks.split import stratified_split
+from shtopk.tasks.task import Summarization
 
 ABSTRACT = (20, 400)  # words
 LEAST_DOCUMENT = 300  # words

@@ -12,8 +12,8 @@ from datasets import Features, Value
 from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenizers import DefaultTokenizer
 
-from tasks.sentences import sentences
-from tasks.split import normalise
+from shtopk.tasks.sentences import sentences
+from shtopk.tasks.split import normalise
 
 ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 DEGENERATION = ("prediction_words", "reference_words", "prediction_repeats", "reference_repeats", "empty", "distinct")
@@ -28,7 +28,7 @@ def document_scores(predictions: Sequence[str], references: Sequence[str]) -> np
     lower case and stemmed (Porter), as is usual in papers: other scripts score 0. Where nothing can be shared, because
     a text is empty or has no bigram, the score is 0.
 
-    The sentences are those of `tasks.sentences`: nltk's would have to be downloaded. A line break ends one, as in the
+    The sentences are those of `shtopk.tasks.sentences`: nltk's would have to be downloaded. A line break ends one, as in the
     corpora that rougeLsum comes from, so lines broken at a fixed width should be joined before.
     """
     scorer = RougeScorer(list(ROUGE), tokenizer=DefaultTokenizer(use_stemmer=True))

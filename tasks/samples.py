@@ -5,7 +5,7 @@ from pathlib import Path
 
 from datasets import Dataset
 
-from tasks.task import Task
+from shtopk.tasks.task import Task
 
 SHOWN, LONGEST = 10, 600  # documents, and characters of each
 

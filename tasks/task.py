@@ -6,12 +6,12 @@ from typing import ClassVar
 
 from datasets import Dataset, DatasetDict
 
-from tasks.arguments import OWNERS, DataArguments
-from tasks.metrics import classification_metrics
-from tasks.neighbour import nearest_neighbour
-from tasks.preprocess import encode_documents, encode_summaries
-from tasks.rouge import ROUGE, SUMMARIZATION_METRICS, summarization_metrics
-from tasks.split import shuffled
+from shtopk.tasks.arguments import OWNERS, DataArguments
+from shtopk.tasks.metrics import classification_metrics
+from shtopk.tasks.neighbour import nearest_neighbour
+from shtopk.tasks.preprocess import encode_documents, encode_summaries
+from shtopk.tasks.rouge import ROUGE, SUMMARIZATION_METRICS, summarization_metrics
+from shtopk.tasks.split import shuffled
 
 SPLITS = ("train", "validation", "test")
 

@@ -3,21 +3,21 @@
 train.py tells the story; a file here has one noun of it each.
 """
 
-from training.batches import Updates
-from training.build import build_model, build_optimizer, parameter_groups
-from training.checkpoints import CheckpointError, Checkpoints, publish, reason
-from training.evaluation import Stopped
-from training.history import History, bring_along
-from training.interruption import Interruption, Terminated, terminable
-from training.meter import Meter
-from training.plot import plot
-from training.profile import profiler
-from training.progress import Progress
-from training.provenance import Provenance, device_name
-from training.run import Run
-from training.snapshot import load_weights, read_state, restore
-from training.step import Diverged, train_step
-from training.together import any_process, on_main_process, sharding
+from shtopk.training.batches import Updates
+from shtopk.training.build import build_model, build_optimizer, parameter_groups
+from shtopk.training.checkpoints import CheckpointError, Checkpoints, publish, reason
+from shtopk.training.evaluation import Stopped
+from shtopk.training.history import History, bring_along
+from shtopk.training.interruption import Interruption, Terminated, terminable
+from shtopk.training.meter import Meter
+from shtopk.training.plot import plot
+from shtopk.training.profile import profiler
+from shtopk.training.progress import Progress
+from shtopk.training.provenance import Provenance, device_name
+from shtopk.training.run import Run
+from shtopk.training.snapshot import load_weights, read_state, restore
+from shtopk.training.step import Diverged, train_step
+from shtopk.training.together import any_process, on_main_process, sharding
 
 __all__ = [
     "CheckpointError",

@@ -3,10 +3,10 @@
 import torch
 from datasets import DatasetDict
 
-from configs import TrainArguments
-from models import ModelArguments, freeze_layers, load_pretrained_classifier, load_pretrained_seq2seq
 from shtopk import TopKPooling
-from tasks import DataArguments, Task
+from shtopk.models import ModelArguments, freeze_layers, load_pretrained_classifier, load_pretrained_seq2seq
+from shtopk.tasks import DataArguments, Task
+from shtopk.training.arguments import TrainArguments
 
 
 def build_model(task: Task, texts: DatasetDict, data: DataArguments, arguments: ModelArguments):

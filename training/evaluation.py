@@ -9,7 +9,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from tasks import Task
+from shtopk.tasks import Task
 
 
 class Stopped(Exception):

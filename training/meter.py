@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from shtopk import selection_entropy
-from training.build import poolings
+from shtopk.training.build import poolings
 
 
 class Meter:

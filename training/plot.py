@@ -4,7 +4,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from training.history import is_evaluation, read_history
+from shtopk.training.history import is_evaluation, read_history
 
 
 def plot(history: Path, metric: str, path: Path) -> None:

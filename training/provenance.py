@@ -12,7 +12,7 @@ import yaml
 from accelerate import Accelerator
 from datasets import DatasetDict
 
-from training.checkpoints import CheckpointError, reason
+from shtopk.training.checkpoints import CheckpointError, reason
 
 ROOT = Path(__file__).resolve().parent.parent
 # What may differ between a run and the one that it goes on with.

@@ -9,16 +9,16 @@ from datasets import DatasetDict
 from filelock import FileLock, Timeout
 from torch.utils.data import DataLoader
 
-from configs import TrainArguments
-from models import ModelArguments
-from tasks import DataArguments, Task
-from training.batches import Updates
-from training.checkpoints import CheckpointError, Checkpoints, reason
-from training.evaluation import evaluate
-from training.progress import Progress
-from training.provenance import Provenance
-from training.snapshot import capture
-from training.together import on_main_process
+from shtopk.models import ModelArguments
+from shtopk.tasks import DataArguments, Task
+from shtopk.training.arguments import TrainArguments
+from shtopk.training.batches import Updates
+from shtopk.training.checkpoints import CheckpointError, Checkpoints, reason
+from shtopk.training.evaluation import evaluate
+from shtopk.training.progress import Progress
+from shtopk.training.provenance import Provenance
+from shtopk.training.snapshot import capture
+from shtopk.training.together import on_main_process
 
 
 @dataclass

@@ -24,8 +24,8 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
-from training.checkpoints import OPTIMIZER, STATE, CheckpointError
-from training.progress import Progress
+from shtopk.training.checkpoints import OPTIMIZER, STATE, CheckpointError
+from shtopk.training.progress import Progress
 
 MODEL = "model.safetensors"
 

@@ -9,11 +9,11 @@ from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grad_norm_
 
 from shtopk import anneal
-from training.batches import MicroBatch
-from training.build import poolings
-from training.meter import Meter
-from training.run import Run
-from training.together import total
+from shtopk.training.batches import MicroBatch
+from shtopk.training.build import poolings
+from shtopk.training.meter import Meter
+from shtopk.training.run import Run
+from shtopk.training.together import total
 
 
 class Diverged(Exception):

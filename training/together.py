@@ -8,7 +8,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-from training.checkpoints import CheckpointError
+from shtopk.training.checkpoints import CheckpointError
 
 T = TypeVar("T")
 

@@ -24,7 +24,7 @@ def load_checkpoint(checkpoint: str | Path, *, trust_remote_code: bool = False):
     Args:
         checkpoint: a folder.
         trust_remote_code: allow the model code that lies in the checkpoint to run. Not needed where the class is
-            registered already (`import models` in this project's repository).
+            registered already (`import shtopk.models`).
 
     Raises:
         ValueError: no checkpoint, a damaged or incomplete one, one of another model, or one whose code was not

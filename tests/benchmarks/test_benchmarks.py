@@ -1,0 +1,168 @@
+"""The benchmarks on token vectors drawn here: every row of the table trains, and what should win wins."""
+
+import json
+from functools import partial
+
+import growth
+import pytest
+import torch
+from compare import table
+from frozen import Classifier, Split, fit, predict
+from literal import literal_successive_halving
+from pace import pace
+from paper import METHODS, measure
+from planted import Method, Size, attention, fixed, mean_of, subset_sampler, train
+from record import resume, save
+from speed import saved_bytes
+from variants import NEEDLE_ONLY, VARIANTS
+
+from shtopk import hard_topk, successive_halving_topk
+from shtopk.models import load_tokenizer
+
+EVERY = {variant.name: variant for variant in VARIANTS + NEEDLE_ONLY}
+
+
+@pytest.fixture(scope="module")
+def split():
+    """480 documents of 20 to 40 tokens, 3 of them at a random place marked and carrying one of 3 classes."""
+    torch.manual_seed(0)
+    lengths = torch.randint(20, 41, (480,))
+    labels = torch.arange(480) % 3
+    hidden_states = torch.randn(int(lengths.sum()), 16)
+    evidence = torch.zeros(len(hidden_states), dtype=torch.bool)
+    for document, start in enumerate(lengths.cumsum(0) - lengths):
+        place = int(start + torch.randint(0, int(lengths[document]) - 3, ()))
+        evidence[place : place + 3] = True
+        hidden_states[place : place + 3, 0] = 5
+        hidden_states[place : place + 3, 1 + labels[document]] += 3
+    return Split(hidden_states, evidence, lengths, labels)
+
+
+def accuracy_and_share(variant, split, k=3, **options):
+    torch.manual_seed(0)
+    classifier = Classifier(16, 3, k if variant.k is None else variant.k, variant)
+    fit(classifier, split, seed=0, scorer_learning_rate=variant.scorer_learning_rate, **options)
+    predictions, share = predict(classifier, split)
+    return float((predictions == split.labels).float().mean()), share
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_every_variant_trains(name, split):
+    accuracy, share = accuracy_and_share(EVERY[name], split, epochs=1)
+    assert 0 <= accuracy <= 1
+    assert 0 <= share <= 1
+
+
+def test_the_oracle_sees_evidence_alone(split):
+    assert accuracy_and_share(EVERY["oracle: mean of the evidence"], split, epochs=20) == (1.0, 1.0)
+
+
+def test_learning_what_to_keep_pays(split):
+    learned, kept = accuracy_and_share(EVERY["successive halving"], split, epochs=40)
+    drawn, drawn_kept = accuracy_and_share(EVERY["random scorer, frozen"], split, epochs=40)
+    assert learned > 0.95 > drawn
+    assert kept > 0.9 > drawn_kept
+
+
+def test_the_table_shows_mean_and_spread_over_the_seeds():
+    run = {"variant": "a", "k": "8", "f1": 0.5, "train_seconds": 1.6}
+    record = {
+        "command": "python x.py",
+        "device": "a device",
+        "torch": "2",
+        "runs": [run | {"seed": 0, "accuracy": 0.5}, run | {"seed": 1, "accuracy": 0.7}],
+    }
+    lines = table(record).splitlines()
+    assert lines[0] == "| pooling | k | accuracy | macro-F1 | training s |"
+    assert lines[2] == "| a | 8 | 0.600 ± 0.141 | 0.500 ± 0.000 | 1.6 |"
+    assert "seeds 0, 1" in lines[-1] and "`python x.py` on a device" in lines[-1]
+
+
+def test_seconds_come_from_where_all_took_turns():
+    runs = [
+        {"variant": "a", "k": "8", "seed": seed, "rouge1": 0.5, "train_seconds": 999, "documents_per_second": 9,
+         "generated_tokens_per_second": 9, "peak_mib": 7}
+        for seed in (0, 1)
+    ]  # fmt: skip
+    runs.append(runs[0] | {"variant": "b"})
+    paces = [{"variant": "a", "k": "8", "updates": 20, "update_seconds": 0.5, "generated_tokens_per_second": 30.0}]
+    record = {"command": "python x.py", "device": "a device", "torch": "2", "runs": runs, "pace": paces}
+    lines = table(record).splitlines()
+    assert lines[0] == "| pooling | k | ROUGE-1 | training s | generated tokens/s | peak MiB |"
+    assert lines[2] == "| a | 8 | 0.500 ± 0.000 | 10 | 30 | 7 |"
+    assert lines[3] == "| b | 8 | 0.500 |  |  | 7 |"  # not paced yet
+    assert "20 updates" in lines[-1]
+
+
+def test_all_command_lines_take_turns(encoder, tmp_path):
+    file = tmp_path / "summaries.jsonl"
+    file.write_text(
+        "".join(json.dumps({"text": f"a b {'c ' * i} goal", "summary": "goal"}) + "\n" for i in range(300))
+    )
+    words = ["--train_file", str(file), "--summary_column", "summary", "--max_summary_tokens", "5", "--epochs", "0.5",
+             "--backbone", str(encoder), "--batch_size", "4", "--eval_batch_size", "4"]  # fmt: skip
+    soft, hard = pace([[*words, "--k=4"], [*words, "--k=4", "--operator=hard_gated"]], torch.device("cpu"))
+    assert soft["updates"] == hard["updates"] == 27  # half of 216 training documents, four at a time
+    assert min(soft["update_seconds"], hard["update_seconds"], hard["generated_tokens_per_second"]) > 0
+
+
+def test_a_record_goes_on_where_it_stopped_but_not_on_another_machine(tmp_path):
+    path = tmp_path / "some.json"
+    record = resume(path, "cpu", size="small")
+    record["runs"].append({"seconds": 1.0})
+    save(record, path)
+    assert resume(path, "cpu", size="small")["runs"] == [{"seconds": 1.0}]
+    with pytest.raises(SystemExit, match="has figures of size small, this is large; move it away"):
+        resume(path, "cpu", size="large")
+    save(record | {"device": "a GPU"}, path)
+    with pytest.raises(SystemExit, match="has figures of device a GPU, this is"):
+        resume(path, "cpu", size="small")
+
+
+def test_the_literal_algorithm_is_what_the_library_computes():
+    values, scores = torch.randn(3, 64, 5), torch.rand(3, 64)
+    expected = successive_halving_topk(values, scores, 4, boost="softmax", temperature=0.3).values
+    torch.testing.assert_close(literal_successive_halving(values, scores, 4, temperature=0.3), expected)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_papers_evaluation_measures_every_method(method):
+    run = measure(method, 16, 2, "cpu")
+    assert run["seconds"] > 0
+    assert (run["nccs"] > 0.9) == (method != "iterative, as published")
+
+
+def test_of_a_tournament_a_few_numbers_per_token_are_kept_for_backward():
+    values, scores = torch.randn(2, 4096, 64, requires_grad=True), torch.randn(2, 4096, requires_grad=True)
+    kept = saved_bytes("successive halving", values, scores, 32) / scores.numel()
+    assert kept < 30  # bytes per token: a weight and few more; the values themselves are 256
+    assert saved_bytes("literal Algorithm 2", values, scores, 32) / scores.numel() > 256
+
+
+def test_planted_tokens_are_found_by_whoever_has_a_gradient():
+    size = Size(n=64, k=4, depth=16, updates=200, seeds=(0,))
+    found = {}
+    for name, pool in (("soft", successive_halving_topk), ("hard", hard_topk)):
+        found[name] = train(Method(name, partial(mean_of, pool), fixed(1)), 4.0, 0.0625, 0.03, size, 0, "cpu")
+    assert found["soft"]["recall"] > 0.9 > 0.5 > found["hard"]["recall"]
+    assert found["soft"]["loss_hard"] < 0.1 < 0.9 < found["hard"]["loss_hard"]
+
+
+@pytest.mark.parametrize("pool", [subset_sampler, attention])
+def test_the_samplers_weights_sum_to_one(pool):
+    scores = torch.randn(2, 10, 3) if pool is attention else torch.randn(2, 10)
+    torch.testing.assert_close(pool(torch.ones(2, 10, 4), scores, 3, 0.5), torch.ones(2, 4))
+
+
+def test_documents_that_grow_have_the_tokens_that_were_asked_for(tmp_path):
+    path = growth.documents(tmp_path, 300, 4)
+    texts = [json.loads(line)["text"] for line in path.read_text().splitlines()]
+    assert [len(ids) for ids in load_tokenizer(None)(texts)["input_ids"]] == [300] * 4
+
+
+def test_the_table_of_growth_has_a_row_for_every_value():
+    runs = [run | {"seconds": float(i + 1), "peak_memory_gib": 1.0} for i, run in enumerate(growth.RUNS)]
+    record = {"runs": runs, "command": "python", "device": "a CPU", "torch": "2"}
+    rows = growth.table(record).split("\n\n")[0].splitlines()[2:]
+    assert len(rows) == len(growth.RUNS) - 1 + len(growth.BASE)  # the base stands among each of the four
+    assert rows[0].startswith("| tokens a document | 256 | 2.00 | 2.00 | 4.0 |")

@@ -1,0 +1,298 @@
+"""Every block of the pages in docs/ runs, in order, and does what the page says."""
+
+import functools
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import BERT, tiny_tokenizer
+from torch import nn
+from transformers import (
+    BertConfig,
+    BertModel,
+    HfArgumentParser,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from shtopk.models import ModelArguments
+from shtopk.tasks import DataArguments
+from shtopk.training.arguments import TrainArguments
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+GROUPS = (DataArguments, ModelArguments, TrainArguments)
+TESTED = {"put_it_in_your_model.md", "reuse.md"}
+TEXTS, LABELS = (
+    ["goal match " + "a b c d " * 12, "bank shares " + "b c d e " * 11] * 6,
+    [0, 1] * 6,
+)  # more than k words
+
+
+def blocks(page: str) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+def run(code: list[str], page: str, **names) -> dict:
+    """The names that blocks of a page leave behind, all run in one namespace as one module after another."""
+    for block in code:
+        exec(compile(block, page, "exec"), names)
+    return names
+
+
+def definition_of(name: str, page: str) -> list[str]:
+    """The imports of a page and the one block that defines a class."""
+    (block,) = [block for block in blocks(page) if f"class {name}(" in block]
+    return [blocks(page)[0], block]
+
+
+@pytest.fixture
+def hub_in_a_folder(tmp_path, monkeypatch):
+    """The pages name an encoder of the hub. Here is a folder of that name, which transformers takes first: a tiny
+    random BERT with a tokenizer of a few words. Runs are written beside it. Compilers stop before machine code, which
+    takes minutes (test_compile.py goes all the way)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    torch.manual_seed(0)
+    BertModel(BertConfig(**BERT)).save_pretrained("bert-base-uncased")
+    tiny_tokenizer().save_pretrained("bert-base-uncased")
+
+
+def test_no_page_is_left_out():
+    assert {path.name for path in DOCS.glob("*.md") if blocks(path.name)} == TESTED
+
+
+def test_links_between_the_pages_lead_somewhere():
+    for path in DOCS.glob("*.md"):
+        for link in re.findall(r"\]\((?!http)([^)#]+)", path.read_text(encoding="utf-8")):
+            assert (path.parent / link).exists(), f"{path.name}: {link}"
+
+
+def test_what_reuses_the_pooling_works(hub_in_a_folder):
+    pytest.importorskip("peft")
+    names = run(blocks("reuse.md"), "reuse.md", texts=TEXTS, labels=LABELS)
+
+    losses, temperatures = zip(*names["history"], strict=True)
+    assert len(losses) == 6  # updates
+    assert temperatures[0] == 4
+    assert sorted(temperatures, reverse=True) == list(temperatures)
+
+    check_that_the_adapter_holds_the_pooling(names)
+    assert [set(answer) for answer in names["answers"]] == [{"label", "score"}] * 2
+    check_that_features_are_the_vectors_kept(names)
+    assert all(parameter.grad is not None for parameter in names["model"].pooling.parameters())
+    assert names["logits"].dtype == torch.bfloat16
+    assert names["logits"].isfinite().all()
+
+
+def check_that_the_adapter_holds_the_pooling(names):
+    adapted, again = names["adapted"].cpu(), names["again"].cpu()
+    saved = load_file("runs/adapter/adapter_model.safetensors")
+    new = ("lora_", "pooling.", "classifier.")
+    assert all(any(part in name for part in new) for name in saved)
+    for name in ("pooling.scorer.weight", "pooling.scorer.bias", "classifier.weight", "classifier.bias"):
+        (key,) = [key for key in saved if key.endswith(name)]
+        part, rest = name.split(".", 1)
+        before, after = (
+            adapted.get_parameter(f"base_model.model.{part}.{which}.{rest}")
+            for which in ("original_module", "modules_to_save.default")
+        )
+        assert not torch.equal(before, after), f"{name} is not trained"
+        assert torch.equal(saved[key], after)
+    # The encoder is that of the checkpoint, and of the rest nothing but the new parts is trained.
+    bare = load_file("bert-base-uncased/model.safetensors")
+    encoder = {name.replace(".base_layer", ""): p for name, p in adapted.base_model.model.backbone.named_parameters()}
+    assert all(torch.equal(p, bare[name]) for name, p in encoder.items() if "lora_" not in name)
+    trained = [name for name, parameter in adapted.named_parameters() if parameter.requires_grad]
+    assert all("lora_" in name or ".modules_to_save." in name for name in trained)
+    batch = names["tokenizer"].pad(names["rows"][:2], return_tensors="pt")
+    torch.testing.assert_close(again.eval()(**batch).logits, adapted.eval()(**batch).logits)
+    torch.testing.assert_close(again.merge_and_unload().eval()(**batch).logits, adapted(**batch).logits)
+
+
+@torch.no_grad()
+def check_that_features_are_the_vectors_kept(names):
+    model, tokenizer = names["trainer"].model.cpu().eval(), names["tokenizer"]
+    kept = model(**tokenizer("goal match bank shares " * 10, return_tensors="pt")).pooled_hidden_states
+    torch.testing.assert_close(names["vectors"].cpu(), kept, rtol=1e-4, atol=1e-4)
+    assert kept.shape == (1, 32, 32)
+    assert names["fewer"].shape == (1, 8, 32)
+
+
+def test_the_models_that_the_pooling_is_put_into_learn():
+    names = run(blocks("put_it_in_your_model.md"), "put_it_in_your_model.md")
+    assert names["accuracy"] > 0.9  # a guess: 0.25
+    assert names["vit_accuracy"] > 0.9  # a guess: 0.25
+    assert names["repeated"] > 0.8  # a guess: 0.125
+    assert names["losses"][-1] < 0.5 * names["losses"][0]
+    check_that_they_keep_what_is_marked(names)
+
+
+@torch.no_grad()
+def check_that_they_keep_what_is_marked(names):
+    """Far more often than by chance, though not always: the layer below lets other tokens know."""
+
+    def share_kept(marked, model, run):
+        pooled = []
+        model.pooling.register_forward_hook(lambda module, given, output: pooled.append(output))
+        answer = run()
+        kept = torch.zeros_like(marked).scatter(1, pooled[0].positions, pooled[0].attention_mask != 0)
+        return ((marked & kept).sum() / marked.sum()).item(), answer
+
+    model = names["classifier"]
+    tokens, mask, _ = next(names["documents"](size=500))
+    share, _ = share_kept((tokens < 4) & mask, model, lambda: model(tokens, mask))
+    assert share > 0.4  # by chance: 0.25
+
+    model, pixels = names["vit"], names["pixels"]
+    energy = pixels.view(-1, 8, 4, 8, 4).square().sum((2, 4)).flatten(1)  # [B, 64]
+    bar = nn.functional.one_hot(1 + energy.argmax(-1), 65).bool()
+    share, _ = share_kept(bar, model, lambda: model(pixels))
+    assert share > 0.4  # by chance: 0.125
+
+    model, prompt = names["compressed"], names["prompt"]
+    share, memory = share_kept(prompt < 8, model, lambda: model.read(prompt, names["mask"]))
+    assert share > 0.35  # by chance: 0.19
+    assert [layer.keys.shape[2] for layer in memory.cache.layers] == [32, 6]
+
+
+def test_an_encoder_of_torchs_layers_does_not_see_padding():
+    names = run(definition_of("Classifier", "put_it_in_your_model.md"), "put_it_in_your_model.md")
+    torch.manual_seed(0)
+    model = names["Classifier"](words=50, classes=4).eval()
+    tokens, mask = torch.randint(50, (2, 64)), torch.arange(64) < torch.tensor([[5], [64]])  # 5: three slots are empty
+    together = model(tokens, mask)
+    assert together.isfinite().all()
+    model.pooling.k = 5  # no slot is empty
+    torch.testing.assert_close(model(tokens[:1, :5], mask[:1, :5]), together[:1])
+
+
+def test_a_vision_transformer_keeps_its_class_token():
+    names = run(definition_of("VisionTransformer", "put_it_in_your_model.md"), "put_it_in_your_model.md")
+    model = names["VisionTransformer"](classes=4).eval()
+    pooled = []
+    model.pooling.register_forward_hook(lambda module, given, output: pooled.append(output))
+    model(torch.randn(3, 1, 32, 32))
+    assert (pooled[0].positions[:, 0] == 0).all()
+    assert pooled[0].hidden_states.shape == (3, 9, 32)
+
+
+SIZES = {"vocab_size": 40, "hidden_size": 32, "intermediate_size": 37, "num_hidden_layers": 4,
+         "num_attention_heads": 4, "num_key_value_heads": 2, "pad_token_id": 0, "eos_token_id": None}  # fmt: skip
+LANGUAGE_MODELS = {
+    "llama": lambda: LlamaForCausalLM(LlamaConfig(**SIZES)),
+    "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**SIZES, head_dim=8)),
+}
+PADDED = torch.tensor([[0, 0, 0, *[1] * 9], [1] * 12, [*[1] * 7, *[0] * 5]])  # on the left, not, on the right
+
+
+def compressed_prompt(family, k):
+    torch.manual_seed(0)
+    names = run(definition_of("CompressedPrompt", "put_it_in_your_model.md"), "put_it_in_your_model.md")
+    return names["CompressedPrompt"](LANGUAGE_MODELS[family](), k=k, layers_below=2).eval()
+
+
+def prompts_and_rest():
+    generator = torch.Generator().manual_seed(1)
+    ids = torch.randint(1, 40, (3, 17), generator=generator)
+    return ids[:, :12] * PADDED, ids[:, 12:]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("k", [12, 20])
+@pytest.mark.parametrize("family", LANGUAGE_MODELS)
+def test_with_room_for_the_whole_prompt_compression_changes_nothing(family, k):
+    model = compressed_prompt(family, k)
+    prompt, rest = prompts_and_rest()
+    for mode in (model.eval, model.train):  # soft or sharp, there is nothing to choose
+        mode()
+        logits, _ = model(model.read(prompt, PADDED), rest)
+        for row, mask in enumerate(PADDED):
+            alone = torch.cat([prompt[row, mask == 1], rest[row]])  # without its padding
+            expected = model.lm(alone.unsqueeze(0)).logits[0, -rest.shape[1] :]
+            torch.testing.assert_close(logits[row], expected, rtol=1e-4, atol=1e-5)
+    said = model.eval().generate(prompt[1:2], PADDED[1:2], rest[1:2, :1], count=6)
+    whole = torch.cat([prompt[1:2], rest[1:2, :1]], 1)
+    assert torch.equal(said, model.lm.generate(whole, do_sample=False, max_new_tokens=6)[:, -6:])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_what_follows_a_compressed_prompt_does_not_depend_on_later_tokens(mode):
+    model = getattr(compressed_prompt("llama", 4), mode)()
+    prompt, rest = prompts_and_rest()
+    logits, _ = model(model.read(prompt, PADDED), rest)
+    other = rest.clone()
+    other[:, 3:] = (other[:, 3:] + 7) % 40
+    changed, _ = model(model.read(prompt, PADDED), other)
+    torch.testing.assert_close(changed[:, :3], logits[:, :3])
+    assert not torch.allclose(changed[:, 3:], logits[:, 3:])
+    memory, one_by_one = model.read(prompt, PADDED), []
+    for token in rest.split(1, dim=1):
+        step, memory = model(memory, token)
+        one_by_one.append(step)
+    torch.testing.assert_close(torch.cat(one_by_one, 1), logits, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_compressed_prompt_does_not_depend_on_its_padding():
+    model = compressed_prompt("llama", 4)
+    prompt, rest = prompts_and_rest()
+    logits, _ = model(model.read(prompt, PADDED), rest)
+    for row, mask in enumerate(PADDED):
+        alone = prompt[row : row + 1, mask == 1]
+        expected, _ = model(model.read(alone, torch.ones_like(alone)), rest[row : row + 1])
+        torch.testing.assert_close(logits[row : row + 1], expected, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_rotary_positions_follow_the_tokens_that_are_kept():
+    """Sharp, a slot is a token: what follows sees the tokens kept, where they stood, and no other."""
+    model = compressed_prompt("llama", 4)
+    model.pooling.temperature = 1e-6
+    prompt, rest = prompts_and_rest()
+    prompt, rest = prompt[1:2], rest[1:2]
+    logits, _ = model(model.read(prompt, torch.ones_like(prompt)), rest)
+
+    decoder = model.lm.model
+    both = torch.cat([prompt, rest], 1)
+    positions = torch.arange(both.shape[1]).unsqueeze(0)
+    vectors = decoder.embed_tokens(both)
+    kept = model.pooling.forward
+    chosen = []
+    model.pooling.forward = lambda *given: chosen.append(kept(*given)) or chosen[-1]
+    model.read(prompt, torch.ones_like(prompt))
+    (places,) = chosen[0].positions
+    for number, layer in enumerate(decoder.layers):
+        if number == 2:  # hide all that was not kept, and leave the rest at its place
+            hide = torch.ones(both.shape[1], dtype=torch.bool)
+            hide[places] = hide[12:] = False
+        hidden = torch.ones(17, 17, dtype=torch.bool).triu(1) | (hide if number >= 2 else False)
+        bias = torch.zeros(1, 1, 17, 17).masked_fill(hidden, torch.finfo().min)
+        vectors = layer(vectors, attention_mask=bias, position_embeddings=decoder.rotary_emb(vectors, positions))
+    expected = model.lm.lm_head(decoder.norm(vectors))[:, 12:]
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_page_on_training_names_what_there_is():
+    page = (DOCS / "training.md").read_text(encoding="utf-8")
+    parser = HfArgumentParser(GROUPS)
+    ours = {option for action in parser._actions for option in action.option_strings}
+    others = {
+        "--updates",
+        "--config",
+        "--help",
+        "--config_file",
+        "--num_processes",
+        "--machine_rank",
+        "--main_process_ip",
+        "--nproc_per_node",
+    }
+    options = set(re.findall(r"--[a-z_]+", page))
+    assert options - others <= ours
+    assert {"--resume_from_checkpoint", "--save_every", "--total_limit", "--profile", "--tracker"} <= options
+    for path in re.findall(r"configs/[\w/-]+\.yaml", page):
+        assert (DOCS.parent / path).is_file(), path

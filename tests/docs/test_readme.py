@@ -1,0 +1,131 @@
+"""What the README shows is what happens."""
+
+import doctest
+import json
+import re
+from pathlib import Path
+
+import between
+import compare
+import growth
+import planted
+import retrieval
+import scaling
+import speed
+import torch
+from datasets import Dataset
+from tiny import BART, BERT, tiny_tokenizer
+from torch import nn
+from transformers import BartConfig, BartForConditionalGeneration, BertConfig, BertModel
+
+from shtopk import baselines, metrics, pooling, successive_halving
+from shtopk.integrations import encoder as between_layers
+from shtopk.integrations import sentence_transformers
+from shtopk.show import classification
+from shtopk.show import summary as show_summary
+
+ROOT = Path(__file__).resolve().parents[2]
+README = ROOT / "README.md"
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def test_the_lines_typed_at_the_prompt_print_what_stands_there():
+    results = doctest.testfile(str(README), module_relative=False)
+    assert results.attempted >= 8
+    assert results.failed == 0
+
+
+def test_the_examples_in_docstrings_print_what_stands_there():
+    for module in (
+        baselines,
+        metrics,
+        pooling,
+        between_layers,
+        sentence_transformers,
+        classification,
+        show_summary,
+        successive_halving,
+    ):
+        results = doctest.testmod(module, extraglobs={"torch": torch})
+        assert results.attempted
+        assert not results.failed
+
+
+def test_the_classifier_that_the_readme_puts_the_pooling_into_learns():
+    (code,) = re.findall(r"```python\n(from shtopk import TopKPooling.*?)```", README.read_text(), re.DOTALL)
+    names = {"nn": nn}
+    exec(code, names)
+
+    class Encoder(nn.Embedding):
+        def forward(self, tokens, attention_mask):
+            return super().forward(tokens) * attention_mask.unsqueeze(-1)
+
+    model = names["Classifier"](Encoder(50, 16), 16, 3)
+    tokens, mask = torch.randint(50, (4, 100)), torch.ones(4, 100)
+    names["anneal"](model, 0.0)
+    model(tokens, mask).square().sum().backward()
+    assert (model.pooling.scorer.weight.grad != 0).any()
+
+
+def test_the_summarizer_of_the_readme_trains_and_generates(tmp_path):
+    (code,) = re.findall(r"```python\n(from transformers import AutoTokenizer.*?)```", README.read_text(), re.DOTALL)
+    BartForConditionalGeneration(BartConfig(**BART, max_position_embeddings=600)).save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    names = {"text": "a b goal " * 300, "summary": "goal"}
+    exec(code.replace("facebook/bart-base", str(tmp_path)), names)
+    names["loss"].backward()
+    assert (names["model"].pooling.scorer.weight.grad != 0).any()
+    assert names["tokens"].shape[0] == 1
+
+
+def test_the_encoder_of_the_readme_pools_between_its_layers(tmp_path, monkeypatch, capsys):
+    (code,) = re.findall(
+        r"```python\n(from transformers import AutoModelForSequence.*?)```", README.read_text(), re.DOTALL
+    )
+    monkeypatch.chdir(tmp_path)
+    BertModel(BertConfig(**BERT | {"num_hidden_layers": 5, "max_position_embeddings": 400})).save_pretrained("bare")
+    names = {"batch": {"input_ids": torch.randint(4, 30, (2, 300))}}
+    exec(code.replace("bert-base-uncased", "bare"), names)
+    assert names["out"].positions.shape == (2, 64)
+    assert names["model"](**names["batch"]).logits.shape == (2, 5)
+    assert "(4): TopKPooling(" in capsys.readouterr().out
+
+
+def test_the_index_of_the_readme_trains_and_keeps_8_vectors(encoder, tmp_path, monkeypatch):
+    (code,) = re.findall(r"```python\n(from sentence_transformers.*?)```", README.read_text(), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    documents = ["a b c goal match " * 4, "d e f bank shares " * 4]
+    names = {"documents": documents, "queries": ["goal", "bank"],
+             "pairs": Dataset.from_dict({"query": ["goal", "bank"] * 4, "document": documents * 4})}  # fmt: skip
+    exec(code.replace("sentence-transformers/all-MiniLM-L6-v2", str(encoder)), names)
+    assert [len(vectors) for vectors in names["index"]] == [8, 8]
+    assert names["scores"].shape == (2, 2)
+    assert names["pooling"].pooling.progress == 1
+
+
+def test_the_tables_are_those_of_the_results():
+    text = README.read_text()
+    for task in ("needle", "docstrings"):
+        assert compare.summary(json.loads((RESULTS / f"compare-{task}.json").read_text())) in text
+    assert retrieval.summary(json.loads((RESULTS / "retrieval.json").read_text())) in text
+    assert speed.summary(json.loads((RESULTS / "speed.json").read_text())) in text
+    for benchmark, name in ((planted, "planted-small"), (scaling, "scaling"), (between, "between")):
+        assert benchmark.table(json.loads((RESULTS / f"{name}.json").read_text())) in text
+
+
+def test_the_pages_of_results_are_those_of_their_figures():
+    pages = {f"compare-{task}": compare.table for task in ("needle", "bbc", "docstrings")}
+    pages |= {"speed": speed.table, "retrieval": retrieval.table, "between": between.table, "growth": growth.table}
+    for name, table in pages.items():
+        assert (RESULTS / f"{name}.md").read_text() == table(json.loads((RESULTS / f"{name}.json").read_text()))
+
+
+def test_the_page_on_training_shows_how_it_grows():
+    page = (ROOT / "docs" / "training.md").read_text()
+    assert growth.table(json.loads((RESULTS / "growth.json").read_text())) in page
+
+
+def test_every_picture_is_there():
+    pictures = re.findall(r"!\[.*?\]\((.*?)\)", README.read_text())
+    assert pictures
+    assert all((ROOT / picture).is_file() for picture in pictures)

@@ -1,0 +1,13 @@
+"""Whether torch's compiler for CPUs can be tried here."""
+
+import shutil
+
+import torch
+
+
+def why_not_inductor() -> str | None:
+    if not shutil.which("g++"):
+        return "needs a C++ compiler, found no g++"
+    if " " in torch.__file__:
+        return f"inductor cannot link with a torch whose path has a space, {torch.__file__}"
+    return None

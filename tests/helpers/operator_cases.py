@@ -1,0 +1,38 @@
+"""What every operator is tried on, and the gradients that are compared."""
+
+import torch
+
+from shtopk import hard_topk, iterative_topk, successive_halving_topk
+
+SHAPES = [(1, 1), (2, 1), (3, 2), (7, 1), (7, 3), (8, 2), (12, 5), (16, 4), (21, 2), (40, 13), (63, 8), (5, 5), (4, 9)]
+
+
+def gated(*args, **kwargs):
+    return hard_topk(*args, gradient="gate", **kwargs)
+
+
+def straight_through(*args, **kwargs):
+    return hard_topk(*args, gradient="straight_through", **kwargs)
+
+
+OPERATORS = [successive_halving_topk, iterative_topk, hard_topk, gated, straight_through]
+SUMS_TO_ONE = [successive_halving_topk, iterative_topk, hard_topk, straight_through]
+
+
+def sample(n, d=3, batch=4, dtype=torch.float64, seed=0, masked=True):
+    """Values, scores in (0, 1) and a mask in which row 0 is full and the last row is empty."""
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.randn(batch, n, d, generator=generator, dtype=torch.float64)
+    scores = torch.rand(batch, n, generator=generator, dtype=torch.float64)
+    mask = torch.rand(batch, n, generator=generator) < 0.7
+    mask[0], mask[-1] = True, not masked
+    if not masked:
+        mask[:] = True
+    return values.to(dtype).requires_grad_(), scores.to(dtype).requires_grad_(), mask
+
+
+def gradients(values, scores, pooled_values, pooled_scores):
+    """Gradients of one fixed function of the output, the same for both implementations."""
+    weight = torch.linspace(-1, 1, pooled_values.numel(), dtype=pooled_values.dtype).view_as(pooled_values)
+    objective = (weight * pooled_values).sum() + (weight[..., 0] * pooled_scores).sum()
+    return torch.autograd.grad(objective, (values, scores))

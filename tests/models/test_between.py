@@ -1,0 +1,106 @@
+"""The models here with an encoder that pools between its layers."""
+
+import pytest
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from seq2seq_families import FAMILIES, V, documents
+from seq2seq_families import build as build_seq2seq
+from transformers import AutoModel, BertConfig
+
+from shtopk.models import TopKPoolingConfig, TopKPoolingForSequenceClassification, load_pretrained_classifier
+from shtopk.pooling import ScorerLinear
+
+BERT = BertConfig(vocab_size=V, hidden_size=32, num_hidden_layers=4, num_attention_heads=2, intermediate_size=24,
+                  max_position_embeddings=40)  # fmt: skip
+
+
+def build(**fields):
+    torch.manual_seed(0)
+    config = TopKPoolingConfig(backbone=BERT.to_dict(), num_labels=3, **{"k": 4, "k_by_layer": {1: 9, 2: 6}} | fields)
+    return TopKPoolingForSequenceClassification(config).eval()
+
+
+def test_the_encoder_gets_shorter_on_the_way():
+    model, seen = build(), []
+    for layer in model.backbone.encoder.layer:
+        layer.register_forward_hook(lambda layer, given, output: seen.append(output[0].shape[-2]))
+    model(**documents(30, 12))
+    assert seen == [30, 9, 6, 6]
+
+
+@pytest.mark.parametrize("operator", ["successive_halving", "iterative", "hard_gated"])
+@pytest.mark.parametrize("fields", [{}, {"window_k": 5}], ids=["window by window", "in three steps"])
+def test_a_long_document_does_not_depend_on_what_it_is_batched_with(operator, fields):
+    model, batch = build(operator=operator, temperature=0.5, **fields), documents(100, 12, 0)
+    together = model(**batch)
+    for row, length in ((0, 100), (1, 12)):
+        alone = model(**{name: x[row : row + 1, :length] for name, x in batch.items()})
+        torch.testing.assert_close(together.logits[row : row + 1], alone.logits)
+    assert not together.pooled_attention_mask[2].any()
+    assert together.logits.isfinite().all()
+
+
+def test_the_output_says_which_tokens_its_vectors_are_made_of():
+    model, batch = build(temperature=1.0), documents(30, 12)
+    out = model(**batch)
+    assert out.weights.shape == out.slots.shape == (2, 30)
+    weights = torch.zeros(2, 4).scatter_add(1, out.slots.clamp(min=0), out.weights * (out.slots >= 0))
+    torch.testing.assert_close(weights, torch.ones(2, 4))
+    assert (out.slots[batch["attention_mask"] == 0] == -1).all()
+    with_states = model(**batch, output_hidden_states=True)
+    torch.testing.assert_close(with_states.weights, out.weights)
+    assert with_states.positions.equal(out.positions)
+    assert [x.shape[1] for x in with_states.hidden_states] == [30, 30, 9, 6, 6]
+
+
+def test_every_scorer_learns():
+    model = build().train()
+    loss = model(**documents(30, 12), labels=torch.tensor([0, 1])).loss
+    loss.backward()
+    grads = {name: p.grad for name, p in model.named_parameters() if "scorer.weight" in name}
+    assert len(grads) == 3 and all(grad.abs().sum() > 0 for grad in grads.values())
+
+
+def test_it_loads_around_a_bare_encoder_and_its_scorers_start_with_spread(tmp_path):
+    AutoModel.from_config(BERT).save_pretrained(tmp_path / "bare")
+    model = load_pretrained_classifier(tmp_path / "bare", k=4, k_by_layer={"2": 6}, num_labels=3).eval()
+    assert "backbone.encoder.pooling.2.scorer.weight" in model.fresh
+    for scorer in model.modules():
+        if isinstance(scorer, ScorerLinear):
+            assert 0.1 < scorer.weight.std() < 0.3  # 32 ** -0.5, not the encoder's 0.02
+    model.save_pretrained(tmp_path / "saved")
+    loaded = TopKPoolingForSequenceClassification.from_pretrained(tmp_path / "saved").eval()
+    batch = documents(30, 12)
+    assert loaded(**batch).logits.equal(model(**batch).logits)
+
+
+@pytest.mark.parametrize("copy_head", [False, True])
+@pytest.mark.parametrize(
+    ("family", "layers"), [("bart", {"encoder_layers": 3}), ("t5", {"num_layers": 3}), ("encoder-decoder", {})]
+)
+def test_summaries_are_generated(family, layers, copy_head, monkeypatch):
+    for name, value in layers.items():
+        monkeypatch.setattr(FAMILIES[family], name, value)
+    model = build_seq2seq(family, k=4, k_by_layer={1: 9}, window=16, copy_head=copy_head)
+    batch = documents(50, 12)
+    assert model.generate(**batch, max_new_tokens=4, min_new_tokens=4, num_beams=2).shape == (2, 5)
+    labels = torch.randint(4, V, (2, 5))
+    together = model(**batch, labels=labels)
+    alone = model(**{name: x[1:, :12] for name, x in batch.items()}, labels=labels[1:])
+    torch.testing.assert_close(together.logits[1:], alone.logits, atol=1e-5, rtol=1e-5)
+    model.train()
+    model(**batch, labels=labels).loss.backward()
+    assert all(p.grad.abs().sum() > 0 for name, p in model.named_parameters() if "scorer.weight" in name)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"k_by_layer": {9: 4}}, "expected layers in 0..3"),
+        ({"k_by_layer": {1: 0}}, "expected k to be a whole number >= 1"),
+        ({"protected": [0]}, "does not go with protected tokens"),
+    ],
+)
+def test_what_cannot_be_is_said(fields, message):
+    with pytest.raises((ValueError, StrictDataclassError), match=message):
+        build(**fields)

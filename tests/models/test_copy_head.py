@@ -1,0 +1,112 @@
+"""The copy head: log-probabilities, what it copies, in every mode of generation."""
+
+import pytest
+import torch
+from seq2seq_families import FAMILIES, GENERATION, V, build, documents
+from torch.nn import functional
+from transformers import (
+    BartForConditionalGeneration,
+)
+
+from shtopk.models import (
+    TopKPoolingForConditionalGeneration,
+    load_pretrained_seq2seq,
+)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("operator", ["successive_halving", "iterative"])
+def test_with_a_copy_head_the_logits_are_log_probabilities_and_any_part_learns(family, operator):
+    model = build(family, copy_head=True, operator=operator).train()
+    batch, labels = documents(40, 9), torch.tensor([[5, 6, 7], [8, 9, -100]])
+    out = model(**batch, labels=labels)
+    assert out.logits is None
+    out.loss.backward()
+    out = model.eval()(**batch, labels=labels)
+    torch.testing.assert_close(out.logits.exp().sum(-1), torch.ones(2, 3))
+    torch.testing.assert_close(out.loss, functional.cross_entropy(out.logits.flatten(0, 1), labels.flatten()))
+    assert out.decoder_hidden_states is None
+    assert all(
+        (p.grad != 0).any()
+        for p in (*model.copy_head.parameters(), *model.pooling.scorer.parameters())
+        if p is not model.pooling.scorer.bias
+    )  # a shift of all scores changes nothing
+
+
+@pytest.mark.parametrize("operator", ["successive_halving", "iterative"])
+@pytest.mark.parametrize("family", ["bart", "t5", "encoder-decoder"])
+def test_a_copy_head_trains_and_generates_in_bf16(family, operator):
+    model, batch = build(family, copy_head=True, operator=operator), documents(40, 9)
+    labels = torch.tensor([[5, 6, 7], [8, 9, -100]])
+    expected = model(**batch, labels=labels)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = model(**batch, labels=labels)
+        model.train()(**batch, labels=labels).loss.backward()
+        model.eval().generate(**batch, max_new_tokens=3)
+    torch.testing.assert_close(out.loss, expected.loss, rtol=0.02, atol=0)  # bf16 has 8 bits
+    torch.testing.assert_close(out.logits.exp(), expected.logits.exp(), rtol=0.1, atol=0.01)
+
+
+def test_a_gated_slot_is_copied_from_as_whole():
+    model, batch = build(copy_head=True, operator="hard_gated", temperature=1.0), documents(40, 9)
+    logits = model(**batch, decoder_input_ids=torch.tensor([[2, 5], [2, 6]])).logits
+    weights = model.get_encoder()(**batch).weights
+    assert weights[weights > 0].min() < 0.9
+    torch.testing.assert_close(logits.exp().sum(-1), torch.ones(2, 2))
+
+
+def test_a_closed_gate_says_what_the_backbone_says_and_an_open_one_copies_what_was_kept():
+    model, batch = build(copy_head=True), documents(30)
+    start = torch.tensor([[2]])
+    with torch.no_grad():
+        model.copy_head.gate.bias.fill_(50)
+        encoded = model.get_encoder()(**batch)
+        said = model(encoder_outputs=encoded, decoder_input_ids=start).logits
+        plain = model.backbone(encoder_outputs=(encoded.last_hidden_state,), attention_mask=encoded.attention_mask,
+                               decoder_input_ids=start).logits  # fmt: skip
+        torch.testing.assert_close(said, plain.log_softmax(-1))
+        model.copy_head.gate.bias.fill_(-50)
+        copied = model(encoder_outputs=encoded, decoder_input_ids=start).logits.exp()[0, 0]
+    kept = batch["input_ids"][0][encoded.weights[0] > 1e-3]
+    assert copied[kept].sum() > 0.99
+    attended = torch.einsum("k,kn->n", _attention(model, encoded, start), _dense(encoded))
+    expected = torch.zeros(V).scatter_add(0, batch["input_ids"][0], attended)
+    torch.testing.assert_close(copied, expected, rtol=1e-4, atol=1e-5)
+
+
+def _attention(model, encoded, start):
+    """[k], written out."""
+    seen = {"encoder_outputs": (encoded.last_hidden_state,), "attention_mask": encoded.attention_mask}
+    out = model.backbone(**seen, decoder_input_ids=start, output_hidden_states=True)
+    state = out.decoder_hidden_states[-1][0, 0]
+    vectors = encoded.last_hidden_state[0]
+    return (vectors @ model.copy_head.query.weight @ state / vectors.shape[-1] ** 0.5).softmax(0)
+
+
+def _dense(encoded):
+    """[k, L]"""
+    slot = torch.arange(encoded.attention_mask.shape[1]).unsqueeze(-1)
+    return encoded.weights[0] * (encoded.slots[0] == slot)
+
+
+@pytest.mark.parametrize("mode", GENERATION)
+def test_a_padded_row_with_a_copy_head_generates_what_it_generates_alone(mode):
+    model, options = build(copy_head=True), GENERATION[mode] | {"max_new_tokens": 6, "min_new_tokens": 6}
+    batch = documents(9, 30, 0)
+    rows = options.get("num_return_sequences", 1)
+    torch.manual_seed(1)
+    together = model.generate(**batch, **options)
+    assert together.shape[0] == 3 * rows
+    if mode != "sampling":
+        alone = model.generate(batch["input_ids"][:1, :9], attention_mask=batch["attention_mask"][:1, :9], **options)
+        assert torch.equal(together[:rows], alone)
+
+
+def test_a_copy_head_is_saved_and_loaded(tmp_path):
+    model = build(copy_head=True)
+    model.save_pretrained(tmp_path)
+    again = TopKPoolingForConditionalGeneration.from_pretrained(tmp_path)
+    assert torch.equal(again.copy_head.query.weight, model.copy_head.query.weight)
+    BartForConditionalGeneration(FAMILIES["bart"]).save_pretrained(tmp_path / "bare")
+    fresh = load_pretrained_seq2seq(tmp_path / "bare", k=4, copy_head=True)
+    assert fresh.copy_head.query.weight.std() > 0.01

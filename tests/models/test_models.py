@@ -1,0 +1,355 @@
+"""The classifier as Hugging Face users meet it: loading, saving, Auto classes, pipelines, Trainer."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import BERT, WORDS, tiny_tokenizer
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    BertConfig,
+    BertForMaskedLM,
+    BertForSequenceClassification,
+    DistilBertConfig,
+    DistilBertModel,
+    ElectraConfig,
+    ElectraModel,
+    ModernBertConfig,
+    ModernBertModel,
+    RobertaConfig,
+    RobertaModel,
+    Trainer,
+    TrainingArguments,
+    ViTConfig,
+    pipeline,
+)
+
+from shtopk import anneal
+from shtopk.models import (
+    TopKPoolingConfig,
+    TopKPoolingForSequenceClassification,
+    encode_in_windows,
+    load_pretrained_classifier,
+    load_tokenizer,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = {key: value for key, value in BERT.items() if key != "max_position_embeddings"}
+OTHERS = {
+    "roberta": (RobertaModel, RobertaConfig(**SMALL, max_position_embeddings=66, pad_token_id=1)),
+    "electra": (ElectraModel, ElectraConfig(**BERT, embedding_size=16)),
+    "modernbert": (ModernBertModel, ModernBertConfig(**BERT, pad_token_id=0, cls_token_id=2, sep_token_id=3,
+                                                     bos_token_id=2, eos_token_id=3)),
+    "distilbert": (DistilBertModel, DistilBertConfig(vocab_size=len(WORDS), dim=32, n_layers=2, n_heads=2,
+                                                     hidden_dim=37, max_position_embeddings=64)),
+}  # fmt: skip
+
+
+@pytest.fixture
+def model(encoder):
+    torch.manual_seed(0)
+    return load_pretrained_classifier(encoder, k=4, num_labels=3, initial_temperature=4.0).eval()
+
+
+def documents(*lengths, longest=None):
+    torch.manual_seed(sum(lengths))
+    mask = torch.arange(longest or max(lengths)) < torch.tensor(lengths).unsqueeze(1)
+    return {"input_ids": torch.randint(4, len(WORDS), mask.shape) * mask, "attention_mask": mask.long()}
+
+
+def same_weights(one, other):
+    one, other = one.state_dict(), other.state_dict()
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_a_bare_encoder_loads_and_only_pooling_and_head_are_new(encoder, model):
+    bare = load_file(encoder / "model.safetensors")
+    assert all(torch.equal(model.state_dict()[f"backbone.{name}"], tensor) for name, tensor in bare.items())
+    config = TopKPoolingConfig(backbone=AutoConfig.from_pretrained(encoder), k=4)
+    _, report = TopKPoolingForSequenceClassification.from_pretrained(encoder, config=config, output_loading_info=True)
+    new = {"pooling.scorer.weight", "pooling.scorer.bias", "classifier.weight", "classifier.bias"}
+    assert set(report["missing_keys"]) == new
+    assert not report["unexpected_keys"]
+    assert model.pooling.scorer.weight.std() > 0.05  # drawn, not zero
+
+
+@pytest.mark.parametrize("family", OTHERS)
+def test_other_encoders_work_too_and_keep_their_weights(family, tmp_path):
+    model_class, config = OTHERS[family]
+    bare = model_class(config)
+    bare.save_pretrained(tmp_path)
+    model = load_pretrained_classifier(tmp_path, k=4, num_labels=2).train()
+    assert torch.equal(model.get_input_embeddings().weight, bare.get_input_embeddings().weight)
+    batch = documents(132, 20)  # longer than the encoder's 64 positions; 2 * 66 fills whatever counts RoBERTa's wrong
+    model(**batch, labels=torch.tensor([0, 1])).loss.backward()
+    assert all(p.grad is not None for p in model.parameters()), "DDP would need find_unused_parameters"
+
+
+@pytest.mark.parametrize("saved_as", [BertForMaskedLM, BertForSequenceClassification])
+def test_an_encoder_saved_with_a_head_loads_without_the_head(saved_as, tmp_path):
+    torch.manual_seed(1)
+    headed = saved_as(BertConfig(**BERT, num_labels=3))
+    headed.save_pretrained(tmp_path)
+    model = load_pretrained_classifier(tmp_path, k=4, num_labels=3)
+    weights = headed.bert.state_dict()
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in model.backbone.state_dict().items())
+    if saved_as is BertForSequenceClassification:
+        assert not torch.equal(model.classifier.weight, headed.classifier.weight)
+    model.save_pretrained(tmp_path / "again")
+    assert set(load_file(tmp_path / "again" / "model.safetensors")) == set(model.state_dict())
+    assert same_weights(model, TopKPoolingForSequenceClassification.from_pretrained(tmp_path / "again"))
+
+
+@pytest.mark.parametrize("operator", ["successive_halving", "iterative", "hard", "hard_gated"])
+@pytest.mark.parametrize("length", [1, 4, 5])
+def test_every_parameter_gets_a_gradient_even_where_all_tokens_are_kept(encoder, operator, length):
+    model = load_pretrained_classifier(encoder, k=4, operator=operator).train()
+    model(**documents(length, length), labels=torch.tensor([0, 1])).loss.backward()
+    assert all(p.grad is not None for p in model.parameters()), "DDP would need find_unused_parameters"
+
+
+def test_saved_and_loaded_again_it_is_the_same(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    again = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert type(again) is TopKPoolingForSequenceClassification
+    assert same_weights(model, again)
+    assert again.config.pooling_arguments() == model.config.pooling_arguments()
+    assert again.config.id2label == model.config.id2label
+    batch = documents(30, 100)
+    assert torch.equal(again.eval()(**batch).logits, model(**batch).logits)
+
+
+def test_a_checkpoint_loads_where_only_shtopk_is_installed(model, encoder, tmp_path):
+    model.save_pretrained(tmp_path / "checkpoint")
+    tiny_tokenizer().save_pretrained(tmp_path / "checkpoint")
+    code = (
+        "import sys; sys.path = [p for p in sys.path if p not in ('', {root!r})]\n"
+        "import importlib.util as u; assert u.find_spec('models') is None\n"
+        "sys.path.append({library!r})\n"
+        "import torch; from transformers import AutoModelForSequenceClassification as A\n"
+        "m = A.from_pretrained({checkpoint!r}, trust_remote_code=True).eval()\n"
+        "print(*m(input_ids=torch.arange(4, 20)[None]).logits[0].tolist())"
+    )
+    (tmp_path / "library").mkdir()
+    (tmp_path / "library" / "shtopk").symlink_to(ROOT / "shtopk")
+    code = code.format(root=str(ROOT), library=str(tmp_path / "library"), checkpoint=str(tmp_path / "checkpoint"))
+    environment = os.environ | {"HF_HOME": str(tmp_path / "home"), "PYTHONPATH": ""}
+    # -S and a path of its own: an editable install of this repository would put `models` back on the path.
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    expected = model(input_ids=torch.arange(4, 20)[None]).logits[0]
+    torch.testing.assert_close(torch.tensor([float(x) for x in done.stdout.split()]), expected)
+
+
+def test_a_padded_row_equals_the_row_alone(model):
+    batch = documents(10, 40)
+    alone = model(**{name: tensor[:1, :10] for name, tensor in batch.items()})
+    together = model(**batch)
+    torch.testing.assert_close(together.logits[:1], alone.logits)
+    assert together.positions[0].tolist() == alone.positions[0].tolist()
+
+
+@pytest.mark.parametrize("lengths", [(150,), (150, 20), (150, 500), (150, 64, 65, 1)])
+def test_a_long_document_does_not_depend_on_what_it_is_batched_with(model, lengths):
+    batch = documents(*lengths)
+    alone = model(**{name: tensor[:1, :150] for name, tensor in batch.items()})
+    torch.testing.assert_close(model(**batch).logits[:1], alone.logits)
+
+
+def test_empty_slots_do_not_count_in_the_mean(model):
+    batch = documents(1)  # one of the four slots is filled
+    vector = model.backbone(**batch).last_hidden_state[:, 0]
+    torch.testing.assert_close(model(**batch).logits, model.classifier(vector))
+
+
+def test_a_long_document_does_not_depend_on_the_side_of_its_padding(model):
+    batch = documents(150, 200)
+    left = {name: tensor[:1].roll(50, -1) for name, tensor in batch.items()}
+    torch.testing.assert_close(model(**left).logits, model(**batch).logits[:1])
+
+
+@torch.no_grad()
+def test_nothing_of_a_long_document_is_cut_off(model):
+    batch = documents(1500)
+    batch["input_ids"].clamp_(max=len(WORDS) - 2)[0, -1] = len(WORDS) - 1  # a word that stands nowhere else
+    vectors = encode_in_windows(model.backbone, **batch, window=64)
+    model.pooling.scorer.weight.copy_(vectors[:, -1])  # wants the last token more than any other
+    assert 1499 in model(**batch).positions[0].tolist()
+
+
+def test_a_row_without_tokens_and_a_row_of_one(model):
+    for longest in (5, 100):
+        out = model(**documents(0, 1, longest=longest), labels=torch.tensor([0, 1]))
+        assert out.logits.isfinite().all()
+        assert out.pooled_attention_mask.sum(-1).tolist() == [0, 1]
+    model.train()(**documents(0, 100), labels=torch.tensor([0, 1])).loss.backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_hidden_states_and_attentions_come_when_asked_for(model):
+    out = model(**documents(10), output_hidden_states=True)
+    assert [tuple(h.shape) for h in out.hidden_states] == [(1, 10, 32)] * 3
+    with pytest.raises(ValueError, match="at most 64 tokens"):
+        model(**documents(100), output_hidden_states=True)
+    model.config.output_hidden_states = True
+    assert len(model(**documents(10)).hidden_states) == 3
+
+
+def test_a_document_without_a_single_token_is_refused(model):
+    with pytest.raises(ValueError, match=r"at least one token, got \[2, 0\]"):
+        model(torch.zeros(2, 0, dtype=torch.long))
+
+
+def test_the_text_classification_pipeline_takes_short_and_long_texts_together(model):
+    texts = ["a b c", " ".join("abcdefghij" * 30), ""]
+    classify = pipeline("text-classification", model=model, tokenizer=tiny_tokenizer())
+    together = classify(texts, batch_size=3)
+    for text, answer in zip(texts, together, strict=True):
+        (alone,) = classify([text])
+        assert alone["label"] == answer["label"]
+        assert alone["score"] == pytest.approx(answer["score"], abs=1e-5)
+
+
+def test_trainer_trains_evaluates_and_predicts(model, tmp_path):
+    rows = [{"input_ids": [2, *range(4 + i, 14 + i), 30 + i % 3, 3], "labels": i % 3} for i in range(12)]
+    arguments = TrainingArguments(tmp_path, max_steps=4, per_device_train_batch_size=4, report_to=[], use_cpu=True)
+    trainer = Trainer(model=model, args=arguments, train_dataset=rows, eval_dataset=rows,
+                      processing_class=tiny_tokenizer())  # fmt: skip
+    before = model.pooling.scorer.weight.clone()
+    trainer.train()
+    assert not torch.equal(model.pooling.scorer.weight, before)
+    assert trainer.evaluate()["eval_loss"] > 0
+    assert trainer.predict(rows).predictions.shape == (12, 3)
+
+
+def test_gradient_accumulation_changes_no_loss_of_any_kind(encoder, tmp_path):
+    rows = [{"input_ids": [2, *range(4 + i, 14 + i), 3], "labels": float(i)} for i in range(8)]
+    biases = []
+    for batch_size in (8, 4):
+        torch.manual_seed(0)
+        model = load_pretrained_classifier(encoder, k=4, num_labels=1, backbone_dropout=0.0, classifier_dropout=0.0)
+        arguments = TrainingArguments(
+            tmp_path, max_steps=1, per_device_train_batch_size=batch_size, gradient_accumulation_steps=8 // batch_size,
+            optim="sgd", learning_rate=0.1, lr_scheduler_type="constant", max_grad_norm=0, save_strategy="no",
+            report_to=[], use_cpu=True,
+        )  # fmt: skip
+        Trainer(model=model, args=arguments, train_dataset=rows, processing_class=tiny_tokenizer()).train()
+        biases.append(model.classifier.bias.detach())
+    torch.testing.assert_close(*biases)
+
+
+@pytest.mark.parametrize("problem", ["regression", "multi_label_classification"])
+def test_other_kinds_of_labels_give_a_loss(encoder, problem):
+    labels = 1 if problem == "regression" else 3
+    model = load_pretrained_classifier(encoder, k=4, num_labels=labels, problem_type=problem)
+    assert model(**documents(8, 8), labels=torch.rand(2, labels).squeeze(-1)).loss > 0
+
+
+def test_gradient_checkpointing_and_attention_implementations(encoder):
+    losses = []
+    for attention in ("eager", "sdpa"):
+        config = TopKPoolingConfig(backbone=AutoConfig.from_pretrained(encoder), k=4, num_labels=3)
+        torch.manual_seed(0)
+        model = TopKPoolingForSequenceClassification.from_pretrained(
+            encoder, config=config, attn_implementation=attention
+        )
+        assert model.backbone.config._attn_implementation == attention
+        model.gradient_checkpointing_enable()
+        anneal(model, 0.5)
+        loss = model.eval()(**documents(150, 20), labels=torch.tensor([0, 1])).loss
+        loss.backward()
+        losses.append(loss.detach())
+    torch.testing.assert_close(losses[0], losses[1])
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"k": 0}, "whole number >= 1"),
+    ({"operator": "magic"}, "operator to be one of"),
+    ({"temperature": -1.0}, "temperature > 0"),
+    ({"window": 1}, "window >= 2 tokens, got 1"),
+    ({"windows_at_once": 0}, "windows_at_once >= 1"),
+    ({"temprature": 1.0}, "unknown fields of TopKPoolingConfig: temprature"),
+    ({"keep_order": "yes"}, "'keep_order' expected bool, got str"),
+    ({"temperature": "warm"}, "'temperature'"),
+    ({"window": 65}, "at most 64 tokens"),
+    ({"classifier_dropout": 1.0}, "classifier_dropout in"),
+    ({"k": "many"}, "k"),
+])  # fmt: skip
+def test_impossible_configurations_are_refused(encoder, change, message):
+    with pytest.raises(ValueError, match=message) as refused:
+        load_pretrained_classifier(encoder, **change)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_configuration_draws_no_random_numbers():
+    before = torch.get_rng_state()
+    TopKPoolingConfig(k=4, scorer="mlp")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_what_is_no_encoder_is_refused_in_one_line(encoder, tmp_path):
+    with pytest.raises(ValueError, match="cannot load an encoder"):
+        load_pretrained_classifier(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "bart"}')
+    with pytest.raises(ValueError, match="expected an encoder such as BERT"):
+        load_pretrained_classifier(tmp_path)
+    (tmp_path / "config.json").write_text((encoder / "config.json").read_text())
+    with pytest.raises(ValueError, match="cannot load the weights"):
+        load_pretrained_classifier(tmp_path)
+    with pytest.raises(ValueError, match="not the expected ones"):
+        load_pretrained_classifier(encoder, sha256="00")
+
+
+def test_pickled_weights_are_not_read(encoder, tmp_path):
+    (tmp_path / "config.json").write_text((encoder / "config.json").read_text())
+    torch.save(load_file(encoder / "model.safetensors"), tmp_path / "pytorch_model.bin")
+    with pytest.raises(ValueError, match=r"no file named model.safetensors"):
+        load_pretrained_classifier(tmp_path)
+
+
+def test_a_path_that_is_no_folder_is_refused(encoder, tmp_path, monkeypatch):
+    monkeypatch.chdir(encoder)
+    for path, found in (("config.json", "a file"), (encoder / "config.json", "a file"),
+                        (tmp_path / "nowhere", "none"), ("", "none")):  # fmt: skip
+        for load in (load_pretrained_classifier, load_tokenizer):
+            with pytest.raises(ValueError, match=f"a folder with a model or a hub name, found {found}"):
+                load(path)
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"intermediate_size": 64}, r"do not fit its config.json: expected .* \[64\], got \[37\]"),
+    ({"hidden_size": "wide"}, "'hidden_size' expected int, got str"),
+    ({"num_hidden_layers": 3}, "lack 16 of its tensors"),
+])  # fmt: skip
+def test_a_config_that_does_not_fit_the_weights_is_refused_in_one_line(encoder, tmp_path, change, message):
+    (tmp_path / "model.safetensors").write_bytes((encoder / "model.safetensors").read_bytes())
+    (tmp_path / "config.json").write_text(json.dumps(json.loads((encoder / "config.json").read_text()) | change))
+    with pytest.raises(ValueError, match=message) as refused:
+        load_pretrained_classifier(tmp_path)
+    assert "\n" not in str(refused.value)
+
+
+def test_an_encoder_of_images_is_refused(tmp_path):
+    ViTConfig().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="got a model of type vit"):
+        load_pretrained_classifier(tmp_path)
+
+
+def test_an_encoder_without_its_tokenizer_is_refused(encoder, tmp_path):
+    (tmp_path / "config.json").write_text((encoder / "config.json").read_text())
+    with pytest.raises(ValueError, match="expected a tokenizer beside the model"):
+        load_tokenizer(tmp_path)
+
+
+def test_a_tokenizer_that_cannot_pad_is_refused(tmp_path):
+    tokenizer = tiny_tokenizer()
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"a tokenizer with a padding token in .*, got none; set its pad_token"):
+        load_tokenizer(tmp_path)

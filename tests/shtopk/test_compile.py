@@ -1,0 +1,88 @@
+"""Compilers take TopKPooling as it is: one graph, for any n, forward and backward."""
+
+import pytest
+import torch
+from compilers import why_not_inductor
+from torch._dynamo.testing import CompileCounterWithBackend
+
+from shtopk import TopKPooling, anneal
+from shtopk.autograd import successive_halving_op
+from shtopk.slots import pool_by_slot_op
+
+BACKENDS = [
+    "aot_eager",
+    pytest.param("inductor", marks=pytest.mark.skipif(bool(why_not_inductor()), reason=str(why_not_inductor()))),
+]
+OPERATORS = ["successive_halving", "iterative", "hard_gated", "hard_straight_through"]
+
+
+def pooled_and_gradients(function, pooling, n):
+    generator = torch.Generator().manual_seed(n)
+    hidden_states = torch.randn(3, n, 8, generator=generator).requires_grad_()
+    mask = torch.rand(3, n, generator=generator) < 0.8
+    pooling.zero_grad()
+    pooled = function(hidden_states, mask)
+    pooled.hidden_states.square().sum().backward()
+    return pooled.hidden_states, pooled.positions, hidden_states.grad, pooling.scorer.weight.grad.clone()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_one_graph_serves_every_length(backend):
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    pooling = TopKPooling(8, 4, protected=(0,), initial_temperature=4.0).train()
+    anneal(pooling, 0.5)
+    counter = CompileCounterWithBackend(backend)
+    compiled = torch.compile(pooling, fullgraph=True, dynamic=True, backend=counter)
+    graphs = set()
+    for n in (40, 57, 128, 1000):
+        torch.testing.assert_close(
+            pooled_and_gradients(compiled, pooling, n), pooled_and_gradients(pooling, pooling, n)
+        )
+        graphs.add(counter.frame_count)
+    assert len(graphs) == 1  # none after the first length
+
+
+def test_annealing_compiles_nothing_anew():
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    pooling = TopKPooling(8, 4, initial_temperature=4.0).train()
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(pooling, fullgraph=True, dynamic=True, backend=counter)
+    for update in range(20):
+        anneal(pooling, update / 19)
+        torch.testing.assert_close(
+            pooled_and_gradients(compiled, pooling, 40), pooled_and_gradients(pooling, pooling, 40)
+        )
+    assert counter.frame_count <= 2
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_every_operator_compiles_in_one_graph(operator):
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    pooling = TopKPooling(8, 4, operator=operator)
+    compiled = torch.compile(pooling, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(pooled_and_gradients(compiled, pooling, 40), pooled_and_gradients(pooling, pooling, 40))
+
+
+def test_an_exported_program_serves_every_length():
+    pooling = TopKPooling(8, 4).eval()
+    n = torch.export.Dim("n", min=8, max=4096)
+    shapes = {"hidden_states": {1: n}, "attention_mask": {1: n}}
+    program = torch.export.export(pooling, (torch.randn(2, 40, 8), torch.ones(2, 40)), dynamic_shapes=shapes)
+    for length in (9, 40, 300):
+        given = torch.randn(2, length, 8), torch.ones(2, length)
+        torch.testing.assert_close(program.module()(*given)[0], pooling(*given)[0])
+
+
+@pytest.mark.parametrize(("n", "k"), [(1, 1), (7, 3), (16, 4), (5, 9)])
+@pytest.mark.parametrize("boost", ["relative", "softmax", "power"])
+def test_the_registered_operators_keep_the_rules_of_torch(boost, n, k):
+    scores = torch.rand(2, n, dtype=torch.float64).requires_grad_()
+    temperature = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+    values = torch.randn(2, n, 3, dtype=torch.float64).requires_grad_()
+    mask = torch.rand(2, n) < 0.8
+    torch.library.opcheck(successive_halving_op, (values, scores, mask, temperature, k, boost, 20.0))
+    weights = torch.rand(2, n, dtype=torch.float64).requires_grad_()
+    torch.library.opcheck(pool_by_slot_op, (values, weights, torch.randint(0, k, (2, n)), k))

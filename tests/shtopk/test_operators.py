@@ -1,0 +1,350 @@
+"""The three operators against the loops of reference.py, and the limits and invariances that users rely on."""
+
+import pytest
+import reference
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from operator_cases import OPERATORS, SHAPES, SUMS_TO_ONE, gated, gradients, sample, straight_through
+
+from shtopk import hard_topk, iterative_topk, native, successive_halving_topk
+
+BOOSTS = {"relative": 0.5, "softmax": 0.3, "power": 1.0}
+
+
+@pytest.fixture(autouse=True, scope="module", params=["native", "tensors"])
+def _on_a_cpu(request):
+    """Every test in C and by tensor operations."""
+    if request.param == "native" and native.LIBRARY is None:
+        pytest.skip("shtopk was installed without a C compiler: nothing is done in C")
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "tensors":
+            patch.setattr(native, "LIBRARY", None)
+        yield
+
+
+def assert_equals_reference(values, scores, out, expected, tolerance=1e-9):
+    torch.testing.assert_close((out.values, out.scores), expected, rtol=0, atol=tolerance)
+    torch.testing.assert_close(
+        gradients(values, scores, out.values, out.scores),
+        gradients(values, scores, *expected),
+        rtol=0,
+        atol=tolerance,
+    )
+
+
+@pytest.mark.parametrize("boost", BOOSTS)
+@pytest.mark.parametrize(("n", "k"), SHAPES)
+def test_successive_halving_is_algorithm_2(n, k, boost):
+    values, scores, mask = sample(n, seed=n + k)
+    options = {"boost": boost, "temperature": BOOSTS[boost]}
+    out = successive_halving_topk(values, scores, k, mask=mask, **options)
+    assert_equals_reference(
+        values, scores, out, reference.by_rows(reference.algorithm_2, values, scores, mask, k, **options)
+    )
+
+
+@pytest.mark.parametrize(("boost", "temperature"), [("relative", 0.0625), ("relative", 0.01), ("softmax", 0.001)])
+@pytest.mark.parametrize(("n", "k"), [(400, 4), (300, 1), (513, 16)])
+def test_a_sharp_tournament_in_which_few_play_is_algorithm_2(n, k, boost, temperature):
+    values, scores, mask = sample(n, batch=3, seed=n)
+    options = {"boost": boost, "temperature": temperature}
+    out = successive_halving_topk(values, scores, k, mask=mask, **options)
+    assert (out.slots[0] >= 0).sum() < n / 4
+    assert_equals_reference(
+        values, scores, out, reference.by_rows(reference.algorithm_2, values, scores, mask, k, **options)
+    )
+
+
+@pytest.mark.parametrize("temperature", [0.02, 1.0])
+@pytest.mark.parametrize(("n", "k"), SHAPES)
+def test_iterative_is_algorithm_1(n, k, temperature):
+    values, scores, mask = sample(n, seed=n + k)
+    out = iterative_topk(values, scores, k, mask=mask, temperature=temperature)
+    expected = reference.by_rows(reference.algorithm_1, values, scores, mask, k, temperature=temperature)
+    assert_equals_reference(values, scores, out, expected)
+
+
+@pytest.mark.parametrize(("n", "k"), SHAPES)
+def test_hard_keeps_the_highest_scores(n, k):
+    values, scores, mask = sample(n, seed=n + k)
+    out = hard_topk(values, scores, k, mask=mask)
+    assert_equals_reference(values, scores, out, reference.by_rows(reference.hard, values, scores, mask, k))
+
+
+@pytest.mark.parametrize("boost", BOOSTS)
+def test_successive_halving_in_single_precision_stays_close_to_algorithm_2(boost):
+    values, scores, mask = sample(200, d=8, dtype=torch.float32)
+    options = {"boost": boost, "temperature": BOOSTS[boost]}
+    out = successive_halving_topk(values, scores, 7, mask=mask, **options)
+    expected = reference.by_rows(reference.algorithm_2, values.double(), scores.double(), mask, 7, **options)
+    # A score's rounding, 6e-8, weighs 1 / (temperature * spread), about 70 here, in a pair's weight.
+    torch.testing.assert_close((out.values.double(), out.scores.double()), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("boost", ["softmax", "power"])
+def test_gradcheck_successive_halving(boost):
+    values, scores, mask = sample(11)
+    assert torch.autograd.gradcheck(
+        lambda v, s: successive_halving_topk(v, s, 3, mask=mask, boost=boost, temperature=0.7)[:2], (values, scores)
+    )
+
+
+@pytest.mark.parametrize("boost", BOOSTS)
+def test_gradcheck_of_the_temperature(boost):
+    values, scores, mask = sample(11)
+    values, scores = values.detach(), scores.detach()
+    temperature = torch.tensor(BOOSTS[boost], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(
+        lambda t: successive_halving_topk(values, scores, 3, mask=mask, boost=boost, temperature=t)[:2], temperature
+    )
+
+
+@pytest.mark.parametrize("operator", [iterative_topk, gated])
+def test_gradcheck_rivals(operator):
+    values, scores, mask = sample(9)
+    assert torch.autograd.gradcheck(lambda v, s: operator(v, s, 3, mask=mask, temperature=0.4)[:2], (values, scores))
+
+
+def test_relative_has_the_gradient_of_softmax_at_the_temperature_times_the_spread():
+    values, scores, _ = sample(24, batch=1, masked=False)
+    ranked = scores[0].detach().sort(descending=True).values
+    spread = float(ranked[:4].mean() - ranked[4:8].mean())
+    relative = successive_halving_topk(values, scores, 4, temperature=0.3)
+    softmax = successive_halving_topk(values, scores, 4, boost="softmax", temperature=0.3 * spread)
+    torch.testing.assert_close(
+        gradients(values, scores, relative.values, relative.scores),
+        gradients(values, scores, softmax.values, softmax.scores),
+    )
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_the_dense_weights_make_the_values(operator):
+    values, scores, mask = sample(17)
+    out = operator(values, scores, 4, mask=mask)
+    torch.testing.assert_close(out.dense_weights() @ values, out.values)
+    torch.testing.assert_close(out.pool(values), out.values)
+
+
+@pytest.mark.parametrize("operator", SUMS_TO_ONE)
+def test_the_weights_of_a_filled_slot_sum_to_one_and_of_an_empty_slot_to_zero(operator):
+    values, scores, mask = sample(17)
+    out = operator(values, scores, 12, mask=mask)
+    torch.testing.assert_close(out.dense_weights().sum(-1), out.mask.double())
+    assert out.mask.sum(-1).tolist() == mask.sum(-1).clamp(max=12).tolist()
+    assert (out.values[~out.mask] == 0).all() and (out.scores[~out.mask] == 0).all()
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_a_position_is_the_token_with_the_largest_weight(operator):
+    values, scores, mask = sample(30)
+    out = operator(values, scores, 5, mask=mask)
+    expected = out.dense_weights().argmax(-1).masked_fill(~out.mask, 0)
+    assert out.positions.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_keep_order_sorts_the_slots_by_position_and_nothing_else(operator):
+    values, scores, mask = sample(30)
+    plain = operator(values, scores, 12, mask=mask)
+    ordered = operator(values, scores, 12, mask=mask, keep_order=True)
+    for row in range(len(scores)):
+        kept = int(plain.mask[row].sum())
+        order = plain.positions[row, :kept].argsort()
+        assert ordered.positions[row, :kept].tolist() == plain.positions[row, order].tolist()
+        torch.testing.assert_close(ordered.values[row, :kept], plain.values[row, order])
+        torch.testing.assert_close(ordered.scores[row, :kept], plain.scores[row, order])
+        torch.testing.assert_close(ordered.dense_weights()[row, :kept], plain.dense_weights()[row, order])
+        assert ordered.mask[row].tolist() == [True] * kept + [False] * (12 - kept)
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("batch", [(), (2,), (3, 1, 2), (0,)])
+def test_any_leading_dimensions(operator, batch):
+    values, scores, mask = torch.randn(*batch, 9, 2), torch.randn(*batch, 9), torch.rand(*batch, 9) < 0.6
+    out = operator(values, scores, 4, mask=mask)
+    assert out.values.shape == (*batch, 4, 2)
+    flat = operator(values.reshape(-1, 9, 2), scores.reshape(-1, 9), 4, mask=mask.reshape(-1, 9))
+    torch.testing.assert_close(out.values.reshape(-1, 4, 2), flat.values)
+    torch.testing.assert_close(out.dense_weights().reshape(-1, 4, 9), flat.dense_weights())
+
+
+@pytest.mark.parametrize("operator", [successive_halving_topk, iterative_topk])
+def test_the_limit_of_zero_temperature_is_hard_topk(operator):
+    values, scores, mask = sample(50)
+    out, hard = operator(values, scores, 6, mask=mask, temperature=1e-16), hard_topk(values, scores, 6, mask=mask)
+    torch.testing.assert_close((out.values, out.scores), (hard.values, hard.scores))
+    assert out.positions.tolist() == hard.positions.tolist()
+
+
+@pytest.mark.parametrize("boost", BOOSTS)
+def test_k_of_n_is_the_identity(boost):
+    values, scores, _ = sample(13, masked=False)
+    out = successive_halving_topk(values, scores, 13, boost=boost, keep_order=True)
+    assert torch.equal(out.values, values) and torch.equal(out.scores, scores)
+    assert out.slots.tolist() == [list(range(13))] * len(scores)
+
+
+@settings(deadline=None, max_examples=60)
+@given(n=st.integers(1, 40), k=st.integers(1, 12), padding=st.integers(0, 30), seed=st.integers(0, 2**20),
+       operator=st.sampled_from(OPERATORS))  # fmt: skip
+def test_padding_never_changes_the_result(n, k, padding, seed, operator):
+    values, scores, mask = sample(n, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    place = torch.randperm(n + padding, generator=generator)[:n].sort().values  # padding anywhere, in between too
+    padded_values = torch.full((4, n + padding, 3), torch.nan, dtype=torch.float64).index_copy(1, place, values)
+    padded_scores = torch.full((4, n + padding), torch.nan, dtype=torch.float64).index_copy(1, place, scores)
+    padded_mask = torch.zeros(4, n + padding, dtype=torch.bool).index_copy(1, place, mask)
+    out, padded = operator(values, scores, k, mask=mask), operator(padded_values, padded_scores, k, mask=padded_mask)
+    torch.testing.assert_close((padded.values, padded.scores), (out.values, out.scores))
+    torch.testing.assert_close(padded.dense_weights()[..., place], out.dense_weights())
+    assert padded.positions[out.mask].tolist() == place[out.positions[out.mask]].tolist()
+    torch.testing.assert_close(
+        gradients(values, scores, padded.values, padded.scores),
+        gradients(values, scores, out.values, out.scores),
+    )
+
+
+@settings(deadline=None, max_examples=60)
+@given(n=st.integers(1, 40), k=st.integers(1, 12), seed=st.integers(0, 2**20), operator=st.sampled_from(OPERATORS))
+def test_the_order_of_the_tokens_does_not_matter(n, k, seed, operator):
+    values, scores, mask = sample(n, seed=seed)
+    shuffle = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    out = operator(values, scores, k, mask=mask)
+    shuffled = operator(values[:, shuffle], scores[:, shuffle], k, mask=mask[:, shuffle])
+    torch.testing.assert_close((shuffled.values, shuffled.scores), (out.values, out.scores))
+    torch.testing.assert_close(shuffled.dense_weights(), out.dense_weights()[..., shuffle])
+
+
+@settings(deadline=None, max_examples=30)
+@given(scale=st.floats(1e-2, 1e2), shift=st.floats(-10, 10), seed=st.integers(0, 2**20))
+def test_relative_does_not_change_when_scores_are_scaled_or_shifted(scale, shift, seed):
+    values, scores, mask = sample(40, seed=seed)
+    out = successive_halving_topk(values, scores, 6, mask=mask)
+    moved = successive_halving_topk(values, scores * scale + shift, 6, mask=mask)
+    torch.testing.assert_close(moved.values, out.values, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_masked_tokens_get_no_weight_and_no_gradient_whatever_stands_there(operator):
+    values, scores, mask = sample(20)
+    with torch.no_grad():
+        values[~mask], scores[~mask] = torch.nan, torch.inf
+    out = operator(values, scores, 6, mask=mask)
+    assert (out.dense_weights().sum(-2)[~mask] == 0).all()
+    for gradient, there in zip(gradients(values, scores, out.values, out.scores), (values, scores), strict=True):
+        assert gradient.isfinite().all() and (gradient[~mask] == 0).all()
+        assert gradient.shape == there.shape
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("scores", [torch.zeros(2, 12), torch.full((2, 12), 5.0),
+                                    torch.tensor([[1.0, 0.0] * 6, [0.0] * 11 + [1.0]])])  # fmt: skip
+def test_ties_give_each_token_one_place_and_finite_gradients(operator, scores):
+    scores, values = scores.clone().requires_grad_(), torch.randn(2, 12, 3, requires_grad=True)
+    out = operator(values, scores, 5)
+    assert all(len(set(row)) == 5 for row in out.positions.tolist())
+    assert all(g.isfinite().all() for g in gradients(values, scores, out.values, out.scores))
+
+
+@pytest.mark.parametrize("scale", [1e-8, 1e4, 1e30])
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_tiny_and_huge_scores_keep_values_and_gradients_finite(operator, scale):
+    scores, values = (torch.randn(2, 60) * scale).requires_grad_(), torch.randn(2, 60, 3, requires_grad=True)
+    out = operator(values, scores, 5)
+    assert out.values.isfinite().all()
+    assert all(g.isfinite().all() for g in gradients(values, scores, out.values, out.scores / scale))
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_infinite_scores_of_real_tokens_rank_first_and_last(operator):
+    scores = torch.tensor([0.0, torch.inf, 1.0, -torch.inf])
+    out = operator(torch.eye(4), scores, 3)
+    assert set(out.positions.tolist()) == {0, 1, 2}
+    assert out.values.isfinite().all()
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 2e-2), (torch.float16, 3e-3)])
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_half_precision_keeps_its_dtype_and_stays_close_to_double(operator, dtype, tolerance):
+    values, scores, mask = sample(64, dtype=dtype)
+    out = operator(values, scores, 8, mask=mask)
+    exact = operator(values.double(), scores.double(), 8, mask=mask)
+    assert out.values.dtype == out.scores.dtype == dtype and out.weights.dtype == torch.float32
+    assert out.values.double().sub(exact.values).norm() <= tolerance * exact.values.norm()
+    for gradient in gradients(values, scores, out.values, out.scores):
+        assert gradient.dtype == dtype and gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_autocast_gives_what_it_gives_without(operator):
+    values, scores, mask = sample(33, dtype=torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = operator(values, scores, 5, mask=mask)
+    exact = operator(values, scores, 5, mask=mask)
+    torch.testing.assert_close(out.values.float(), exact.values, rtol=2e-2, atol=2e-2)
+    assert out.positions.tolist() == exact.positions.tolist()
+
+
+@pytest.mark.parametrize("part", ["weights", "scores", "values"])
+def test_each_part_of_the_answer_has_a_gradient_of_its_own(part):
+    values, scores, mask = sample(20)
+    out = getattr(successive_halving_topk(values, scores, 4, mask=mask, temperature=1.0), part)
+    (gradient,) = torch.autograd.grad((out * torch.linspace(0, 1, out.numel()).view_as(out)).sum(), scores)
+    assert gradient.isfinite().all()
+    assert (gradient != 0).any()
+
+
+def test_hard_topk_teaches_the_scores_only_when_asked():
+    values, scores, _ = sample(10, masked=False)
+    assert torch.autograd.grad(hard_topk(values, scores, 3).values.sum(), scores, allow_unused=True) == (None,)
+    kept = hard_topk(values, scores, 3).slots >= 0
+    (gate,) = torch.autograd.grad(gated(values, scores, 3).values.sum(), scores)
+    assert (gate[kept] != 0).all() and (gate[~kept] == 0).all()
+    (through,) = torch.autograd.grad(straight_through(values, scores, 3).values.sum(), scores)
+    assert (through != 0).all()
+    torch.testing.assert_close(straight_through(values, scores, 3).values, hard_topk(values, scores, 3).values)
+
+
+def test_a_sharp_choice_reads_few_of_the_values():
+    values, scores, _ = sample(4096, batch=2, dtype=torch.float32, masked=False)
+    assert (successive_halving_topk(values, scores, 64).weights > 0).sum() < 0.2 * 2 * 4096
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize(("change", "message"), [
+    ({"k": 0}, "whole number >= 1, got 0"),
+    ({"k": True}, "whole number >= 1, got True"),
+    ({"k": 2.0}, "whole number >= 1, got 2.0"),
+    ({"temperature": 0.0}, "temperature > 0, got 0.0"),
+    ({"temperature": torch.ones(2, 1)}, r"temperature that is one number, got a tensor \[2, 1\]"),
+    ({"temperature": float("nan")}, "temperature > 0, got nan"),
+    ({"mask": torch.ones(2, 3)}, r"mask of the scores' shape \[2, 4\], got \[2, 3\]"),
+    ({"values": torch.zeros(2, 5, 3)}, r"got \[2, 5, 3\] and \[2, 4\]"),
+    ({"values": torch.zeros(2, 0, 3), "scores": torch.zeros(2, 0)}, "at least one token"),
+    ({"scores": torch.zeros(2, 4, dtype=torch.long)}, "floating-point"),
+])  # fmt: skip
+def test_bad_input_is_refused_in_one_clear_line(operator, change, message):
+    arguments = {"values": torch.zeros(2, 4, 3), "scores": torch.zeros(2, 4), "k": 2} | change
+    with pytest.raises(ValueError, match=message):
+        operator(**arguments)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_scores_without_end_are_the_best(dtype):
+    scores = torch.arange(200.0).to(dtype)
+    scores[:20] = torch.inf
+    out = successive_halving_topk(torch.randn(200, 3), scores, 16)
+    assert out.mask.all()
+    assert (out.positions < 20).all()
+    torch.testing.assert_close(out.weights.sum().item(), 16.0)
+
+
+def test_unknown_names_are_refused_with_the_known_ones():
+    values, scores = torch.zeros(4, 3), torch.zeros(4)
+    with pytest.raises(ValueError, match="relative, softmax, power; got 'soft'"):
+        successive_halving_topk(values, scores, 2, boost="soft")
+    with pytest.raises(ValueError, match="none, gate, straight_through; got 'st'"):
+        hard_topk(values, scores, 2, gradient="st")
+    with pytest.raises(ValueError, match=r"to fit this choice, got \[5, 3\]"):
+        hard_topk(values, scores, 2).pool(torch.zeros(5, 3))

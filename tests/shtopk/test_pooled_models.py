@@ -1,0 +1,278 @@
+"""Models around an encoder that is pooled between its layers: heads, decoders, saving, loading, compiling."""
+
+import json
+
+import pytest
+import torch
+from compilers import why_not_inductor
+from encoders import CONFIGS, VIT, lively, with_holes
+from encoders import build as encoder
+from tiny import BART, BERT, SPECIAL
+from transformers import (
+    AlbertConfig,
+    AlbertModel,
+    AutoModel,
+    AutoModelForImageClassification,
+    AutoModelForSequenceClassification,
+    BartConfig,
+    BartForConditionalGeneration,
+    BertConfig,
+    BertForMaskedLM,
+    BertForSequenceClassification,
+    BertLMHeadModel,
+    EncoderDecoderConfig,
+    EncoderDecoderModel,
+    EuroBertForSequenceClassification,
+    ModernBertForSequenceClassification,
+    T5Config,
+    T5ForConditionalGeneration,
+    ViTForImageClassification,
+)
+
+from shtopk.integrations.between_layers import CURRENT
+from shtopk.integrations.encoder import load_pooled, pool_encoder, unpool_encoder
+
+SHARP = {"temperature": 1e-4, "initial_temperature": None}
+DECODERS = {
+    "bart": (BartForConditionalGeneration, BartConfig(**BART | {"encoder_layers": 3}, max_position_embeddings=64)),
+    "t5": (T5ForConditionalGeneration, T5Config(vocab_size=BART["vocab_size"], d_model=16, d_kv=8, d_ff=17,
+                                                num_layers=3, num_decoder_layers=1, num_heads=2, dropout_rate=0.0,
+                                                **SPECIAL)),
+    "bert with bert": (EncoderDecoderModel, EncoderDecoderConfig(
+        encoder=BertConfig(**BERT | {"num_hidden_layers": 3}).to_dict(),
+        decoder=BertConfig(**BERT, is_decoder=True, add_cross_attention=True).to_dict(), **SPECIAL)),
+}  # fmt: skip
+WITH_DECODER = pytest.mark.parametrize("name", DECODERS)
+
+
+def build(name):
+    torch.manual_seed(0)
+    model_class, config = DECODERS[name]
+    return lively(model_class(config=type(config).from_dict(config.to_dict())))
+
+
+def logits_of(model, document, labels):
+    with torch.no_grad():
+        out = model(**document, decoder_input_ids=labels)
+    return out.logits
+
+
+@WITH_DECODER
+def test_the_decoder_sees_the_slots_under_their_own_mask(name):
+    """A document with holes whose tokens all fit: what follows is what follows from all of its tokens."""
+    model, document, labels = build(name), with_holes(30, 12, 5), torch.randint(4, 30, (2, 6))
+    document["input_ids"].clamp_(max=BART["vocab_size"] - 1)
+    plain = logits_of(model, document, labels)
+    tokens = {beams: model.generate(**document, num_beams=beams, max_new_tokens=6) for beams in (1, 3)}
+    pool_encoder(model, {1: 14, 2: 13}, **SHARP)
+    torch.testing.assert_close(logits_of(model, document, labels), plain, atol=1e-4, rtol=1e-4)
+    for beams, expected in tokens.items():
+        assert model.generate(**document, num_beams=beams, max_new_tokens=6).equal(expected)
+
+
+@WITH_DECODER
+def test_generation_computes_what_training_does(name):
+    model = pool_encoder(build(name), {1: 7}, temperature=0.5)
+    document = with_holes(30, 30, 5)
+    document["input_ids"].clamp_(max=BART["vocab_size"] - 1)
+    out = model.generate(**document, max_new_tokens=5, min_new_tokens=5, return_dict_in_generate=True,
+                         output_logits=True, num_beams=1)  # fmt: skip
+    logits = logits_of(model, document, out.sequences[:, :-1])
+    torch.testing.assert_close(logits, torch.stack(out.logits, 1), atol=1e-4, rtol=1e-4)
+    alone = {key: x[1:] for key, x in document.items()}
+    torch.testing.assert_close(logits_of(model, alone, out.sequences[1:, :-1]), logits[1:], atol=1e-4, rtol=1e-4)
+
+
+def classifier(config=None, model_class=BertForSequenceClassification, **fields):
+    torch.manual_seed(0)
+    config = CONFIGS["bert"] if config is None else config
+    return lively(model_class(type(config).from_dict(config.to_dict() | {"num_labels": 3} | fields)))
+
+
+@pytest.mark.parametrize("auto_class", [AutoModelForSequenceClassification, BertForSequenceClassification])
+def test_saved_and_loaded_it_predicts_the_same(auto_class, tmp_path):
+    model, document = (
+        pool_encoder(classifier(), {1: 9, 2: 0.2}, boost="relative", scorer="mlp"),
+        with_holes(30, 30, 12),
+    )
+    model.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["encoder_pooling"] == {
+        "k_by_layer": {"1": 9, "2": 0.2}, "boost": "relative", "scorer": "mlp",
+    }  # fmt: skip
+    loaded = load_pooled(auto_class, tmp_path).eval()
+    assert type(loaded) is BertForSequenceClassification and loaded.bert.encoder.pooling["1"].boost == "relative"
+    assert loaded(**document).logits.equal(model(**document).logits)
+    loaded.save_pretrained(tmp_path / "again")
+    assert load_pooled(auto_class, tmp_path / "again").eval()(**document).logits.equal(model(**document).logits)
+
+
+def test_the_bare_encoder_of_a_pooled_classifier_loads_pooled(tmp_path):
+    model, document = pool_encoder(classifier(), {1: 9}), with_holes(30, 30)
+    model.save_pretrained(tmp_path)
+    bare = load_pooled(AutoModel, tmp_path).eval()
+    expected = model.bert(**document).last_hidden_state
+    torch.testing.assert_close(bare(**document).last_hidden_state, expected)
+
+
+def test_what_was_not_saved_pooled_is_not_loaded_so(tmp_path):
+    classifier().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="expected a checkpoint saved after pool_encoder"):
+        load_pooled(AutoModelForSequenceClassification, tmp_path)
+
+
+def test_images_are_classified(tmp_path):
+    torch.manual_seed(0)
+    model = pool_encoder(lively(ViTForImageClassification(VIT)), {1: 9}, temperature=0.5)
+    images = torch.randn(2, 3, 24, 24)
+    model.save_pretrained(tmp_path)
+    loaded = load_pooled(AutoModelForImageClassification, tmp_path).eval()
+    assert loaded(images).logits.equal(model(images).logits)
+    assert (loaded(images).positions[:, 0] == 0).all()  # [CLS] stays
+
+
+def test_the_output_says_what_was_kept_and_its_keys_stay_the_same():
+    model, document = classifier(), with_holes(30, 30, 12)
+    keys = list(model(**document).keys())
+    out = pool_encoder(model, {1: 9})(**document)
+    assert list(out.keys()) == keys
+    assert out.pooled_attention_mask.shape == out.positions.shape == (2, 9)
+    assert out.choice.weights.shape == out.choice.slots.shape == (2, 30)
+    assert model(**document, return_dict=False)[0].equal(out.logits)
+
+
+def whole(model):
+    return torch.compile(model, backend="eager", fullgraph=True)
+
+
+def layer_by_layer(model):
+    for layer in [
+        x for x in model.modules() if type(x).__name__ in ("BertLayer", "ModernBertEncoderLayer", "T5Block")
+    ]:
+        layer.compile(backend="eager")
+    return model
+
+
+def layers_together(model):
+    stack = next(x for x in model.modules() if hasattr(x, "pooling") and hasattr(x.pooling, "handles"))
+    stack.compile(backend="eager")
+    return model
+
+
+@pytest.mark.parametrize("compiled", [whole, layer_by_layer, layers_together], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("name", ["bert", "modernbert", "t5"])
+def test_it_compiles_in_one_graph_and_in_parts(name, compiled):
+    torch._dynamo.reset()
+    model = pool_encoder(encoder(name, "sdpa"), {1: 9, 3: 5})
+    documents = [with_holes(n, n, 12) for n in (30, 26)]
+    expected = [model(**document) for document in documents]
+    compiled = compiled(model)
+    for document, plain in zip(documents, expected, strict=True):
+        out = compiled(**document)
+        torch.testing.assert_close(out.last_hidden_state, plain.last_hidden_state)
+        assert out.positions.equal(plain.positions)
+        torch.testing.assert_close(out.choice.weights, plain.choice.weights)
+
+
+def test_unsupported_models_say_so():
+    albert = AlbertModel(AlbertConfig(vocab_size=50, hidden_size=16, num_attention_heads=2, intermediate_size=16))
+    with pytest.raises(ValueError, match="of a model of type albert; it works for bart,"):
+        pool_encoder(albert, {1: 4})
+    decoder = BertLMHeadModel(BertConfig(**BERT, is_decoder=True))
+    with pytest.raises(ValueError, match="answers for every token"):
+        pool_encoder(decoder, {1: 4})
+
+
+def test_heads_that_need_every_token_say_so():
+    with pytest.raises(ValueError, match="BertForMaskedLM answers for every token"):
+        pool_encoder(BertForMaskedLM(CONFIGS["bert"]), {1: 4})
+    mean = classifier(CONFIGS["modernbert"], ModernBertForSequenceClassification, classifier_pooling="mean")
+    with pytest.raises(ValueError, match="averages over all tokens"):
+        pool_encoder(mean, {1: 4})
+    with pytest.raises(ValueError, match="'bos'"):
+        pool_encoder(classifier(CONFIGS["eurobert"], EuroBertForSequenceClassification), {1: 4})
+    bos = classifier(CONFIGS["eurobert"], EuroBertForSequenceClassification, classifier_pooling="bos")
+    assert pool_encoder(bos, {1: 4})(**with_holes(20, 20)).logits.shape == (1, 3)
+
+
+def test_twice_is_refused_and_so_is_taking_off_what_is_not_on():
+    model = pool_encoder(classifier(), {1: 4})
+    with pytest.raises(ValueError, match="call unpool_encoder first"):
+        pool_encoder(model, {2: 4})
+    pool_encoder(unpool_encoder(model), {2: 4})
+    with pytest.raises(ValueError, match="expected a model that pool_encoder was called on"):
+        unpool_encoder(classifier())
+
+
+def test_inductor_finds_the_same_positions():
+    """Of two stages: it once fused what says which token leads a slot into nonsense."""
+    if why_not_inductor():
+        pytest.skip(str(why_not_inductor()))
+    torch._dynamo.reset()
+    model, document = pool_encoder(encoder("bert", "sdpa"), {1: 9, 3: 5}), with_holes(30, 30, 12)
+    with torch.no_grad():
+        plain, compiled = model(**document), torch.compile(model)(**document)
+    assert compiled.positions.equal(plain.positions)
+    torch.testing.assert_close(compiled.choice.weights, plain.choice.weights)
+
+
+def test_one_pooled_model_may_run_inside_another():
+    inner, outer = pool_encoder(classifier(), {1: 9}), pool_encoder(classifier(), {2: 9})
+    document = with_holes(30, 30, 12)
+    expected = outer(**document)
+    outer.bert.encoder.layer[1].register_forward_hook(lambda *_: inner(**document) and None)
+    out = outer(**document)
+    assert out.logits.equal(expected.logits) and out.positions.equal(expected.positions)
+
+
+def test_nothing_is_left_behind_when_a_part_runs_alone_or_a_layer_fails():
+    model, document = pool_encoder(classifier(), {1: 9}), with_holes(30, 30, 12)
+    assert model.bert(**document).positions.shape == (2, 9)
+    assert CURRENT.place.finished is None and CURRENT.place.running is None
+    hook = model.bert.encoder.layer[2].register_forward_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        model(**document)
+    assert CURRENT.place.finished is None and CURRENT.place.running is None and CURRENT.place.depth == 0
+    hook.remove()
+    assert model(**document).positions.shape == (2, 9)
+
+
+def test_an_encoder_that_ran_alone_does_not_change_what_the_decoder_sees():
+    model, document = pool_encoder(build("bart"), {1: 7}), with_holes(30, 30, 5)
+    document["input_ids"].clamp_(max=BART["vocab_size"] - 1)
+    encoded = model.get_encoder()(**document)
+    assert encoded.attention_mask.shape == (2, 7)
+    given = {"input_ids": torch.tensor([[2, 5]] * 2), "encoder_hidden_states": torch.randn(2, 7, 16),
+             "encoder_attention_mask": torch.ones(2, 7)}  # fmt: skip
+    first = model.get_decoder()(**given).last_hidden_state
+    model(**document, decoder_input_ids=given["input_ids"])
+    assert model.get_decoder()(**given).last_hidden_state.equal(first)
+    by_place = model(document["input_ids"], document["attention_mask"], given["input_ids"], None, encoded)
+    assert by_place.logits.equal(model(**document, decoder_input_ids=given["input_ids"]).logits)
+
+
+def test_options_of_from_pretrained_reach_where_they_belong(tmp_path):
+    model, document = pool_encoder(classifier(), {1: 9}), with_holes(30, 30, 12)
+    model.save_pretrained(tmp_path / "deep")
+    loaded, report = load_pooled(AutoModelForSequenceClassification, tmp_path, subfolder="deep",
+                                 hidden_dropout_prob=0.25, output_loading_info=True, dtype=torch.float64)  # fmt: skip
+    assert not report["missing_keys"] and loaded.config.hidden_dropout_prob == 0.25
+    assert loaded.eval()(**document).logits.dtype == torch.float64
+    unpooled = AutoModelForSequenceClassification.from_pretrained(tmp_path / "deep")  # says it is pooled, and is not
+    unpooled.save_pretrained(tmp_path / "lost")
+    with pytest.raises(ValueError, match="saved without its poolings"):
+        load_pooled(AutoModelForSequenceClassification, tmp_path / "lost")
+
+
+def test_the_encoder_of_an_encoder_decoder_says_on_its_own_how_it_is_pooled(tmp_path):
+    model, document = pool_encoder(build("bert with bert"), {1: 7}), with_holes(30, 30, 5)
+    document["input_ids"].clamp_(max=BART["vocab_size"] - 1)
+    model.encoder.save_pretrained(tmp_path)
+    alone = load_pooled(AutoModel, tmp_path).eval()
+    torch.testing.assert_close(alone(**document).last_hidden_state, model.encoder(**document).last_hidden_state)
+
+
+def test_flash_attention_is_refused_where_its_window_would_count_slots():
+    model, document = pool_encoder(encoder("modernbert"), {1: 9}), with_holes(30, 30, 12)
+    model.config._attn_implementation_internal = "flash_attention_2"
+    with pytest.raises(ValueError, match="sliding window would count the slots"):
+        model(**document)

@@ -1,0 +1,222 @@
+"""The page that shows what was kept: escaped, complete in itself, right about the tokens, kind about bad input."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from pages import HOSTILE, Text, harmless
+from safetensors.torch import load_file, save_file
+from tiny import tiny_tokenizer
+from transformers import BertConfig, BertForSequenceClassification
+
+import shtopk.models  # noqa: F401  (registers the classes)
+from shtopk.integrations.transformers import load_checkpoint, show_document
+from shtopk.models import load_pretrained_classifier
+from shtopk.show import Slot, main, page
+
+
+@pytest.fixture(scope="module")
+def checkpoint(encoder, tmp_path_factory):
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("checkpoint")
+    load_pretrained_classifier(encoder, k=4, id2label={0: "sport", 1: "<b>money</b>"}, num_labels=2).save_pretrained(
+        folder
+    )
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def test_the_page_shows_the_document_as_it_is_with_the_kept_tokens_marked():
+    text = "Big <script>alert(1)</script> & small"
+    html = page(text, [(0, 0), (0, 3), (32, 37)], [Slot(2, [(2, 0.75), (1, 0.25)])], [("x", 1.0)], title="<i>")
+    assert "<script" not in html
+    assert "<i>" not in html
+    shown = Text(html)
+    assert shown.document == text
+    assert shown.marked == ["small"]
+    assert 'style="--w:0.25" title="token 1, slot 1, weight 0.250">Big<' in html
+
+
+def test_whatever_the_texts_hold_they_are_shown_and_nothing_of_them_is_run():
+    spans = [(i, i + 1) for i in range(len(HOSTILE))]
+    slots = [Slot(place, [(place, 0.6), ((place + 1) % len(spans), 0.4)]) for place in range(0, len(spans), 2)]
+    for kept in (slots, [Slot(0, [(0, 1.0)])]):
+        html = page(HOSTILE, spans, kept, [(HOSTILE, 0.9), ("x", 0.1)], title=HOSTILE, label=HOSTILE, facts=[HOSTILE])
+        shown = harmless(html)
+        assert shown.document == HOSTILE
+        assert shown.said.count(HOSTILE) >= 4  # title, headline, remark, class
+        assert html.count("true class") == 1
+
+
+def test_a_model_shows_a_hostile_document_and_label_as_they_are(encoder):
+    model = load_pretrained_classifier(encoder, k=4, id2label={0: HOSTILE, 1: "x"}, num_labels=2)
+    text = f"a goal {HOSTILE}\n{HOSTILE} b"
+    shown = harmless(show_document(model, tiny_tokenizer(), text, label=HOSTILE))
+    assert shown.document == text and f"{HOSTILE} true class" in shown.said
+
+
+def test_tokens_without_weight_are_left_plain():
+    text = "word " * 100_000
+    spans = [(5 * i, 5 * i + 4) for i in range(100_000)]
+    html = page(text, spans, [Slot(7, [(7, 0.9), (8, 0.1), (9, 1e-4)])], [("x", 1.0)], title="t")
+    assert html.count('title="token') == 2
+    assert len(html) < len(text) + 10_000
+
+
+def test_a_token_in_several_slots_shows_its_largest_weight():
+    slots = [Slot(0, [(0, 0.7), (1, 0.3)], 2.0), Slot(1, [(1, 0.9), (0, 0.1)], 1.0)]
+    html = page("a b", [(0, 1), (2, 3)], slots, [("x", 1.0)], title="t")
+    assert 'title="token 0, slot 1, weight 0.700, score 2.00">a<' in html
+    assert 'title="token 1, slot 2, weight 0.900, score 1.00">b<' in html
+
+
+def test_a_piece_is_listed_with_the_word_it_belongs_to():
+    html = page("two laptops", [(4, 10)], [Slot(0, [(0, 1.0)])], [("x", 1.0)], title="t")
+    assert '<a href="#t0">laptop<small>s</small></a>' in html
+    assert 'id="t0"' in html
+
+
+def test_the_true_class_is_named_however_unlikely():
+    classes = [(f"class {i}", 0.05 - i / 1000) for i in range(20)]
+    html = page("a", [(0, 1)], [Slot(0, [(0, 1.0)])], classes, title="t", label="class 19")
+    assert "class 19 <b>true class</b>" in html
+    assert "class 18" not in html
+    assert html.count("true class") == 1
+
+
+def test_the_page_asks_nothing_of_the_network():
+    html = page("a", [(0, 1)], [Slot(0, [(0, 1.0)])], [("x", 1.0)], title="t")
+    assert "default-src 'none'" in html
+    assert not re.search(r"https?:|src=|@import|url\(", html.replace("default-src", ""))
+
+
+def test_a_document_is_shown_with_what_the_model_kept(checkpoint):
+    model, tokenizer = load_checkpoint(checkpoint)
+    text = "a goal b match c d bank e f shares"
+    html = show_document(model, tokenizer, text, label="sport")
+    kept = model(**tokenizer(text, return_tensors="pt", return_token_type_ids=False)).positions[0].tolist()
+    words = text.split()
+    assert Text(html).marked == [words[position - 1] for position in kept if 0 < position <= len(words)]
+    assert "sport <b>true class</b>" in html
+    assert "&lt;b&gt;money" in html
+
+
+@pytest.mark.parametrize("operator", ["successive_halving", "iterative", "hard_gated"])
+@pytest.mark.parametrize("text", ["", "a", "a b " * 2000])
+def test_any_text_makes_a_page(encoder, operator, text):
+    model = load_pretrained_classifier(encoder, k=4, num_labels=2, operator=operator)
+    assert Text(show_document(model, tiny_tokenizer(), text)).document == text
+
+
+def test_of_two_steps_of_pooling_the_page_shows_the_last(encoder):
+    model, tokenizer = load_pretrained_classifier(encoder, k=4, window=8, window_k=3, num_labels=2), tiny_tokenizer()
+    text = "a goal b match c d bank e f shares " * 9
+    kept = model.eval()(**tokenizer(text, return_tensors="pt", return_token_type_ids=False)).positions[0].tolist()
+    words = text.split()
+    marked = Text(show_document(model, tokenizer, text)).marked
+    assert marked == [words[position - 1] for position in sorted(kept) if 0 < position <= len(words)]
+
+
+def test_the_command_writes_a_page(checkpoint, tmp_path, capsys):
+    document, output = tmp_path / "text.txt", tmp_path / "page.html"
+    document.write_bytes(b"a goal \xff b")
+    assert main([str(checkpoint), str(document), "--output", str(output)]) == 0
+    said = capsys.readouterr()
+    assert said.err.splitlines() == [f"{document} is not valid UTF-8 throughout; such bytes are shown as \ufffd"]
+    assert re.fullmatch(rf"(sport|<b>money</b>) \(\d+\.\d %\), see {re.escape(str(output))}\n", said.out)
+    assert "\ufffd" in output.read_text(encoding="utf-8")
+
+
+def test_a_valid_replacement_character_is_no_damage(checkpoint, tmp_path, capsys):
+    document = tmp_path / "text.txt"
+    document.write_text("a \ufffd b", encoding="utf-8")
+    assert main([str(checkpoint), str(document), "--output", str(tmp_path / "page.html")]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_code_in_a_checkpoint_runs_only_when_trusted_and_without_a_question(checkpoint, tmp_path):
+    document = tmp_path / "text.txt"
+    document.write_text("a goal")
+    code = f"""
+from shtopk.show import main
+command = [{str(checkpoint)!r}, {str(document)!r}, "--output", {str(tmp_path / "page.html")!r}]
+assert main(command) == 2
+assert main([*command, "--trust-remote-code"]) == 0
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).resolve().parents[2],
+        env=os.environ | {"HF_HOME": str(tmp_path / "home")},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.strip().endswith("add --trust-remote-code if you trust where it comes from")
+    assert len(done.stderr.splitlines()) == len(done.stdout.splitlines()) == 1
+
+
+def copied(folder, source):
+    for path in source.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+
+
+def damaged(folder, source):
+    copied(folder, source)
+    (folder / "model.safetensors").write_bytes(b"\x01" * 64)
+
+
+def incomplete(folder, source):
+    copied(folder, source)
+    weights = load_file(folder / "model.safetensors")
+    save_file({name: w for name, w in weights.items() if "classifier" not in name}, folder / "model.safetensors")
+
+
+def of_another_size(folder, source):
+    copied(folder, source)
+    weights = load_file(folder / "model.safetensors")
+    save_file(weights | {"classifier.weight": torch.zeros(3, 32)}, folder / "model.safetensors")
+
+
+def with_another_tokenizer(folder, source):
+    copied(folder, source)
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_tokens(["one more"])
+    tokenizer.save_pretrained(folder)
+
+
+def foreign(folder, source):
+    BertForSequenceClassification(
+        BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, vocab_size=40)
+    ).save_pretrained(folder)
+
+
+@pytest.mark.parametrize(("prepare", "message"), [
+    (lambda folder, source: None, "expected a checkpoint with a config.json"),
+    (damaged, "cannot load the checkpoint"),
+    (incomplete, "its weights lack classifier.bias, classifier.weight"),
+    (of_another_size, "its weights have other shapes than its config.json says"),
+    (with_another_tokenizer, "expected a fast tokenizer of at most 34 words, got one of 35"),
+    (foreign, "expected a model of type topk_pooling or topk_pooling_seq2seq, got bert"),
+])  # fmt: skip
+def test_what_is_no_checkpoint_is_refused_in_one_line(prepare, message, checkpoint, tmp_path, capsys):
+    folder, document = tmp_path / "folder", tmp_path / "text.txt"
+    folder.mkdir()
+    document.write_text("a")
+    prepare(folder, checkpoint)
+    capsys.readouterr()
+    assert main([str(folder), str(document)]) == 2
+    error = capsys.readouterr().err.splitlines()
+    assert len(error) == 1
+    assert message in error[0]
+
+
+def test_a_missing_document_is_refused_in_one_line(checkpoint, tmp_path, capsys):
+    assert main([str(checkpoint), str(tmp_path / "none.txt")]) == 2
+    error = capsys.readouterr().err.splitlines()
+    assert len(error) == 1
+    assert "none.txt: No such file" in error[0]

