@@ -41,9 +41,8 @@ def of(package: str, names: set[str]) -> set[str]:
     return {name for name in names if name == package or name.startswith(f"{package}.")}
 
 
-LIBRARY = [
-    name for name in MODULES if not any(of(f"shtopk.{part}", {name}) for part in ("models", "tasks", "training"))
-]
+ABOVE = ("shtopk.models", "shtopk.tasks", "shtopk.training")
+LIBRARY = [name for name in MODULES if not any(of(part, {name}) for part in ABOVE)]
 
 
 @pytest.mark.parametrize("name", LIBRARY)
