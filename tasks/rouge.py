@@ -28,8 +28,8 @@ def document_scores(predictions: Sequence[str], references: Sequence[str]) -> np
     lower case and stemmed (Porter), as is usual in papers: other scripts score 0. Where nothing can be shared, because
     a text is empty or has no bigram, the score is 0.
 
-    The sentences are those of `shtopk.tasks.sentences`: nltk's would have to be downloaded. A line break ends one, as in the
-    corpora that rougeLsum comes from, so lines broken at a fixed width should be joined before.
+    The sentences are those of `shtopk.tasks.sentences`: nltk's would have to be downloaded. A line break ends one, as
+    in the corpora that rougeLsum comes from, so lines broken at a fixed width should be joined before.
     """
     scorer = RougeScorer(list(ROUGE), tokenizer=DefaultTokenizer(use_stemmer=True))
     scores = np.zeros((len(references), len(ROUGE)))
