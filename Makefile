@@ -15,10 +15,10 @@ help: ## list the targets
 
 env: $(READY) ## set up .venv
 
-$(READY): pyproject.toml constraints.txt shtopk/tournament.c shtopk/tournament.h
+$(READY): pyproject.toml constraints.txt shtopk/backends/tournament.c shtopk/backends/tournament.h
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
-	rm -rf build shtopk/_tournament.*
+	rm -rf build shtopk/backends/_tournament.*
 	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test,bench]'
 	@touch $@
 
@@ -67,4 +67,4 @@ rfcs: ## fetch the RFCs that tasks/rfc.py summarises into data/rfc, 160 MB; on D
 	sh tasks/fetch_rfcs.sh data/rfc
 
 clean: ## remove .venv, caches and runs
-	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis benchmarks/.cache runs build shtopk.egg-info shtopk/_tournament.*
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis benchmarks/.cache runs build shtopk.egg-info shtopk/backends/_tournament.*

@@ -4,18 +4,24 @@ import re
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from shtopk.pooling import Boost, Operator, Scorer
+from shtopk.models.configuration_topk_pooling import TopKPoolingConfig
+from shtopk.options import NAMES, PoolingOptions, like_options, temperatures_of
 
 MOST_KEPT = 2**20  # vectors: more than any text has tokens
-NUMBER = "([0-9]{1,9})"
 
 
 def _option(default, help: str):
     return field(default=default, metadata={"help": help})
 
 
+OptionArguments = like_options(
+    "OptionArguments",
+    {"temperature": float | None, "initial_temperature": float | None, "scorer": str, "protected": list[int]},
+)
+
+
 @dataclass
-class ModelArguments:
+class ModelArguments(OptionArguments):
     _argument_group_name: ClassVar[str] = "model"
     backbone: str | None = _option(
         None,
@@ -35,17 +41,13 @@ class ModelArguments:
     no_repeat_ngram_size: int | None = _option(None, "no so many words twice in a summary; by default as the backbone")
     min_new_tokens: int | None = _option(None, "generate no shorter summaries, >= 0; by default as the backbone says")
     length_penalty: float | None = _option(None, "with beams, > 0 favours long summaries, < 0 short ones")
-    k: str = _option("32", "vectors to keep: a whole number >= 1, or a share of the tokens such as 0.1")
-    operator: Operator = _option("successive_halving", "how tokens are chosen")
-    boost: Boost = _option("softmax", "how a pair's weights are made in successive halving")
-    temperature: float = _option(0.0625, "> 0, at the end of training and afterwards; small is hard")
-    initial_temperature: float = _option(4.0, "> 0, at the start of training; the temperature above: never changes")
-    scorer: Scorer = _option("linear", "what scores a token; 'first' and 'strided' are controls that learn nothing")
-    keep_order: bool = _option(True, "kept vectors stand in document order")
-    protect_first: int = _option(0, "tokens at the start that are always kept; 1 protects [CLS]")
+    k: str = _option(
+        str(TopKPoolingConfig.k), "vectors to keep: a whole number >= 1, or a share of the tokens such as 0.1"
+    )
     window: int | None = _option(None, "tokens that the encoder sees at once; by default as many as it has positions")
     windows_at_once: int = _option(
-        32, "windows per call of the encoder, >= 1, a bound on memory; FSDP2 takes all at once"
+        TopKPoolingConfig.windows_at_once,
+        "windows per call of the encoder, >= 1, a bound on memory; FSDP2 takes all at once",
     )
     window_k: int | None = _option(None, "pool in two steps: every window to so many vectors, then all of them to k")
     k_by_layer: str | None = _option(
@@ -56,38 +58,40 @@ class ModelArguments:
     freeze_layers: int = _option(0, "lowest layers of the encoder, and its embeddings, that are not trained")
     freeze_scorer: bool = _option(False, "leave the scorer as it was drawn, a control")
 
+    def __post_init__(self):
+        self.temperature, self.initial_temperature = temperatures_of(
+            self.operator, self.temperature, self.initial_temperature
+        )
+
     @property
     def share_or_count(self) -> int | float:
         """k as a number; ValueError where it is none, or one that no text has tokens for."""
-        for number in (int, float):
-            try:
-                k = number(self.k)
-            except ValueError:
-                continue
-            if k > MOST_KEPT:
-                raise ValueError(f"expected k <= {MOST_KEPT:,}, got {self.k}")
-            return k
-        raise ValueError(f"expected k to be a whole number >= 1 or a share in (0, 1], got {self.k!r}")
+        return _share_or_count(self.k, "k")
 
     @property
-    def layers_and_counts(self) -> dict[str, int] | None:
+    def shares_or_counts(self) -> dict[str, int | float] | None:
         """k_by_layer as numbers; ValueError where it is none."""
         if self.k_by_layer in (None, "none"):
             return None
-        pairs = re.findall(rf"{NUMBER}:{NUMBER}", self.k_by_layer)
-        found = {layer: int(k) for layer, k in pairs}
-        if not re.fullmatch(rf"{NUMBER}:{NUMBER}(,\s*{NUMBER}:{NUMBER})*", self.k_by_layer) or len(found) < len(pairs):
+        pairs = [re.fullmatch(r"\s*([0-9]{1,9}):([0-9.]{1,9})", pair) for pair in self.k_by_layer.split(",")]
+        found = {pair[1]: pair[2] for pair in pairs if pair}
+        if len(found) < len(pairs):
             raise ValueError(f"expected k_by_layer to be like 2:256,4:64 (layer:k) or none, got {self.k_by_layer!r}")
-        for name, k in found.items():
-            if not 1 <= k <= MOST_KEPT:
-                raise ValueError(f"expected k in 1..{MOST_KEPT:,} of layer {name} in k_by_layer, got {k}")
-        return found
+        return {layer: _share_or_count(k, f"k of layer {layer} in k_by_layer") for layer, k in found.items()}
 
-    def pooling(self) -> dict:
-        """The arguments of `shtopk.TopKPooling`."""
-        names = ("operator", "boost", "temperature", "initial_temperature", "scorer", "keep_order")
-        return {
-            "k": self.share_or_count,
-            "protected": list(range(self.protect_first)),
-            **{name: getattr(self, name) for name in names},
-        }
+    @property
+    def pooling(self) -> PoolingOptions:
+        """The options of the pooling; ValueError where they cannot be."""
+        return PoolingOptions(**{name: getattr(self, name) for name in NAMES})
+
+
+def _share_or_count(text: str, name: str) -> int | float:
+    for kind in (int, float):
+        try:
+            k = kind(text)
+        except ValueError:
+            continue
+        if k > MOST_KEPT:
+            raise ValueError(f"expected {name} <= {MOST_KEPT:,}, got {text}")
+        return k
+    raise ValueError(f"expected {name} to be a whole number >= 1 or a share in (0, 1], got {text!r}")

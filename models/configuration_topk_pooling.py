@@ -1,22 +1,23 @@
 """The configurations of the models that pool their tokens to k."""
 
 # No `from __future__ import annotations` here: `strict` checks no type that is written as a string.
-import torch
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
-from shtopk import TopKPooling
+from shtopk.options import NAMES, PoolingOptions, like_options, saved_options, temperatures_of
+
+OptionFields = like_options("OptionFields", {"scorer": str})
 
 
 @strict
-class PooledBackboneConfig(PreTrainedConfig):
+class PooledBackboneConfig(OptionFields, PreTrainedConfig):
     """What every model here has: a backbone whose encoder's token vectors a `shtopk.TopKPooling` pools.
 
     Args:
         backbone: configuration of the backbone.
-        k, operator, boost, temperature, initial_temperature, scorer, keep_order, protected: see
-            `shtopk.TopKPooling`; protected is a list.
+        k: see `shtopk.TopKPooling`. The fields of `shtopk.PoolingOptions` (operator, temperature,
+            initial_temperature, scorer, keep_order, protected) are fields here too; a scorer by its name.
         window: tokens that the encoder sees at once, >= 2; longer documents are encoded in several windows. None: as
             many as the encoder has positions, or was trained on (T5's n_positions); all where neither is known.
         windows_at_once: windows per call of the encoder, >= 1, a bound on memory.
@@ -31,42 +32,39 @@ class PooledBackboneConfig(PreTrainedConfig):
 
     backbone: PreTrainedConfig | dict | None = None
     k: int | float = 32
-    operator: str = "successive_halving"
-    boost: str = "softmax"
-    temperature: int | float = 0.0625
-    initial_temperature: int | float | None = 4.0
-    scorer: str = "linear"
-    keep_order: bool = True
-    protected: list[int] | tuple[int, ...] = ()
     window: int | None = None
     windows_at_once: int = 32
     window_k: int | None = None
     k_by_layer: dict[str, int | float] | dict[int, int | float] | None = None
 
     def __post_init__(self, **kwargs):
-        self.protected = list(self.protected)
+        saved = saved_options({"operator": self.operator} | {name: kwargs.pop(name) for name in {"boost"} & {*kwargs}})
+        self.operator, self.protected = saved["operator"], list(self.protected)
+        # In full, so that a checkpoint stays what it is whatever becomes of the defaults.
+        self.temperature, self.initial_temperature = temperatures_of(
+            self.operator, self.temperature, self.initial_temperature
+        )
         self.k_by_layer = {str(layer): k for layer, k in self.k_by_layer.items()} if self.k_by_layer else None
         super().__post_init__(**kwargs)
 
-    def pooling_arguments(self) -> dict:
-        """What `TopKPooling` is built with, its size aside."""
-        names = ("k", "operator", "boost", "temperature", "initial_temperature", "scorer", "keep_order", "protected")
-        return {name: getattr(self, name) for name in names}
+    @property
+    def pooling_options(self) -> PoolingOptions:
+        """Of the `TopKPooling` over the encoder's vectors."""
+        return PoolingOptions(**{name: getattr(self, name) for name in NAMES})
 
-    def between_arguments(self) -> dict:
-        """What `TopKPooling` between layers is built with, k and the protected tokens of the encoder's family aside:
-        [CLS] stays, though nobody reads it, as the layers above are used to attend to it."""
-        names = ("operator", "boost", "temperature", "initial_temperature", "scorer")
-        return {name: getattr(self, name) for name in names}
+    @property
+    def between_options(self) -> dict:
+        """Of those between its layers, by name. What is protected there, and the order, is the encoder family's:
+        [CLS] and [SEP] stay, though nobody reads them, because the layers above are used to attend to them."""
+        return {name: getattr(self, name) for name in NAMES if name not in ("protected", "keep_order")}
 
     def get_text_config(self, decoder=None, encoder=None) -> PreTrainedConfig:
         return self.backbone.get_text_config(decoder=decoder, encoder=encoder)
 
     def validate_pooling(self):
-        with torch.device("meta"):  # draws no random numbers, which the weights of the model still need
-            TopKPooling(1, **self.pooling_arguments())
-            for k in (self.k_by_layer or {}).values():
-                TopKPooling(1, k, **self.between_arguments())
+        self.pooling_options.check(self.k)
+        for k in (self.k_by_layer or {}).values():
+            PoolingOptions(**self.between_options).check(k)
 
     def validate_windows(self):
         if self.window is not None and self.window < 2:

@@ -65,12 +65,6 @@ class CopyHead(nn.Module):
 
     def through_slots(self, attention: Tensor, encoded) -> Tensor:
         """Attention over the tokens [B, T, L] that an attention over the slots [B, T, k] amounts to."""
-        weights = encoded.weights.float()
-        if encoded.slots is None:
-            return (attention @ weights).float()  # autocast multiplies in half precision
-        # Of a gated slot the weights do not sum to 1, a probability does.
-        slots = encoded.slots.clamp(min=0)  # [B, L]
-        total = weights.new_zeros(encoded.attention_mask.shape).scatter_add(-1, slots, weights)
-        shares = weights / total.gather(-1, slots).clamp(min=torch.finfo(weights.dtype).tiny)
-        slots = slots.unsqueeze(1).expand(-1, attention.shape[1], -1)
-        return attention.gather(-1, slots) * shares.unsqueeze(1)
+        assignment = encoded.assignment
+        # float again: autocast multiplies in half precision
+        return assignment._replace(weights=assignment.weights.float()).unpool(attention).float()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -11,11 +10,11 @@ from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedConfig
 from transformers.utils import ModelOutput
 
-from shtopk import TopKPooling
-from shtopk.pooling import PooledTokens
-from shtopk.selection import TopK
+from shtopk import Assignment, TopK, TopKPooling
 
 from .configuration_topk_pooling import PooledBackboneConfig, check_two_steps
+
+WINDOWS_AT_ONCE = PooledBackboneConfig.windows_at_once
 
 
 def pool_document(
@@ -24,7 +23,7 @@ def pool_document(
     input_ids: Tensor | None,
     attention_mask: Tensor | None,
     config: PooledBackboneConfig,
-) -> PooledTokens:
+) -> TopK:
     """Encode documents [B, L] of any length, attention_mask [B, L] (None: all real), and pool each to k vectors."""
     if input_ids is None:
         raise ValueError("expected input_ids [B, L], got None")
@@ -90,7 +89,7 @@ class Windows(NamedTuple):
 
 
 def encode_in_windows(
-    encoder: nn.Module, input_ids: Tensor, attention_mask: Tensor, window: int, windows_at_once: int = 8
+    encoder: nn.Module, input_ids: Tensor, attention_mask: Tensor, window: int, windows_at_once: int = WINDOWS_AT_ONCE
 ) -> Tensor:
     """Token vectors [B, L, d] of documents [B, L] that may be longer than the encoder's positions.
 
@@ -128,8 +127,8 @@ def pool_in_windows(
     attention_mask: Tensor,
     window: int,
     window_k: int | None,
-    windows_at_once: int = 8,
-) -> PooledTokens:
+    windows_at_once: int = WINDOWS_AT_ONCE,
+) -> TopK:
     """Pool documents [B, L] in two steps: every window to window_k vectors, then those of a document to k.
 
     The second step sees window_k vectors of a window instead of its tokens, which are not kept. A document of one
@@ -142,74 +141,60 @@ def pool_in_windows(
             layers.
 
     Returns:
-        PooledTokens, as of one pooling over all L tokens; a token's weight is the product of its weights in the steps.
+        TopK, as of one pooling over all L tokens; a token's weight is the product of its weights in the steps.
 
     Raises:
         ValueError: a number below 1, protected tokens.
     """
     _check(window=window, windows_at_once=windows_at_once, window_k=1 if window_k is None else window_k)
-    check_two_steps(pooling.protected)
+    check_two_steps(pooling.options.protected)
     windows = Windows.cut(input_ids, attention_mask, window)
-    parts = []
+    vectors, assignments = [], []
     for ids, mask in windows.split(windows_at_once):
         encoded = _encode(encoder, ids, mask)
         if window_k is None:
-            parts.append(encoded.choice._replace(values=encoded.last_hidden_state))
+            vectors.append(encoded.last_hidden_state)
+            assignments.append(encoded.assignment)
         else:
-            parts.append(pool_encoded(pooling, encoded, mask, window_k).choice)
-    vectors, kept, weights = (
-        torch.cat([getattr(part, name) for part in parts]) for name in ("values", "mask", "weights")
-    )
+            pooled = pool_encoded(pooling, encoded, mask, window_k)
+            vectors.append(pooled.hidden_states)
+            assignments.append(pooled.assignment)
 
     # The slots of a document's windows, side by side, are the candidates of the second step.
-    row, of_window = windows.row.unsqueeze(-1), kept.shape[1]
-    candidate = windows.number.unsqueeze(-1) * of_window + torch.arange(of_window, device=row.device)  # [W, of_window]
-    shape = (len(input_ids), int(windows.number.max() + 1) * of_window)
-    vectors = vectors.new_zeros(*shape, vectors.shape[-1]).index_put((row, candidate), vectors)
-    kept = attention_mask.new_zeros(shape).index_put((row, candidate), kept.to(attention_mask.dtype))
-    pooled = pooling(vectors, kept, k=_slots(pooling, input_ids.shape[1]))
-
-    # The first step as one choice of each document's tokens.
-    real, place = (attention_mask != 0).nonzero(as_tuple=True), (windows.index, windows.place)
-    if parts[0].slots is None:
-        weight, theirs = weights.transpose(1, 2)[place], candidate[windows.index]  # [T, of_window]
-        all_of = (real[0].unsqueeze(-1), theirs, real[1].unsqueeze(-1))
-        weight = weight.new_zeros(*shape, input_ids.shape[1]).index_put(all_of, weight)
-        first = pooled.choice._replace(weights=weight, slots=None)
-    else:
-        slot, weight = torch.cat([part.slots for part in parts])[place], weights[place]  # [T]
-        slot = candidate[windows.index, slot.clamp(min=0)].masked_fill(slot < 0, -1)
-        first = pooled.choice._replace(
-            weights=weight.new_zeros(input_ids.shape).index_put(real, weight),
-            slots=torch.full_like(input_ids, -1).index_put(real, slot),
-        )
-    return _both(first, pooled, pooling.keep_order)
+    of_window = vectors[0].shape[1]
+    numbers = windows.number.unsqueeze(-1) * of_window + torch.arange(of_window, device=windows.row.device)
+    batch, candidates = len(input_ids), int(windows.number.max() + 1) * of_window
+    first = Assignment.cat(assignments).reassemble(
+        (windows.index, windows.place),
+        (attention_mask != 0).nonzero(as_tuple=True),
+        numbers,
+        windows.row,
+        (batch, input_ids.shape[1], candidates),
+    )
+    every = torch.cat(vectors)
+    every = every.new_zeros(batch, candidates, every.shape[-1]).index_put((windows.row.unsqueeze(-1), numbers), every)
+    second = pooling(every, first.mask.to(attention_mask.dtype), k=pooling.slots_for(input_ids.shape[1]))
+    return _both(first, second, pooling)
 
 
 def pool_encoded(
     pooling: TopKPooling, encoded: ModelOutput, attention_mask: Tensor | None, k: int | None = None
-) -> PooledTokens:
+) -> TopK:
     """Pool what an encoder answered to tokens under attention_mask [B, L] to k (None: as pooling says): its vectors
     [B, L, d], or those that it kept of its tokens where it pools between its layers."""
-    first: TopK | None = getattr(encoded, "choice", None)
+    first: Assignment | None = getattr(encoded, "assignment", None)
     if first is None:
         return pooling(encoded.last_hidden_state, attention_mask, k=k)
     mask = first.mask if attention_mask is None else first.mask.to(attention_mask.dtype)
-    k = _slots(pooling, first.weights.shape[-1]) if k is None else k
-    return _both(first, pooling(encoded.last_hidden_state, mask, k=k), pooling.keep_order)
+    k = pooling.slots_for(first.weights.shape[-1]) if k is None else k
+    return _both(first, pooling(encoded.last_hidden_state, mask, k=k), pooling)
 
 
-def _slots(pooling: TopKPooling, tokens: int) -> int:
-    """k, of so many tokens."""
-    return pooling.k if isinstance(pooling.k, int) else math.ceil(pooling.k * tokens)
-
-
-def _both(first: TopK, second: PooledTokens, keep_order: bool) -> PooledTokens:
+def _both(first: Assignment, second: TopK, pooling: TopKPooling) -> TopK:
     """Two steps as one."""
-    choice = first.then(second.choice)
-    if keep_order:  # by the tokens that now lead, not by the candidates that did
-        choice = choice.in_order()
-    return PooledTokens(choice.values, choice.mask.to(second.attention_mask.dtype), choice.positions, choice)
+    pooled = second.after(first)
+    # By the tokens that now lead, not by the candidates that did.
+    return pooled.in_order() if pooling.options.keep_order else pooled
 
 
 def _encode(encoder: nn.Module, input_ids: Tensor, attention_mask: Tensor) -> ModelOutput:

@@ -1,12 +1,9 @@
-"""How well pooled vectors stand for the true top k, and how soft a choice is."""
+"""How well pooled vectors stand for the true top k."""
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-from shtopk.selection import TopK
 
 
 def nccs(true_topk: Tensor, pooled: Tensor) -> Tensor:
@@ -37,25 +34,3 @@ def nccs(true_topk: Tensor, pooled: Tensor) -> Tensor:
         )
     cosines = F.normalize(true_topk, dim=-1) @ F.normalize(pooled, dim=-1).transpose(-1, -2)  # [*, k, m]
     return cosines.amax(-1).mean(-1)
-
-
-def selection_entropy(choice: TopK) -> Tensor:
-    """How soft a choice is: the entropy of the tokens' weights within a slot, its mean over the slots that are filled.
-
-    Args:
-        choice: of k of n tokens, by any operator.
-
-    Returns:
-        Tensor: [*] in nats; 0 where every slot holds a single token, log m where each spreads evenly over m, and 0
-        where no slot is filled. At least float32.
-
-    Example:
-        >>> from shtopk import successive_halving_topk
-        >>> scores = torch.tensor([0.1, 2.0, 0.3, 1.0])
-        >>> soft = successive_halving_topk(torch.eye(4), scores, k=2, boost="softmax", temperature=100.0)
-        >>> selection_entropy(soft)
-        tensor(0.6931)
-    """
-    entropy = torch.special.entr(choice.weights)
-    entropy = entropy.sum(-1 if choice.slots is not None else (-2, -1))
-    return entropy / choice.mask.sum(-1).clamp(min=1)

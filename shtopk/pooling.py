@@ -3,41 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from functools import partial
-from typing import Literal, NamedTuple, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from shtopk.baselines import Gradient, hard_topk, iterative_topk
-from shtopk.selection import TopK
-from shtopk.successive_halving import Boost, successive_halving_topk
+from shtopk.operators import OPERATORS
+from shtopk.options import PoolingOptions
+from shtopk.scorers import SCORERS, ByPlace, ScorerLinear
+from shtopk.topk import TopK
 
-Operator = Literal["successive_halving", "iterative", "hard", "hard_gated", "hard_straight_through"]
-Scorer = Literal["linear", "mlp", "first", "strided"]
+__all__ = ["PooledTokens", "ScorerLinear", "TopKPooling", "anneal", "poolings"]
 
-HARD_GRADIENT: dict[Operator, Gradient] = {
-    "hard": "none",
-    "hard_gated": "gate",
-    "hard_straight_through": "straight_through",
-}
-
-
-class PooledTokens(NamedTuple):
-    """What `TopKPooling` returns.
-
-    Attributes:
-        hidden_states: [B, k, d] pooled vectors.
-        attention_mask: [B, k] which of them are real, in the dtype of the mask given (bool without one).
-        positions: [B, k] index of the token that dominates each slot.
-        choice: the whole `TopK`, with the weight of every token in its slot.
-    """
-
-    hidden_states: Tensor
-    attention_mask: Tensor
-    positions: Tensor
-    choice: TopK
+PooledTokens = TopK  # its name in the model code inside checkpoints of 0.1.0
 
 
 class TopKPooling(nn.Module):
@@ -48,23 +26,16 @@ class TopKPooling(nn.Module):
     `progress` from 0 to 1 over training with `anneal(model, progress)`; who never calls it trains soft throughout. A
     sharp temperature from the start gives the scorer next to nothing to learn from.
 
-    The defaults come from this library's benchmarks (benchmarks/README.md). The boost is `"softmax"`, not
-    `successive_halving_topk`'s own `"relative"`: a scorer that learns sets its scores' scale itself, and may shrink it
-    to choose softly while it knows little, which a relative temperature would undo.
+    Temperatures are in units of the scores: a scorer that learns sets its scores' scale itself, and may shrink it to
+    choose softly while it knows little, which a temperature relative to their spread would undo
+    (`operator="successive_halving_relative"`).
 
     Args:
         hidden_size: d, the size of the token vectors.
         k: slots to keep, protected ones included: a whole number >= 1, or a share of n in (0, 1], where n is the
             padded length (give a whole number where a row's result must not depend on its batch).
-        operator: the top-k operator; `"hard_gated"` and `"hard_straight_through"` are `hard_topk` with a gradient.
-        boost: see `successive_halving_topk`; without effect on the others.
-        temperature: > 0, in eval mode and at the end of training.
-        initial_temperature: > 0, at the start of training; None: `temperature` from start to end.
-        scorer: `"linear"`, or `"mlp"` (one hidden layer of d / 4). Two that learn nothing serve as controls:
-            `"first"` wants the first tokens, `"strided"` every (n / k)-th real token.
-        keep_order: pooled vectors in document order rather than by falling score.
-        protected: places of tokens that are always kept, alone in their slot with weight 1; fewer than k. They are
-            not scored. 0 is the first place, [CLS]'s; -1 is a row's last real token, [SEP]'s.
+        options: those of `PoolingOptions`, as one record or by name: operator, temperature, initial_temperature,
+            scorer, keep_order, protected.
 
     Raises:
         ValueError: an impossible k, temperature or name.
@@ -78,43 +49,16 @@ class TopKPooling(nn.Module):
     Source: Pietruszka, Borchmann, Graliński 2020, "Successive Halving Top-k Operator"; the schedule is this library's.
     """
 
-    def __init__(
-        self,
-        hidden_size: int,
-        k: int | float,
-        *,
-        operator: Operator = "successive_halving",
-        boost: Boost = "softmax",
-        temperature: float = 0.0625,
-        initial_temperature: float | None = 4.0,
-        scorer: Scorer = "linear",
-        keep_order: bool = True,
-        protected: Sequence[int] = (),
-    ):
+    def __init__(self, hidden_size: int, k: int | float, options: PoolingOptions | None = None, **by_name: Any):
         super().__init__()
-        for name, choice, known in (
-            ("operator", operator, Operator),
-            ("boost", boost, Boost),
-            ("scorer", scorer, Scorer),
-        ):
-            if choice not in get_args(known):
-                raise ValueError(f"expected {name} to be one of {', '.join(get_args(known))}; got {choice!r}")
-        whole = isinstance(k, int) and not isinstance(k, bool) and k >= 1
-        if not whole and not (isinstance(k, float) and 0 < k <= 1):
-            raise ValueError(f"expected k to be a whole number >= 1 or a share in (0, 1], got {k!r}")
-        for name, value in (("temperature", temperature), ("initial_temperature", initial_temperature)):
-            if value is not None and not (value > 0 and math.isfinite(value)):
-                raise ValueError(f"expected {name} > 0, got {value!r}")
-        if len(set(protected)) != len(protected):
-            raise ValueError(f"expected protected to be different places, got {list(protected)}")
-        if whole and len(protected) >= k:
-            raise ValueError(f"expected fewer protected tokens than k = {k}, got {len(protected)}; raise k")
-        self.hidden_size, self.k, self.protected = hidden_size, k, tuple(protected)
-        self.operator, self.boost, self.keep_order = operator, boost, keep_order
-        self.temperature, self.initial_temperature = temperature, initial_temperature
+        if options is not None and by_name:
+            raise ValueError(f"expected options as one record or by name, got both: {', '.join(by_name)}")
+        self.options = PoolingOptions.of(by_name) if options is None else options
+        self.options.check(k)
+        self.hidden_size, self.k = hidden_size, k
+        scorer = self.options.scorer
+        self.scorer = scorer if isinstance(scorer, nn.Module) else SCORERS[scorer](hidden_size)
         self.progress = 0.0
-        self.scorer_kind = scorer
-        self.scorer = _scorer(scorer, hidden_size)
 
     @property
     def progress(self) -> float:
@@ -124,65 +68,64 @@ class TopKPooling(nn.Module):
     @progress.setter
     def progress(self, progress: float) -> None:
         self._progress = progress
-        # A tensor, since a compiler takes a number for a constant; where the scores are does not matter to a scalar.
-        self._annealed = torch.tensor(self._temperature_at(progress), dtype=torch.float64, device="cpu")
+        # A tensor: a Python float would be baked into the graph. CPU is fine: 0-dim tensors mix with any device.
+        self._annealed = torch.tensor(self.options.temperature_at(progress), dtype=torch.float64, device="cpu")
 
     @property
     def current_temperature(self) -> float:
         """The temperature that the next `forward` works at."""
-        return self._temperature_at(self.progress) if self.training else self.temperature
+        return self.options.temperature_at(self.progress if self.training else 1.0)
 
-    def _temperature_at(self, progress: float) -> float:
-        if self.initial_temperature is None:
-            return self.temperature
-        return self.initial_temperature ** (1 - progress) * self.temperature**progress
+    def slots_for(self, n: int, k: int | float | None = None) -> int:
+        """How many slots n tokens get; k: another one than the module's."""
+        k = self.k if k is None else k
+        return k if isinstance(k, int) else math.ceil(k * n)
 
     def forward(
         self, hidden_states: Tensor, attention_mask: Tensor | None = None, k: int | float | None = None
-    ) -> PooledTokens:
+    ) -> TopK:
         """Pool hidden_states [B, n, d] under attention_mask [B, n] (nonzero is real; None: all are).
 
         k: slots of this call, by default the module's.
+
+        Returns:
+            TopK: `hidden_states` [B, k, d]; `attention_mask` [B, k], which of them are real, in the dtype of the mask
+            given (bool without one); `positions` [B, k], the token that leads each slot; `scores`; `assignment`.
         """
         n = hidden_states.shape[1]
-        k = self.k if k is None else k
-        k = k if isinstance(k, int) else math.ceil(k * n)
-        protected = [p for p in self.protected if -n <= p < n]
-        k = max(k, len(protected) + 1)
+        protected = [p for p in self.options.protected if -n <= p < n]
+        k = max(self.slots_for(n, k), len(protected) + 1)
         mask = (
             hidden_states.new_ones(hidden_states.shape[:2]).bool() if attention_mask is None else attention_mask != 0
         )
         alone = _alone(protected, mask)
         free = mask & ~alone.any(1)
-        choice = self._operator()(hidden_states, self._scores(hidden_states, free, k), k - len(protected), mask=free)
+        topk = OPERATORS[self.options.operator].topk
+        temperature = self._annealed if self.training else self.options.temperature
+        scores = self._scores(hidden_states, free, k)
+        out = topk(hidden_states, scores, k - len(protected), mask=free, temperature=temperature)
         if protected:
-            choice = _protect(choice, alone, hidden_states)
-        if self.keep_order:
-            choice = choice.in_order()
-        dtype = torch.bool if attention_mask is None else attention_mask.dtype
-        return PooledTokens(choice.values, choice.mask.to(dtype), choice.positions, choice)
+            out = out.with_protected(hidden_states, alone)
+        if self.options.keep_order:
+            out = out.in_order()
+        if attention_mask is None:
+            return out
+        return out._replace(assignment=out.assignment._replace(mask=out.mask.to(attention_mask.dtype)))
 
     def extra_repr(self) -> str:
-        return f"k={self.k}, operator={self.operator}, boost={self.boost}, temperature={self.temperature}"
+        return f"k={self.k}, operator={self.options.operator}, temperature={self.options.temperature}"
 
     def _scores(self, hidden_states: Tensor, mask: Tensor, k: int) -> Tensor:
         """[B, n] how much each token is wanted."""
-        if self.scorer_kind == "first":
-            return -torch.arange(mask.shape[1], device=mask.device, dtype=torch.float32).expand(mask.shape)
-        if self.scorer_kind == "strided":
-            rank, count = mask.cumsum(-1) - 1, mask.sum(-1, keepdim=True).clamp(min=1)
-            return (
-                ((rank + 1) * k).div(count, rounding_mode="floor") > (rank * k).div(count, rounding_mode="floor")
-            ).float()
-        return self.scorer(hidden_states).squeeze(-1)
+        if isinstance(self.scorer, ByPlace):
+            return self.scorer(mask, k)
+        scores = self.scorer(hidden_states)
+        return scores.squeeze(-1) if scores.dim() == hidden_states.dim() else scores
 
-    def _operator(self):
-        temperature = self._annealed if self.training else self.temperature
-        if self.operator == "successive_halving":
-            return partial(successive_halving_topk, temperature=temperature, boost=self.boost)
-        if self.operator == "iterative":
-            return partial(iterative_topk, temperature=temperature)
-        return partial(hard_topk, gradient=HARD_GRADIENT[self.operator], temperature=temperature)
+
+def poolings(model: nn.Module) -> list[TopKPooling]:
+    """Every `TopKPooling` inside a model."""
+    return [module for module in model.modules() if isinstance(module, TopKPooling)]
 
 
 def anneal(model: nn.Module, progress: float) -> float:
@@ -201,32 +144,12 @@ def anneal(model: nn.Module, progress: float) -> float:
     """
     if not 0 <= progress <= 1:
         raise ValueError(f"expected progress in [0, 1], got {progress!r}")
-    poolings = [module for module in model.modules() if isinstance(module, TopKPooling)]
-    if not poolings:
+    found = poolings(model)
+    if not found:
         raise ValueError(f"expected a model with a TopKPooling inside, found none in {type(model).__name__}")
-    for pooling in poolings:
+    for pooling in found:
         pooling.progress = progress
-    return poolings[-1]._temperature_at(progress)
-
-
-class ScorerLinear(nn.Linear):
-    """A linear layer that starts with scores that differ: equal ones have no spread for a relative temperature.
-
-    A class of its own, so that a model with an initialisation for `nn.Linear` can tell it apart and leave it alone.
-    """
-
-    def reset_parameters(self) -> None:
-        nn.init.normal_(self.weight, std=self.in_features**-0.5)
-        nn.init.zeros_(self.bias)
-
-
-def _scorer(kind: Scorer, hidden_size: int) -> nn.Module:
-    if kind == "linear":
-        return ScorerLinear(hidden_size, 1)
-    if kind == "mlp":
-        inner = max(1, hidden_size // 4)
-        return nn.Sequential(ScorerLinear(hidden_size, inner), nn.GELU(), ScorerLinear(inner, 1))
-    return nn.Identity()
+    return found[-1].options.temperature_at(progress)
 
 
 def _alone(protected: list[int], mask: Tensor) -> Tensor:
@@ -236,24 +159,3 @@ def _alone(protected: list[int], mask: Tensor) -> Tensor:
     found = [mask & (place == p if p >= 0 else to_end == -p) for p in protected]
     alone = torch.stack(found, 1) if found else mask.new_zeros(len(mask), 0, mask.shape[1])
     return alone & (alone.cumsum(1) == 1)
-
-
-def _protect(choice: TopK, alone: Tensor, hidden_states: Tensor) -> TopK:
-    """Put slots in front that hold the protected tokens alone; empty where there is no such token."""
-    real, index, p = alone.any(-1), alone.int().argmax(-1), alone.shape[1]  # [B, p]
-    where = index.unsqueeze(-1).expand(-1, -1, hidden_states.shape[-1])
-    taken = alone.any(1)  # [B, n]
-    if choice.slots is None:
-        weights, slots = torch.cat([alone.to(choice.weights.dtype), choice.weights], 1), None
-    else:
-        weights = choice.weights + taken
-        slots = (choice.slots + p).masked_fill(choice.slots < 0, -1)
-        slots = torch.where(taken, alone.int().argmax(1), slots)
-    return TopK(
-        values=torch.cat([hidden_states.gather(1, where).masked_fill(~real.unsqueeze(-1), 0), choice.values], 1),
-        scores=torch.cat([choice.scores.new_zeros(real.shape), choice.scores], 1),
-        mask=torch.cat([real, choice.mask], 1),
-        positions=torch.cat([index.masked_fill(~real, 0), choice.positions], 1),
-        weights=weights,
-        slots=slots,
-    )

@@ -12,6 +12,9 @@ import torch
 from tiny import BERT, tiny_tokenizer
 from transformers import BertConfig, BertModel
 
+from shtopk import backends
+from shtopk.backends import native
+
 
 @pytest.fixture(scope="session")
 def encoder(tmp_path_factory):
@@ -90,3 +93,14 @@ def write(tmp_path):
         return str(path)
 
     return write
+
+
+@pytest.fixture(scope="module", params=list(backends.BACKENDS))
+def backend(request):
+    """Everything computed by each backend in turn."""
+    if request.param == "native" and native.LIBRARY is None:
+        pytest.skip("shtopk was installed without a C compiler: nothing is done in C")
+    chosen = {name: backends.BACKENDS[name] for name in (request.param, "tensors")}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backends, "BACKENDS", chosen)
+        yield request.param

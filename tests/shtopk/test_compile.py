@@ -5,9 +5,8 @@ import torch
 from compilers import why_not_inductor
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from shtopk import TopKPooling, anneal
-from shtopk.autograd import successive_halving_op
-from shtopk.slots import pool_by_slot_op
+from shtopk import TopKPooling, anneal, compiled
+from shtopk.rule import Rule
 
 BACKENDS = [
     "aot_eager",
@@ -78,11 +77,12 @@ def test_an_exported_program_serves_every_length():
 
 @pytest.mark.parametrize(("n", "k"), [(1, 1), (7, 3), (16, 4), (5, 9)])
 @pytest.mark.parametrize("boost", ["relative", "softmax", "power"])
+@pytest.mark.usefixtures("backend")
 def test_the_registered_operators_keep_the_rules_of_torch(boost, n, k):
     scores = torch.rand(2, n, dtype=torch.float64).requires_grad_()
     temperature = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
     values = torch.randn(2, n, 3, dtype=torch.float64).requires_grad_()
     mask = torch.rand(2, n) < 0.8
-    torch.library.opcheck(successive_halving_op, (values, scores, mask, temperature, k, boost, 20.0))
+    torch.library.opcheck(compiled.successive_halving, (values, scores, mask, temperature, k, *Rule.of(boost, 20.0)))
     weights = torch.rand(2, n, dtype=torch.float64).requires_grad_()
-    torch.library.opcheck(pool_by_slot_op, (values, weights, torch.randint(0, k, (2, n)), k))
+    torch.library.opcheck(compiled.pool_by_slot, (values, weights, torch.randint(0, k, (2, n)), k))

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from shtopk import memory, successive_halving_topk
-from shtopk.memory import in_huge_pages
+from shtopk import successive_halving_topk
+from shtopk.backends import memory
+from shtopk.backends.memory import in_huge_pages
 
 SETTING = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 

@@ -7,8 +7,10 @@ import sysconfig
 import pytest
 import torch
 
-from shtopk import TopKPooling, native, successive_halving_topk, threads, tournament
-from shtopk.selection import bounded
+from shtopk import TopKPooling, backends, successive_halving_topk
+from shtopk.backends import native, threads, tournament
+from shtopk.candidates import bounded
+from shtopk.rule import Rule
 from shtopk.slots import pool_by_slot
 
 SHAPES = [(1, 1), (4, 9), (16, 2), (40, 13), (300, 1), (1024, 8), (1024, 300), (5000, 7)]
@@ -43,16 +45,18 @@ def scores_of(n, boost, dtype=torch.float64):
     return bounded((scores.sigmoid() if boost == "power" else scores).to(dtype), mask)
 
 
-def choice_and_gradients(player, scores, temperature, k, boost):
-    """What a player answers, as tensors [B, n] or [B, k], and its gradients for given ones of weights and scores."""
+def choice_and_gradients(name, scores, temperature, k, boost):
+    """What a backend plays, as tensors [B, n] or [B, k], and its gradients for given ones of weights and scores."""
+    backend, rule = backends.BACKENDS[name], Rule.of(boost, 20.0)
     (batch, n), generator = scores.shape, torch.Generator().manual_seed(0)
-    choice, positions = player.choose(scores, torch.tensor(temperature, dtype=scores.dtype), k, boost, 20.0)
+    temperature = torch.tensor(temperature, dtype=scores.dtype)
+    trees, leaf, carriers, positions = backend.play(scores, temperature, k, rule)
     weights, slots = scores.new_zeros(batch * n), torch.full((batch * n,), -1)
-    weights[choice.token], slots[choice.token] = choice.weight, choice.slot
-    of_weights = torch.randn(batch * n, generator=generator, dtype=torch.float64).to(scores.dtype)[choice.token]
+    weights[carriers.token], slots[carriers.token] = carriers.weight, carriers.slot
+    of_weights = torch.randn(batch * n, generator=generator, dtype=torch.float64).to(scores.dtype)[carriers.token]
     of_slots = torch.randn(batch, k, generator=generator, dtype=torch.float64).to(scores.dtype)
-    gradients = player.score_gradients(choice, n, of_weights, of_slots * choice.trees.filled, boost, 20.0)
-    return weights, slots, positions, choice.trees.scores, *gradients
+    gradients = backend.score_gradients(trees, leaf, carriers.token, n, of_weights, of_slots * trees.filled, rule)
+    return weights, slots, positions, trees.slot_scores, *gradients
 
 
 @needs_library
@@ -61,8 +65,8 @@ def choice_and_gradients(player, scores, temperature, k, boost):
 def test_c_plays_as_tensor_operations_do(n, k, boost, temperature):
     scores = scores_of(n, boost)
     torch.testing.assert_close(
-        choice_and_gradients(native, scores, temperature, k, boost),
-        choice_and_gradients(tournament, scores, temperature, k, boost),
+        choice_and_gradients("native", scores, temperature, k, boost),
+        choice_and_gradients("tensors", scores, temperature, k, boost),
         rtol=1e-10,
         atol=1e-10,
     )
@@ -72,7 +76,7 @@ def test_c_plays_as_tensor_operations_do(n, k, boost, temperature):
 @pytest.mark.parametrize("boost", ["relative", "softmax", "power"])
 def test_c_is_as_exact_in_float32(boost):
     scores = scores_of(300, boost, torch.float32)
-    ours, exact = (choice_and_gradients(native, x, 0.5, 20, boost) for x in (scores, scores.double()))
+    ours, exact = (choice_and_gradients("native", x, 0.5, 20, boost) for x in (scores, scores.double()))
     for i in (0, 4, 5):  # weights, and gradients of scores and temperature; double reads lighter tokens too
         torch.testing.assert_close(ours[i].double(), exact[i], rtol=1e-4, atol=1e-4)
 
@@ -85,7 +89,7 @@ def test_the_number_of_threads_changes_no_bit(k, temperature, monkeypatch):
         values, scores = torch.randn(5, 300, 24, requires_grad=True), torch.randn(5, 300, requires_grad=True)
         out = successive_halving_topk(values, scores, k, temperature=temperature)
         out.values.square().sum().backward()
-        return *(x.detach() for x in out), values.grad, scores.grad
+        return out.values.detach(), out.scores.detach(), *map(torch.detach, out.assignment), values.grad, scores.grad
 
     alone = pooled_and_gradients()
     monkeypatch.setattr(native, "ENOUGH", 1)
@@ -117,15 +121,15 @@ def test_vectors_that_c_knows_are_its_own(dtype, in_c, monkeypatch):
     def refuse(*arguments):
         raise AssertionError("asked for tensor operations")
 
-    monkeypatch.setattr(tournament, "choose", refuse)
+    monkeypatch.setattr(tournament, "play", refuse)
     monkeypatch.setattr(tournament, "score_gradients", refuse)
     done = []
-    pool_gradients = native.pool_gradients
-    monkeypatch.setattr(native, "pool_gradients", lambda *given: done.append(1) or pool_gradients(*given))
+    run = native._run
+    monkeypatch.setattr(native, "_run", lambda name, *given: done.append(name) or run(name, *given))
     values, scores = torch.randn(2, 64, 4, dtype=dtype, requires_grad=True), torch.randn(2, 64, requires_grad=True)
     scores = scores.to(torch.promote_types(dtype, torch.float32))
     successive_halving_topk(values, scores, 5).values.sum().backward()
-    assert bool(done) == in_c
+    assert any(name.startswith("pool") for name in done) == in_c
 
 
 @needs_library

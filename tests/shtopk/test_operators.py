@@ -7,20 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from operator_cases import OPERATORS, SHAPES, SUMS_TO_ONE, gated, gradients, sample, straight_through
 
-from shtopk import hard_topk, iterative_topk, native, successive_halving_topk
+from shtopk import hard_topk, iterative_topk, successive_halving_topk
 
 BOOSTS = {"relative": 0.5, "softmax": 0.3, "power": 1.0}
 
 
-@pytest.fixture(autouse=True, scope="module", params=["native", "tensors"])
-def _on_a_cpu(request):
-    """Every test in C and by tensor operations."""
-    if request.param == "native" and native.LIBRARY is None:
-        pytest.skip("shtopk was installed without a C compiler: nothing is done in C")
-    with pytest.MonkeyPatch.context() as patch:
-        if request.param == "tensors":
-            patch.setattr(native, "LIBRARY", None)
-        yield
+pytestmark = pytest.mark.usefixtures("backend")
 
 
 def assert_equals_reference(values, scores, out, expected, tolerance=1e-9):
@@ -110,7 +102,7 @@ def test_relative_has_the_gradient_of_softmax_at_the_temperature_times_the_sprea
     values, scores, _ = sample(24, batch=1, masked=False)
     ranked = scores[0].detach().sort(descending=True).values
     spread = float(ranked[:4].mean() - ranked[4:8].mean())
-    relative = successive_halving_topk(values, scores, 4, temperature=0.3)
+    relative = successive_halving_topk(values, scores, 4, boost="relative", temperature=0.3)
     softmax = successive_halving_topk(values, scores, 4, boost="softmax", temperature=0.3 * spread)
     torch.testing.assert_close(
         gradients(values, scores, relative.values, relative.scores),
@@ -348,3 +340,13 @@ def test_unknown_names_are_refused_with_the_known_ones():
         hard_topk(values, scores, 2, gradient="st")
     with pytest.raises(ValueError, match=r"to fit this choice, got \[5, 3\]"):
         hard_topk(values, scores, 2).pool(torch.zeros(5, 3))
+
+
+def test_a_temperature_is_in_units_of_the_scores_and_by_default_a_sixteenth_of_their_spread():
+    values, scores, mask = sample(40)
+    given = successive_halving_topk(values, scores, 4, mask=mask, temperature=0.3)
+    softmax = successive_halving_topk(values, scores, 4, mask=mask, boost="softmax", temperature=0.3)
+    assert torch.equal(given.weights, softmax.weights)
+    default = successive_halving_topk(values, scores, 4, mask=mask)
+    relative = successive_halving_topk(values, scores, 4, mask=mask, boost="relative", temperature=1 / 16)
+    assert torch.equal(default.weights, relative.weights)

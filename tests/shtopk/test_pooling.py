@@ -34,7 +34,7 @@ def test_protected_tokens_stand_alone_in_their_slot_with_weight_one(operator):
     mask[2] = 0  # a row without a single token
     hidden.requires_grad_()
     pooled = TopKPooling(8, 5, operator=operator, protected=(0, 2)).eval()(hidden, mask)
-    weights = pooled.choice.dense_weights()
+    weights = pooled.dense_weights()
     for row in (0, 1):
         for token in (0, 2):
             (slot,) = (pooled.positions[row] == token).nonzero().flatten().tolist()
@@ -42,7 +42,7 @@ def test_protected_tokens_stand_alone_in_their_slot_with_weight_one(operator):
             assert weights[row, slot].tolist() == [float(j == token) for j in range(20)]
     assert not pooled.attention_mask[2].any() and (pooled.hidden_states[2] == 0).all()
     torch.testing.assert_close(weights @ hidden, pooled.hidden_states)
-    torch.testing.assert_close(pooled.choice.pool(hidden), pooled.hidden_states)
+    torch.testing.assert_close(pooled.pool(hidden), pooled.hidden_states)
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
@@ -54,7 +54,7 @@ def test_places_count_from_the_last_real_token_too(operator):
     mask[2] = torch.arange(20) == 7  # one real token: the last one is the first one as well
     pooling = TopKPooling(8, 5, operator=operator, protected=(0, -1)).eval()
     pooled = pooling(hidden, mask)
-    weights = pooled.choice.dense_weights()
+    weights = pooled.dense_weights()
     for row, its in ((0, (0, 19)), (1, (0, 14)), (2, (7,))):
         for token in its:
             (slot,) = (
@@ -121,7 +121,7 @@ def test_soft_at_the_start_a_slot_mixes_many_tokens_and_sharp_at_the_end_one():
     pooling = TopKPooling(8, 4, initial_temperature=16.0).train()
 
     def tokens_in_a_slot():
-        weights = pooling(hidden).choice.dense_weights()
+        weights = pooling(hidden).dense_weights()
         return (1 / weights.square().sum(-1)).mean().item()  # effective number
 
     anneal(pooling, 0)

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from shtopk import threads
+from shtopk.backends import threads
 
 
 @pytest.fixture(params=["openmp", "own"])
@@ -17,12 +17,12 @@ def whose(request, monkeypatch):
 
 
 def test_every_part_is_done_once(whose):
-    assert sorted(threads.share(lambda begin, end: end - begin, [(0, 1), (1, 3), (3, 6)])) == [1, 2, 3]
+    assert sorted(threads.parallel_map(lambda begin, end: end - begin, [(0, 1), (1, 3), (3, 6)])) == [1, 2, 3]
 
 
 def test_parts_are_done_at_the_same_time(whose):
     both = threading.Barrier(2)
-    assert len(set(threads.share(lambda part: both.wait(timeout=20), [(0,), (1,)]))) == 2
+    assert len(set(threads.parallel_map(lambda part: both.wait(timeout=20), [(0,), (1,)]))) == 2
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -31,4 +31,4 @@ def test_a_failure_is_heard(whose):
         raise ValueError(f"part {part}")
 
     with pytest.raises((ValueError, RuntimeError), match="part"):
-        threads.share(fail, [(0,), (1,)])
+        threads.parallel_map(fail, [(0,), (1,)])

@@ -28,7 +28,7 @@ def _openmp() -> Callable | None:
 _run = _openmp()
 
 
-def share(work: Callable[..., int], parts: Sequence[tuple[int, ...]]) -> list[int]:
+def parallel_map(work: Callable[..., int], parts: Sequence[tuple[int, ...]]) -> list[int]:
     """What `work(*part)` returns for each part, in any order, done at the same time."""
     if len(parts) == 1:
         return [work(*parts[0])]

@@ -3,10 +3,9 @@
 Scores [B, n] become k binary trees in each row, which say what weight a token has and in which slot. Two things make
 it cheap:
 
-- Few tokens take part. Whatever the others do, a token whose score lies d below the score that its slot ends with has
-  a weight of at most exp(-d / T): the product of weight and exp(score of its node / T) never grows on the way up. So
-  the field is cut to the tokens that can have a weight above rounding error. A round between them and the rest would
-  change nothing, and is not played.
+- Few tokens take part. w_i <= exp(-(s_slot - s_i) / T), where s_slot is the score that the slot ends with, because
+  weight * exp(score of the node / T) never increases on the way up. So the field is cut to the tokens that can have a
+  weight above rounding error; a round between them and the rest would change nothing and is skipped.
 - Backward is written out, a pass up the trees and a pass down, instead of a graph of small operations.
 """
 
@@ -18,6 +17,9 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from shtopk.backends.rows import Rows
+from shtopk.rule import Rule
 
 SMALLEST_SPREAD = 1e-6  # in units of the scores: equal scores have no scale of their own
 LARGEST_FALL = 0.2785  # a winner's score falls by at most this times T in a round: the maximum of x / (1 + exp(x))
@@ -34,105 +36,94 @@ class Trees(NamedTuple):
     shares: Tensor  # [B, N, 2] how much of the node is winner and loser
     weights: Tensor  # [B, N] the node's weight in its slot
     divisor: Tensor  # what a pair's margin is divided by: the temperature, a scalar, or [B, 1]
-    scores: Tensor  # [B, k] of the slots, falling; that of nobody for a slot that no token reached
+    slot_scores: Tensor  # [B, k] falling; that of a bye for a slot that no token reached
 
     @property
     def filled(self) -> Tensor:
         """[B, k] whether a token reached the slot."""
-        return self.scores > _nobody(self.scores)
+        return self.slot_scores > bye_score(self.slot_scores)
 
 
-class Choice(NamedTuple):
-    """A tournament and its r carriers: the tokens that have weight enough to be read."""
-
-    trees: Trees
-    leaf: Tensor  # [r] where they stand, in 0..B*k*L-1, rising
-    token: Tensor  # [r] in 0..B*n-1
-    weight: Tensor  # [r]
-    slot: Tensor  # [r] in 0..B*k-1, rising
-
-
-def choose(scores: Tensor, temperature: Tensor, k: int, boost: str, base: float) -> tuple[Choice, Tensor]:
+def play(scores: Tensor, temperature: Tensor, k: int, rule: Rule) -> tuple[Trees, Tensor, Rows, Tensor]:
     """Play all rounds, and see who carries weight.
 
     Args:
         scores: [B, n] float32 or float64, -inf where there is no token.
         temperature: scalar tensor > 0, on any device.
-        k, boost, base: see `successive_halving_topk`.
+        k, rule: slots, and how a pair is weighed.
 
     Returns:
-        The choice, and the position [B, k] of each slot's heaviest token, of equals the first; 0 if no token reached
-        the slot.
+        The trees; the leaves [r] of the carriers, the tokens whose weight is not negligible, in 0..B*k*L-1, rising;
+        the carriers as rows; and the position [B, k] of each slot's heaviest token, of equals the first, 0 in an empty
+        slot.
     """
-    trees, tokens, weights = _play(scores, temperature, k, boost, base)
+    trees, tokens, weights = _play(scores, temperature, k, rule)
     n, (batch, places) = scores.shape[-1], tokens.shape
     leaf = (weights >= negligible(weights.dtype, n, k)).flatten().nonzero().squeeze(-1)
     token = tokens.flatten()[leaf] + leaf // places * n
     by_slot = (batch, k, places // k)
     tokens, heaviest = tokens.view(by_slot), weights.view(by_slot).amax(-1, keepdim=True)
     positions = tokens.masked_fill(weights.view(by_slot) < heaviest, n).amin(-1).masked_fill(~trees.filled, 0)
-    return Choice(trees, leaf, token, weights.flatten()[leaf], leaf // (places // k)), positions
+    return trees, leaf, Rows(token, weights.flatten()[leaf], leaf // (places // k)), positions
 
 
-def _play(scores: Tensor, temperature: Tensor, k: int, boost: str, base: float) -> tuple[Trees, Tensor, Tensor]:
+def _play(scores: Tensor, temperature: Tensor, k: int, rule: Rule) -> tuple[Trees, Tensor, Tensor]:
     """The trees, and what stands at their leaves [B, k * L]: the tokens, and their weights. A leaf without a token has
     weight 0, and the token there is of no meaning."""
-    scores = scores.clamp(min=_nobody(scores))
-    ranking, order, divisor = _field(scores, temperature, k, boost)
+    scores = scores.clamp(min=bye_score(scores))
+    ranking, order, divisor = _field(scores, temperature, k, rule)
     rankings, orders = [ranking], [order]
     while ranking.shape[-1] > k:
         winners, losers = ranking.chunk(2, -1)
         losers = losers.flip(-1)  # the best meets the worst
-        win = _margin(winners, losers, boost, base).div_(divisor).sigmoid_()
+        win = _margin(winners, losers, rule).div_(divisor).sigmoid_()
         ranking, order = torch.lerp(losers, winners, win).sort(dim=-1, descending=True, stable=True)
         rankings.append(ranking)
         orders.append(order)
 
     # Backwards, from the slots: which two met there, and where had these come from?
-    slots, nodes = rankings.pop(), orders.pop()
-    met = [slots[:, :0]]
+    slot_scores, nodes = rankings.pop(), orders.pop()
+    met = [slot_scores[:, :0]]
     for ranking, order in zip(reversed(rankings), reversed(orders), strict=True):
         places = torch.stack([nodes, ranking.shape[-1] - 1 - nodes], -1).flatten(1)
         met.append(ranking.gather(-1, places))
         nodes = order.gather(-1, places)
     pairs = _paired(torch.cat(met, -1))
-    win = _margin(pairs[..., 0], pairs[..., 1], boost, base).div_(divisor).sigmoid_()
+    win = _margin(pairs[..., 0], pairs[..., 1], rule).div_(divisor).sigmoid_()
     shares = torch.stack([win, 1 - win], -1)
 
-    levels = [(slots > _nobody(slots)).to(slots.dtype)]
-    for its_shares in _levels(shares, k):
-        levels.append((levels[-1].unsqueeze(-1) * its_shares).flatten(1))
-    weights = torch.cat([slots[:, :0], *levels[:-1]], -1)
-    return Trees(pairs, shares, weights, divisor, slots), nodes, levels[-1]
+    levels = [(slot_scores > bye_score(slot_scores)).to(slot_scores.dtype)]
+    for level_shares in _levels(shares, k):
+        levels.append((levels[-1].unsqueeze(-1) * level_shares).flatten(1))
+    weights = torch.cat([slot_scores[:, :0], *levels[:-1]], -1)
+    return Trees(pairs, shares, weights, divisor, slot_scores), nodes, levels[-1]
 
 
 def score_gradients(
-    choice: Choice, n: int, grad_weight: Tensor, grad_slots: Tensor, boost: str, base: float
+    trees: Trees, leaf: Tensor, token: Tensor, n: int, grad_weight: Tensor, grad_slot_scores: Tensor, rule: Rule
 ) -> tuple[Tensor, Tensor]:
     """From the gradients of the carriers' weights [r] and of the slots' scores [B, k] to those of the scores [B * n]
-    and of the temperature's logarithm (a scalar)."""
-    trees, (batch, k) = choice.trees, choice.trees.scores.shape
+    and of the temperature's logarithm (a scalar). leaf and token: of the carriers, see `play`."""
+    batch, k = trees.slot_scores.shape
     grad_leaves = grad_weight.new_zeros(batch, k + trees.pairs.shape[1])
-    grad_leaves.view(-1).index_copy_(0, choice.leaf, grad_weight)
-    grad_leaves, of_temperature = _leaf_gradients(trees, grad_leaves, grad_slots, boost, base)
+    grad_leaves.view(-1).index_copy_(0, leaf, grad_weight)
+    grad_leaves, of_temperature = _leaf_gradients(trees, grad_leaves, grad_slot_scores, rule)
     grad_scores = grad_weight.new_zeros(batch * n)
-    return grad_scores.index_copy_(0, choice.token, grad_leaves.flatten()[choice.leaf]), of_temperature
+    return grad_scores.index_copy_(0, token, grad_leaves.flatten()[leaf]), of_temperature
 
 
-def _leaf_gradients(
-    trees: Trees, grad_weights: Tensor, grad_scores: Tensor, boost: str, base: float
-) -> tuple[Tensor, Tensor]:
+def _leaf_gradients(trees: Trees, grad_weights: Tensor, grad_slot_scores: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:
     """From the gradients of the leaves' weights [B, k * L] and of the slots' scores [B, k] to those of the leaves'
     scores [B, k * L] and of the temperature's logarithm."""
     win, lose = trees.shares.unbind(-1)
-    k = grad_scores.shape[-1]
+    k = grad_slot_scores.shape[-1]
 
     # Up the trees: what a weight of 1 is worth in each node, and by how much more in its winner than in its loser.
     worth, advantages = grad_weights, []
-    for its_win in reversed(_levels(win, k)):
+    for level_win in reversed(_levels(win, k)):
         of_winner, of_loser = _paired(worth).unbind(-1)
         advantages.append(of_winner - of_loser)
-        worth = torch.addcmul(of_loser, advantages[-1], its_win)
+        worth = torch.addcmul(of_loser, advantages[-1], level_win)
     advantage = torch.cat([worth[:, :0], *reversed(advantages)], -1)
 
     # Down the trees: a node hands on its gradient by its shares, and moves its margin by its weight and its gradient.
@@ -141,17 +132,17 @@ def _leaf_gradients(
     winners, losers = trees.pairs.unbind(-1)
     by_score = slope * (winners - losers)
     plus, times = (torch.stack([x, -x], -1) for x in (by_weight, by_score))
-    if boost == "power":
-        steepness = math.log(base) * _power(trees.pairs, base)
+    if rule.log_base:
+        steepness = rule.log_base * _power(trees.pairs, rule.log_base)
         plus, times = plus * steepness, times * steepness
-    grads = [grad_scores]
-    for its_plus, its_times in zip(_levels(plus, k), _levels(trees.shares + times, k), strict=True):
-        grads.append(torch.addcmul(its_plus, its_times, grads[-1].unsqueeze(-1)).flatten(1))
+    grads = [grad_slot_scores]
+    for level_plus, level_times in zip(_levels(plus, k), _levels(trees.shares + times, k), strict=True):
+        grads.append(torch.addcmul(level_plus, level_times, grads[-1].unsqueeze(-1)).flatten(1))
     of_margin = torch.addcmul(by_weight, by_score, torch.cat([worth[:, :0], *grads[:-1]], -1))
-    return grads[-1], -(of_margin * _margin(winners, losers, boost, base)).sum()
+    return grads[-1], -(of_margin * _margin(winners, losers, rule)).sum()
 
 
-def _nobody(scores: Tensor) -> float:
+def bye_score(scores: Tensor) -> float:
     """The score of a place without a token: finite, so that no inf - inf arises, and below every token's."""
     return -torch.finfo(scores.dtype).max / 2
 
@@ -161,10 +152,10 @@ def negligible(dtype: torch.dtype, n: int, k: int) -> float:
     return torch.finfo(dtype).eps * min(1.0, k / n)
 
 
-def reach(dtype: torch.dtype, n: int, k: int, boost: str) -> float:
+def reach(dtype: torch.dtype, n: int, k: int, rule: Rule) -> float:
     """By how many divisors a token may lie below the k-th best and still have a weight; -1: all are to play."""
     rounds = rounds_between(n, k)
-    if boost == "power" or rounds < 2:
+    if rule.log_base or rounds < 2:
         return -1.0
     return LARGEST_FALL * rounds - math.log(negligible(dtype, n, k))
 
@@ -174,18 +165,18 @@ def rounds_between(n: int, k: int) -> int:
     return max(0, math.ceil(math.log2(n / k)))
 
 
-def _field(scores: Tensor, temperature: Tensor, k: int, boost: str) -> tuple[Tensor, Tensor, Tensor]:
+def _field(scores: Tensor, temperature: Tensor, k: int, rule: Rule) -> tuple[Tensor, Tensor, Tensor]:
     """The tokens that can have a weight, best first, of equals the first, and byes up to k * 2^R places: their scores
     and indices [B, k * 2^R]. And what margins are divided by."""
     n = scores.shape[-1]
-    best = scores.topk(min(n, 2 * k if boost == "relative" else k)).values
-    divisor = temperature * _spread(best, k) if boost == "relative" else temperature
+    best = scores.topk(min(n, 2 * k if rule.relative else k)).values
+    divisor = temperature * _spread(best, k) if rule.relative else temperature
     numbers = torch.finfo(scores.dtype)
     divisor = divisor.clamp(numbers.tiny, numbers.max / 1024)  # at most: so that a bye always loses
 
-    below = reach(scores.dtype, n, k, boost)
+    below = reach(scores.dtype, n, k, rule)
     if below >= 0:
-        lowest = (best[:, min(n, k) - 1 : min(n, k)] - below * divisor).clamp(min=_nobody(scores) / 2)
+        lowest = (best[:, min(n, k) - 1 : min(n, k)] - below * divisor).clamp(min=bye_score(scores) / 2)
         playing = scores >= lowest
         counts = playing.sum(-1)
         most = max([k, *counts.tolist()])
@@ -201,7 +192,7 @@ def _select(scores: Tensor, playing: Tensor, counts: Tensor, most: int) -> tuple
     row = index // n
     skipped = torch.arange(0, batch * most, most, device=scores.device) - counts.cumsum(0) + counts
     place = torch.arange(len(index), device=scores.device) + skipped[row]
-    ranking = scores.new_full((batch * most,), _nobody(scores)).index_copy_(0, place, scores.flatten()[index])
+    ranking = scores.new_full((batch * most,), bye_score(scores)).index_copy_(0, place, scores.flatten()[index])
     tokens = index.new_zeros(batch * most).index_copy_(0, place, index - row * n)
     ranking, order = ranking.view(batch, most).sort(dim=-1, descending=True, stable=True)
     return ranking, tokens.view(batch, most).gather(-1, order)
@@ -212,20 +203,20 @@ def _with_byes(ranking: Tensor, tokens: Tensor, k: int) -> tuple[Tensor, Tensor]
     byes = (0, k * 2 ** rounds_between(ranking.shape[-1], k) - ranking.shape[-1])
     if byes == (0, 0):
         return ranking, tokens
-    return F.pad(ranking, byes, value=_nobody(ranking)), F.pad(tokens, byes)
+    return F.pad(ranking, byes, value=bye_score(ranking)), F.pad(tokens, byes)
 
 
 def _spread(best: Tensor, k: int) -> Tensor:
     """[B, 1] by how much the k best scores exceed the k next, on average; best [B, 2 k], falling, has them all."""
     # Below the resolution of the scores themselves a difference is rounding, not a preference.
-    largest = best.masked_fill(best <= _nobody(best), 0).abs().amax(-1, keepdim=True)
+    largest = best.masked_fill(best <= bye_score(best), 0).abs().amax(-1, keepdim=True)
     spread = torch.maximum(_mean(best[:, :k]) - _mean(best[:, k:]), largest * (8 * torch.finfo(best.dtype).eps))
     return spread.clamp_(min=SMALLEST_SPREAD)
 
 
 def _mean(scores: Tensor) -> Tensor:
     """[B, 1] of the scores of tokens; 0 if there is none."""
-    real = scores > _nobody(scores)
+    real = scores > bye_score(scores)
     count = real.sum(-1, keepdim=True).clamp(min=1)
     return (torch.where(real, scores, 0) / count).sum(-1, keepdim=True)  # a sum of large scores would overflow
 
@@ -241,14 +232,14 @@ def _paired(x: Tensor) -> Tensor:
     return x.view(len(x), x.shape[-1] // 2, 2)
 
 
-def _margin(winners: Tensor, losers: Tensor, boost: str, base: float) -> Tensor:
-    """By how much each winner is ahead, in the boost's terms; a bye is behind by a huge number."""
-    if boost == "power":
-        ahead = _power(winners, base) - _power(losers, base)
-        return ahead.masked_fill_(losers == _nobody(losers), -_nobody(losers))
+def _margin(winners: Tensor, losers: Tensor, rule: Rule) -> Tensor:
+    """By how much each winner is ahead: in scores, or in powers; a bye is behind by a huge number."""
+    if rule.log_base:
+        ahead = _power(winners, rule.log_base) - _power(losers, rule.log_base)
+        return ahead.masked_fill_(losers == bye_score(losers), -bye_score(losers))
     return winners - losers
 
 
-def _power(scores: Tensor, base: float) -> Tensor:
+def _power(scores: Tensor, log_base: float) -> Tensor:
     limit = math.log(torch.finfo(scores.dtype).max) / 2  # the power of a score far outside (0, 1) stays finite
-    return (math.log(base) * scores).clamp_(max=limit).exp_()
+    return (log_base * scores).clamp_(max=limit).exp_()

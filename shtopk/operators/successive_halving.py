@@ -7,20 +7,21 @@ along a token's path multiply to one weight; and the values are read once, at th
 - any n and k: the ranking is filled up to k * 2^R places with losers that nobody mixes with (weight exactly 0).
   Padding tokens are such losers too, so padding cannot change a result;
 - the temperature can be relative to the scores' own spread (`boost="relative"`);
-- tokens whose weight cannot rise above the scores' rounding error do not play, and are not read (tournament.py).
+- tokens whose weight cannot rise above the scores' rounding error do not play, and are not read
+  (backends/tournament.py).
 """
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
 import torch
 from torch import Tensor
 
-from shtopk.autograd import halve
-from shtopk.selection import TopK, candidates
-
-Boost = Literal["relative", "softmax", "power"]
+from shtopk import backends, compiled
+from shtopk.assignment import Assignment
+from shtopk.backends import Answer, Gradients, Wanted
+from shtopk.candidates import candidates
+from shtopk.rule import Boost, Rule
+from shtopk.topk import TopK
 
 DEFAULT_TEMPERATURE = {"relative": 0.0625, "softmax": 0.0625, "power": 1.0}
 
@@ -32,7 +33,7 @@ def successive_halving_topk(
     *,
     mask: Tensor | None = None,
     temperature: float | Tensor | None = None,
-    boost: Boost = "relative",
+    boost: Boost | None = None,
     base: float = 20.0,
     keep_order: bool = False,
 ) -> TopK:
@@ -46,7 +47,7 @@ def successive_halving_topk(
       the k best scores less the mean of the k next ones (no gradient flows into s). Scaling or shifting the scores
       changes nothing, and one temperature serves scores of any origin at every n and k;
     - `"softmax"`: :math:`\sigma((x - y) / T)`, the paper's boosted softmax with C = 1 / T. The better teacher where
-      the scores are trained through this choice (`TopKPooling` uses it);
+      the scores are trained through this choice (`TopKPooling`'s default);
     - `"power"`: :math:`\sigma((b^x - b^y) / T)`, the form of the authors' released code, for scores in (0, 1).
 
     The weights of a slot sum to 1, less what was dropped: at most twice the rounding error of 1, whatever the scores.
@@ -58,8 +59,10 @@ def successive_halving_topk(
         scores: [*, n] how much each token is wanted.
         k: slots, >= 1; with fewer than k real tokens the slots left over are empty.
         mask: [*, n] True (or nonzero) for a real token; None: all are real. Masked tokens get weight and gradient 0.
-        temperature: > 0, small is hard; a number or a scalar tensor. By default 1/16 (1 with `"power"`).
-        boost: how a pair's weights are made, see above.
+        temperature: > 0, small is hard; a number or a scalar tensor. In units of the scores, as in `TopKPooling`; with
+            `boost="relative"` in units of their spread s. By default 1/16 of that spread.
+        boost: how a pair's weights are made, see above. By default `"softmax"` at a temperature that is given, else
+            `"relative"`, at 1/16. Where `"softmax"` or `"power"` come without a temperature, it is 1/16 and 1.
         base: b > 1 of `"power"`.
         keep_order: put the slots in document order instead of by falling score.
 
@@ -75,14 +78,42 @@ def successive_halving_topk(
         >>> out.positions
         tensor([1, 3])
     """
-    if boost not in get_args(Boost):
-        raise ValueError(f"expected boost to be one of {', '.join(get_args(Boost))}; got {boost!r}")
-    if not base > 1:
-        raise ValueError(f"expected base > 1, got {base!r}")
+    if boost is None:
+        boost = "relative" if temperature is None else "softmax"
+    rule = Rule.of(boost, base)
     temperature = DEFAULT_TEMPERATURE[boost] if temperature is None else temperature
     given = candidates(values, scores, k, mask, temperature)
     if not isinstance(temperature, Tensor):
         temperature = torch.tensor(temperature, dtype=torch.float64, device="cpu")
     temperature = temperature.to(torch.promote_types(scores.dtype, torch.float32))
-    out = given.unflatten(halve(given.values, given.scores, given.mask, temperature, k, boost, float(base)))
+    run = _compiled if torch.compiler.is_compiling() else _SuccessiveHalving.apply
+    answer = Answer(*run(given.values, given.scores, given.mask, temperature, k, rule))
+    assignment = Assignment(answer.weights, answer.slots, answer.mask, answer.positions)
+    out = TopK(answer.values, answer.scores, assignment).unflatten(given.batch)
     return out.in_order() if keep_order else out
+
+
+def _compiled(values, scores, mask, temperature, k, rule):
+    return compiled.successive_halving(values, scores, mask, temperature, k, rule.relative, rule.log_base)
+
+
+class _SuccessiveHalving(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, values, scores, mask, temperature, k, rule):
+        ctx.backend, ctx.rule = backends.pick(values, scores), rule
+        answer, saved = ctx.backend.forward(values, scores, mask, temperature, k, rule)
+        ctx.save_for_backward(*saved)
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(answer.mask, answer.positions, answer.slots)
+        return tuple(answer)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad_values, grad_scores, _mask, _positions, grad_weights, _slots):
+        of_values, of_scores, _, of_temperature = ctx.needs_input_grad[:4]
+        gradients, wanted = (
+            Gradients(grad_values, grad_scores, grad_weights),
+            Wanted(of_values, of_scores, of_temperature),
+        )
+        of_values, of_scores, of_temperature = ctx.backend.backward(ctx.saved_tensors, gradients, ctx.rule, wanted)
+        return of_values, of_scores, None, of_temperature, None, None

@@ -10,7 +10,7 @@ typedef struct {
     INDEX index;
 } NAME(Item);
 
-static const REAL NAME(NOBODY) = -REAL_MAX / 2; /* the score of a bye */
+static const REAL NAME(BYE) = -REAL_MAX / 2; /* the score of a bye */
 
 /* Rises as the score falls. What is not a number comes first, as in torch's sort. Without branches and comparisons of
    reals, so that compilers make several at once. */
@@ -28,7 +28,7 @@ static inline KEY NAME(key)(REAL score)
 /* A score as it takes part: no token is behind a bye. */
 static inline REAL NAME(candidate)(REAL score)
 {
-    return score < NAME(NOBODY) ? NAME(NOBODY) : score;
+    return score < NAME(BYE) ? NAME(BYE) : score;
 }
 
 /* Sort m items by falling score, equals in the order in which they stand, with m more to work in. */
@@ -117,7 +117,7 @@ static KEY NAME(bound)(const KEY *keys, int64_t n, int64_t wanted)
 static REAL NAME(spread)(const NAME(Item) *items, int64_t count, int64_t k)
 {
     double means[2] = {0, 0}, largest = 0;
-    while (count && items[count - 1].score <= NAME(NOBODY))
+    while (count && items[count - 1].score <= NAME(BYE))
         count--;
     const int64_t counts[2] = {count < k ? count : k, count < k ? 0 : count - k};
     for (int64_t i = 0; i < count; i++) {
@@ -137,7 +137,7 @@ EXPORT int NAME(field)(int64_t begin, int64_t end, const REAL *scores, int64_t n
                        double temperature, double reach, REAL *divisors, int64_t *counts, NAME(Item) *field)
 {
     enum { SHORT = 256 }; /* so many are sorted sooner than sifted */
-    const KEY all = ~(KEY)0, nobody = NAME(key)(NAME(NOBODY));
+    const KEY all = ~(KEY)0, bye = NAME(key)(NAME(BYE));
     const int64_t kept = k < n ? k : n, wanted = !relative ? kept : 2 * k < n ? 2 * k : n;
     NAME(Item) *spare = malloc(n * sizeof *spare);
     KEY *keys = malloc(n * sizeof *keys);
@@ -146,14 +146,14 @@ EXPORT int NAME(field)(int64_t begin, int64_t end, const REAL *scores, int64_t n
         return -1;
     }
     for (int64_t row = begin; row < end; row++) {
-        const REAL *its = scores + row * n;
+        const REAL *row_scores = scores + row * n;
         NAME(Item) *items = field + row * n;
         for (int64_t i = 0; i < n; i++) {
-            const KEY key = NAME(key)(its[i]);
-            keys[i] = key < nobody ? key : nobody; /* no token is behind a bye */
+            const KEY key = NAME(key)(row_scores[i]);
+            keys[i] = key < bye ? key : bye; /* no token is behind a bye */
         }
         KEY last = reach < 0 || n <= SHORT || 2 * wanted >= n ? all : NAME(bound)(keys, n, wanted);
-        int64_t count = NAME(collect)(its, keys, n, 0, last, items, 0);
+        int64_t count = NAME(collect)(row_scores, keys, n, 0, last, items, 0);
         NAME(sort)(items, spare, count);
 
         REAL divisor = (REAL)temperature * (relative ? NAME(spread)(items, wanted, k) : 1);
@@ -161,10 +161,10 @@ EXPORT int NAME(field)(int64_t begin, int64_t end, const REAL *scores, int64_t n
         divisors[row] = divisor;
         if (reach >= 0) {
             REAL lowest = items[kept - 1].score - (REAL)reach * divisor;
-            if (!(lowest > NAME(NOBODY) / 2))
-                lowest = NAME(NOBODY) / 2;
+            if (!(lowest > NAME(BYE) / 2))
+                lowest = NAME(BYE) / 2;
             if (last != all && NAME(key)(lowest) > last) {
-                int64_t more = NAME(collect)(its, keys, n, last + 1, NAME(key)(lowest), items, count);
+                int64_t more = NAME(collect)(row_scores, keys, n, last + 1, NAME(key)(lowest), items, count);
                 NAME(sort)(items + count, spare, more - count);
                 count = more;
             }
@@ -188,16 +188,16 @@ static inline REAL NAME(margin)(REAL winner, REAL loser, REAL log_base)
 {
     if (log_base == 0)
         return winner - loser;
-    return loser == NAME(NOBODY) ? -NAME(NOBODY) : NAME(power)(winner, log_base) - NAME(power)(loser, log_base);
+    return loser == NAME(BYE) ? -NAME(BYE) : NAME(power)(winner, log_base) - NAME(power)(loser, log_base);
 }
 
 /* Play the rounds between what `field` found; in a row there are N = k * (2^rounds - 1) inner nodes.
 
-   log_base: 0 if scores are compared as they are. Out: pairs [B, N, 2], shares [B, N, 2], weights [B, N], slots [B, k],
+   log_base: 0 if scores are compared as they are. Out: pairs [B, N, 2], shares [B, N, 2], weights [B, N], slot_scores [B, k],
    of the k * 2^rounds leaves their tokens and weights, and how many of these weigh at least `negligible`: carriers [B]. */
 EXPORT int NAME(play)(int64_t begin, int64_t end, const NAME(Item) *field, const int64_t *counts, const REAL *divisors,
                       int64_t n, int64_t k, int64_t rounds, double log_base, double negligible, REAL *pairs,
-                      REAL *shares, REAL *weights, REAL *slots, int64_t *tokens, REAL *leaf_weights, int64_t *carriers)
+                      REAL *shares, REAL *weights, REAL *slot_scores, int64_t *tokens, REAL *leaf_weights, int64_t *carriers)
 {
     const int64_t places = k << rounds, nodes = places - k;
     NAME(Item) *levels = malloc(3 * places * sizeof *levels); /* the ranking of each round; then one to sort in */
@@ -210,7 +210,7 @@ EXPORT int NAME(play)(int64_t begin, int64_t end, const NAME(Item) *field, const
     for (int64_t row = begin; row < end; row++) {
         memcpy(levels, field + row * n, counts[row] * sizeof *levels);
         for (int64_t i = counts[row]; i < places; i++)
-            levels[i].score = NAME(NOBODY), levels[i].index = 0;
+            levels[i].score = NAME(BYE), levels[i].index = 0;
         NAME(Item) *level = levels;
         REAL *win = wins;
         for (int64_t m = places / 2; m >= k; m /= 2) { /* m pairs: the best meets the worst */
@@ -233,8 +233,8 @@ EXPORT int NAME(play)(int64_t begin, int64_t end, const NAME(Item) *field, const
         REAL *leaves = leaf_weights + row * places;
         for (int64_t c = 0; c < k; c++) {
             at[c] = (INDEX)c;
-            slots[row * k + c] = level[c].score;
-            (rounds ? weight : leaves)[c] = level[c].score > NAME(NOBODY);
+            slot_scores[row * k + c] = level[c].score;
+            (rounds ? weight : leaves)[c] = level[c].score > NAME(BYE);
         }
         for (int64_t m = k; m < places; m *= 2) { /* m nodes, of a round between 2 m */
             NAME(Item) *before = level - 2 * m;
@@ -261,7 +261,7 @@ EXPORT int NAME(play)(int64_t begin, int64_t end, const NAME(Item) *field, const
 
 /* List the carriers, row by row: which leaves they are, in 0..B*places-1, their tokens in 0..B*n-1, weights, and slots in
    0..B*k-1. And the position [B, k] of each slot's heaviest token, of equals the first. */
-EXPORT int NAME(list)(int64_t begin, int64_t end, const int64_t *tokens, const REAL *leaf_weights, const REAL *slots,
+EXPORT int NAME(list)(int64_t begin, int64_t end, const int64_t *tokens, const REAL *leaf_weights, const REAL *slot_scores,
                       const int64_t *carriers, int64_t n, int64_t k, int64_t rounds, double negligible, int64_t *leaf,
                       int64_t *token, REAL *weight, int64_t *slot, int64_t *positions)
 {
@@ -279,7 +279,7 @@ EXPORT int NAME(list)(int64_t begin, int64_t end, const int64_t *tokens, const R
                 token[next++] = tokens[c] + s / k * n;
             }
         }
-        positions[s] = slots[s] > NAME(NOBODY) ? position : 0;
+        positions[s] = slot_scores[s] > NAME(BYE) ? position : 0;
     }
     return 0;
 }
@@ -290,7 +290,7 @@ EXPORT int NAME(list)(int64_t begin, int64_t end, const int64_t *tokens, const R
 EXPORT int NAME(score_gradients)(int64_t begin, int64_t end, const REAL *pairs, const REAL *shares,
                                  const REAL *weights, const REAL *divisors, const int64_t *leaf, const int64_t *token,
                                  int64_t length, int64_t k, int64_t rounds, double log_base, const REAL *grad_weights,
-                                 const REAL *grad_slots, REAL *grad_scores, REAL *of_temperature)
+                                 const REAL *grad_slot_scores, REAL *grad_scores, REAL *of_temperature)
 {
     const int64_t places = k << rounds, nodes = places - k;
     REAL *worth = malloc((nodes + places) * sizeof *worth); /* of nodes, then of leaves, as all of these */
@@ -323,7 +323,7 @@ EXPORT int NAME(score_gradients)(int64_t begin, int64_t end, const REAL *pairs, 
         }
         /* Down: a node hands on its gradient by its shares, and moves its margin by its weight and its gradient. */
         double of_temperature_here = 0;
-        memcpy(grad, grad_slots + row * k, k * sizeof *grad);
+        memcpy(grad, grad_slot_scores + row * k, k * sizeof *grad);
         for (int64_t i = 0; i < nodes; i++) {
             REAL winner = pair[2 * i], loser = pair[2 * i + 1];
             REAL slope = share[2 * i] * share[2 * i + 1] / divisors[row];

@@ -1,0 +1,70 @@
+"""What a backend has to offer, and what it is asked with."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+from shtopk.rule import Rule
+
+Saved = tuple[Tensor, ...]  # what a backend keeps for its backward pass; only that backend reads it
+
+
+class Answer(NamedTuple):
+    """k pooled vectors of n tokens, and the assignment that made them; see `shtopk.TopK` and `shtopk.Assignment`."""
+
+    values: Tensor  # [B, k, d]
+    scores: Tensor  # [B, k] in the scores' dtype
+    mask: Tensor  # [B, k] bool
+    positions: Tensor  # [B, k]
+    weights: Tensor  # [B, n] float32 at least
+    slots: Tensor  # [B, n]
+
+
+class Gradients(NamedTuple):
+    """Those that arrive at an `Answer`; None where nothing depends on it."""
+
+    values: Tensor | None  # [B, k, d]
+    scores: Tensor | None  # [B, k]
+    weights: Tensor | None  # [B, n]
+
+
+class Wanted(NamedTuple):
+    """Whose gradients are wanted."""
+
+    values: bool
+    scores: bool
+    temperature: bool
+
+
+class Backend(Protocol):
+    """Successive halving and pooling by slot, forward and backward, for flat batches."""
+
+    def serves(self, values: Tensor, scores: Tensor) -> bool:
+        """Whether it can compute with such tensors (pooling by slot: with such values and weights)."""
+
+    def forward(
+        self, values: Tensor, scores: Tensor, mask: Tensor | None, temperature: Tensor, k: int, rule: Rule
+    ) -> tuple[Answer, Saved]:
+        """Successive halving.
+
+        Args:
+            values, scores: [B, n, d], [B, n].
+            mask: [B, n] bool, True for a real token; None: all are.
+            temperature: scalar > 0 in the scores' dtype, float32 at least, on any device.
+            k, rule: slots, and how a pair is weighed.
+        """
+
+    def backward(
+        self, saved: Saved, gradients: Gradients, rule: Rule, wanted: Wanted
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """The gradients of values, of scores (float32 at least) and of the temperature, None for one not wanted."""
+
+    def pool(self, values: Tensor, weights: Tensor, slots: Tensor, k: int) -> tuple[Tensor, Saved]:
+        """Sum weights * values within each slot: [B, n, d] -> [B, k, d]. A token of weight 0 is not read."""
+
+    def pool_backward(
+        self, saved: Saved, gradient: Tensor, of_values: bool, of_weights: bool
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """The gradients of values and weights, None for one not wanted."""

@@ -1,0 +1,51 @@
+"""What an operator is given: checked, its leading dimensions flattened to one."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Candidates(NamedTuple):
+    """The input of an operator."""
+
+    values: Tensor  # [B, n, d]
+    scores: Tensor  # [B, n]
+    mask: Tensor | None  # [B, n] bool; None: all are real
+    batch: torch.Size  # the leading dimensions, B together
+
+
+def candidates(values: Tensor, scores: Tensor, k: int, mask: Tensor | None, temperature: float | Tensor) -> Candidates:
+    """Check what an operator was given; see the operators for the meaning of each argument."""
+    if scores.dim() < 1 or values.dim() != scores.dim() + 1 or values.shape[:-1] != scores.shape:
+        raise ValueError(
+            f"expected values [*, n, d] and scores [*, n] with equal leading dimensions, "
+            f"got {list(values.shape)} and {list(scores.shape)}"
+        )
+    if scores.shape[-1] == 0:
+        raise ValueError("expected at least one token (n >= 1), got n = 0")
+    if not scores.is_floating_point() or not values.is_floating_point():
+        raise ValueError(f"expected floating-point values and scores, got {values.dtype} and {scores.dtype}")
+    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+        raise ValueError(f"expected k to be a whole number >= 1, got {k!r}")
+    if not isinstance(temperature, Tensor) and not temperature > 0:
+        raise ValueError(f"expected a temperature > 0, got {temperature!r}")
+    if isinstance(temperature, Tensor) and temperature.numel() != 1:
+        raise ValueError(f"expected a temperature that is one number, got a tensor {list(temperature.shape)}")
+    if mask is not None and mask.shape != scores.shape:
+        raise ValueError(f"expected a mask of the scores' shape {list(scores.shape)}, got {list(mask.shape)}")
+    n, batch = scores.shape[-1], scores.shape[:-1]
+    if mask is not None:
+        mask = mask.bool().reshape(-1, n)
+    return Candidates(values.reshape(-1, n, values.shape[-1]), scores.reshape(-1, n), mask, batch)
+
+
+def bounded(scores: Tensor, mask: Tensor | None) -> Tensor:
+    """Scores in float32 at least, finite where real, -inf elsewhere."""
+    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+    # A real token may score as low as it likes, it is still wanted more than a masked one.
+    bound = torch.finfo(scores.dtype).max / 8
+    scores = scores.clamp(-bound, bound)
+    return scores if mask is None else scores.masked_fill(~mask, -torch.inf)

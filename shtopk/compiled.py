@@ -1,0 +1,146 @@
+"""What compilers see: each step as one operator of torch's, which they take as it is.
+
+How many tokens take part depends on data, so traced code would be compiled anew again and again. Where an operator has
+a backward pass it computes the forward one once more, instead of keeping tensors of sizes that no compiler can know.
+"""
+
+# No `from __future__ import annotations` here: torch.library reads the signatures.
+import torch
+from torch import Tensor
+
+from shtopk import backends
+from shtopk.backends import Gradients, Wanted
+from shtopk.rule import Rule
+
+
+def _given(x: Tensor | None, like: Tensor) -> Tensor:
+    """An operator of torch's returns a tensor, an empty one for a gradient that is not wanted."""
+    return like.new_empty(0) if x is None else x
+
+
+@torch.library.custom_op("shtopk::successive_halving", mutates_args=())
+def successive_halving(
+    values: Tensor,
+    scores: Tensor,
+    mask: Tensor | None,
+    temperature: Tensor,
+    k: int,
+    relative: bool,
+    log_base: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The fields of a `backends.Answer`."""
+    rule = Rule(relative, log_base)
+    return (*backends.pick(values, scores).forward(values, scores, mask, temperature, k, rule)[0],)
+
+
+@successive_halving.register_fake
+def _(values, scores, mask, temperature, k, relative, log_base):
+    batch, n, d = values.shape
+    slot_scores, slots = scores.new_empty(batch, k), scores.new_empty(batch, n, dtype=torch.long)
+    weights = scores.new_empty(batch, n, dtype=torch.promote_types(scores.dtype, torch.float32))
+    filled, positions = (torch.empty_like(slot_scores, dtype=dtype) for dtype in (torch.bool, torch.long))
+    return values.new_empty(batch, k, d), slot_scores, filled, positions, weights, slots
+
+
+@torch.library.custom_op("shtopk::successive_halving_backward", mutates_args=())
+def successive_halving_backward(
+    grad_values: Tensor,
+    grad_scores: Tensor,
+    grad_weights: Tensor,
+    values: Tensor,
+    scores: Tensor,
+    mask: Tensor | None,
+    temperature: Tensor,
+    relative: bool,
+    log_base: float,
+    of_values: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of values (empty where not wanted), scores and temperature."""
+    rule, backend = Rule(relative, log_base), backends.pick(values, scores)
+    _, saved = backend.forward(values, scores, mask, temperature, grad_scores.shape[-1], rule)
+    gradients, wanted = Gradients(grad_values, grad_scores, grad_weights), Wanted(of_values, True, True)
+    found = [_given(x, values) for x in backend.backward(saved, gradients, rule, wanted)]
+    return found[0], found[1].to(scores.dtype), found[2]
+
+
+@successive_halving_backward.register_fake
+def _(grad_values, grad_scores, grad_weights, values, scores, mask, temperature, relative, log_base, of_values):
+    return (values.new_empty(values.shape if of_values else 0), scores.new_empty(scores.shape),
+            torch.empty_like(temperature))  # fmt: skip
+
+
+def _keep_halving(ctx, inputs, output):
+    *tensors, _, relative, log_base = inputs
+    ctx.save_for_backward(*tensors)
+    ctx.rule = relative, log_base
+
+
+def _backward_of_halving(ctx, grad_values, grad_scores, _mask, _positions, grad_weights, _slots):
+    of_values = ctx.needs_input_grad[0]
+    gradients = successive_halving_backward(
+        grad_values, grad_scores, grad_weights, *ctx.saved_tensors, *ctx.rule, of_values
+    )
+    return gradients[0] if of_values else None, gradients[1], None, gradients[2], None, None, None
+
+
+successive_halving.register_autograd(_backward_of_halving, setup_context=_keep_halving)
+
+
+@torch.library.custom_op("shtopk::pool_by_slot", mutates_args=())
+def pool_by_slot(values: Tensor, weights: Tensor, slots: Tensor, k: int) -> Tensor:
+    """`slots.pool_by_slot`."""
+    return backends.pick(values, weights).pool(values, weights, slots, k)[0]
+
+
+@pool_by_slot.register_fake
+def _(values, weights, slots, k):
+    return values.new_empty(values.shape[0], k, values.shape[2])
+
+
+@torch.library.custom_op("shtopk::pool_by_slot_backward", mutates_args=())
+def pool_by_slot_backward(
+    gradient: Tensor, values: Tensor, weights: Tensor, slots: Tensor, of_values: bool, of_weights: bool
+) -> tuple[Tensor, Tensor]:
+    """The gradients of values and weights, empty for one that is not wanted."""
+    backend = backends.pick(values, weights)
+    _, saved = backend.pool(values, weights, slots, gradient.shape[1])
+    grad_values, grad_weights = backend.pool_backward(saved, gradient, of_values, of_weights)
+    return _given(grad_values, values), _given(grad_weights, weights)
+
+
+@pool_by_slot_backward.register_fake
+def _(gradient, values, weights, slots, of_values, of_weights):
+    return values.new_empty(values.shape if of_values else 0), weights.new_empty(weights.shape if of_weights else 0)
+
+
+def _keep_pooling(ctx, inputs, output):
+    ctx.save_for_backward(*inputs[:3])
+
+
+def _backward_of_pooling(ctx, gradient):
+    wanted = ctx.needs_input_grad[:2]
+    gradients = pool_by_slot_backward(gradient, *ctx.saved_tensors, *wanted)
+    return *(x if w else None for x, w in zip(gradients, wanted, strict=True)), None, None
+
+
+pool_by_slot.register_autograd(_backward_of_pooling, setup_context=_keep_pooling)
+
+
+@torch.library.custom_op("shtopk::heaviest", mutates_args=())
+def heaviest(weights: Tensor, slots: Tensor, mask: Tensor) -> Tensor:
+    """[*, k] index of the token with the largest weight in each slot, the first of equals; 0 for an empty slot.
+
+    Of weights and slots [*, n] and the slots' mask [*, k]. An operator of its own, since torch's compiler for CPUs got
+    the two scatters wrong where it made one loop of them and of what reads them.
+    """
+    n, slot = weights.shape[-1], slots.clamp(min=0)
+    largest = weights.new_zeros(mask.shape).scatter_reduce(-1, slot, weights, "amax")
+    leads = (weights == largest.gather(-1, slot)) & (slots >= 0)
+    token = torch.arange(n, device=slots.device).expand_as(slots).masked_fill(~leads, n)
+    first = torch.full(mask.shape, n, device=slots.device).scatter_reduce(-1, slot, token, "amin")
+    return first.masked_fill(~mask, 0)
+
+
+@heaviest.register_fake
+def _(weights, slots, mask):
+    return slots.new_empty(mask.shape)

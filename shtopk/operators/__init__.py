@@ -1,0 +1,45 @@
+"""The operators that `TopKPooling` can choose by: a row for each.
+
+To add one, write its function and give it a row here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+from shtopk.operators.hard import hard_topk
+from shtopk.operators.iterative import iterative_topk
+from shtopk.operators.successive_halving import successive_halving_topk
+from shtopk.topk import TopK
+
+__all__ = ["OPERATORS", "Operator", "hard_topk", "iterative_topk", "successive_halving_topk"]
+
+
+class Operator(NamedTuple):
+    """A way to choose k of n tokens.
+
+    Attributes:
+        topk: f(values, scores, k, *, mask, temperature) -> TopK.
+        temperature: > 0, by default, at the end of training and afterwards.
+        initial_temperature: > 0, at the start of training; None: no other one.
+        teaches: whether the pooled vectors have a gradient for the scores.
+    """
+
+    topk: Callable[..., TopK]
+    temperature: float
+    initial_temperature: float | None = None
+    teaches: bool = True
+
+
+# Temperatures as tuned by the benchmarks (benchmarks/README.md). Their unit is that of the scores; for "iterative" its
+# square, for "successive_halving_relative" the scores' spread. "hard" has no use for one.
+OPERATORS: dict[str, Operator] = {
+    "successive_halving": Operator(partial(successive_halving_topk, boost="softmax"), 0.0625, 4.0),
+    "successive_halving_relative": Operator(partial(successive_halving_topk, boost="relative"), 0.0625, 2.0),
+    "iterative": Operator(iterative_topk, 1.0),
+    "hard": Operator(partial(hard_topk, gradient="none"), 1.0, teaches=False),
+    "hard_gated": Operator(partial(hard_topk, gradient="gate"), 1.0),
+    "hard_straight_through": Operator(partial(hard_topk, gradient="straight_through"), 1.0),
+}

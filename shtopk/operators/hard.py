@@ -1,0 +1,72 @@
+"""Hard top-k, and two ways to let its scores learn."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from shtopk.assignment import Assignment
+from shtopk.candidates import bounded, candidates
+from shtopk.slots import pool_by_slot
+from shtopk.topk import TopK
+
+Gradient = Literal["none", "gate", "straight_through"]
+
+
+def hard_topk(
+    values: Tensor,
+    scores: Tensor,
+    k: int,
+    *,
+    mask: Tensor | None = None,
+    gradient: Gradient = "none",
+    temperature: float | Tensor = 1.0,
+    keep_order: bool = False,
+) -> TopK:
+    r"""Keep the k vectors of the highest scores and drop the others: `torch.topk` and a gather.
+
+    Choosing has no gradient of its own. `gradient` says what the scores learn from instead:
+
+    - `"none"`: nothing flows from the pooled vectors to the scores;
+    - `"gate"`: a kept vector is multiplied by :math:`\sigma(s / T)`, so weights lie in (0, 1) and do not sum to 1;
+    - `"straight_through"`: forward as `"none"`; backward as if a kept vector were multiplied by its
+      :math:`\mathrm{softmax}(s / T)` over all real tokens, so every real token's score receives a gradient.
+
+    Args, Returns and Raises are those of `successive_halving_topk`; the temperature is in units of the scores and
+    without effect for `"none"`. The pooled scores are the scores kept, and differentiable in every form.
+
+    Example:
+        >>> hard_topk(torch.eye(4), torch.tensor([0.1, 2.0, 0.3, 1.0]), k=2).values
+        tensor([[0., 1., 0., 0.],
+                [0., 0., 0., 1.]])
+    """
+    if gradient not in get_args(Gradient):
+        raise ValueError(f"expected gradient to be one of {', '.join(get_args(Gradient))}; got {gradient!r}")
+    given = candidates(values, scores, k, mask, temperature)
+    batch, n = given.scores.shape
+    every = bounded(given.scores, given.mask)
+    kept, positions = every.topk(min(k, n), -1)  # [B, min(k, n)]
+    slots = torch.full((batch, n), -1, device=kept.device)
+    slots = slots.scatter(-1, positions, torch.arange(min(k, n), device=kept.device).expand_as(positions))
+    if given.mask is not None:
+        slots = slots.masked_fill(~given.mask, -1)
+    if gradient == "gate":
+        weights = torch.sigmoid(every / temperature)
+    elif gradient == "straight_through":
+        soft = (every / temperature).masked_fill((every == -torch.inf).all(-1, keepdim=True), 0).softmax(-1)
+        weights = 1 + soft - soft.detach()
+    else:
+        weights = torch.ones_like(every)
+    weights = weights.masked_fill(slots < 0, 0)
+    spare = (0, k - min(k, n))
+    filled = F.pad(kept > -torch.inf, spare)
+    positions = F.pad(positions, spare).masked_fill(~filled, 0)
+    out = TopK(
+        values=pool_by_slot(given.values, weights, slots, k),
+        scores=F.pad(kept, spare).masked_fill(~filled, 0).to(scores.dtype),
+        assignment=Assignment(weights, slots, filled, positions),
+    ).unflatten(given.batch)
+    return out.in_order() if keep_order else out

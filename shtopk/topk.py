@@ -1,0 +1,99 @@
+"""What a top-k operator answers: k pooled vectors, and the assignment that made them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from shtopk.assignment import Assignment
+
+
+class TopK(NamedTuple):
+    """k pooled vectors of n tokens. `*` stands for any leading batch dimensions.
+
+    A slot that no real token reached is *empty*: its mask is False and its vector, score and position are zero.
+    `TopKPooling` answers with one too; there `hidden_states` and `attention_mask` are other names of values and mask.
+
+    Attributes:
+        values: [*, k, d] pooled vectors, in the dtype of the values given.
+        scores: [*, k] pooled scores, differentiable, in the dtype of the scores given.
+        assignment: which token flows into which slot with what weight. Its mask, positions, weights and slots can be
+            read here as well: `mask` [*, k] bool (from `TopKPooling` in the dtype of the attention mask given) is True
+            where a slot holds a token, `positions` [*, k] says which token leads it.
+    """
+
+    values: Tensor
+    scores: Tensor
+    assignment: Assignment
+
+    @property
+    def mask(self) -> Tensor:
+        return self.assignment.mask
+
+    @property
+    def positions(self) -> Tensor:
+        return self.assignment.positions
+
+    @property
+    def weights(self) -> Tensor:
+        return self.assignment.weights
+
+    @property
+    def slots(self) -> Tensor | None:
+        return self.assignment.slots
+
+    @property
+    def hidden_states(self) -> Tensor:
+        return self.values
+
+    @property
+    def attention_mask(self) -> Tensor:
+        return self.assignment.mask
+
+    @property
+    def choice(self) -> TopK:
+        """Itself: what the model code inside checkpoints of 0.1.0 asks `TopKPooling`'s answer for."""
+        return self
+
+    def dense_weights(self) -> Tensor:
+        """The assignment as one matrix [*, k, n]: `values == dense_weights() @ given_values`."""
+        return self.assignment.dense()
+
+    def pool(self, values: Tensor) -> Tensor:
+        """Pool a second tensor [*, n, d] by the same assignment, to [*, k, d]: embeddings, positions, other layers."""
+        return self.assignment.pool(values)
+
+    def in_order(self) -> TopK:
+        """With slots in document order, by `positions`; empty slots last."""
+        order = self.assignment.document_order()  # [*, k] new slot -> old slot
+        return TopK(
+            values=self.values.gather(-2, order.unsqueeze(-1).expand_as(self.values)),
+            scores=self.scores.gather(-1, order),
+            assignment=self.assignment.reorder(order),
+        )
+
+    def after(self, first: Assignment) -> TopK:
+        """The same vectors, where what was pooled here were the slots of a first assignment: told of its tokens."""
+        return self._replace(assignment=first.then(self.assignment))
+
+    def with_protected(self, values: Tensor, alone: Tensor) -> TopK:
+        """With slots in front that hold protected tokens of values [*, n, d]; see `Assignment.with_protected`."""
+        real, index = alone.any(-1), alone.int().argmax(-1)  # [*, p]
+        kept = values.gather(-2, index.unsqueeze(-1).expand(*index.shape, values.shape[-1]))
+        return TopK(
+            values=torch.cat([kept.masked_fill(~real.unsqueeze(-1), 0), self.values], -2),
+            scores=torch.cat([self.scores.new_zeros(real.shape), self.scores], -1),
+            assignment=self.assignment.with_protected(alone),
+        )
+
+    def unflatten(self, batch: torch.Size) -> TopK:
+        """With the first dimension as so many leading ones."""
+        if len(batch) == 1:
+            return self
+
+        def shaped(x: Tensor) -> Tensor:
+            return x.view(*batch, *x.shape[1:])
+
+        return TopK(shaped(self.values), shaped(self.scores), self.assignment.map(shaped))
