@@ -29,8 +29,8 @@ from transformers import (
     ViTForImageClassification,
 )
 
-from shtopk.integrations.between_layers import CURRENT
 from shtopk.integrations.encoder import load_pooled, pool_encoder, unpool_encoder
+from shtopk.integrations.layers.state import STATE
 
 SHARP = {"temperature": 1e-4, "initial_temperature": None}
 DECODERS = {
@@ -227,11 +227,11 @@ def test_one_pooled_model_may_run_inside_another():
 def test_nothing_is_left_behind_when_a_part_runs_alone_or_a_layer_fails():
     model, document = pool_encoder(classifier(), {1: 9}), with_holes(30, 30, 12)
     assert model.bert(**document).positions.shape == (2, 9)
-    assert CURRENT.place.finished is None and CURRENT.place.running is None
+    assert STATE.of_thread.finished is None and STATE.of_thread.running is None
     hook = model.bert.encoder.layer[2].register_forward_hook(lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         model(**document)
-    assert CURRENT.place.finished is None and CURRENT.place.running is None and CURRENT.place.depth == 0
+    assert STATE.of_thread.finished is None and STATE.of_thread.running is None and STATE.of_thread.depth == 0
     hook.remove()
     assert model(**document).positions.shape == (2, 9)
 
