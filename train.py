@@ -37,8 +37,8 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar
 
-from shtopk.integrations.transformers import show_document
 from shtopk.models import load_tokenizer, write_model_card
+from shtopk.show.answer import show_document
 from shtopk.tasks import get_task, write_samples
 from shtopk.training import (
     CheckpointError,

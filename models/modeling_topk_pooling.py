@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 from transformers.utils import ModelOutput, can_return_tuple
 
-from shtopk import TopKPooling
+from shtopk import Assignment, TopKPooling
 from shtopk.integrations.encoder import install
-from shtopk.pooling import ScorerLinear
+from shtopk.scorers import ScorerLinear
 
 from .configuration_topk_pooling import TopKPoolingConfig
 from .windows import check_window, pool_document, pool_encoded, positions_of
@@ -26,9 +26,8 @@ class TopKPoolingClassifierOutput(ModelOutput):
         logits: [B, num_labels].
         pooled_hidden_states: [B, k, d] the vectors that were kept.
         pooled_attention_mask: [B, k] which slots hold a token.
-        positions: [B, k] index of the token that dominates each slot.
-        weights: [B, L] each token's share in its slot ([B, k, L] for iterative top-k).
-        slots: [B, L] the slot of each token, -1 for none (None for iterative top-k).
+        pooled_scores: [B, k] their scores.
+        assignment: which of the L tokens flows into which of them with what weight.
         hidden_states, attentions: the encoder's, if asked for (documents no longer than its window).
     """
 
@@ -36,9 +35,8 @@ class TopKPoolingClassifierOutput(ModelOutput):
     logits: Tensor | None = None
     pooled_hidden_states: Tensor | None = None
     pooled_attention_mask: Tensor | None = None
-    positions: Tensor | None = None
-    weights: Tensor | None = None
-    slots: Tensor | None = None
+    pooled_scores: Tensor | None = None
+    assignment: Assignment | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
 
@@ -89,14 +87,12 @@ class TopKPoolingModelOutput(ModelOutput):
     Attributes:
         last_hidden_state: [B, k, d], zero in empty slots.
         attention_mask: [B, k] which slots hold a token.
-        positions, weights, slots: see `TopKPoolingClassifierOutput`.
+        assignment: see `TopKPoolingClassifierOutput`.
     """
 
     last_hidden_state: Tensor | None = None
     attention_mask: Tensor | None = None
-    positions: Tensor | None = None
-    weights: Tensor | None = None
-    slots: Tensor | None = None
+    assignment: Assignment | None = None
 
 
 class TopKPoolingModel(TopKPoolingPreTrainedModel):
@@ -134,9 +130,7 @@ class TopKPoolingModel(TopKPoolingPreTrainedModel):
         return TopKPoolingModelOutput(
             last_hidden_state=pooled.hidden_states,
             attention_mask=pooled.attention_mask,
-            positions=pooled.positions,
-            weights=pooled.choice.weights,
-            slots=pooled.choice.slots,
+            assignment=pooled.assignment,
         )
 
 
@@ -212,15 +206,14 @@ class TopKPoolingForSequenceClassification(TopKPoolingPreTrainedModel):
         if labels is not None:
             loss = self.loss_function(labels=labels, pooled_logits=logits, config=self.config, **kwargs)
             # The scores of a batch that fits into k slots decide nothing; DDP wants their gradient all the same.
-            loss = loss + (0 * pooled.choice.scores).sum()
+            loss = loss + (0 * pooled.scores).sum()
         return TopKPoolingClassifierOutput(
             loss=loss,
             logits=logits,
             pooled_hidden_states=pooled.hidden_states,
             pooled_attention_mask=pooled.attention_mask,
-            positions=pooled.positions,
-            weights=pooled.choice.weights,
-            slots=pooled.choice.slots,
+            pooled_scores=pooled.scores,
+            assignment=pooled.assignment,
             hidden_states=hidden_states,
             attentions=attentions,
         )
@@ -231,8 +224,8 @@ def build_pooled_encoder(config: TopKPoolingConfig) -> tuple[nn.Module, TopKPool
     check_window(config.window, config.backbone)
     encoder = AutoModel.from_config(config.backbone, **encoder_options(config.backbone))
     if config.k_by_layer is not None:
-        install(encoder, config.k_by_layer, **config.between_arguments())
-    return encoder, TopKPooling(config.backbone.hidden_size, **config.pooling_arguments())
+        install(encoder, config.k_by_layer, **config.between_options)
+    return encoder, TopKPooling(config.backbone.hidden_size, config.k, config.pooling_options)
 
 
 def encoder_options(config) -> dict[str, bool]:

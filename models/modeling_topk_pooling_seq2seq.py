@@ -9,7 +9,7 @@ from transformers import AutoModelForSeq2SeqLM, GenerationConfig, GenerationMixi
 from transformers.modeling_outputs import Seq2SeqLMOutput
 from transformers.utils import ModelOutput, can_return_tuple
 
-from shtopk import TopKPooling
+from shtopk import Assignment, TopKPooling
 from shtopk.integrations.encoder import install
 
 from .configuration_topk_pooling import TopKPoolingSeq2SeqConfig
@@ -25,19 +25,15 @@ class PooledEncoderOutput(ModelOutput):
     Attributes:
         last_hidden_state: [B, k, d] the vectors that were kept.
         attention_mask: [B, k] which of them are real.
-        positions: [B, k] index of the token that dominates each slot.
-        weights: [B, L] each token's share in its slot ([B, k, L] for iterative top-k).
-        slots: [B, L] the slot of each token, -1 for none (None for iterative top-k).
-        scores: [B, k] pooled scores.
+        scores: [B, k] their scores.
+        assignment: which of the L tokens flows into which of them with what weight.
         input_ids: [B, L] the documents.
     """
 
     last_hidden_state: Tensor | None = None
     attention_mask: Tensor | None = None
-    positions: Tensor | None = None
-    weights: Tensor | None = None
-    slots: Tensor | None = None
     scores: Tensor | None = None
+    assignment: Assignment | None = None
     input_ids: Tensor | None = None
 
 
@@ -53,14 +49,11 @@ class PooledEncoder(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs) -> PooledEncoderOutput:
         """Encode documents [B, L] of any length and pool them to k."""
         pooled = pool_document(self.encoder, self.pooling, input_ids, attention_mask, self.config)
-        choice = pooled.choice
         return PooledEncoderOutput(
             last_hidden_state=pooled.hidden_states,
             attention_mask=pooled.attention_mask,
-            positions=pooled.positions,
-            weights=choice.weights,
-            slots=choice.slots,
-            scores=choice.scores,
+            scores=pooled.scores,
+            assignment=pooled.assignment,
             input_ids=input_ids,
         )
 
@@ -101,8 +94,8 @@ class TopKPoolingForConditionalGeneration(TopKPoolingPreTrainedModel, Generation
         check_window(config.window, encoder.config)
         if config.k_by_layer is not None:
             encoder.layerdrop = 0.0  # of BART: where it dropped all the layers above, nothing would be pooled
-            install(encoder, config.k_by_layer, **config.between_arguments())
-        self.pooling = TopKPooling(encoder.config.hidden_size, **config.pooling_arguments())
+            install(encoder, config.k_by_layer, **config.between_options)
+        self.pooling = TopKPooling(encoder.config.hidden_size, config.k, config.pooling_options)
         if config.copy_head:
             decoder = config.backbone.get_text_config(decoder=True)
             self.copy_head = CopyHead(decoder.hidden_size, encoder.config.hidden_size)
@@ -143,6 +136,13 @@ class TopKPoolingForConditionalGeneration(TopKPoolingPreTrainedModel, Generation
 
     def get_encoder(self, modality=None) -> PooledEncoder:
         return PooledEncoder(self.encoder, self.pooling, self.config)
+
+    def _expand_inputs_for_generation(self, expand_size=1, is_encoder_decoder=False, input_ids=None, **kwargs):
+        # transformers copies the tensors among encoder_outputs for each beam, but not those inside an assignment.
+        encoded = kwargs.get("encoder_outputs")
+        if encoded is not None and expand_size > 1:
+            encoded["assignment"] = encoded.assignment.map(lambda x: x.repeat_interleave(expand_size, 0))
+        return super()._expand_inputs_for_generation(expand_size, is_encoder_decoder, input_ids, **kwargs)
 
     def get_output_embeddings(self):
         return self.backbone.get_output_embeddings()

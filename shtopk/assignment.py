@@ -51,10 +51,11 @@ class Assignment(NamedTuple):
         return cls(weights, slots, mask, positions)
 
     @classmethod
-    def of_every_token(cls, mask: Tensor, dtype: torch.dtype = torch.float32) -> Assignment:
-        """The one that leaves every real token of mask [*, n] where it is, alone in its slot."""
+    def of_every_token(cls, mask: Tensor, dtype: torch.dtype) -> Assignment:
+        """The one that leaves every real token of mask [*, n] in its place; dtype: of the vectors."""
         index, real = torch.arange(mask.shape[-1], device=mask.device).expand_as(mask), mask != 0
-        return cls(real.to(dtype), index.masked_fill(~real, -1), mask, index.masked_fill(~real, 0))
+        weights = real.to(torch.promote_types(dtype, torch.float32))
+        return cls(weights, index.masked_fill(~real, -1), mask, index.masked_fill(~real, 0))
 
     @classmethod
     def cat(cls, parts: Sequence[Assignment]) -> Assignment:

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_type_hints
 
 from torch import nn
 
@@ -129,14 +129,14 @@ def saved_options(fields: Mapping[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def like_options(name: str, types: Mapping[str, Any]) -> type:
+def like_options(name: str, types: dict[str, Any]) -> Any:
     """A dataclass with the fields of `PoolingOptions`, to build on where options stand among other fields.
 
     types: of fields that have others there. A list is a field's default where its type is one.
     """
-    fields = []
+    fields, kinds = [], get_type_hints(PoolingOptions) | types
     for option in dataclasses.fields(PoolingOptions):
-        kind = types.get(option.name, option.type)
+        kind = kinds[option.name]
         default: Any = {"default": option.default}
         if kind == list[int]:
             default = {"default_factory": lambda value=option.default: list(value)}

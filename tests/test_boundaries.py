@@ -1,4 +1,4 @@
-"""Who may import whom: train.py -> training -> {models, tasks} -> show -> integrations -> the library -> torch."""
+"""Who may import whom: train.py -> training -> show -> {models, tasks} -> integrations -> the core -> torch."""
 
 import ast
 import subprocess
@@ -10,20 +10,34 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 STANDARD = set(sys.stdlib_module_names)
 FOLDERS = {"shtopk": "shtopk", "models": "shtopk.models", "tasks": "shtopk.tasks", "training": "shtopk.training"}
-MODULES = {
+MODULES = {"train": ROOT / "train.py"} | {
     ".".join([package, *path.relative_to(ROOT / folder).with_suffix("").parts]).removesuffix(".__init__"): path
     for folder, package in FOLDERS.items()
     for path in sorted((ROOT / folder).rglob("*.py"))
 }
+FLOORS = {  # from the ground up; a module may import its own package and the floors below
+    "shtopk": 0,
+    "shtopk.integrations": 1,
+    "shtopk.models": 2,
+    "shtopk.tasks": 2,
+    "shtopk.show": 3,
+    "shtopk.training": 4,
+    "train": 5,
+}
+OUTSIDE = {  # what a package may import of others; training and train.py anything
+    "shtopk": STANDARD | {"torch"},
+    "shtopk.integrations": STANDARD | {"torch", "transformers", "sentence_transformers"},
+    "shtopk.models": STANDARD - {"argparse"} | {"torch", "transformers", "huggingface_hub", "safetensors"},
+    "shtopk.show": STANDARD | {"torch", "transformers"},
+}
 
 
-def imports(name: str, at_the_top_only: bool = False) -> set[str]:
-    """Modules that a module imports, by their full names: of ours the very file, of others the package."""
+def imports(name: str) -> set[str]:
+    """Modules that a module imports, functions included: of ours the very file, of others the package."""
     path = MODULES[name]
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-    tree = ast.parse(path.read_text(encoding="utf-8"))
     found = set()
-    for node in tree.body if at_the_top_only else ast.walk(tree):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -37,45 +51,34 @@ def imports(name: str, at_the_top_only: bool = False) -> set[str]:
     return found
 
 
-def of(package: str, names: set[str]) -> set[str]:
-    return {name for name in names if name == package or name.startswith(f"{package}.")}
+def package_of(name: str) -> str:
+    return max((package for package in FLOORS if f"{name}.".startswith(f"{package}.")), key=len)
 
 
-ABOVE = ("shtopk.models", "shtopk.tasks", "shtopk.training")
-LIBRARY = [name for name in MODULES if not any(of(part, {name}) for part in ABOVE)]
-
-
-@pytest.mark.parametrize("name", LIBRARY)
-def test_shtopk_needs_torch_alone(name):
-    above = set().union(*(of(part, imports(name)) for part in ABOVE))
-    allowed = STANDARD | {"torch"}
-    if of("shtopk.integrations", {name}) or of("shtopk.show", {name}):
-        allowed |= {"transformers", "sentence_transformers"}
-    assert {one for one in imports(name) if not one.startswith("shtopk")} <= allowed
+@pytest.mark.parametrize("name", MODULES)
+def test_a_module_imports_its_own_package_and_the_floors_below(name):
+    package = package_of(name)
+    above = {
+        one
+        for one in imports(name) & set(MODULES)
+        if package_of(one) != package and FLOORS[package_of(one)] >= FLOORS[package]
+    }
     assert not above
 
 
-@pytest.mark.parametrize("name", sorted(of("shtopk.models", set(MODULES))))
-def test_models_know_nothing_of_data_and_training(name):
-    outside = {one for one in imports(name) if not one.startswith("shtopk")}
-    assert outside <= STANDARD - {"argparse"} | {"torch", "transformers", "huggingface_hub", "safetensors"}
-    assert not of("shtopk.tasks", imports(name)) | of("shtopk.training", imports(name))
+@pytest.mark.parametrize("name", [name for name in MODULES if package_of(name) in OUTSIDE])
+def test_a_module_imports_no_other_libraries_than_its_package_may(name):
+    assert imports(name) - set(MODULES) <= OUTSIDE[package_of(name)]
 
 
-@pytest.mark.parametrize("name", sorted(of("shtopk.tasks", set(MODULES))))
-def test_tasks_know_nothing_of_models_and_training(name):
+@pytest.mark.parametrize("name", [name for name in MODULES if package_of(name) == "shtopk.tasks"])
+def test_tasks_need_neither_transformers_nor_accelerate(name):
     assert not imports(name) & {"transformers", "accelerate"}
-    assert not of("shtopk.models", imports(name)) | of("shtopk.training", imports(name))
 
 
-@pytest.mark.parametrize("name", sorted(of("shtopk.training", set(MODULES))))
-def test_what_training_is_made_of_does_not_start_it(name):
-    assert "train" not in imports(name)
-
-
-def test_nothing_that_is_imported_in_the_end_imports_what_imported_it():
-    """No circles: modules can be put in an order in which each imports earlier ones alone."""
-    waiting = {name: imports(name, at_the_top_only=True) & set(MODULES) - {name} for name in MODULES}
+def test_no_modules_import_each_other_in_a_circle():
+    """They can be put in an order in which each imports earlier ones alone, whether at the top or in a function."""
+    waiting = {name: imports(name) & set(MODULES) - {name} for name in MODULES}
     while ready := {name for name, needs in waiting.items() if not needs & set(waiting)}:
         waiting = {name: needs for name, needs in waiting.items() if name not in ready}
     assert not waiting, f"these import each other in circles: {', '.join(sorted(waiting))}"

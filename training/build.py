@@ -12,8 +12,9 @@ from shtopk.training.arguments import TrainArguments
 def build_model(task: Task, texts: DatasetDict, data: DataArguments, arguments: ModelArguments):
     """The model that gives the task's answers."""
     fields = {name: getattr(arguments, name) for name in ("window", "windows_at_once", "window_k")}
-    fields |= arguments.pooling() | {
-        "k_by_layer": arguments.layers_and_counts,
+    fields |= arguments.pooling.to_dict() | {
+        "k": arguments.share_or_count,
+        "k_by_layer": arguments.shares_or_counts,
         "sha256": arguments.backbone_sha256,
         "backbone_dropout": arguments.backbone_dropout,
     }

@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 from transformers import HfArgumentParser
 
-from shtopk import TopKPooling
 from shtopk.models import ModelArguments
 from shtopk.tasks import DataArguments, check, get_task
 from shtopk.training.arguments import TrainArguments
@@ -72,7 +71,6 @@ def _printable(sign: str) -> str:
 
 LONGEST = 1000  # characters of a complaint
 LARGEST = 2**31 - 1  # of any number: more is a slip, and overflows somewhere below
-MOST_PROTECTED = 1000
 POSITIVE = (
     *("epochs", "batch_size", "eval_batch_size", "gradient_accumulation_steps", "eval_every", "patience"),
     *("save_every", "total_limit"),
@@ -82,7 +80,7 @@ POSITIVE = (
 TRACKERS = ("tensorboard", "trackio", "wandb")
 OF_SUMMARIES = ("decoder", "copy_head", "num_beams", "no_repeat_ngram_size", "min_new_tokens", "length_penalty")
 NOT_NEGATIVE = (
-    *("weight_decay", "show", "profile", "protect_first", "freeze_layers", "seed"),
+    *("weight_decay", "show", "profile", "freeze_layers", "seed"),
     *("no_repeat_ngram_size", "min_new_tokens"),
 )
 
@@ -102,8 +100,6 @@ def impossible(data: DataArguments, model: ModelArguments, train: TrainArguments
     for name, value in fields.items():
         if isinstance(value, int | float) and not -LARGEST <= value <= LARGEST:
             return f"expected {name} to be a number of at most {LARGEST:,}, got {value}"
-    if model.protect_first > MOST_PROTECTED:
-        return f"expected protect_first <= {MOST_PROTECTED}, got {model.protect_first}"
     if not 0 <= train.warmup <= 1:
         return f"expected warmup in [0, 1], got {train.warmup}"
     for name, value in (("dropout", model.dropout), ("backbone_dropout", model.backbone_dropout or 0.0)):
@@ -124,8 +120,8 @@ def impossible(data: DataArguments, model: ModelArguments, train: TrainArguments
     if problem:
         return problem
     try:
-        TopKPooling(1, **model.pooling())
-        _ = model.layers_and_counts
+        model.pooling.check(model.share_or_count)
+        _ = model.shares_or_counts
         check(data)
         task = get_task(data)
     except ValueError as error:

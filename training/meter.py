@@ -6,7 +6,6 @@ import time
 import torch
 from torch import nn
 
-from shtopk import selection_entropy
 from shtopk.training.build import poolings
 
 
@@ -54,7 +53,7 @@ class Meter:
     def _listen(self, pooling: nn.Module, inputs: tuple, pooled) -> None:
         if pooling.training:
             with torch.no_grad():
-                self._entropies.append(selection_entropy(pooled.choice).mean())
+                self._entropies.append(pooled.assignment.entropy().mean())
 
 
 def peak_memory(device: torch.device) -> int:

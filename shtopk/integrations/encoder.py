@@ -1,8 +1,7 @@
-"""Pool the tokens between the layers of a Hugging Face encoder, so that the layers above are cheap as well."""
+"""Pool the tokens between the layers of a Hugging Face encoder, so that the layers above get cheaper too."""
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Mapping
 from itertools import pairwise
@@ -12,25 +11,17 @@ import torch
 from torch import nn
 from transformers import AutoConfig, PreTrainedModel
 
-from shtopk.integrations.between_layers import (
-    EncoderPooling,
-    PoolInput,
-    TakeMask,
-    Tell,
-    begin,
-    carry_mask,
-    end,
-    enter,
-    see_slots,
-)
-from shtopk.integrations.families import FAMILIES, Family
+from shtopk.integrations.layers.families import FAMILIES, Family
+from shtopk.integrations.layers.hooks import PoolInput, ReportAssignment, begin_pass, end_pass, enter_model
+from shtopk.integrations.layers.seq2seq import TakeMask, attend_to_slots, carry_mask
+from shtopk.options import PoolingOptions, saved_options
 from shtopk.pooling import TopKPooling
 
 Model = TypeVar("Model", bound=PreTrainedModel)
 
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
 
-OF_EVERY_TOKEN = (
+NEEDS_EVERY_TOKEN = (  # how the names of heads end that answer for each token
     "ForTokenClassification",
     "ForQuestionAnswering",
     "ForMaskedLM",
@@ -42,28 +33,35 @@ OF_EVERY_TOKEN = (
 )
 
 
+class EncoderPooling(nn.ModuleDict):
+    """The poolings of an encoder, by the number of the layer whose input they pool."""
+
+    def __init__(self, poolings: Mapping[str, TopKPooling]):
+        super().__init__(poolings)
+        self.handles: list[Any] = []  # of the hooks
+
+
 def pool_encoder(model: Model, k_by_layer: Mapping[int | str, int | float], **options: Any) -> Model:
     """Let an encoder pool its tokens between its layers, in place.
 
     With {2: 64} the input of layer 2 (counted from 0) is pooled to 64 vectors by a new `TopKPooling`, which learns
     with the model; that layer and all above work on these. {2: 256, 4: 64} pools twice. Masks, rotary positions and
-    position biases follow the tokens. The model's code is not changed: hooks do it, and `unpool_encoder` takes them
-    off.
+    position biases follow the tokens. Hooks do this; the model's code stays as it is. `unpool_encoder` removes them.
 
-    The model's output says what was kept by attributes beside its keys: `pooled_attention_mask` [B, k] bool, which
-    whoever averages or searches `last_hidden_state` [B, k, d] needs, `positions` [B, k], and `choice`, the `TopK` of
-    all tokens, whose values are the vectors that the layer got. (`DistributedDataParallel` rebuilds the output without
-    them.) Hidden states above a pooling have k vectors. A decoder sees the k vectors under their own mask, in
-    `generate` too: give the whole encoder-decoder, not its encoder.
+    The model's output says what was kept by attributes that are not among the keys: `pooled_attention_mask` [B, k]
+    bool, needed to average or search `last_hidden_state` [B, k, d], and `assignment`, the `Assignment` of all tokens
+    to the k vectors. (`DistributedDataParallel` drops them when it rebuilds the output.) Hidden states above a pooling
+    have k vectors. A decoder sees the k vectors under their mask, in `generate` too: pass the encoder-decoder, not
+    the encoder alone.
 
-    `save_pretrained` saves the poolings and their description with the model; `load_pooled` loads both, while the
-    model's own `from_pretrained` leaves the poolings out. Call `shtopk.anneal(model, progress)` while training.
+    `save_pretrained` saves the poolings and their description with the model. `load_pooled` loads both;
+    `from_pretrained` of the model's class leaves the poolings out. Call `shtopk.anneal(model, progress)` in training.
 
     Args:
         model: an encoder, alone or with a head or a decoder, of one of the types in `families.FAMILIES`, loaded.
-        k_by_layer: {layer: k} in any order, see `TopKPooling` for k. Fewer tokens than k are pooled to as many slots.
+        k_by_layer: {layer: k} in any order, see `TopKPooling` for k. n < k tokens are pooled to n slots.
         options: of `TopKPooling`, for all layers, such as operator, boost, temperature, scorer. By default `protected`
-            is (0, -1) where the family has [CLS] and [SEP], and slots stand in document order, always.
+            is (0, -1) where the family has [CLS] and [SEP]. Slots always stand in document order.
 
     Returns:
         The model.
@@ -75,27 +73,27 @@ def pool_encoder(model: Model, k_by_layer: Mapping[int | str, int | float], **op
         >>> from transformers import BertConfig, BertModel
         >>> bert = BertModel(BertConfig(hidden_size=32, num_attention_heads=2, intermediate_size=64)).eval()
         >>> out = pool_encoder(bert, {2: 8})(input_ids=torch.arange(100, 130).unsqueeze(0))
-        >>> out.last_hidden_state.shape, out.positions.shape
+        >>> out.last_hidden_state.shape, out.assignment.positions.shape
         (torch.Size([1, 8, 32]), torch.Size([1, 8]))
     """
     if _pooled_stack(model) is not None:
         raise ValueError(f"this {type(model).__name__} is pooled already; call unpool_encoder first")
     _check_head(model)
-    install(model, k_by_layer, **options)
+    record = install(model, k_by_layer, **options)
     for config in {id(part.config): part.config for part in (model, _find(model)[0])}.values():
-        config.encoder_pooling = {"k_by_layer": {str(layer): k for layer, k in k_by_layer.items()}, **options}
+        config.encoder_pooling = {"k_by_layer": {str(layer): k for layer, k in k_by_layer.items()}} | record.to_dict()
     return model
 
 
 def unpool_encoder(model: Model) -> Model:
-    """Undo `pool_encoder`, in place: the model computes what it did before; the poolings are gone.
+    """Undo `pool_encoder`, in place: remove the poolings, so that the model computes what it did before.
 
     Raises:
         ValueError: a model that is not pooled.
     """
     stack = _pooled_stack(model)
     if stack is None:
-        raise ValueError(f"expected a model that pool_encoder was called on, got a plain {type(model).__name__}")
+        raise ValueError(f"expected a model that pool_encoder was called on, got an unpooled {type(model).__name__}")
     for handle in stack.pooling.handles:
         handle.remove()
     del stack.pooling
@@ -105,7 +103,7 @@ def unpool_encoder(model: Model) -> Model:
 
 
 def load_pooled(model_class: Any, name: str, **options: Any) -> Any:
-    """`model_class.from_pretrained(name, **options)` of a checkpoint that was saved pooled.
+    """`model_class.from_pretrained(name, **options)` for a checkpoint of a pooled model.
 
     Args:
         model_class: the model's class, or an Auto class.
@@ -113,7 +111,7 @@ def load_pooled(model_class: Any, name: str, **options: Any) -> Any:
         options: of `from_pretrained`.
 
     Raises:
-        ValueError: a checkpoint that does not say how it is pooled.
+        ValueError: a checkpoint without a description of the poolings, or without their weights.
 
     Example:
         >>> from transformers import AutoModelForSequenceClassification
@@ -124,7 +122,9 @@ def load_pooled(model_class: Any, name: str, **options: Any) -> Any:
         hub = {option: options[option] for option in HUB_OPTIONS if option in options}
         config, options = AutoConfig.from_pretrained(name, return_unused_kwargs=True, **options)
         options |= hub
-    description = dict(getattr(config, "encoder_pooling", None) or {})
+    description = saved_options(getattr(config, "encoder_pooling", None) or {})
+    if "temperature" not in description:  # 0.1.0 saved what differed from the defaults, which were these
+        description |= {"temperature": 0.0625, "initial_temperature": description.get("initial_temperature", 4.0)}
     if "k_by_layer" not in description:
         raise ValueError(f"expected a checkpoint saved after pool_encoder in {name}, its configuration says nothing")
     if not issubclass(model_class, PreTrainedModel):
@@ -145,57 +145,59 @@ def load_pooled(model_class: Any, name: str, **options: Any) -> Any:
     return (model, report) if with_report else model
 
 
-def install(model: Any, k_by_layer: Mapping[Any, int | float], **options: Any) -> None:
-    """`pool_encoder` without a word in the model's configuration, for models whose own one says it."""
+def install(model: Any, k_by_layer: Mapping[Any, int | float], **options: Any) -> PoolingOptions:
+    """`pool_encoder` that leaves the model's configuration alone, for models that describe their pooling there.
+
+    Returns:
+        The options in force, defaults too.
+    """
     encoder, stack, family = _find(model)
     layers = getattr(stack, family.layers)
     by_layer = _checked(k_by_layer, len(layers), family, type(stack).__name__)
-    defaults: dict[str, Any] = {"protected": family.protected, "keep_order": True}
-    options = defaults | options
-    if not options["keep_order"]:
+    record = PoolingOptions.of({"protected": family.protected} | options)
+    record.to_dict()  # which a scorer of one's own has no place in: nothing could load it
+    if not record.keep_order:
         raise ValueError("expected keep_order to be true between layers, got false; leave it out")
-    known = set(inspect.signature(TopKPooling).parameters) - {"hidden_size", "k"}
-    if unknown := sorted(set(options) - known):
-        raise ValueError(f"expected options of TopKPooling, got {', '.join(unknown)}")
     poolings: dict[str, TopKPooling] = {}
     for index, k in by_layer.items():
         like = next(layers[index].parameters())
-        pooling = TopKPooling(encoder.config.hidden_size, k, **options)
+        pooling = TopKPooling(encoder.config.hidden_size, k, record)
         poolings[str(index)] = pooling.to(like.device, like.dtype).train(stack.training)
     stack.pooling = EncoderPooling(poolings)
     _hook(model, encoder, stack, layers, family)
+    return record
 
 
 def _hook(model: Any, encoder: Any, stack: Any, layers: nn.ModuleList, family: Family) -> None:
     (path,) = [name for name, module in model.named_modules() if module is stack]
     parts = path.split(".") if path else []
     handles = stack.pooling.handles
-    handles.append(stack.register_forward_pre_hook(begin))
-    handles.append(stack.register_forward_hook(end, always_call=True))
+    handles.append(stack.register_forward_pre_hook(begin_pass))
+    handles.append(stack.register_forward_hook(end_pass, always_call=True))
     for index in range(int(min(stack.pooling, key=int)), len(layers)):
         hook = PoolInput(layers[index], index, family)
         handles.append(layers[index].register_forward_pre_hook(hook, with_kwargs=True))
     if encoder is not model:
         handles.append(encoder.register_forward_hook(carry_mask))
         handles.append(model.register_forward_pre_hook(TakeMask(model), with_kwargs=True))
-        handles.append(model.get_decoder().register_forward_pre_hook(see_slots, with_kwargs=True))
-    for inside in range(len(parts) + 1):  # the stack, and all that it is inside of
+        handles.append(model.get_decoder().register_forward_pre_hook(attend_to_slots, with_kwargs=True))
+    for inside in range(len(parts) + 1):  # the model, every module on the way, the stack
         outer = model.get_submodule(".".join(parts[:inside]))
-        handles.append(outer.register_forward_pre_hook(enter))
-        handles.append(outer.register_forward_hook(Tell(".".join(parts[inside:])), always_call=True))
+        handles.append(outer.register_forward_pre_hook(enter_model))
+        handles.append(outer.register_forward_hook(ReportAssignment(".".join(parts[inside:])), always_call=True))
 
 
 def _pooled_stack(model: nn.Module) -> Any:
-    """The module inside that runs the layers and pools between them; None: nothing pools."""
+    """The module that runs the layers and pools between them; None where nothing pools."""
     return next((x for x in model.modules() if isinstance(getattr(x, "pooling", None), EncoderPooling)), None)
 
 
 def _find(model: Any) -> tuple[Any, Any, Family]:
-    """The encoder (of an encoder-decoder, else the model itself), what runs its layers, and of what kind it is."""
+    """(encoder: the model itself or the encoder of an encoder-decoder; the module that runs the layers; family)"""
     if not isinstance(model, PreTrainedModel):
         raise ValueError(f"expected a model of transformers, got {type(model).__name__}")
-    alone = any(_is_a(model, family.stack) for family in FAMILIES.values())  # BartEncoder
-    encoder = model.get_encoder() if model.config.is_encoder_decoder and not alone else model
+    is_stack = any(_is_a(model, family.stack) for family in FAMILIES.values())  # BartEncoder, without a decoder
+    encoder = model.get_encoder() if model.config.is_encoder_decoder and not is_stack else model
     kind = encoder.config.model_type
     family = FAMILIES.get(kind)
     if family is None:
@@ -213,7 +215,7 @@ def _is_a(module: nn.Module, name: str) -> bool:
 
 
 def _checked(k_by_layer: Mapping[Any, int | float], layers: int, family: Family, name: str) -> dict[int, int | float]:
-    """By rising layer."""
+    """{layer: k}, checked, by rising layer."""
     good = isinstance(k_by_layer, Mapping) and all(re.fullmatch(r"\d+", str(layer)) for layer in k_by_layer)
     by_layer = {int(layer): k_by_layer[layer] for layer in sorted(k_by_layer, key=int)} if good else {}
     if not by_layer or len(by_layer) < len(k_by_layer):
@@ -232,11 +234,11 @@ def _check_head(model: PreTrainedModel) -> None:
     """Refuse heads that read every token, or average under the mask of all tokens."""
     names = [kind.__name__ for kind in type(model).__mro__]
     name = names[0]
-    if any(name.endswith(OF_EVERY_TOKEN) for name in names):
+    if any(name.endswith(NEEDS_EVERY_TOKEN) for name in names):
         raise ValueError(f"{name} answers for every token of its input, which pooling leaves out; use another head")
     average = getattr(model.config, "classifier_pooling", None)
-    whole = ("ForSequenceClassification", "ForMultipleChoice")
-    if any(name.endswith(whole) for name in names) and average in ("mean", "late"):
+    may_average = ("ForSequenceClassification", "ForMultipleChoice")
+    if any(name.endswith(may_average) for name in names) and average in ("mean", "late"):
         raise ValueError(
             f"{name} with classifier_pooling={average!r} averages over all tokens, which pooling leaves out; load it "
             "with classifier_pooling='cls' (ModernBERT) or 'bos' (EuroBERT)"

@@ -10,6 +10,7 @@ from sentence_transformers.multi_vector_encoder.modules import BaseTokenPooling
 from sentence_transformers.util.tensor import repad_flattened_features
 from torch import Tensor
 
+from shtopk.options import NAMES, saved_options
 from shtopk.pooling import TopKPooling
 
 
@@ -44,8 +45,7 @@ class TopKTokenPooling(BaseTokenPooling):
             document's vectors would depend on its batch.
         tasks: what is pooled, inputs for other tasks pass unchanged; one for no task counts as "document". None: in a
             `MultiVectorEncoder` the documents alone, in other models queries too, whose losses do not tell them apart.
-        options: all others of `TopKPooling`: operator, boost, temperature, initial_temperature, scorer, keep_order,
-            protected.
+        options: those of `shtopk.PoolingOptions`, by name.
 
     Raises:
         ValueError: an impossible k, temperature or name.
@@ -57,18 +57,7 @@ class TopKTokenPooling(BaseTokenPooling):
         (torch.Size([3, 2, 8]), torch.Size([3, 2]))
     """
 
-    config_keys = [
-        "hidden_size",
-        "k",
-        "operator",
-        "boost",
-        "temperature",
-        "initial_temperature",
-        "scorer",
-        "keep_order",
-        "protected",
-        "tasks",
-    ]
+    config_keys = ["hidden_size", "k", *NAMES, "tasks"]
 
     def __init__(self, hidden_size: int, k: int, *, tasks: str | list[str] | None = None, **options: Any):
         super().__init__(tasks=tasks)
@@ -78,9 +67,8 @@ class TopKTokenPooling(BaseTokenPooling):
         self._tasks_are_given = tasks is not None
 
     def get_config_dict(self) -> dict[str, Any]:
-        its = self.pooling
-        values = {"scorer": its.scorer_kind, "protected": list(its.protected), "tasks": self.tasks}
-        return {key: values[key] if key in values else getattr(its, key) for key in self.config_keys}
+        sizes = {"hidden_size": self.pooling.hidden_size, "k": self.pooling.k}
+        return sizes | self.pooling.options.to_dict() | {"tasks": self.tasks}
 
     def on_model_ready(self, model: Any) -> None:
         """Called by the model that this is a module of."""
@@ -159,7 +147,7 @@ class TopKTokenPooling(BaseTokenPooling):
         try:
             if cls.load_file_path(model_name_or_path, "model.safetensors", **where) is None:
                 raise ValueError("expected a model.safetensors, found none")
-            module = cls(**((init_defaults or {}) | cls.load_config(model_name_or_path, **where)))
+            module = cls(**((init_defaults or {}) | saved_options(cls.load_config(model_name_or_path, **where))))
             return cls.load_torch_weights(model_name_or_path, model=module, **where)
         except Exception as error:  # a damaged file can fail in any layer below
             reason = " ".join(str(error).split())[:300]

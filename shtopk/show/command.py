@@ -1,4 +1,4 @@
-"""python -m shtopk.show CHECKPOINT FILE [--output page.html] [--trust-remote-code]"""
+"""python -m shtopk.show CHECKPOINT FILE [--output page.html]"""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("checkpoint", help="folder that train.py wrote, of a classifier or a summarizer")
     parser.add_argument("file", type=Path, help="the document, a text file")
     parser.add_argument("--output", type=Path, help="page to write; by default FILE's name with .html, in this folder")
-    parser.add_argument("--trust-remote-code", action="store_true", help="run the model code inside the checkpoint")
     arguments = parser.parse_args(argv)
     try:
         text = read_text(arguments.file)
         try:
-            from shtopk.integrations.transformers import answer_and_page, load_checkpoint
+            from shtopk.show.answer import answer_and_page
+            from shtopk.show.checkpoint import load_checkpoint
         except ImportError as error:
             raise ValueError(f"{error}; run pip install 'shtopk[train]'") from error
 
-        model, tokenizer = load_checkpoint(arguments.checkpoint, trust_remote_code=arguments.trust_remote_code)
+        model, tokenizer = load_checkpoint(arguments.checkpoint)
         answer, page = answer_and_page(model, tokenizer, text, title=arguments.file.name)
         output = arguments.output or Path(arguments.file.stem + ".html")
         try:

@@ -86,7 +86,7 @@ def test_the_encoder_of_the_readme_pools_between_its_layers(tmp_path, monkeypatc
     BertModel(BertConfig(**BERT | {"num_hidden_layers": 5, "max_position_embeddings": 400})).save_pretrained("bare")
     names = {"batch": {"input_ids": torch.randint(4, 30, (2, 300))}}
     exec(code.replace("bert-base-uncased", "bare"), names)
-    assert names["out"].positions.shape == (2, 64)
+    assert names["out"].assignment.positions.shape == (2, 64)
     assert names["model"](**names["batch"]).logits.shape == (2, 5)
     assert "(4): TopKPooling(" in capsys.readouterr().out
 

@@ -43,13 +43,12 @@ def test_a_long_document_does_not_depend_on_what_it_is_batched_with(operator, fi
 def test_the_output_says_which_tokens_its_vectors_are_made_of():
     model, batch = build(temperature=1.0), documents(30, 12)
     out = model(**batch)
-    assert out.weights.shape == out.slots.shape == (2, 30)
-    weights = torch.zeros(2, 4).scatter_add(1, out.slots.clamp(min=0), out.weights * (out.slots >= 0))
-    torch.testing.assert_close(weights, torch.ones(2, 4))
-    assert (out.slots[batch["attention_mask"] == 0] == -1).all()
+    assert out.assignment.weights.shape == out.assignment.slots.shape == (2, 30)
+    torch.testing.assert_close(out.assignment.dense().sum(-1), torch.ones(2, 4))
+    assert (out.assignment.slots[batch["attention_mask"] == 0] == -1).all()
     with_states = model(**batch, output_hidden_states=True)
-    torch.testing.assert_close(with_states.weights, out.weights)
-    assert with_states.positions.equal(out.positions)
+    torch.testing.assert_close(with_states.assignment.weights, out.assignment.weights)
+    assert with_states.assignment.positions.equal(out.assignment.positions)
     assert [x.shape[1] for x in with_states.hidden_states] == [30, 30, 9, 6, 6]
 
 

@@ -50,7 +50,7 @@ def test_a_copy_head_trains_and_generates_in_bf16(family, operator):
 def test_a_gated_slot_is_copied_from_as_whole():
     model, batch = build(copy_head=True, operator="hard_gated", temperature=1.0), documents(40, 9)
     logits = model(**batch, decoder_input_ids=torch.tensor([[2, 5], [2, 6]])).logits
-    weights = model.get_encoder()(**batch).weights
+    weights = model.get_encoder()(**batch).assignment.weights
     assert weights[weights > 0].min() < 0.9
     torch.testing.assert_close(logits.exp().sum(-1), torch.ones(2, 2))
 
@@ -67,7 +67,7 @@ def test_a_closed_gate_says_what_the_backbone_says_and_an_open_one_copies_what_w
         torch.testing.assert_close(said, plain.log_softmax(-1))
         model.copy_head.gate.bias.fill_(-50)
         copied = model(encoder_outputs=encoded, decoder_input_ids=start).logits.exp()[0, 0]
-    kept = batch["input_ids"][0][encoded.weights[0] > 1e-3]
+    kept = batch["input_ids"][0][encoded.assignment.weights[0] > 1e-3]
     assert copied[kept].sum() > 0.99
     attended = torch.einsum("k,kn->n", _attention(model, encoded, start), _dense(encoded))
     expected = torch.zeros(V).scatter_add(0, batch["input_ids"][0], attended)
@@ -86,7 +86,7 @@ def _attention(model, encoded, start):
 def _dense(encoded):
     """[k, L]"""
     slot = torch.arange(encoded.attention_mask.shape[1]).unsqueeze(-1)
-    return encoded.weights[0] * (encoded.slots[0] == slot)
+    return encoded.assignment.weights[0] * (encoded.assignment.slots[0] == slot)
 
 
 @pytest.mark.parametrize("mode", GENERATION)

@@ -119,7 +119,7 @@ def test_saved_and_loaded_again_it_is_the_same(model, tmp_path):
     again = AutoModelForSequenceClassification.from_pretrained(tmp_path)
     assert type(again) is TopKPoolingForSequenceClassification
     assert same_weights(model, again)
-    assert again.config.pooling_arguments() == model.config.pooling_arguments()
+    assert again.config.pooling_options == model.config.pooling_options
     assert again.config.id2label == model.config.id2label
     batch = documents(30, 100)
     assert torch.equal(again.eval()(**batch).logits, model(**batch).logits)
@@ -152,7 +152,7 @@ def test_a_padded_row_equals_the_row_alone(model):
     alone = model(**{name: tensor[:1, :10] for name, tensor in batch.items()})
     together = model(**batch)
     torch.testing.assert_close(together.logits[:1], alone.logits)
-    assert together.positions[0].tolist() == alone.positions[0].tolist()
+    assert together.assignment.positions[0].tolist() == alone.assignment.positions[0].tolist()
 
 
 @pytest.mark.parametrize("lengths", [(150,), (150, 20), (150, 500), (150, 64, 65, 1)])
@@ -180,7 +180,7 @@ def test_nothing_of_a_long_document_is_cut_off(model):
     batch["input_ids"].clamp_(max=len(WORDS) - 2)[0, -1] = len(WORDS) - 1  # a word that stands nowhere else
     vectors = encode_in_windows(model.backbone, **batch, window=64)
     model.pooling.scorer.weight.copy_(vectors[:, -1])  # wants the last token more than any other
-    assert 1499 in model(**batch).positions[0].tolist()
+    assert 1499 in model(**batch).assignment.positions[0].tolist()
 
 
 def test_a_row_without_tokens_and_a_row_of_one(model):

@@ -29,8 +29,8 @@ from transformers import (
     ViTForImageClassification,
 )
 
-from shtopk.integrations.between_layers import CURRENT
 from shtopk.integrations.encoder import load_pooled, pool_encoder, unpool_encoder
+from shtopk.integrations.layers.state import STATE
 
 SHARP = {"temperature": 1e-4, "initial_temperature": None}
 DECODERS = {
@@ -92,15 +92,19 @@ def classifier(config=None, model_class=BertForSequenceClassification, **fields)
 @pytest.mark.parametrize("auto_class", [AutoModelForSequenceClassification, BertForSequenceClassification])
 def test_saved_and_loaded_it_predicts_the_same(auto_class, tmp_path):
     model, document = (
-        pool_encoder(classifier(), {1: 9, 2: 0.2}, boost="relative", scorer="mlp"),
+        pool_encoder(classifier(), {1: 9, 2: 0.2}, operator="iterative", scorer="mlp"),
         with_holes(30, 30, 12),
     )
     model.save_pretrained(tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["encoder_pooling"] == {
-        "k_by_layer": {"1": 9, "2": 0.2}, "boost": "relative", "scorer": "mlp",
+        "k_by_layer": {"1": 9, "2": 0.2}, "operator": "iterative", "temperature": 1.0, "initial_temperature": None,
+        "scorer": "mlp", "keep_order": True, "protected": [0, -1],
     }  # fmt: skip
     loaded = load_pooled(auto_class, tmp_path).eval()
-    assert type(loaded) is BertForSequenceClassification and loaded.bert.encoder.pooling["1"].boost == "relative"
+    assert (
+        type(loaded) is BertForSequenceClassification
+        and loaded.bert.encoder.pooling["1"].options.operator == "iterative"
+    )
     assert loaded(**document).logits.equal(model(**document).logits)
     loaded.save_pretrained(tmp_path / "again")
     assert load_pooled(auto_class, tmp_path / "again").eval()(**document).logits.equal(model(**document).logits)
@@ -127,7 +131,7 @@ def test_images_are_classified(tmp_path):
     model.save_pretrained(tmp_path)
     loaded = load_pooled(AutoModelForImageClassification, tmp_path).eval()
     assert loaded(images).logits.equal(model(images).logits)
-    assert (loaded(images).positions[:, 0] == 0).all()  # [CLS] stays
+    assert (loaded(images).assignment.positions[:, 0] == 0).all()  # [CLS] stays
 
 
 def test_the_output_says_what_was_kept_and_its_keys_stay_the_same():
@@ -135,8 +139,8 @@ def test_the_output_says_what_was_kept_and_its_keys_stay_the_same():
     keys = list(model(**document).keys())
     out = pool_encoder(model, {1: 9})(**document)
     assert list(out.keys()) == keys
-    assert out.pooled_attention_mask.shape == out.positions.shape == (2, 9)
-    assert out.choice.weights.shape == out.choice.slots.shape == (2, 30)
+    assert out.pooled_attention_mask.shape == out.assignment.positions.shape == (2, 9)
+    assert out.assignment.weights.shape == out.assignment.slots.shape == (2, 30)
     assert model(**document, return_dict=False)[0].equal(out.logits)
 
 
@@ -169,8 +173,8 @@ def test_it_compiles_in_one_graph_and_in_parts(name, compiled):
     for document, plain in zip(documents, expected, strict=True):
         out = compiled(**document)
         torch.testing.assert_close(out.last_hidden_state, plain.last_hidden_state)
-        assert out.positions.equal(plain.positions)
-        torch.testing.assert_close(out.choice.weights, plain.choice.weights)
+        assert out.assignment.positions.equal(plain.assignment.positions)
+        torch.testing.assert_close(out.assignment.weights, plain.assignment.weights)
 
 
 def test_unsupported_models_say_so():
@@ -211,8 +215,8 @@ def test_inductor_finds_the_same_positions():
     model, document = pool_encoder(encoder("bert", "sdpa"), {1: 9, 3: 5}), with_holes(30, 30, 12)
     with torch.no_grad():
         plain, compiled = model(**document), torch.compile(model)(**document)
-    assert compiled.positions.equal(plain.positions)
-    torch.testing.assert_close(compiled.choice.weights, plain.choice.weights)
+    assert compiled.assignment.positions.equal(plain.assignment.positions)
+    torch.testing.assert_close(compiled.assignment.weights, plain.assignment.weights)
 
 
 def test_one_pooled_model_may_run_inside_another():
@@ -221,19 +225,19 @@ def test_one_pooled_model_may_run_inside_another():
     expected = outer(**document)
     outer.bert.encoder.layer[1].register_forward_hook(lambda *_: inner(**document) and None)
     out = outer(**document)
-    assert out.logits.equal(expected.logits) and out.positions.equal(expected.positions)
+    assert out.logits.equal(expected.logits) and out.assignment.positions.equal(expected.assignment.positions)
 
 
 def test_nothing_is_left_behind_when_a_part_runs_alone_or_a_layer_fails():
     model, document = pool_encoder(classifier(), {1: 9}), with_holes(30, 30, 12)
-    assert model.bert(**document).positions.shape == (2, 9)
-    assert CURRENT.place.finished is None and CURRENT.place.running is None
+    assert model.bert(**document).assignment.positions.shape == (2, 9)
+    assert STATE.of_thread.finished is None and STATE.of_thread.running is None
     hook = model.bert.encoder.layer[2].register_forward_hook(lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         model(**document)
-    assert CURRENT.place.finished is None and CURRENT.place.running is None and CURRENT.place.depth == 0
+    assert STATE.of_thread.finished is None and STATE.of_thread.running is None and STATE.of_thread.depth == 0
     hook.remove()
-    assert model(**document).positions.shape == (2, 9)
+    assert model(**document).assignment.positions.shape == (2, 9)
 
 
 def test_an_encoder_that_ran_alone_does_not_change_what_the_decoder_sees():

@@ -1,5 +1,6 @@
 """The page that shows what was kept: escaped, complete in itself, right about the tokens, kind about bad input."""
 
+import json
 import os
 import re
 import subprocess
@@ -13,10 +14,11 @@ from safetensors.torch import load_file, save_file
 from tiny import tiny_tokenizer
 from transformers import BertConfig, BertForSequenceClassification
 
-import shtopk.models  # noqa: F401  (registers the classes)
-from shtopk.integrations.transformers import load_checkpoint, show_document
 from shtopk.models import load_pretrained_classifier
-from shtopk.show import Slot, main, page
+from shtopk.show import Slot, page
+from shtopk.show.answer import show_document
+from shtopk.show.checkpoint import load_checkpoint
+from shtopk.show.command import main
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +100,7 @@ def test_a_document_is_shown_with_what_the_model_kept(checkpoint):
     model, tokenizer = load_checkpoint(checkpoint)
     text = "a goal b match c d bank e f shares"
     html = show_document(model, tokenizer, text, label="sport")
-    kept = model(**tokenizer(text, return_tensors="pt", return_token_type_ids=False)).positions[0].tolist()
+    kept = model(**tokenizer(text, return_tensors="pt", return_token_type_ids=False)).assignment.positions[0].tolist()
     words = text.split()
     assert Text(html).marked == [words[position - 1] for position in kept if 0 < position <= len(words)]
     assert "sport <b>true class</b>" in html
@@ -115,7 +117,11 @@ def test_any_text_makes_a_page(encoder, operator, text):
 def test_of_two_steps_of_pooling_the_page_shows_the_last(encoder):
     model, tokenizer = load_pretrained_classifier(encoder, k=4, window=8, window_k=3, num_labels=2), tiny_tokenizer()
     text = "a goal b match c d bank e f shares " * 9
-    kept = model.eval()(**tokenizer(text, return_tensors="pt", return_token_type_ids=False)).positions[0].tolist()
+    kept = (
+        model.eval()(**tokenizer(text, return_tensors="pt", return_token_type_ids=False))
+        .assignment.positions[0]
+        .tolist()
+    )
     words = text.split()
     marked = Text(show_document(model, tokenizer, text)).marked
     assert marked == [words[position - 1] for position in sorted(kept) if 0 < position <= len(words)]
@@ -138,26 +144,23 @@ def test_a_valid_replacement_character_is_no_damage(checkpoint, tmp_path, capsys
     assert capsys.readouterr().err == ""
 
 
-def test_code_in_a_checkpoint_runs_only_when_trusted_and_without_a_question(checkpoint, tmp_path):
-    document = tmp_path / "text.txt"
+def test_code_in_a_checkpoint_is_not_run_and_nothing_asks_whether_it_may(checkpoint, tmp_path):
+    folder, document, page = tmp_path / "folder", tmp_path / "text.txt", tmp_path / "page.html"
+    folder.mkdir()
+    copied(folder, checkpoint)
+    for path in folder.glob("*.py"):
+        path.write_text("raise SystemExit('it ran')")
     document.write_text("a goal")
-    code = f"""
-from shtopk.show import main
-command = [{str(checkpoint)!r}, {str(document)!r}, "--output", {str(tmp_path / "page.html")!r}]
-assert main(command) == 2
-assert main([*command, "--trust-remote-code"]) == 0
-"""
     done = subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-m", "shtopk.show", str(folder), str(document), "--output", str(page)],
         cwd=Path(__file__).resolve().parents[2],
         env=os.environ | {"HF_HOME": str(tmp_path / "home")},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.strip().endswith("add --trust-remote-code if you trust where it comes from")
-    assert len(done.stderr.splitlines()) == len(done.stdout.splitlines()) == 1
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    assert list(folder.glob("*.py")) and page.is_file()
 
 
 def copied(folder, source):
@@ -195,12 +198,19 @@ def foreign(folder, source):
     ).save_pretrained(folder)
 
 
+def with_code_for_another_model(folder, source):
+    copied(folder, source)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "other"}))
+
+
 @pytest.mark.parametrize(("prepare", "message"), [
     (lambda folder, source: None, "expected a checkpoint with a config.json"),
     (damaged, "cannot load the checkpoint"),
-    (incomplete, "its weights lack classifier.bias, classifier.weight"),
-    (of_another_size, "its weights have other shapes than its config.json says"),
+    (incomplete, "the weights lack classifier.bias, classifier.weight"),
+    (of_another_size, "the weights have other shapes than config.json says"),
     (with_another_tokenizer, "expected a fast tokenizer of at most 34 words, got one of 35"),
+    (with_code_for_another_model, "it needs code of its own, which is never run here"),
     (foreign, "expected a model of type topk_pooling or topk_pooling_seq2seq, got bert"),
 ])  # fmt: skip
 def test_what_is_no_checkpoint_is_refused_in_one_line(prepare, message, checkpoint, tmp_path, capsys):

@@ -1,8 +1,7 @@
-"""What a model made of a document, in the terms of `shtopk.show`: vectors kept, prediction or summary, attention."""
+"""What a model made of a document, in the words of the pages: vectors kept, prediction or summary, attention."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -10,36 +9,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from shtopk.pooling import PooledTokens, TopKPooling
-from shtopk.selection import TopK
-from shtopk.show import OutputToken, Slot
+from shtopk.assignment import Assignment
+from shtopk.pooling import TopKPooling
+from shtopk.show.document import Slot
+from shtopk.show.summary import OutputToken
 
 
 @torch.inference_mode()
 def describe(model, tokenizer, text: str, max_tokens: int | None = None) -> dict[str, Any]:
     """What `shtopk.show.page` shows of a document, by its argument names; the title and the label are the caller's.
 
-    max_tokens: as many of the document the model reads; None: all.
+    max_tokens: tokens of the document that the model reads; None: all.
     """
     model.eval()
     inputs, spans = _encode(model, tokenizer, text, max_tokens)
-    pooling: TopKPooling = model.pooling
-    pooled: list[PooledTokens] = []
-    watch = pooling.register_forward_hook(lambda module, given, output: pooled.append(output))
-    try:
-        out = model(**inputs)
-    finally:
-        watch.remove()
-    # Of two steps of pooling the last one made the slots; the model knows which tokens they are made of.
-    choice = pooled[-1].choice._replace(weights=out.weights, slots=out.slots, positions=out.positions)
-    slots = slots_of(choice)
+    out = model(**inputs)
+    slots = slots_of(out.pooled_scores, out.assignment)
     probabilities = out.logits[0].float().softmax(-1).tolist()
     return {
         "text": text,
         "spans": spans,
         "slots": slots,
         "probabilities": [(model.config.id2label[i], probability) for i, probability in enumerate(probabilities)],
-        "facts": _facts(pooling, slots, spans),
+        "facts": _facts(model.pooling, slots, spans),
     }
 
 
@@ -47,22 +39,14 @@ def describe(model, tokenizer, text: str, max_tokens: int | None = None) -> dict
 def describe_summary(model, tokenizer, text: str, max_tokens: int | None = None) -> dict[str, Any]:
     """What `shtopk.show.summary_page` shows of a document, by its argument names; the rest is the caller's.
 
-    The summary is generated as the checkpoint's generation settings say, and then read once more, all tokens at once,
-    for the attention that each was said with. max_tokens: see `describe`.
+    The summary is generated as the model's generation settings say, then decoded once more in one pass, which gives
+    the attention of every token. max_tokens: see `describe`.
     """
     model.eval()
     inputs, spans = _encode(model, tokenizer, text, max_tokens)
-    generated = model.generate(**inputs)[:1]  # [1, T + 1] after the token that starts it
+    generated = model.generate(**inputs)[:1]  # [1, T + 1] with the start token
     encoded = model.get_encoder()(**inputs)
-    choice = TopK(
-        values=encoded.last_hidden_state,
-        scores=encoded.scores,
-        mask=encoded.attention_mask != 0,
-        positions=encoded.positions,
-        weights=encoded.weights,
-        slots=encoded.slots,
-    )
-    slots = slots_of(choice)
+    slots = slots_of(encoded.scores, encoded.assignment)
     tokens = _output_tokens(model, tokenizer, encoded, generated)
     said = f"{len(tokens)} tokens said"
     if model.config.copy_head and tokens:
@@ -77,7 +61,7 @@ def describe_summary(model, tokenizer, text: str, max_tokens: int | None = None)
 
 
 def _output_tokens(model, tokenizer, encoded, generated: Tensor) -> list[OutputToken]:
-    """The tokens of a summary [1, T + 1] that a reader sees, each with its attention over the filled slots."""
+    """The tokens of a summary [1, T + 1] that a reader sees, each with the attention over the filled slots."""
     ids = generated[0, 1:]  # [T]
     unseen = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
     seen = [step for step, token in enumerate(ids.tolist()) if token not in unseen]
@@ -103,10 +87,6 @@ def _output_tokens(model, tokenizer, encoded, generated: Tensor) -> list[OutputT
     attention = torch.stack([layer[0].float().mean(0) for layer in out.cross_attentions]).mean(0)  # [T, k]
     rows: list[dict[str, Any]] = [{"attention": shares} for shares in of_seen(attention)]
     if model.config.copy_head:
-        if not hasattr(model.copy_head, "point"):  # a checkpoint carries the code that it was saved with
-            raise ValueError(
-                "the model code in the checkpoint is of an earlier version, whose copy head tells no pointing"
-            )
         pointing, gate = model.copy_head.point(out.decoder_hidden_states[-1], encoded)
         same = encoded.input_ids[0] == ids[:, None]  # [T, L]
         from_document = (model.copy_head.through_slots(pointing, encoded)[0] * same).sum(-1)  # [T]
@@ -120,19 +100,19 @@ def _output_tokens(model, tokenizer, encoded, generated: Tensor) -> list[OutputT
 
 
 def pieces(tokenizer, ids: Sequence[int]) -> list[str]:
-    """The text of each token; together they are the text of all. A part of a character counts to its last token."""
-    whole = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+    """The text of each token; joined they make the whole text. A character of several tokens is the last one's."""
+    text = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
     ends = [0]
     for count in range(1, len(ids)):
         start = tokenizer.decode(ids[:count], clean_up_tokenization_spaces=False)
-        common = next((i for i, (a, b) in enumerate(zip(start, whole, strict=False)) if a != b), len(start))
-        ends.append(min(max(common, ends[-1]), len(whole)))
-    return [whole[start:end] for start, end in zip(ends, [*ends[1:], len(whole)], strict=True)]
+        common = next((i for i, (a, b) in enumerate(zip(start, text, strict=False)) if a != b), len(start))
+        ends.append(min(max(common, ends[-1]), len(text)))
+    return [text[start:end] for start, end in zip(ends, [*ends[1:], len(text)], strict=True)]
 
 
 @contextmanager
 def eager_attention(model) -> Iterator[None]:
-    """With the one implementation of attention that returns its weights; afterwards with that from before."""
+    """With the one implementation of attention that returns weights; afterwards with the former one again."""
     before = model.config._attn_implementation
     model.set_attn_implementation("eager")
     try:
@@ -141,17 +121,12 @@ def eager_attention(model) -> Iterator[None]:
         model.set_attn_implementation(before)
 
 
-def slots_of(choice: TopK, smallest_weight: float = 1e-3) -> list[Slot]:
-    """The filled slots of the first document of a choice, in order, with their tokens of some weight."""
-    weights = choice.weights[0]  # [n], or [k, n] where a token may flow into every slot
-    tokens: dict[int, list[tuple[int, float]]] = defaultdict(list)
-    for place in (weights > smallest_weight).nonzero().tolist():
-        token = place[-1]
-        slot = place[0] if choice.slots is None else int(choice.slots[0, token])
-        tokens[slot].append((token, float(weights[tuple(place)])))
+def slots_of(scores: Tensor, assignment: Assignment, smallest_weight: float = 1e-3) -> list[Slot]:
+    """The filled slots of a batch's first document, in order, each with the tokens above the smallest weight."""
+    first = assignment.map(lambda x: x[0])
     return [
-        Slot(int(choice.positions[0, slot]), tokens[slot], float(choice.scores[0, slot]))
-        for slot in choice.mask[0].nonzero().flatten().tolist()
+        Slot(int(first.positions[slot]), first.tokens_of(slot, smallest_weight), float(scores[0, slot]))
+        for slot in first.mask.nonzero().flatten().tolist()
     ]
 
 
@@ -172,6 +147,6 @@ def _encode(model, tokenizer, text: str, max_tokens: int | None) -> tuple[dict[s
 def _facts(pooling: TopKPooling, slots: Sequence[Slot], spans: Sequence[tuple[int, int]]) -> list[str]:
     return [
         f"{len(slots)} of {len(spans):,} tokens kept",
-        pooling.operator.replace("_", " "),
-        f"temperature {pooling.temperature:g}",
+        pooling.options.operator.replace("_", " "),
+        f"temperature {pooling.options.temperature:g}",
     ]

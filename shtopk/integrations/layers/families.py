@@ -1,4 +1,4 @@
-"""The encoders that can be pooled between their layers: where the layers are, and what these get of every token."""
+"""The encoders that can be pooled between their layers: where the layers are, and what they get for every token."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-Gather = Callable[[Any, Tensor, nn.Module], Any]  # of an argument, positions [B, k], and the layer that gets it
+Gather = Callable[[Any, Tensor, nn.Module], Any]  # (argument, positions [B, k], layer) -> argument for k vectors
 
 
 def of_tokens(x: Any, positions: Tensor, layer: nn.Module) -> Any:
-    """What stands for tokens in dimension 1: x [B or 1, n, ...] -> [B, k, ...]; of a tuple (cosine, sine), each."""
+    """Tokens in dimension 1: x [B or 1, n, ...] -> [B, k, ...]; each part of a tuple (cosine, sine)."""
     if isinstance(x, tuple):
         return tuple(of_tokens(part, positions, layer) for part in x)
     index = positions.view(*positions.shape, *[1] * (x.dim() - 2)).expand(*positions.shape, *x.shape[2:])
@@ -20,7 +20,7 @@ def of_tokens(x: Any, positions: Tensor, layer: nn.Module) -> Any:
 
 
 def of_pairs(x: Tensor, positions: Tensor, layer: nn.Module) -> Tensor:
-    """What stands for pairs of tokens in the last two dimensions: [B or 1, h, n or 1, n] -> [B, h, k or 1, k]."""
+    """Pairs of tokens in the last two dimensions: x [B or 1, h, n or 1, n] -> [B, h, k or 1, k]."""
     x = x.expand(len(positions), *x.shape[1:])
     if x.shape[2] > 1:
         x = x.gather(2, positions[:, None, :, None].expand(-1, x.shape[1], -1, x.shape[3]))
@@ -33,7 +33,7 @@ def of_mask(x: Tensor, positions: Tensor, layer: nn.Module) -> Tensor:
 
 
 def of_distances(x: Tensor, positions: Tensor, layer: Any) -> Tensor:
-    """DeBERTa's distances of pairs [1, n, n] -> [1, B * heads, k, k]: it can tell heads apart, but not documents."""
+    """DeBERTa's distances [1, n, n] -> [1, B * heads, k, k]: the layer takes them per head, but not per document."""
     pairs = of_pairs(x.unsqueeze(1), positions, layer)  # [B, 1, k, k]
     heads = layer.attention.self.num_attention_heads
     return pairs.expand(-1, heads, -1, -1).flatten(0, 1).unsqueeze(0)
@@ -45,15 +45,16 @@ class Family:
 
     Attributes:
         stack: class name of the module that runs the layers.
-        layers: its attribute that holds them.
-        gathers: how the arguments that concern every token follow the tokens, by name.
-        handed_on: one of them that a layer returns, for the next one, so that it has been gathered there.
-        ignored: arguments that concern no token, though they may be as long.
-        additive: whether a mask of reals is added to attention scores, 0 where they count; else it is 1 there.
-        protected: places that always stay, see `TopKPooling`: [CLS], which heads read, and [SEP], which many attention
-            heads look at when there is nothing to see (Clark et al. 2019, "What Does BERT Look At?", section 3.2).
-        first: the first layer whose input can be pooled.
-        why: why not an earlier one.
+        layers: attribute of the stack that holds the layers.
+        gathers: for each argument of a layer that has entries for all tokens, the function that gathers them.
+        handed_on: an argument each layer returns for the next (T5's position bias), so it is already gathered.
+        ignored: arguments without entries for tokens, which may be as long by chance.
+        additive: True: float masks are additive (0 keeps, -inf drops); False: multiplicative (1 keeps).
+        protected: positions that are always kept, see `TopKPooling`: [CLS], which heads read, and [SEP], which many
+            attention heads look at where they have nothing to do (Clark et al. 2019, "What Does BERT Look At?",
+            section 3.2).
+        first: the lowest layer whose input can be pooled.
+        why: the reason why no lower one can.
     """
 
     stack: str

@@ -1,0 +1,140 @@
+"""Hooks of an encoder's layers, and of the models around them.
+
+The input of a layer is pooled before the layer sees it. Whatever else this layer and those above get for every token,
+such as masks and positions, is gathered at the heaviest token of each slot. The hooks themselves hold no state, see
+`state`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.utils import ModelOutput
+
+from shtopk.assignment import Assignment
+from shtopk.integrations.layers.families import Family
+from shtopk.integrations.layers.state import STATE, ForwardPass
+
+
+class PoolInput:
+    """Before a layer: pool the input where a pooling is due, and let the other arguments follow the tokens."""
+
+    def __init__(self, layer: nn.Module, index: int, family: Family):
+        self.index, self.family = index, family
+        self.names = list(inspect.signature(layer.forward).parameters)
+
+    def __call__(self, layer: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+        forward_pass = STATE.get_running()
+        if forward_pass is None:
+            return None
+        given = dict(zip(self.names, args, strict=False)) | kwargs
+        hidden_states = given.pop(self.names[0])
+        local: Tensor | None = None  # [B, k] positions of the slots among the vectors of the layer below
+        while forward_pass.due and forward_pass.due[0][0] <= self.index:  # lower, where layerdrop skipped a layer
+            pooling = forward_pass.due.pop(0)[1]
+            self.check(given, hidden_states.shape[1])
+            before = forward_pass.assignment
+            mask = self.real_tokens(given.get("attention_mask")) if before is None else before.mask
+            hidden_states, positions = forward_pass.pool(pooling, hidden_states, mask)
+            local = positions if local is None else local.gather(1, positions)
+        if forward_pass.assignment is not None:
+            self.gather(layer, given, forward_pass.assignment, local)
+        given = {self.names[0]: hidden_states} | given
+        return tuple(given.pop(name) for name in self.names[: len(args)]), given
+
+    def gather(self, layer: nn.Module, given: dict, assignment: Assignment, local: Tensor | None) -> None:
+        """Arguments for all tokens become those for the slots.
+
+        What a layer returns for the next (T5's position bias) stands for the vectors of that layer already, so it is
+        gathered only where these have just been pooled.
+        """
+        for name, follow in self.family.gathers.items():
+            positions = local if name == self.family.handed_on else assignment.positions
+            if given.get(name) is not None and positions is not None:
+                given[name] = follow(given[name], positions, layer)
+        if given.get("attention_mask") is not None:
+            given["attention_mask"] = self.without_empty_slots(given["attention_mask"], assignment.mask)
+
+    def check(self, given: dict, n: int) -> None:
+        """Refuse a tensor with a dimension of n that is not known to follow the tokens."""
+        for name, x in given.items():
+            known = name in self.family.gathers or name in self.family.ignored
+            if x is None or known or not (isinstance(x, Tensor) and n in x.shape):
+                continue
+            raise ValueError(
+                f"expected a layer that takes {', '.join(self.family.gathers)} of all {n} tokens; got {name} "
+                f"{list(x.shape)} as well, which is not known to follow the tokens that are kept; leave it out"
+            )
+
+    def real_tokens(self, mask: Any) -> Tensor | None:
+        """[B, n] bool from the layer's attention mask of tokens or of pairs; None: all are real."""
+        if mask is None:
+            return None
+        if not isinstance(mask, Tensor):
+            raise ValueError(
+                f"expected an attention mask that is a tensor, got {type(mask).__name__}; load the model with "
+                "attn_implementation='sdpa' or 'eager'"
+            )
+        if mask.dim() != 4:
+            return mask != 0
+        mask = mask[:, 0]
+        # A real token attends to itself, in a sliding window too: the diagonal tells.
+        mask = mask[:, 0] if mask.shape[1] == 1 else mask.diagonal(dim1=-2, dim2=-1)
+        return mask >= 0 if mask.is_floating_point() and self.family.additive else mask != 0
+
+    def without_empty_slots(self, mask: Tensor, filled: Tensor) -> Tensor:
+        """A gathered mask that hides the slots that hold no token."""
+        if mask.dim() == 2:
+            return mask * filled
+        hidden = torch.finfo(mask.dtype).min if mask.is_floating_point() and self.family.additive else 0
+        return mask.masked_fill(~filled[:, None, None, :], hidden)
+
+
+def begin_pass(stack: Any, args: tuple) -> None:
+    """Before the layers."""
+    config = getattr(stack, "config", None)
+    flash = "flash" in str(getattr(config, "_attn_implementation", None))
+    if flash and "sliding_attention" in (getattr(config, "layer_types", None) or ()):
+        raise ValueError(
+            "expected attention that is told positions, got flash attention, whose sliding window would count the "
+            "slots; load the model with attn_implementation='sdpa' or 'eager'"
+        )
+    STATE.set_running(ForwardPass(stack.pooling, STATE.get_running()))
+
+
+def end_pass(stack: nn.Module, args: tuple, output: Any) -> None:
+    """After the layers, also where one of them failed."""
+    forward_pass = STATE.get_running()
+    if forward_pass is not None:
+        STATE.set_running(forward_pass.outer)
+        STATE.set_finished(forward_pass)
+
+
+def enter_model(model: nn.Module, args: tuple) -> None:
+    """Before the stack, and before every model around it."""
+    STATE.change_depth(1)
+
+
+class ReportAssignment:
+    """After the stack, and after every model around it: say in the output what was kept, by attributes, not keys.
+
+    Args:
+        stack: path of the stack inside the model.
+    """
+
+    def __init__(self, stack: str):
+        self.stack = stack
+
+    def __call__(self, model: nn.Module, args: tuple, output: Any) -> Any:
+        forward_pass = STATE.get_finished()
+        if STATE.change_depth(-1) == 0:
+            STATE.set_finished(None)
+        assignment = None if forward_pass is None else forward_pass.assignment
+        if forward_pass is None or assignment is None or not isinstance(output, ModelOutput):
+            return None
+        if forward_pass.poolings is model.get_submodule(self.stack).pooling:
+            output.pooled_attention_mask, output.assignment = assignment.mask, assignment
+        return output

@@ -1,0 +1,43 @@
+"""Hooks that carry the mask of the slots from a pooled encoder to the decoder, in training and in `generate`."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from torch import nn
+from transformers.utils import ModelOutput
+
+from shtopk.integrations.layers.state import STATE
+
+
+def carry_mask(encoder: nn.Module, args: tuple, output: Any) -> Any:
+    """After the encoder: add the mask of the slots to the output, which `generate` keeps for all steps."""
+    forward_pass = STATE.get_finished()
+    if forward_pass is not None and forward_pass.assignment is not None and isinstance(output, ModelOutput):
+        output["attention_mask"] = forward_pass.assignment.mask.long()
+    return output
+
+
+class TakeMask:
+    """Before the encoder-decoder: where encoder_outputs are given, use their mask, not that of the tokens."""
+
+    def __init__(self, model: nn.Module):
+        self.names = list(inspect.signature(model.forward).parameters)
+
+    def __call__(self, model: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+        STATE.set_finished(None)
+        given = dict(zip(self.names, args, strict=False)) | kwargs
+        mask = getattr(given.get("encoder_outputs"), "attention_mask", None)
+        if mask is None:
+            return None
+        given["attention_mask"] = mask
+        return tuple(given.pop(name) for name in self.names[: len(args)]), given
+
+
+def attend_to_slots(decoder: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+    """Before the decoder: replace the mask of the tokens by that of the slots."""
+    forward_pass = STATE.get_finished()
+    if forward_pass is None or forward_pass.assignment is None:
+        return None
+    return args, kwargs | {"encoder_attention_mask": forward_pass.assignment.mask.long()}
