@@ -21,7 +21,7 @@ from memory import PeakMemory, in_its_own_process
 from record import resume, save
 from tqdm.auto import tqdm
 
-from shtopk.models import load_pretrained_seq2seq
+from shtopk.models import TopKPoolingForConditionalGeneration
 
 RESULTS = ROOT / "benchmarks" / "results"
 LENGTHS = [2**i for i in range(9, 15)]
@@ -32,7 +32,7 @@ def measure(backbone: str | None, length: int, k: int | None, device: str) -> di
     """Seconds and MiB at one length; k None: the decoder sees all tokens."""
     torch.manual_seed(0)
     pooling = {"k": k} if k else {"k": 1.0, "operator": "hard"}
-    model = load_pretrained_seq2seq(backbone, backbone_dropout=0.0, **pooling).to(device)
+    model = TopKPoolingForConditionalGeneration.from_backbone(backbone, backbone_dropout=0.0, **pooling).to(device)
     words = model.get_input_embeddings().weight.shape[0]
     ids, target = (torch.randint(words // 2, words, (BATCH, n), device=device) for n in (length, TARGET))
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}

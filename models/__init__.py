@@ -4,6 +4,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoModel
 
 from .arguments import ModelArguments
 from .configuration_topk_pooling import TopKPoolingConfig, TopKPoolingSeq2SeqConfig
+from .freezing import freeze_layers
 from .model_card import write_model_card
 from .modeling_topk_pooling import (
     TopKPoolingClassifierOutput,
@@ -12,14 +13,7 @@ from .modeling_topk_pooling import (
     TopKPoolingModelOutput,
 )
 from .modeling_topk_pooling_seq2seq import PooledEncoderOutput, TopKPoolingForConditionalGeneration
-from .pretrained import (
-    default_encoder,
-    freeze_layers,
-    load_pretrained_classifier,
-    load_pretrained_seq2seq,
-    load_tokenizer,
-    verify_sha256,
-)
+from .pretrained import default_encoder, load_tokenizer, verify_sha256
 from .windows import encode_in_windows, pool_in_windows
 
 AutoConfig.register(TopKPoolingConfig.model_type, TopKPoolingConfig, exist_ok=True)
@@ -47,8 +41,6 @@ __all__ = [
     "default_encoder",
     "encode_in_windows",
     "freeze_layers",
-    "load_pretrained_classifier",
-    "load_pretrained_seq2seq",
     "load_tokenizer",
     "pool_in_windows",
     "verify_sha256",

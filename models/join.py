@@ -3,10 +3,42 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, EncoderDecoderConfig, PreTrainedConfig, PreTrainedModel
+
+from .backbone import Backbone, load_backbone, load_encoder, set_dropout
+from .pretrained import load_config, load_tokenizer
+
+
+def join(
+    name: str, config: PreTrainedConfig, decoder: str | Path | None, decoder_layers: int, dropout: float | None
+) -> Backbone:
+    """An encoder (folder or hub name, configuration) and a decoder as one encoder-decoder.
+
+    Args:
+        decoder: folder or hub name of a language model; None: decoder_layers layers that start from the encoder's.
+        dropout: of a given decoder, see `set_dropout`.
+
+    Raises:
+        ValueError: damaged weights, or two models that do not go together.
+    """
+    weights = load_encoder(name, config).weights
+    if decoder is None:
+        of_decoder = decoder_config(config, decoder_layers)
+        with torch.device("meta"):
+            empty = AutoModelForCausalLM.from_config(of_decoder)
+        started = decoder_weights(weights, empty, config.num_hidden_layers)
+    else:
+        there, of_decoder = load_config(decoder, "a language model")
+        set_dropout(of_decoder, dropout)
+        of_decoder = with_cross_attention(of_decoder)
+        started = load_backbone(AutoModelForCausalLM, there, of_decoder, may_lack="cross_?att").weights
+    weights = {f"encoder.{key}": tensor for key, tensor in weights.items()}
+    weights |= {f"decoder.{key}": tensor for key, tensor in started.items()}
+    return Backbone(name, joined_config(config, of_decoder, load_tokenizer(name)), weights)
 
 
 def decoder_config(encoder: PreTrainedConfig, layers: int) -> PreTrainedConfig:
@@ -21,7 +53,7 @@ def decoder_config(encoder: PreTrainedConfig, layers: int) -> PreTrainedConfig:
 
 
 def with_cross_attention(config: PreTrainedConfig, **changes) -> PreTrainedConfig:
-    """The configuration of a language model that looks at what an encoder kept. ValueError where it cannot."""
+    """The configuration of a language model with cross-attention. ValueError where the model has none."""
     if type(config) in AutoModelForCausalLM._model_mapping:
         flags = {"is_decoder": True, "add_cross_attention": True}
         config = type(config).from_dict(config.to_dict() | flags | changes)
@@ -35,7 +67,7 @@ def with_cross_attention(config: PreTrainedConfig, **changes) -> PreTrainedConfi
 
 
 def joined_config(encoder: PreTrainedConfig, decoder: PreTrainedConfig, tokenizer) -> EncoderDecoderConfig:
-    """The configuration of both together. A summary starts from the tokenizer's [CLS] and ends with its [SEP]."""
+    """The configuration of both together. A summary starts from the tokenizer's [CLS] and ends with [SEP]."""
     if encoder.vocab_size != decoder.vocab_size:
         raise ValueError(
             "expected an encoder and a decoder of one vocabulary, "
@@ -54,8 +86,8 @@ def joined_config(encoder: PreTrainedConfig, decoder: PreTrainedConfig, tokenize
 
 
 def decoder_weights(encoder: dict[str, Tensor], decoder: PreTrainedModel, encoder_layers: int) -> dict[str, Tensor]:
-    """What of a fresh decoder's state dict an encoder's can fill: its embeddings, and layers spread over all of its
-    layers from the first to the last. Cross-attention and the language model's head stay new.
+    """The part of a decoder's state dict that an encoder can fill: embeddings, and layers taken from the first to the
+    last of the encoder at equal distances. Cross-attention and the language model's head stay new.
 
     Args:
         encoder: state dict of an encoder without a head.

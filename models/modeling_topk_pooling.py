@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
 
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
@@ -13,7 +14,9 @@ from shtopk import Assignment, TopKPooling
 from shtopk.integrations.encoder import install
 from shtopk.scorers import ScorerLinear
 
+from .backbone import build_around, encoder_options, is_encoder, load_encoder, set_dropout
 from .configuration_topk_pooling import TopKPoolingConfig
+from .pretrained import load_config
 from .windows import check_window, pool_document, pool_encoded, positions_of
 
 
@@ -155,6 +158,38 @@ class TopKPoolingForSequenceClassification(TopKPoolingPreTrainedModel):
         self.classifier = nn.Linear(config.backbone.hidden_size, config.num_labels)
         self.post_init()
 
+    @classmethod
+    def from_backbone(
+        cls,
+        backbone: str | Path | None = None,
+        *,
+        backbone_sha256: str | None = None,
+        backbone_dropout: float | None = None,
+        attn_implementation: str | None = None,
+        **fields,
+    ) -> Self:
+        """A classifier with the weights of a bare encoder; the pooling and the head are new.
+
+        Args:
+            backbone: folder or hub name of an encoder; None: all-MiniLM-L6-v2 from its pip package, hash checked.
+            backbone_sha256: expected hash of a folder's model.safetensors (hex).
+            backbone_dropout: every dropout inside the encoder, in [0, 1); None: as the checkpoint says.
+            attn_implementation: how the encoder computes attention: "sdpa", "eager", ...; None: as transformers does.
+            fields: of `TopKPoolingConfig`, such as k, num_labels, classifier_dropout.
+
+        Returns:
+            The model; `model.fresh` holds the names of the parameters that were drawn, not loaded.
+
+        Raises:
+            ValueError: no such encoder, no encoder at all, damaged or unexpected weights, unknown or impossible
+                fields.
+        """
+        name, config = load_config(backbone, "an encoder", backbone_sha256)
+        if not is_encoder(config):
+            raise ValueError(f"expected an encoder such as BERT in {name}, got a model of type {config.model_type}")
+        set_dropout(config, backbone_dropout)
+        return build_around(load_encoder(name, config), cls, fields, attn_implementation)
+
     def save_pretrained(self, *args, **kwargs):
         # The file of this class, which travels along, is that of `TopKPoolingModel` too.
         if self._auto_class is not None:
@@ -226,9 +261,3 @@ def build_pooled_encoder(config: TopKPoolingConfig) -> tuple[nn.Module, TopKPool
     if config.k_by_layer is not None:
         install(encoder, config.k_by_layer, **config.between_options)
     return encoder, TopKPooling(config.backbone.hidden_size, config.k, config.pooling_options)
-
-
-def encoder_options(config) -> dict[str, bool]:
-    """Leaves out the pooler that some families add: it would be trained by nothing, which DDP refuses."""
-    model_class = AutoModel._model_mapping[type(config)]
-    return {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(model_class).parameters else {}

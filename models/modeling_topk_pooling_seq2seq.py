@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
 
 from torch import Tensor, nn
 from transformers import AutoModelForSeq2SeqLM, GenerationConfig, GenerationMixin
@@ -12,10 +14,13 @@ from transformers.utils import ModelOutput, can_return_tuple
 from shtopk import Assignment, TopKPooling
 from shtopk.integrations.encoder import install
 
+from .backbone import build_around, is_encoder, load_backbone, set_dropout
 from .configuration_topk_pooling import TopKPoolingSeq2SeqConfig
 from .copy_head import CopyHead
-from .modeling_topk_pooling import TopKPoolingPreTrainedModel, check_window
-from .windows import pool_document, positions_of
+from .join import join
+from .modeling_topk_pooling import TopKPoolingPreTrainedModel
+from .pretrained import load_config
+from .windows import check_window, pool_document, positions_of
 
 
 @dataclass
@@ -100,6 +105,52 @@ class TopKPoolingForConditionalGeneration(TopKPoolingPreTrainedModel, Generation
             decoder = config.backbone.get_text_config(decoder=True)
             self.copy_head = CopyHead(decoder.hidden_size, encoder.config.hidden_size)
         self.post_init()
+
+    @classmethod
+    def from_backbone(
+        cls,
+        backbone: str | Path | None = None,
+        *,
+        decoder: str | Path | None = None,
+        decoder_layers: int = 2,
+        backbone_sha256: str | None = None,
+        backbone_dropout: float | None = None,
+        attn_implementation: str | None = None,
+        **fields,
+    ) -> Self:
+        """A summarizer with the weights of bare models; the pooling is new.
+
+        Args:
+            backbone: folder or hub name of an encoder-decoder such as BART, T5 or LED, or of an encoder, which is
+                joined with a decoder as in transformers' `EncoderDecoderModel`; None: all-MiniLM-L6-v2 from its pip
+                package, hash checked.
+            decoder: folder or hub name of a language model of the encoder's vocabulary, to be the decoder; None: one
+                that starts from the encoder's layers. Cross-attention is new in both.
+            decoder_layers: layers of the decoder that starts from the encoder's.
+            backbone_sha256, backbone_dropout, attn_implementation: see the classifier's `from_backbone`.
+            fields: of `TopKPoolingSeq2SeqConfig`, such as k, window, copy_head.
+
+        Returns:
+            The model; `model.fresh` holds the names of the parameters that were drawn, not loaded.
+
+        Raises:
+            ValueError: no such model, neither encoder nor encoder-decoder, damaged or unexpected weights, unknown or
+                impossible fields.
+        """
+        name, config = load_config(backbone, "a model", backbone_sha256)
+        set_dropout(config, backbone_dropout)
+        if type(config) in AutoModelForSeq2SeqLM._model_mapping:
+            if decoder is not None:
+                raise ValueError(f"expected no decoder beside {name}, which has one; got {decoder}")
+            loaded = load_backbone(AutoModelForSeq2SeqLM, name, config)
+        elif is_encoder(config):
+            loaded = join(name, config, decoder, decoder_layers, backbone_dropout)
+        else:
+            raise ValueError(
+                f"expected an encoder-decoder such as BART or T5 in {name}, or an encoder such as BERT to join a "
+                f"decoder to; got a model of type {config.model_type}"
+            )
+        return build_around(loaded, cls, fields, attn_implementation)
 
     @property
     def encoder(self) -> nn.Module:

@@ -4,7 +4,12 @@ import torch
 from datasets import DatasetDict
 
 from shtopk import TopKPooling
-from shtopk.models import ModelArguments, freeze_layers, load_pretrained_classifier, load_pretrained_seq2seq
+from shtopk.models import (
+    ModelArguments,
+    TopKPoolingForConditionalGeneration,
+    TopKPoolingForSequenceClassification,
+    freeze_layers,
+)
 from shtopk.tasks import DataArguments, Task
 from shtopk.training.arguments import TrainArguments
 
@@ -15,12 +20,12 @@ def build_model(task: Task, texts: DatasetDict, data: DataArguments, arguments: 
     fields |= arguments.pooling.to_dict() | {
         "k": arguments.share_or_count,
         "k_by_layer": arguments.shares_or_counts,
-        "sha256": arguments.backbone_sha256,
+        "backbone_sha256": arguments.backbone_sha256,
         "backbone_dropout": arguments.backbone_dropout,
     }
     if task.target == "label":
         labels = texts["train"].features["label"].names
-        model = load_pretrained_classifier(
+        model = TopKPoolingForSequenceClassification.from_backbone(
             arguments.backbone,
             id2label=dict(enumerate(labels)),
             label2id={label: i for i, label in enumerate(labels)},
@@ -28,7 +33,7 @@ def build_model(task: Task, texts: DatasetDict, data: DataArguments, arguments: 
             **fields,
         )
     else:
-        model = load_pretrained_seq2seq(
+        model = TopKPoolingForConditionalGeneration.from_backbone(
             arguments.backbone,
             decoder=arguments.decoder,
             decoder_layers=arguments.decoder_layers,

@@ -7,7 +7,7 @@ from seq2seq_families import FAMILIES, V, documents
 from seq2seq_families import build as build_seq2seq
 from transformers import AutoModel, BertConfig
 
-from shtopk.models import TopKPoolingConfig, TopKPoolingForSequenceClassification, load_pretrained_classifier
+from shtopk.models import TopKPoolingConfig, TopKPoolingForSequenceClassification
 from shtopk.pooling import ScorerLinear
 
 BERT = BertConfig(vocab_size=V, hidden_size=32, num_hidden_layers=4, num_attention_heads=2, intermediate_size=24,
@@ -62,7 +62,9 @@ def test_every_scorer_learns():
 
 def test_it_loads_around_a_bare_encoder_and_its_scorers_start_with_spread(tmp_path):
     AutoModel.from_config(BERT).save_pretrained(tmp_path / "bare")
-    model = load_pretrained_classifier(tmp_path / "bare", k=4, k_by_layer={"2": 6}, num_labels=3).eval()
+    model = TopKPoolingForSequenceClassification.from_backbone(
+        tmp_path / "bare", k=4, k_by_layer={"2": 6}, num_labels=3
+    ).eval()
     assert "backbone.encoder.pooling.2.scorer.weight" in model.fresh
     for scorer in model.modules():
         if isinstance(scorer, ScorerLinear):

@@ -10,7 +10,6 @@ from transformers import (
 
 from shtopk.models import (
     TopKPoolingForConditionalGeneration,
-    load_pretrained_seq2seq,
 )
 
 
@@ -108,5 +107,5 @@ def test_a_copy_head_is_saved_and_loaded(tmp_path):
     again = TopKPoolingForConditionalGeneration.from_pretrained(tmp_path)
     assert torch.equal(again.copy_head.query.weight, model.copy_head.query.weight)
     BartForConditionalGeneration(FAMILIES["bart"]).save_pretrained(tmp_path / "bare")
-    fresh = load_pretrained_seq2seq(tmp_path / "bare", k=4, copy_head=True)
+    fresh = TopKPoolingForConditionalGeneration.from_backbone(tmp_path / "bare", k=4, copy_head=True)
     assert fresh.copy_head.query.weight.std() > 0.01

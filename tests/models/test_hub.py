@@ -18,7 +18,7 @@ from seq2seq_families import build, documents
 from tiny import tiny_tokenizer
 from transformers import AutoModel, AutoModelForSeq2SeqLM, AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
-from shtopk.models import load_pretrained_classifier, write_model_card
+from shtopk.models import TopKPoolingForSequenceClassification, write_model_card
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXTS = ["goal match a b", "bank shares " * 100]
@@ -60,7 +60,7 @@ def hub(tmp_path, monkeypatch):
 def models(encoder):
     torch.manual_seed(0)
     return {
-        "label": load_pretrained_classifier(encoder, k=4, num_labels=3).eval(),
+        "label": TopKPoolingForSequenceClassification.from_backbone(encoder, k=4, num_labels=3).eval(),
         "summary": build("bart", copy_head=True, window=32),
     }
 

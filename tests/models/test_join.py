@@ -16,12 +16,12 @@ from transformers import (
 )
 
 from shtopk.models import (
-    load_pretrained_seq2seq,
+    TopKPoolingForConditionalGeneration,
 )
 
 
 def test_an_encoder_alone_gets_a_decoder_that_starts_from_its_first_and_last_layer(encoder, tmp_path):
-    model = load_pretrained_seq2seq(encoder, k=4, copy_head=True)
+    model = TopKPoolingForConditionalGeneration.from_backbone(encoder, k=4, copy_head=True)
     given = AutoModel.from_pretrained(encoder, add_pooling_layer=False).state_dict()
     decoder = model.backbone.decoder
     for layer, source in enumerate((0, 1)):
@@ -44,7 +44,7 @@ def test_a_given_decoder_keeps_its_weights(encoder, tmp_path):
     torch.manual_seed(1)
     bare = BertLMHeadModel(BertConfig(**BERT | {"hidden_size": 16, "num_hidden_layers": 1, "is_decoder": True}))
     bare.save_pretrained(tmp_path)
-    model = load_pretrained_seq2seq(encoder, decoder=tmp_path, k=4)
+    model = TopKPoolingForConditionalGeneration.from_backbone(encoder, decoder=tmp_path, k=4)
     key = "bert.encoder.layer.0.attention.self.query.weight"
     assert torch.equal(model.backbone.decoder.state_dict()[key], bare.state_dict()[key])
     assert {name.split(".")[-4] for name in model.fresh if "crossatt" in name} <= {"crossattention", "0"}
@@ -60,13 +60,13 @@ def test_what_cannot_be_joined_is_refused_in_one_line(encoder, tmp_path, monkeyp
     BertLMHeadModel(BertConfig(**BERT | {"vocab_size": 40, "is_decoder": True})).save_pretrained(tmp_path / "other")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=message):
-        load_pretrained_seq2seq(encoder, **options)
+        TopKPoolingForConditionalGeneration.from_backbone(encoder, **options)
 
 
 def test_what_has_no_decoder_is_refused(tmp_path):
     MPNetModel(MPNetConfig(**BERT)).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="of type mpnet cannot decode what an encoder kept; BERT"):
-        load_pretrained_seq2seq(tmp_path)
+        TopKPoolingForConditionalGeneration.from_backbone(tmp_path)
 
 
 def test_a_checkpoints_beams_and_least_length_give_way_to_what_is_asked_for():
@@ -84,4 +84,4 @@ def test_a_checkpoints_beams_and_least_length_give_way_to_what_is_asked_for():
 def test_what_is_no_text_model_is_refused(tmp_path):
     ViTModel(ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2)).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"an encoder-decoder such as BART or T5 .* got a model of type vit"):
-        load_pretrained_seq2seq(tmp_path)
+        TopKPoolingForConditionalGeneration.from_backbone(tmp_path)

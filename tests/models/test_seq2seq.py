@@ -17,7 +17,6 @@ from transformers import (
 from shtopk.models import (
     TopKPoolingForConditionalGeneration,
     TopKPoolingSeq2SeqConfig,
-    load_pretrained_seq2seq,
 )
 
 
@@ -120,7 +119,7 @@ def test_a_bare_checkpoint_loads_and_only_the_pooling_is_new(family, tmp_path):
     config = TopKPoolingSeq2SeqConfig(backbone=FAMILIES[family], k=4)
     _, report = TopKPoolingForConditionalGeneration.from_pretrained(tmp_path, config=config, output_loading_info=True)
     assert set(report["missing_keys"]) == {"pooling.scorer.weight", "pooling.scorer.bias"}
-    model = load_pretrained_seq2seq(tmp_path, k=4)
+    model = TopKPoolingForConditionalGeneration.from_backbone(tmp_path, k=4)
     weights = bare.state_dict()
     assert all(torch.equal(tensor, weights[name]) for name, tensor in model.backbone.state_dict().items())
     assert model.pooling.scorer.weight.std() > 0.05  # drawn, not zero
@@ -130,7 +129,7 @@ def test_a_bare_checkpoint_loads_and_only_the_pooling_is_new(family, tmp_path):
 def test_a_checkpoint_without_its_language_model_head_loads_too(tmp_path):
     bare = BartModel(FAMILIES["bart"])
     bare.save_pretrained(tmp_path)
-    model = load_pretrained_seq2seq(tmp_path, k=4)
+    model = TopKPoolingForConditionalGeneration.from_backbone(tmp_path, k=4)
     assert torch.equal(model.backbone.model.encoder.layers[0].fc1.weight, bare.encoder.layers[0].fc1.weight)
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
 
@@ -182,5 +181,5 @@ def test_new_tokens_can_be_added():
 def test_impossible_configurations_are_refused_in_one_line(change, message, tmp_path):
     BartForConditionalGeneration(FAMILIES["bart"]).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=message) as refused:
-        load_pretrained_seq2seq(tmp_path, **change)
+        TopKPoolingForConditionalGeneration.from_backbone(tmp_path, **change)
     assert "\n" not in str(refused.value)

@@ -7,14 +7,14 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from shtopk import anneal
 from shtopk.integrations.encoder import pool_encoder
-from shtopk.models import load_pretrained_classifier
+from shtopk.models import TopKPoolingForSequenceClassification
 
 peft = pytest.importorskip("peft")
 IDS = torch.randint(4, 30, (2, 50), generator=torch.Generator().manual_seed(0))
 
 
 def pooled_at_the_end(encoder):
-    return load_pretrained_classifier(encoder, k=4, num_labels=2, window=32, window_k=8)
+    return TopKPoolingForSequenceClassification.from_backbone(encoder, k=4, num_labels=2, window=32, window_k=8)
 
 
 def pooled_between_layers(encoder):
@@ -22,7 +22,7 @@ def pooled_between_layers(encoder):
 
 
 def pooled_at_both(encoder):
-    return load_pretrained_classifier(encoder, k=4, num_labels=2, k_by_layer={"1": 8})
+    return TopKPoolingForSequenceClassification.from_backbone(encoder, k=4, num_labels=2, k_by_layer={"1": 8})
 
 
 def build(kind, encoder):

@@ -12,7 +12,7 @@ from tiny import WORDS, tiny_tokenizer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from shtopk.models import load_pretrained_seq2seq
+from shtopk.models import TopKPoolingForConditionalGeneration
 from shtopk.show import OutputToken, Slot
 from shtopk.show import summary_page as page_with_fixed_spaces
 from shtopk.show.answer import show_document
@@ -34,7 +34,7 @@ def checkpoint(encoder, tmp_path_factory):
     """A joined encoder and decoder with a copy head."""
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("checkpoint")
-    talkative(load_pretrained_seq2seq(encoder, k=4, copy_head=True)).save_pretrained(folder)
+    talkative(TopKPoolingForConditionalGeneration.from_backbone(encoder, k=4, copy_head=True)).save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
     return folder
 

@@ -11,7 +11,7 @@ from transformers import BertConfig, BertForSequenceClassification, Trainer, Tra
 from shtopk import TopKPooling
 from shtopk.integrations import trainer as module
 from shtopk.integrations.trainer import AnnealTemperature
-from shtopk.models import load_pretrained_classifier
+from shtopk.models import TopKPoolingForSequenceClassification
 
 SOFT, SHARP = 4.0, 0.0625  # TopKPooling's own
 ROWS = [{"input_ids": [2, *range(4 + i % 9, 14 + i % 9), 3], "labels": i % 2} for i in range(24)]
@@ -36,7 +36,7 @@ def temperatures_of(trainer: Trainer) -> dict[int, float]:
 @pytest.fixture
 def model(encoder):
     torch.manual_seed(0)
-    return load_pretrained_classifier(encoder, k=4, num_labels=2)
+    return TopKPoolingForSequenceClassification.from_backbone(encoder, k=4, num_labels=2)
 
 
 def test_from_soft_to_sharp_and_logged_beside_the_loss(model, tmp_path):
@@ -57,7 +57,7 @@ def test_after_its_share_of_training_the_choice_stays_sharp(model, tmp_path):
 
 def test_a_run_that_is_resumed_goes_on_where_it_stopped(model, encoder, tmp_path):
     trainer_of(model, tmp_path, [AnnealTemperature()], save_strategy="steps", save_steps=4).train()
-    again = load_pretrained_classifier(encoder, k=4, num_labels=2)
+    again = TopKPoolingForSequenceClassification.from_backbone(encoder, k=4, num_labels=2)
     began_at = []
 
     class Began(TrainerCallback):

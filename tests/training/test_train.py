@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, pipeline
 
 import train
-from shtopk.models import load_pretrained_classifier, load_pretrained_seq2seq
+from shtopk.models import TopKPoolingForConditionalGeneration, TopKPoolingForSequenceClassification
 from shtopk.training import parameter_groups
 from shtopk.training.arguments import TrainArguments
 
@@ -58,7 +58,7 @@ def test_early_stopping_ends_before_the_last_epoch(words):
 
 
 def test_the_scorer_has_its_own_learning_rate(words, tmp_path):
-    model = load_pretrained_classifier(words[3], num_labels=2, k=4)
+    model = TopKPoolingForSequenceClassification.from_backbone(words[3], num_labels=2, k=4)
     groups = parameter_groups(model, TrainArguments())
     assert [group["lr"] for group in groups] == [5e-5, 1e-3, 1e-2]
     assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
@@ -67,7 +67,7 @@ def test_the_scorer_has_its_own_learning_rate(words, tmp_path):
 
 def test_frozen_parts_stay_as_they_were(words, tmp_path):
     train.main([*words, "--epochs", "1", "--freeze_encoder", "true", "--freeze_scorer", "true"])
-    before = load_pretrained_classifier(words[3], num_labels=2, k=4).state_dict()
+    before = TopKPoolingForSequenceClassification.from_backbone(words[3], num_labels=2, k=4).state_dict()
     after = load_file(tmp_path / "run" / "model.safetensors")
     assert all(torch.equal(after[name], before[name]) for name in before if name.startswith("backbone"))
     assert not torch.equal(after["classifier.weight"], before["classifier.weight"])
@@ -106,7 +106,7 @@ def test_a_summarizer_learns_and_leaves_a_checkpoint_and_samples(summary_words, 
 
 
 def test_a_decoder_has_its_own_learning_rate(words):
-    model = load_pretrained_seq2seq(words[3], k=4, decoder_layers=1, copy_head=True)
+    model = TopKPoolingForConditionalGeneration.from_backbone(words[3], k=4, decoder_layers=1, copy_head=True)
     groups = parameter_groups(model, TrainArguments(decoder_learning_rate=1e-4))
     assert [group["lr"] for group in groups] == [5e-5, 1e-4, 1e-3, 1e-2]
     assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))

@@ -1,0 +1,123 @@
+"""A bare pretrained model, and the model that pools built around it; safetensors only."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from torch import Tensor
+from transformers import AutoModel, GenerationConfig, PreTrainedConfig
+from transformers.utils import logging
+
+from .pretrained import one_line
+
+
+class Backbone(NamedTuple):
+    """A bare model: where it came from, what it is, and its weights."""
+
+    name: str
+    config: PreTrainedConfig
+    weights: dict[str, Tensor]
+    generation_config: GenerationConfig | None = None
+
+
+def load_encoder(name: str, config: PreTrainedConfig) -> Backbone:
+    return load_backbone(AutoModel, name, config, **encoder_options(config))
+
+
+def load_backbone(
+    auto_class: Any, name: str, config: PreTrainedConfig, *, may_lack: str | None = None, **options: Any
+) -> Backbone:
+    """A bare model whose checkpoint is complete, except for names that match the pattern may_lack.
+
+    An Auto class loads it, because most encoders of the hub were saved inside a model with a head
+    (`bert.embeddings...`). A key_mapping would do too, but save_pretrained undoes it and writes a checkpoint that
+    nothing loads.
+    """
+    with one_line_errors(name):
+        model, report = auto_class.from_pretrained(
+            name,
+            config=config,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # refused below, with the sizes in the message
+            **options,
+        )
+        missing = [key for key in sorted(report["missing_keys"]) if not (may_lack and re.search(may_lack, key))]
+        if missing:
+            raise ValueError(f"they lack {len(missing)} tensors of the model, such as {missing[0]}")
+        for key, found, expected in sorted(report["mismatched_keys"]):
+            raise ValueError(f"they do not fit config.json: expected {key} {list(expected)}, got {list(found)}")
+    weights = {key: tensor for key, tensor in model.state_dict().items() if key not in report["missing_keys"]}
+    return Backbone(name, config, weights, model.generation_config if model.can_generate() else None)
+
+
+def build_around(backbone: Backbone, model_class: Any, fields: dict[str, Any], attn_implementation: str | None) -> Any:
+    """A model of this package around a backbone; parameters that the backbone lacks are drawn, see `model.fresh`.
+
+    Args:
+        fields: of the configuration of model_class.
+        attn_implementation: of the backbone; None: the default of transformers.
+
+    Raises:
+        ValueError: unknown or impossible fields.
+    """
+    config_class = model_class.config_class
+    unknown = sorted(field for field in fields if not hasattr(config_class, field))
+    if unknown:
+        raise ValueError(f"unknown fields of {config_class.__name__}: {', '.join(unknown)}")
+    try:
+        config = config_class(backbone=backbone.config, **fields)
+    except StrictDataclassError as error:
+        raise ValueError(one_line(error.__cause__)) from error
+    weights = {f"backbone.{key}": tensor for key, tensor in backbone.weights.items()}
+    with one_line_errors(backbone.name):
+        model = model_class.from_pretrained(None, config=config, state_dict=weights)
+    model.name_or_path = model.config.name_or_path = backbone.name
+    model.fresh = frozenset(key for key, _ in model.named_parameters() if key not in weights)
+    if backbone.generation_config is not None:
+        model.generation_config = backbone.generation_config
+    if attn_implementation is not None:
+        model.set_attn_implementation(attn_implementation)
+    return model
+
+
+def is_encoder(config: PreTrainedConfig) -> bool:
+    """Whether it is the configuration of an encoder of text."""
+    text = hasattr(config, "hidden_size") and hasattr(config, "vocab_size")
+    return text and not getattr(config, "is_encoder_decoder", False)
+
+
+def encoder_options(config: PreTrainedConfig) -> dict[str, bool]:
+    """Leaves out the pooler that some families add: nothing would train it, which DDP refuses."""
+    model_class = AutoModel._model_mapping[type(config)]
+    return {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(model_class).parameters else {}
+
+
+def set_dropout(config: PreTrainedConfig, dropout: float | None) -> None:
+    """Set every dropout of a model and of the models inside it; None: leave them as they are."""
+    if dropout is None:
+        return
+    for field, value in list(vars(config).items()):
+        if isinstance(value, PreTrainedConfig):
+            set_dropout(value, dropout)
+        elif ("dropout" in field or field.endswith("pdrop")) and isinstance(value, float):
+            setattr(config, field, dropout)
+
+
+@contextmanager
+def one_line_errors(name: str) -> Iterator[None]:
+    """Errors in one line, and no report on missing weights, which would list those that are meant to be new."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    except (OSError, ValueError, SafetensorError, RuntimeError) as error:
+        raise ValueError(f"cannot load the weights of {name}: {one_line(error)}") from error
+    finally:
+        logging.set_verbosity(verbosity)

@@ -1,0 +1,21 @@
+"""Stop training the lower part of an encoder."""
+
+from torch import nn
+
+
+def freeze_layers(encoder: nn.Module, count: int) -> None:
+    """Stop training the embeddings and the lowest `count` layers of an encoder; the layers above go on.
+
+    Raises:
+        ValueError: an encoder whose layers are not found, or that has fewer.
+    """
+    layers = [
+        m for m in encoder.modules() if isinstance(m, nn.ModuleList) and len(m) == encoder.config.num_hidden_layers
+    ]
+    if not layers or count > len(layers[0]):
+        raise ValueError(
+            f"cannot freeze {count} layers of {type(encoder).__name__}: found {len(layers[0]) if layers else 0}"
+        )
+    for part in (encoder.get_input_embeddings(), getattr(encoder, "embeddings", None), *layers[0][:count]):
+        if part is not None:
+            part.requires_grad_(False)
