@@ -5,7 +5,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
-from shtopk.options import NAMES, PoolingOptions, like_options, saved_options, temperatures_of
+from shtopk.options import NAMES, PoolingOptions, like_options, temperatures_of, without_boost
 
 OptionFields = like_options("OptionFields", {"scorer": str})
 
@@ -38,8 +38,9 @@ class PooledBackboneConfig(OptionFields, PreTrainedConfig):
     k_by_layer: dict[str, int | float] | dict[int, int | float] | None = None
 
     def __post_init__(self, **kwargs):
-        saved = saved_options({"operator": self.operator} | {name: kwargs.pop(name) for name in {"boost"} & {*kwargs}})
-        self.operator, self.protected = saved["operator"], list(self.protected)
+        if "boost" in kwargs:  # saved by 0.1.0
+            self.operator = without_boost({"operator": self.operator, "boost": kwargs.pop("boost")})["operator"]
+        self.protected = list(self.protected)
         # In full, so that a checkpoint stays what it is whatever becomes of the defaults.
         self.temperature, self.initial_temperature = temperatures_of(
             self.operator, self.temperature, self.initial_temperature

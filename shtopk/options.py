@@ -78,7 +78,8 @@ class PoolingOptions:
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> PoolingOptions:
-        """From options by name; ValueError for an unknown one."""
+        """From options by name, as 0.1.0 saved them too; ValueError for an unknown one."""
+        given = without_boost(given)
         if unknown := sorted(given.keys() - set(NAMES)):
             raise ValueError(f"expected options of TopKPooling ({', '.join(NAMES)}), got {', '.join(unknown)}")
         return cls(**given)
@@ -118,15 +119,15 @@ def temperatures_of(
 NAMES = tuple(field.name for field in dataclasses.fields(PoolingOptions))
 
 
-def saved_options(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Options by name out of a file; those that 0.1.0 saved have a boost, which came to be operators of their own."""
-    fields = dict(fields)
-    boost = fields.pop("boost", None)
-    if boost == "relative" and fields.get("operator", "successive_halving") == "successive_halving":
-        fields["operator"] = "successive_halving_relative"
-    elif boost == "power":
-        raise ValueError("boost='power' is no option of a pooling any more; call successive_halving_topk yourself")
-    return fields
+def without_boost(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options by name, in which the boost that 0.1.0 had is part of the operator's name."""
+    options = dict(options)
+    boost, operator = options.pop("boost", "softmax"), options.get("operator", "successive_halving")
+    if boost not in ("softmax", "relative"):
+        raise ValueError(f"expected no boost, which is for successive_halving_topk alone, got {boost!r}; leave it out")
+    if boost == "relative" and operator == "successive_halving":
+        options["operator"] = "successive_halving_relative"
+    return options
 
 
 def like_options(name: str, types: dict[str, Any]) -> Any:

@@ -14,7 +14,7 @@ from transformers import AutoConfig, PreTrainedModel
 from shtopk.integrations.layers.families import FAMILIES, Family
 from shtopk.integrations.layers.hooks import PoolInput, ReportAssignment, begin_pass, end_pass, enter_model
 from shtopk.integrations.layers.seq2seq import TakeMask, attend_to_slots, carry_mask
-from shtopk.options import PoolingOptions, saved_options
+from shtopk.options import PoolingOptions
 from shtopk.pooling import TopKPooling
 
 Model = TypeVar("Model", bound=PreTrainedModel)
@@ -122,7 +122,7 @@ def load_pooled(model_class: Any, name: str, **options: Any) -> Any:
         hub = {option: options[option] for option in HUB_OPTIONS if option in options}
         config, options = AutoConfig.from_pretrained(name, return_unused_kwargs=True, **options)
         options |= hub
-    description = saved_options(getattr(config, "encoder_pooling", None) or {})
+    description = dict(getattr(config, "encoder_pooling", None) or {})
     if "temperature" not in description:  # 0.1.0 saved what differed from the defaults, which were these
         description |= {"temperature": 0.0625, "initial_temperature": description.get("initial_temperature", 4.0)}
     if "k_by_layer" not in description:

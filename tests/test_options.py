@@ -1,0 +1,122 @@
+"""The options of a pooling are the same, with the same defaults, wherever they stand."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from torch import nn
+from transformers import BertConfig, BertModel, HfArgumentParser
+
+from shtopk import PoolingOptions, TopKPooling, successive_halving_topk
+from shtopk.integrations.encoder import pool_encoder
+from shtopk.integrations.sentence_transformers import TopKTokenPooling
+from shtopk.models import ModelArguments, TopKPoolingConfig
+from shtopk.operators import OPERATORS
+from shtopk.training.command_line import parse
+
+BERT = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16, "num_hidden_layers": 3}
+
+
+def of_module(given):
+    return TopKPooling(16, 4, **given).options
+
+
+def of_configuration(given):
+    return TopKPoolingConfig(**given).pooling_options
+
+
+def of_a_saved_configuration(given):
+    return TopKPoolingConfig.from_dict(json.loads(TopKPoolingConfig(**given).to_json_string())).pooling_options
+
+
+def of_the_command_line(given):
+    words = [f"--{name}={value}" for name, value in given.items()]
+    return HfArgumentParser(ModelArguments).parse_args_into_dataclasses(words)[0].pooling
+
+
+def of_an_encoder(given):
+    model = pool_encoder(BertModel(BertConfig(**BERT)), {1: 4}, **{"protected": ()} | given)
+    return model.encoder.pooling["1"].options
+
+
+def of_sentence_transformers(given):
+    return TopKTokenPooling(16, 4, **given).pooling.options
+
+
+PLACES = [of_module, of_configuration, of_a_saved_configuration, of_the_command_line, of_an_encoder,
+          of_sentence_transformers]  # fmt: skip
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("given", [{}, {"operator": "iterative"}, {"temperature": 0.5}, {"initial_temperature": 2.0},
+                                   {"operator": "hard_gated", "temperature": 2.0, "scorer": "mlp"}])  # fmt: skip
+def test_wherever_options_stand_they_mean_the_same(place, given):
+    assert place(given) == PoolingOptions(**given)
+
+
+@pytest.mark.parametrize("place", [of_module, of_configuration, of_the_command_line])
+def test_every_option_can_be_given_wherever_options_stand(place):
+    others = {
+        "operator": "hard",
+        "temperature": 3.0,
+        "initial_temperature": 5.0,
+        "scorer": "first",
+        "keep_order": False,
+    }
+    assert {*others, "protected"} == {field.name for field in dataclasses.fields(PoolingOptions)}
+    assert place(others) == PoolingOptions(**others)
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_by_default_temperatures_are_the_operators_own(name):
+    options = PoolingOptions(operator=name)
+    assert (options.temperature, options.initial_temperature) == OPERATORS[name][1:3]
+
+
+def test_a_temperature_alone_never_changes():
+    assert [PoolingOptions(temperature=0.5).temperature_at(p) for p in (0, 0.5, 1)] == [0.5] * 3
+    assert [PoolingOptions(initial_temperature=4.0).temperature_at(p) for p in (0, 0.5, 1)] == [4, 0.5, 0.0625]
+
+
+def test_a_temperature_in_yaml_alone_is_constant(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("temperature: 1\nprotected: [0, -1]\nk_by_layer: {2: 64, 4: 0.5}\n")
+    _, _, model, _ = parse(["--config", str(path), "--output_dir", str(tmp_path / "run")])
+    assert (model.pooling.temperature, model.pooling.initial_temperature) == (1, None)
+    assert model.pooling.protected == (0, -1)
+    assert model.shares_or_counts == {"2": 64, "4": 0.5}
+
+
+def test_the_same_temperature_is_the_same_choice_in_the_module_and_in_the_function():
+    hidden = torch.randn(2, 30, 16)
+    pooling = TopKPooling(16, 4, temperature=0.3, keep_order=False)
+    scores = pooling.scorer(hidden).squeeze(-1)
+    expected = successive_halving_topk(hidden, scores, 4, temperature=0.3)
+    torch.testing.assert_close(pooling(hidden).assignment.weights, expected.weights)
+
+
+@pytest.mark.parametrize("scorer", [nn.Sequential(nn.Linear(16, 1)), nn.Sequential(nn.Linear(16, 1), nn.Flatten(-2))])
+def test_any_module_can_score(scorer):
+    pooling = TopKPooling(16, 4, scorer=scorer, temperature=1.0)
+    pooling(torch.randn(2, 9, 16)).hidden_states.square().sum().backward()
+    assert (scorer[0].weight.grad != 0).any()
+    with pytest.raises(ValueError, match="to be saved, got a module"):
+        pooling.options.to_dict()
+
+
+def test_what_0_1_0_saved_still_says_what_it_said():
+    assert (
+        TopKPoolingConfig(boost="softmax", temperature=0.0625, initial_temperature=4.0).pooling_options
+        == PoolingOptions()
+    )
+    relative = TopKPoolingConfig(boost="relative", temperature=0.1, initial_temperature=4.0)
+    assert relative.operator == TopKPooling(8, 2, boost="relative").options.operator == "successive_halving_relative"
+    assert (relative.temperature, relative.initial_temperature) == (0.1, 4.0)
+    with pytest.raises(ValueError, match="for successive_halving_topk alone, got 'power'"):
+        TopKPooling(8, 2, boost="power")
+
+
+def test_unknown_options_are_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match=r"\(operator, temperature, .*\), got keeporder"):
+        TopKPooling(8, 2, keeporder=True)
