@@ -26,14 +26,13 @@ import train
 
 RESULTS = ROOT / "benchmarks" / "results"
 LAYER = 2
-HARD = {"operator": "hard", "initial_temperature": 0.0625}
-FIXED = {"temperature": 1.0, "initial_temperature": 1.0}
+HARD = {"operator": "hard"}
 NOWHERE = "not pooled"
 WAYS: dict[str, dict] = {
     NOWHERE: HARD | {"scorer": "first"},
     "successive halving": {},
-    "iterative top-k": {"operator": "iterative"} | FIXED,
-    "hard top-k, gated": {"operator": "hard_gated"} | FIXED,
+    "iterative top-k": {"operator": "iterative"},
+    "hard top-k, gated": {"operator": "hard_gated"},
     "every (n/k)-th token": HARD | {"scorer": "strided"},
 }
 SIZES = [(256, 32, tuple(WAYS)), (512, 64, (NOWHERE, "successive halving"))]  # tokens, k, and which ways

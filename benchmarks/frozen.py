@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from transformers import AutoModel, AutoTokenizer
 from variants import Variant
 
-from shtopk import TopKPooling, anneal
+from shtopk import Assignment, TopK, TopKPooling, anneal
 from shtopk.models import encode_in_windows
 from train import best_precision
 
@@ -50,10 +50,11 @@ class AttentionPooling(nn.Module):
         super().__init__()
         self.queries = nn.Linear(hidden_size, k, bias=False)
 
-    def forward(self, hidden_states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, hidden_states: Tensor, mask: Tensor) -> TopK:
         logits = self.queries(hidden_states).masked_fill(~mask.unsqueeze(-1), -torch.inf)  # [B, n, k]
         weights = logits.softmax(1).transpose(1, 2)
-        return weights @ hidden_states, mask.new_ones(weights.shape[:2]), weights.argmax(-1)
+        assignment = Assignment.of(weights, None, mask.new_ones(weights.shape[:2]))
+        return TopK(weights @ hidden_states, logits.amax(1), assignment)
 
 
 class Classifier(nn.Module):
@@ -71,9 +72,10 @@ class Classifier(nn.Module):
 
     def pool(self, hidden_states: Tensor, mask: Tensor, evidence: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Document vectors [B, d], positions [B, k] and which of these hold a token [B, k]."""
-        vectors, kept, positions = self.pooling(hidden_states, evidence if self.sees_evidence_alone else mask)[:3]
-        share = kept.unsqueeze(-1).to(vectors.dtype)
-        return (vectors * share).sum(1) / share.sum(1).clamp(min=1), positions, kept.bool()
+        pooled = self.pooling(hidden_states, evidence if self.sees_evidence_alone else mask)
+        share = pooled.mask.unsqueeze(-1).to(pooled.values.dtype)
+        document = (pooled.values * share).sum(1) / share.sum(1).clamp(min=1)
+        return document, pooled.positions, pooled.mask.bool()
 
     def classify(self, documents: Tensor) -> Tensor:
         """Document vectors [B, d] -> logits [B, classes]."""

@@ -93,11 +93,12 @@ def fixed(*temperatures: float) -> list[tuple[float, float]]:
 
 
 ANNEALED = [(1.0, 0.0625), (4.0, 0.0625), (16.0, 0.0625), (64.0, 0.0625)]
+relative_boost = partial(successive_halving_topk, boost="relative")
 softmax_boost = partial(successive_halving_topk, boost="softmax")
 METHODS = [
-    Method("successive halving, relative, annealed", partial(mean_of, successive_halving_topk), ANNEALED),
-    Method("successive halving, relative, from 64", partial(mean_of, successive_halving_topk), [(64.0, 0.0625)]),
-    Method("successive halving, relative, fixed", partial(mean_of, successive_halving_topk),
+    Method("successive halving, relative, annealed", partial(mean_of, relative_boost), ANNEALED),
+    Method("successive halving, relative, from 64", partial(mean_of, relative_boost), [(64.0, 0.0625)]),
+    Method("successive halving, relative, fixed", partial(mean_of, relative_boost),
            fixed(0.0625, 0.25, 1, 4)),
     Method("successive halving, softmax, annealed", partial(mean_of, softmax_boost), ANNEALED),
     Method("successive halving, softmax, from 4", partial(mean_of, softmax_boost), [(4.0, 0.0625)]),

@@ -26,7 +26,8 @@ from torch import Tensor
 from torch.utils.benchmark import Timer
 from tqdm.auto import tqdm
 
-from shtopk import hard_topk, iterative_topk, native, successive_halving_topk
+from shtopk import hard_topk, iterative_topk, successive_halving_topk
+from shtopk.backends import native
 
 RESULTS = Path(__file__).resolve().parent / "results"
 BATCH, DEPTH, THREADS, TURNS = 16, 256, 2, 20

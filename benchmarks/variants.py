@@ -24,16 +24,16 @@ class Variant:
     scorer_learning_rate: float = 1e-2
 
 
-FIXED = {"temperature": 1.0, "initial_temperature": None}
+FIXED = {"temperature": 1.0}
 FIRST = {"operator": "hard", "scorer": "first"}
 
 VARIANTS = [
     Variant("successive halving", scorer_learning_rate=3e-2),
     Variant("successive halving, fixed", FIXED, scorer_learning_rate=3e-2),
-    Variant("successive halving, relative", {"boost": "relative", "initial_temperature": 2.0}),
-    Variant("iterative top-k", {"operator": "iterative"} | FIXED),
-    Variant("hard top-k, gated", {"operator": "hard_gated"} | FIXED),
-    Variant("hard top-k, straight-through", {"operator": "hard_straight_through"} | FIXED),
+    Variant("successive halving, relative", {"operator": "successive_halving_relative"}),
+    Variant("iterative top-k", {"operator": "iterative"}),
+    Variant("hard top-k, gated", {"operator": "hard_gated"}),
+    Variant("hard top-k, straight-through", {"operator": "hard_straight_through"}),
     Variant("random scorer, frozen", {"operator": "hard"}, freeze_scorer=True),
     Variant("every (n/k)-th token", {"operator": "hard", "scorer": "strided"}),
     Variant("first k tokens", FIRST),
@@ -42,8 +42,8 @@ VARIANTS = [
 ]
 SUMMARIES = [
     Variant("successive halving"),
-    Variant("iterative top-k", {"operator": "iterative"} | FIXED),
-    Variant("hard top-k, gated", {"operator": "hard_gated"} | FIXED),
+    Variant("iterative top-k", {"operator": "iterative"}),
+    Variant("hard top-k, gated", {"operator": "hard_gated"}),
     Variant("random scorer, frozen", {"operator": "hard"}, freeze_scorer=True),
     Variant("first k tokens", FIRST),
     Variant("no pooling: the decoder sees all tokens", FIRST, k=1.0),
