@@ -79,7 +79,7 @@ class TopKPoolingPreTrainedModel(PreTrainedModel):
 
     def initialize_weights(self):
         super().initialize_weights()
-        for scorer in self.backbone.modules():  # the backbone took those between its layers for its own
+        for scorer in self.backbone.modules():  # the backbone initialized those between its layers
             loaded = [getattr(parameter, "_is_hf_initialized", False) for parameter in scorer.parameters()]
             if isinstance(scorer, ScorerLinear) and not all(loaded):
                 scorer.reset_parameters()

@@ -180,7 +180,7 @@ class TopKPoolingForConditionalGeneration(TopKPoolingPreTrainedModel, Generation
             raise ValueError(f"expected summaries of less than {positions} tokens, as the decoder has positions; "
                              f"got {max_new_tokens}")  # fmt: skip
         given = {name: value for name, value in options.items() if value is not None}
-        if given.get("num_beams") == 1:  # what a checkpoint says of its beams would be refused beside one
+        if given.get("num_beams") == 1:  # a checkpoint's options for several beams would be refused
             given |= {"early_stopping": False, "length_penalty": 1.0}
         if (self.generation_config.min_length or 0) >= max_new_tokens:
             given["min_length"] = 0

@@ -209,7 +209,7 @@ def with_code_for_another_model(folder, source):
     (incomplete, "the weights lack classifier.bias, classifier.weight"),
     (of_another_size, "the weights have other shapes than config.json says"),
     (with_another_tokenizer, "expected a fast tokenizer of at most 34 words, got one of 35"),
-    (with_code_for_another_model, "it needs code of its own, which is never run here"),
+    (with_code_for_another_model, "needs code that lies in the checkpoint, which is never run"),
     (foreign, "expected a model of type topk_pooling or topk_pooling_seq2seq, got bert"),
 ])  # fmt: skip
 def test_what_is_no_checkpoint_is_refused_in_one_line(prepare, message, checkpoint, tmp_path, capsys):
