@@ -187,8 +187,7 @@ class TopKPoolingForSequenceClassification(TopKPoolingPreTrainedModel):
             The model; `model.fresh` holds the names of the parameters that were drawn, not loaded.
 
         Raises:
-            ValueError: no such encoder, no encoder at all, damaged or unexpected weights, unknown or impossible
-                fields.
+            ValueError: no such encoder, no encoder at all, damaged or unexpected weights, impossible fields.
         """
         name, config = load_config(backbone, "an encoder", backbone_sha256)
         if not is_encoder(config):

@@ -132,17 +132,9 @@ class TopKPoolingForConditionalGeneration(TopKPoolingPreTrainedModel, Generation
                 joined with a decoder as in transformers' `EncoderDecoderModel`; None: all-MiniLM-L6-v2 from its pip
                 package, hash checked.
             decoder: folder or hub name of a language model of the encoder's vocabulary, to be the decoder; None: one
-                that starts from the encoder's layers. Cross-attention is new in both.
-            decoder_layers: layers of the decoder that starts from the encoder's.
-            backbone_sha256, backbone_dropout, attn_implementation: see the classifier's `from_backbone`.
+                of decoder_layers layers that starts from the encoder's. Cross-attention is new in both.
             fields: of `TopKPoolingSeq2SeqConfig`, such as k, window, copy_head.
-
-        Returns:
-            The model; `model.fresh` holds the names of the parameters that were drawn, not loaded.
-
-        Raises:
-            ValueError: no such model, neither encoder nor encoder-decoder, damaged or unexpected weights, unknown or
-                impossible fields.
+            others, and what is returned and raised: see the classifier's `from_backbone`.
         """
         name, config = load_config(backbone, "a model", backbone_sha256)
         set_dropout(config, backbone_dropout)
