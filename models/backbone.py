@@ -35,9 +35,8 @@ def load_backbone(
 ) -> Backbone:
     """A bare model whose checkpoint is complete, except for names that match the pattern may_lack.
 
-    An Auto class loads it, because most encoders of the hub were saved inside a model with a head
-    (`bert.embeddings...`). A key_mapping would do too, but save_pretrained undoes it and writes a checkpoint that
-    nothing loads.
+    An Auto class, because most encoders of the hub were saved inside a model with a head (`bert.embeddings...`). A
+    key_mapping would do too, but save_pretrained undoes it and writes a checkpoint that nothing loads.
     """
     with one_line_errors(name):
         model, report = auto_class.from_pretrained(
@@ -58,11 +57,7 @@ def load_backbone(
 
 
 def build_around(backbone: Backbone, model_class: Any, fields: dict[str, Any], attn_implementation: str | None) -> Any:
-    """A model of this package around a backbone; parameters that the backbone lacks are drawn, see `model.fresh`.
-
-    Args:
-        fields: of the configuration of model_class.
-        attn_implementation: of the backbone; None: the default of transformers.
+    """A model of this package, with fields of its configuration, around a backbone; what the backbone lacks is drawn.
 
     Raises:
         ValueError: unknown or impossible fields.

@@ -16,15 +16,7 @@ from .pretrained import load_config, load_tokenizer
 def join(
     name: str, config: PreTrainedConfig, decoder: str | Path | None, decoder_layers: int, dropout: float | None
 ) -> Backbone:
-    """An encoder (folder or hub name, configuration) and a decoder as one encoder-decoder.
-
-    Args:
-        decoder: folder or hub name of a language model; None: decoder_layers layers that start from the encoder's.
-        dropout: of a given decoder, see `set_dropout`.
-
-    Raises:
-        ValueError: damaged weights, or two models that do not go together.
-    """
+    """An encoder (folder or hub name, configuration) and a decoder as one encoder-decoder; see `from_backbone`."""
     weights = load_encoder(name, config).weights
     if decoder is None:
         of_decoder = decoder_config(config, decoder_layers)

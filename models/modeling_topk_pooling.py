@@ -77,7 +77,7 @@ class TopKPoolingPreTrainedModel(PreTrainedModel):
 
     def initialize_weights(self):
         super().initialize_weights()
-        for scorer in self.backbone.modules():  # the backbone took those between its layers for its own
+        for scorer in self.backbone.modules():  # the backbone initialized those between its layers
             loaded = [getattr(parameter, "_is_hf_initialized", False) for parameter in scorer.parameters()]
             if isinstance(scorer, ScorerLinear) and not all(loaded):
                 scorer.reset_parameters()
@@ -181,8 +181,7 @@ class TopKPoolingForSequenceClassification(TopKPoolingPreTrainedModel):
             The model; `model.fresh` holds the names of the parameters that were drawn, not loaded.
 
         Raises:
-            ValueError: no such encoder, no encoder at all, damaged or unexpected weights, unknown or impossible
-                fields.
+            ValueError: no such encoder, no encoder at all, damaged or unexpected weights, impossible fields.
         """
         name, config = load_config(backbone, "an encoder", backbone_sha256)
         if not is_encoder(config):

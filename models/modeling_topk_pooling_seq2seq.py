@@ -125,17 +125,9 @@ class TopKPoolingForConditionalGeneration(TopKPoolingPreTrainedModel, Generation
                 joined with a decoder as in transformers' `EncoderDecoderModel`; None: all-MiniLM-L6-v2 from its pip
                 package, hash checked.
             decoder: folder or hub name of a language model of the encoder's vocabulary, to be the decoder; None: one
-                that starts from the encoder's layers. Cross-attention is new in both.
-            decoder_layers: layers of the decoder that starts from the encoder's.
-            backbone_sha256, backbone_dropout, attn_implementation: see the classifier's `from_backbone`.
+                of decoder_layers layers that starts from the encoder's. Cross-attention is new in both.
             fields: of `TopKPoolingSeq2SeqConfig`, such as k, window, copy_head.
-
-        Returns:
-            The model; `model.fresh` holds the names of the parameters that were drawn, not loaded.
-
-        Raises:
-            ValueError: no such model, neither encoder nor encoder-decoder, damaged or unexpected weights, unknown or
-                impossible fields.
+            others, and what is returned and raised: see the classifier's `from_backbone`.
         """
         name, config = load_config(backbone, "a model", backbone_sha256)
         set_dropout(config, backbone_dropout)
@@ -173,7 +165,7 @@ class TopKPoolingForConditionalGeneration(TopKPoolingPreTrainedModel, Generation
             raise ValueError(f"expected summaries of less than {positions} tokens, as the decoder has positions; "
                              f"got {max_new_tokens}")  # fmt: skip
         given = {name: value for name, value in options.items() if value is not None}
-        if given.get("num_beams") == 1:  # what a checkpoint says of its beams would be refused beside one
+        if given.get("num_beams") == 1:  # a checkpoint's options for several beams would be refused
             given |= {"early_stopping": False, "length_penalty": 1.0}
         if (self.generation_config.min_length or 0) >= max_new_tokens:
             given["min_length"] = 0

@@ -37,11 +37,7 @@ def verify_sha256(folder: Path, expected: str) -> None:
 
 
 def load_config(model: str | Path | None, what: str, sha256: str | None = None) -> tuple[str, PreTrainedConfig]:
-    """(folder or hub name, configuration) of a model whose weights have the hash expected; None: the default encoder.
-
-    Raises:
-        ValueError: no such model, or unexpected weights; the message calls the model `what`.
-    """
+    """(folder or hub name, configuration) of a model, called `what` in errors; None: the default encoder."""
     if model is None:
         model, sha256 = default_encoder(), sha256 or DEFAULT_SHA256
     name = checked_name(model)

@@ -21,16 +21,9 @@ Model = TypeVar("Model", bound=PreTrainedModel)
 
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
 
-NEEDS_EVERY_TOKEN = (  # how the names of heads end that answer for each token
-    "ForTokenClassification",
-    "ForQuestionAnswering",
-    "ForMaskedLM",
-    "ForPreTraining",
-    "ForMaskedImageModeling",
-    "LMHeadModel",
-    "ForCausalLM",
-    "WithLMHead",
-)
+# Models with names that end so answer for each token.
+NEEDS_EVERY_TOKEN = ("ForTokenClassification", "ForQuestionAnswering", "ForMaskedLM", "ForPreTraining",
+                     "ForMaskedImageModeling", "LMHeadModel", "ForCausalLM", "WithLMHead")  # fmt: skip
 
 
 class EncoderPooling(nn.ModuleDict):

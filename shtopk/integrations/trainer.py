@@ -13,14 +13,14 @@ class AnnealTemperature(TrainerCallback):
     Before each update the progress is `updates done / (end * max_steps)`, at most 1. It is a function of the number
     of updates alone, so a run that is resumed from a checkpoint goes on at the temperature where it stopped.
 
-    Each log with a loss gets `"temperature"`, the one of the update just made (of the model's last pooling), so it
-    stands beside the loss in `trainer.state.log_history`. A tracker is shown it where it comes after this callback:
-    `Trainer(..., callbacks=[AnnealTemperature(), TensorBoardCallback()])` with `report_to="none"`, as those that
+    Each log with a loss gets `"temperature"`, that of the update just made (of the model's last pooling), so it stands
+    beside the loss in `trainer.state.log_history`. A tracker logs it only if the tracker comes after this callback:
+    `Trainer(..., callbacks=[AnnealTemperature(), TensorBoardCallback()])` with `report_to="none"`, as trackers that
     `report_to` names come first.
 
     Args:
         end: share of the training, in (0, 1], after which the choice stays sharp. Below 1 the layers above get time
-            to learn with the choice that they will work with; 1: it becomes sharp with the last update.
+            to adapt to the sharp choice; 1: the choice becomes sharp with the last update.
 
     Raises:
         ValueError: end outside (0, 1]; when training begins, a model without a `TopKPooling`.
@@ -48,7 +48,7 @@ class AnnealTemperature(TrainerCallback):
     def on_log(self, args, state, control, logs=None, **kwargs):
         if self.temperature is not None and logs is not None and "loss" in logs:
             logs["temperature"] = self.temperature
-            # Trainer has put a copy of the log there before it calls anybody.
+            # Trainer stores a copy of the log there before it calls the callbacks.
             state.log_history[-1]["temperature"] = self.temperature
 
     def _anneal(self, model, state) -> float:

@@ -49,7 +49,7 @@ def load_checkpoint(checkpoint: str | Path):
     except Exception as error:  # a damaged file can fail in any layer below
         reason = " ".join(str(error).split())
         if "trust_remote_code" in reason:
-            reason = "it needs code of its own, which is never run here"
+            reason = "the model needs code that lies in the checkpoint, which is never run"
         elif "ignore_mismatched_sizes" in reason:
             reason = "the weights have other shapes than config.json says"
         raise ValueError(f"cannot load the checkpoint {folder}: {reason[:300]}") from error
@@ -58,7 +58,7 @@ def load_checkpoint(checkpoint: str | Path):
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the progress bars and reports of transformers; what matters in them is raised as an error."""
+    """Without the progress bars and reports of transformers; errors are still raised."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity(logging.CRITICAL)
     logging.disable_progress_bar()

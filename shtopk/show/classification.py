@@ -32,7 +32,7 @@ def page(
         title: headline of the page.
         label: the document's true class, if known.
         facts: short remarks under the headline.
-        smallest_weight: tokens of a smaller weight are left plain, which keeps the page of a long document small.
+        smallest_weight: tokens below it are not shaded, which keeps the page of a long document small.
 
     Example:
         >>> "<mark" in page("a b", [(0, 1), (2, 3)], [Slot(1, [(1, 0.9), (0, 0.1)])], [("x", 1.0)], title="t")

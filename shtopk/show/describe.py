@@ -17,7 +17,7 @@ from shtopk.show.summary import OutputToken
 
 @torch.inference_mode()
 def describe(model, tokenizer, text: str, max_tokens: int | None = None) -> dict[str, Any]:
-    """What `shtopk.show.page` shows of a document, by its argument names; the title and the label are the caller's.
+    """The arguments of `shtopk.show.page` for a document, except for title and label.
 
     max_tokens: tokens of the document that the model reads; None: all.
     """
@@ -37,7 +37,7 @@ def describe(model, tokenizer, text: str, max_tokens: int | None = None) -> dict
 
 @torch.inference_mode()
 def describe_summary(model, tokenizer, text: str, max_tokens: int | None = None) -> dict[str, Any]:
-    """What `shtopk.show.summary_page` shows of a document, by its argument names; the rest is the caller's.
+    """The arguments of `shtopk.show.summary_page` for a document, except for title and reference.
 
     The summary is generated as the model's generation settings say, then decoded once more in one pass, which gives
     the attention of every token. max_tokens: see `describe`.
@@ -48,15 +48,15 @@ def describe_summary(model, tokenizer, text: str, max_tokens: int | None = None)
     encoded = model.get_encoder()(**inputs)
     slots = slots_of(encoded.scores, encoded.assignment)
     tokens = _output_tokens(model, tokenizer, encoded, generated)
-    said = f"{len(tokens)} tokens said"
+    generation = f"{len(tokens)} tokens generated"
     if model.config.copy_head and tokens:
-        said += f", {100 * sum(token.copied for token in tokens) / len(tokens):.0f} % copied"
+        generation += f", {100 * sum(token.copied for token in tokens) / len(tokens):.0f} % copied"
     return {
         "text": text,
         "spans": spans,
         "slots": slots,
         "tokens": tokens,
-        "facts": [*_facts(model.pooling, slots, spans), said],
+        "facts": [*_facts(model.pooling, slots, spans), generation],
     }
 
 

@@ -13,7 +13,7 @@ MOST_ROWS = 512  # slots listed in the table and the strip; more of them only ma
 
 @dataclass(frozen=True)
 class Slot:
-    """A kept vector: the index of its heaviest token, (index, weight) of the tokens it is made of, its score."""
+    """A kept vector: the index of the heaviest token, (index, weight) of all its tokens, the score."""
 
     position: int
     tokens: Sequence[tuple[int, float]]
@@ -25,7 +25,7 @@ def has_text(span: Span) -> bool:
 
 
 def word(text: str, span: Span, reach: int = 24) -> str:
-    """A token's text, and in small the rest of the word that it is a piece of."""
+    """A token's text, with the rest of the word in small where the token is a piece of one."""
     start, end = span
     if not has_text(span):
         return "<small>special token</small>"
@@ -39,7 +39,7 @@ def word(text: str, span: Span, reach: int = 24) -> str:
 
 
 def linked_word(text: str, spans: Sequence[Span], token: int) -> str:
-    """A kept token's word that leads to where it stands."""
+    """A kept token's word as a link to the token's place in the text."""
     name = word(text, spans[token])
     return f'<a href="#t{token}">{name}</a>' if has_text(spans[token]) else name
 
@@ -51,8 +51,8 @@ def marked_text(
     smallest_weight: float,
     style: Callable[[int], str] = lambda token: "",
 ) -> str:
-    """The text, with its leading tokens in <mark> and the others of weight in <span>; style(token) is CSS of each."""
-    share: dict[int, tuple[float, int]] = {}  # token -> its largest weight, and in which slot
+    """The text: leading tokens in <mark>, others above the smallest weight in <span>; style(token) is CSS for each."""
+    share: dict[int, tuple[float, int]] = {}  # token -> (largest weight, number of the slot)
     for number, slot in enumerate(slots, 1):
         for token, weight in slot.tokens:
             if weight >= smallest_weight:
@@ -80,7 +80,7 @@ def marked_text(
 def strip(
     text: str, spans: Sequence[Span], slots: Sequence[Slot], style: Callable[[int], str] = lambda token: ""
 ) -> str:
-    """A bar as long as the document with a tick for each kept token; style(token) is CSS of each."""
+    """A bar that stands for the document, with a tick for each kept token; style(token) is CSS for each."""
     ticks = "".join(
         f'<a href="#t{slot.position}" '
         f'style="left:{100 * spans[slot.position][0] / len(text):.2f}%{style(slot.position)}"></a>'
@@ -91,7 +91,7 @@ def strip(
 
 
 def vectors(text: str, spans: Sequence[Span], slots: Sequence[Slot]) -> str:
-    """A table of the slots: the leading token of each and what else it is made of."""
+    """A table of the slots: the leading token of each, and the others in it."""
     rows = "".join(_row(text, spans, number, slot) for number, slot in enumerate(slots[:MOST_ROWS], 1))
     rest = f'<p class="legend">The first {MOST_ROWS} are listed.</p>' if len(slots) > MOST_ROWS else ""
     return f"""<h2>The {len(slots)} vectors</h2>
@@ -103,7 +103,7 @@ def vectors(text: str, spans: Sequence[Span], slots: Sequence[Slot]) -> str:
 
 
 def _row(text: str, spans: Sequence[Span], number: int, slot: Slot, most: int = 5) -> str:
-    """The table's row of one slot: its leading token and the most important of the others."""
+    """The row of one slot: the leading token and the heaviest of the others."""
     ranked = sorted(slot.tokens, key=lambda pair: -pair[1])
     weight = next((share for token, share in ranked if token == slot.position), 0.0)
     others = [

@@ -1,4 +1,4 @@
-"""The page around what is shown: complete in itself, without scripts, light and dark."""
+"""The frame of every page: complete in itself, without scripts, light and dark."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ small { color: var(--quiet); font-variant-numeric: tabular-nums; }
 
 
 def frame(title: str, facts: Sequence[str], body: str, style: str = "") -> str:
-    """An HTML page that loads nothing: its headline, short remarks under it, and a body (HTML, escaped already).
+    """An HTML page that loads nothing from elsewhere; all but the body is escaped here.
 
     Args:
         title: headline.
-        facts: short remarks.
-        body: HTML.
+        facts: short remarks under the headline.
+        body: HTML, escaped already.
         style: CSS beyond the common one.
     """
     return f"""<!doctype html>

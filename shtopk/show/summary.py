@@ -1,7 +1,7 @@
 """The page of a summarized document: for each token of the summary, which kept tokens it came from.
 
-Nothing here runs: a token of the summary is the label of a radio button, and whichever is chosen sets, by a rule of
-its own, the custom properties that shade the document (--t7 for token 7) and show its details (--d3).
+The page has no scripts. Each token of the summary is the label of a radio button; a CSS rule for each button sets the
+custom properties that shade the document (--t7 for token 7) and show the details (--d3 for button 3).
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ STYLE = """
 .summary { background: var(--paper); margin: 1.75rem 0 0; padding: .25rem 0 1rem; border-bottom: 1px solid var(--line);
   z-index: 1; }
 @media (min-height: 44rem) and (min-width: 40rem) { .summary { position: sticky; top: 0; }
-  .said { max-height: 30vh; overflow-y: auto; } }
-.said { font-size: 1.375rem; line-height: 1.6; margin: 0; padding: .2rem .25rem; white-space: pre-wrap; }
-.said:empty::before { content: "Nothing was said."; color: var(--quiet); font-style: italic; }
+  .output { max-height: 30vh; overflow-y: auto; } }
+.output { font-size: 1.375rem; line-height: 1.6; margin: 0; padding: .2rem .25rem; white-space: pre-wrap; }
+.output:empty::before { content: "An empty summary."; color: var(--quiet); font-style: italic; }
 .token { position: relative; cursor: pointer; border-radius: 3px; padding: .05em 0;
   box-shadow: inset 0 -3px 0 rgb(var(--mark) / var(--c)); }
 .token:hover { background: rgb(var(--mark) / .3); }
@@ -60,14 +60,14 @@ MOST_SHADED = 24  # tokens of the document that a token of the summary shades
 
 @dataclass(frozen=True)
 class OutputToken:
-    """A token of the summary, and the kept vectors that it came from.
+    """A token of the summary, and how much each kept vector contributed to it.
 
     Attributes:
-        text: with the space before it, so that the texts of all tokens make the summary.
+        text: with the space before, so that the texts of all tokens joined are the summary.
         attention: the decoder's share for each slot; sums to 1.
         pointing: the copy head's share for each slot, sums to 1; None without a copy head.
-        copying: how much the copy head's gate left to copying, in [0, 1].
-        copied: the share of the token's probability that came by copying, in [0, 1].
+        copying: 1 - g of the copy head's gate, in [0, 1].
+        copied: the share of the token's probability that copying contributed, in [0, 1].
     """
 
     text: str
@@ -78,7 +78,7 @@ class OutputToken:
 
     @property
     def shares(self) -> Sequence[float]:
-        """What it came from: as far as it was copied where it points, else what the decoder attends to."""
+        """Pointing and attention, mixed by `copied`."""
         if self.pointing is None:
             return self.attention
         both = zip(self.pointing, self.attention, strict=True)
@@ -101,11 +101,11 @@ def summary_page(
     Args:
         text, spans, slots, title, facts, smallest_weight: see `shtopk.show.page`.
         tokens: the summary.
-        reference: a summary to compare it with.
+        reference: a summary to compare with.
 
     Example:
-        >>> said = [OutputToken("b", [1.0])]
-        >>> "<mark" in summary_page("a b", [(0, 1), (2, 3)], [Slot(1, [(1, 1.0)])], said, title="t")
+        >>> tokens = [OutputToken("b", [1.0])]
+        >>> "<mark" in summary_page("a b", [(0, 1), (2, 3)], [Slot(1, [(1, 1.0)])], tokens, title="t")
         True
     """
     shown = list(tokens[:MOST_ROWS])
@@ -118,12 +118,12 @@ def summary_page(
 
     how = ", by pointing as far as it was copied, by attention otherwise"
     copies = any(token.pointing is not None for token in shown)
-    said = "".join(_token(number, token) for number, token in choices[1:])
-    said += escape("".join(token.text for token in tokens[MOST_ROWS:]))
+    output = "".join(_token(number, token) for number, token in choices[1:])
+    output += escape("".join(token.text for token in tokens[MOST_ROWS:]))
     details = "".join(_detail(number, token, copies, text, spans, slots) for number, token in choices)
     compared = "" if reference is None else f'<p class="reference"><b>reference</b> {escape(reference)}</p>'
     body = f"""<div class="summary">
-<p class="said">{said}</p>
+<p class="output">{output}</p>
 {compared}
 {_bar(copies) if shown else ""}
 {details}
@@ -140,14 +140,14 @@ Shaded: how much of what is chosen above came from them{how if copies else ""}. 
 
 
 def _bar(copies: bool) -> str:
-    """What there is to do, and the button of the whole summary, which is chosen at first."""
+    """A line on how to use the page, and the button of the whole summary, which is chosen at first."""
     lines = " Underlined: copied." if copies else ""
     return f"""<div class="bar"><span>Choose a word, or walk with the arrow keys.{lines}</span>
 <label class="token whole"><input type="radio" name="token" id="o0" checked>whole summary</label></div>"""
 
 
 def _whole(tokens: Sequence[OutputToken]) -> OutputToken:
-    """The whole summary as one token, which points where its copied tokens point."""
+    """The whole summary as one token: the mean attention, and the pointing of the tokens by how much was copied."""
 
     def mean(rows: Sequence[Sequence[float]], weights: Sequence[float]) -> list[float]:
         total = sum(weights)
@@ -166,7 +166,7 @@ def _whole(tokens: Sequence[OutputToken]) -> OutputToken:
 
 
 def _shades(shares: Sequence[float], slots: Sequence[Slot]) -> dict[int, float]:
-    """Tokens of the document -> how much of them is in a mixture of slots, 1 for the most."""
+    """{token of the document: weight in a mixture of slots}, 1 for the largest; small ones are left out."""
     found: dict[int, float] = defaultdict(float)
     for share, slot in zip(shares, slots, strict=True):
         for place, weight in slot.tokens:
@@ -176,7 +176,7 @@ def _shades(shares: Sequence[float], slots: Sequence[Slot]) -> dict[int, float]:
 
 
 def _rule(number: int, shades: dict[int, float]) -> str:
-    """CSS: what a choice shades and shows; the word under the mouse goes before the one chosen."""
+    """CSS: what a chosen token shades and shows; a token under the mouse takes precedence over the chosen one."""
     chosen = f"body:has(#o{number}:checked):not(:has(.token:hover)),body:has(.token:hover>#o{number})"
     shading = "".join(f"--t{place}:{shade:.2f};" for place, shade in shades.items())
     return f"{chosen}{{--d{number}:block;{shading}}}\n"
@@ -193,7 +193,7 @@ def _token(number: int, token: OutputToken) -> str:
 def _detail(
     number: int, token: OutputToken, copies: bool, text: str, spans: Sequence[Span], slots: Sequence[Slot]
 ) -> str:
-    """What is shown of a token that is chosen: how much was copied, and its sources with their shares."""
+    """The details of a chosen token: how much was copied, and the sources with their shares."""
     name = escape(_name(token)) if number else "The whole summary"
     how = f"{_percent(token.copied)} copied, the gate {_percent(token.copying)} open to copying" if copies else ""
     sources = "".join(
@@ -213,7 +213,7 @@ def _detail(
 
 
 def _table(choices, copies: bool, text: str, spans: Sequence[Span], slots: Sequence[Slot]) -> str:
-    """All tokens of the summary below each other, for readers without a pointer and for print."""
+    """All tokens of the summary as a table, for readers without a mouse and for print."""
     if not choices:
         return ""
     heads = "".join(f"<th>{head}</th>" for head, *_ in _heads(choices[0][1]))
@@ -239,7 +239,7 @@ def _table(choices, copies: bool, text: str, spans: Sequence[Span], slots: Seque
 
 
 def _heads(token: OutputToken) -> list[tuple[str, Sequence[float], float]]:
-    """(name, shares, opacity) of each kind of attention; pointing counts, and is seen, as far as it copied."""
+    """(name, shares, opacity) of each kind of attention; pointing fades where little was copied."""
     pointing = [] if token.pointing is None else [("points at", token.pointing, 0.4 + 0.6 * token.copied)]
     return [*pointing, ("attends to", token.attention, 1.0)]
 
@@ -247,7 +247,7 @@ def _heads(token: OutputToken) -> list[tuple[str, Sequence[float], float]]:
 def _sources(
     shares: Sequence[float], text: str, spans: Sequence[Span], slots: Sequence[Slot], most: int
 ) -> list[tuple[str, float]]:
-    """(leading word, share) of what is attended to most; places where the same stands are added up, and counted."""
+    """(leading word, share) of the largest shares; slots led by the same word are added up, and counted."""
     found: dict[str, dict[int, float]] = defaultdict(lambda: defaultdict(float))
     for share, slot in zip(shares, slots, strict=True):
         start, end = spans[slot.position]
@@ -262,7 +262,7 @@ def _sources(
 
 
 def _name(token: OutputToken) -> str:
-    """Its text, or a sign for one of spaces or of a part of a character."""
+    """The text of a token, or a sign for spaces alone and for a part of a character."""
     return token.text.strip() or ("␣" if token.text else "…")
 
 

@@ -14,10 +14,7 @@ from transformers import (
     T5Config,
 )
 
-from shtopk.models import (
-    TopKPoolingForConditionalGeneration,
-    TopKPoolingSeq2SeqConfig,
-)
+from shtopk.models import TopKPoolingForConditionalGeneration, TopKPoolingSeq2SeqConfig
 
 V = len(WORDS)  # words of the vocabulary
 FAMILIES = {

@@ -8,9 +8,7 @@ from transformers import (
     BartForConditionalGeneration,
 )
 
-from shtopk.models import (
-    TopKPoolingForConditionalGeneration,
-)
+from shtopk.models import TopKPoolingForConditionalGeneration
 
 
 @pytest.mark.parametrize("family", FAMILIES)

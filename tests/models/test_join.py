@@ -15,9 +15,7 @@ from transformers import (
     ViTModel,
 )
 
-from shtopk.models import (
-    TopKPoolingForConditionalGeneration,
-)
+from shtopk.models import TopKPoolingForConditionalGeneration
 
 
 def test_an_encoder_alone_gets_a_decoder_that_starts_from_its_first_and_last_layer(encoder, tmp_path):

@@ -31,14 +31,10 @@ from transformers import (
 )
 
 from shtopk import anneal
-from shtopk.models import (
-    TopKPoolingConfig,
-    TopKPoolingForSequenceClassification,
-    encode_in_windows,
-    load_tokenizer,
-)
+from shtopk.models import TopKPoolingConfig, TopKPoolingForSequenceClassification, encode_in_windows, load_tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
+from_backbone = TopKPoolingForSequenceClassification.from_backbone
 SMALL = {key: value for key, value in BERT.items() if key != "max_position_embeddings"}
 OTHERS = {
     "roberta": (RobertaModel, RobertaConfig(**SMALL, max_position_embeddings=66, pad_token_id=1)),
@@ -53,9 +49,7 @@ OTHERS = {
 @pytest.fixture
 def model(encoder):
     torch.manual_seed(0)
-    return TopKPoolingForSequenceClassification.from_backbone(
-        encoder, k=4, num_labels=3, initial_temperature=4.0
-    ).eval()
+    return from_backbone(encoder, k=4, num_labels=3, initial_temperature=4.0).eval()
 
 
 def documents(*lengths, longest=None):
@@ -85,7 +79,7 @@ def test_other_encoders_work_too_and_keep_their_weights(family, tmp_path):
     model_class, config = OTHERS[family]
     bare = model_class(config)
     bare.save_pretrained(tmp_path)
-    model = TopKPoolingForSequenceClassification.from_backbone(tmp_path, k=4, num_labels=2).train()
+    model = from_backbone(tmp_path, k=4, num_labels=2).train()
     assert torch.equal(model.get_input_embeddings().weight, bare.get_input_embeddings().weight)
     batch = documents(132, 20)  # longer than the encoder's 64 positions; 2 * 66 fills whatever counts RoBERTa's wrong
     model(**batch, labels=torch.tensor([0, 1])).loss.backward()
@@ -97,7 +91,7 @@ def test_an_encoder_saved_with_a_head_loads_without_the_head(saved_as, tmp_path)
     torch.manual_seed(1)
     headed = saved_as(BertConfig(**BERT, num_labels=3))
     headed.save_pretrained(tmp_path)
-    model = TopKPoolingForSequenceClassification.from_backbone(tmp_path, k=4, num_labels=3)
+    model = from_backbone(tmp_path, k=4, num_labels=3)
     weights = headed.bert.state_dict()
     assert all(torch.equal(tensor, weights[name]) for name, tensor in model.backbone.state_dict().items())
     if saved_as is BertForSequenceClassification:
@@ -110,7 +104,7 @@ def test_an_encoder_saved_with_a_head_loads_without_the_head(saved_as, tmp_path)
 @pytest.mark.parametrize("operator", ["successive_halving", "iterative", "hard", "hard_gated"])
 @pytest.mark.parametrize("length", [1, 4, 5])
 def test_every_parameter_gets_a_gradient_even_where_all_tokens_are_kept(encoder, operator, length):
-    model = TopKPoolingForSequenceClassification.from_backbone(encoder, k=4, operator=operator).train()
+    model = from_backbone(encoder, k=4, operator=operator).train()
     model(**documents(length, length), labels=torch.tensor([0, 1])).loss.backward()
     assert all(p.grad is not None for p in model.parameters()), "DDP would need find_unused_parameters"
 
@@ -234,9 +228,7 @@ def test_gradient_accumulation_changes_no_loss_of_any_kind(encoder, tmp_path):
     biases = []
     for batch_size in (8, 4):
         torch.manual_seed(0)
-        model = TopKPoolingForSequenceClassification.from_backbone(
-            encoder, k=4, num_labels=1, backbone_dropout=0.0, classifier_dropout=0.0
-        )
+        model = from_backbone(encoder, k=4, num_labels=1, backbone_dropout=0.0, classifier_dropout=0.0)
         arguments = TrainingArguments(
             tmp_path, max_steps=1, per_device_train_batch_size=batch_size, gradient_accumulation_steps=8 // batch_size,
             optim="sgd", learning_rate=0.1, lr_scheduler_type="constant", max_grad_norm=0, save_strategy="no",
@@ -250,7 +242,7 @@ def test_gradient_accumulation_changes_no_loss_of_any_kind(encoder, tmp_path):
 @pytest.mark.parametrize("problem", ["regression", "multi_label_classification"])
 def test_other_kinds_of_labels_give_a_loss(encoder, problem):
     labels = 1 if problem == "regression" else 3
-    model = TopKPoolingForSequenceClassification.from_backbone(encoder, k=4, num_labels=labels, problem_type=problem)
+    model = from_backbone(encoder, k=4, num_labels=labels, problem_type=problem)
     assert model(**documents(8, 8), labels=torch.rand(2, labels).squeeze(-1)).loss > 0
 
 
@@ -263,7 +255,7 @@ def test_gradient_checkpointing_and_attention_implementations(encoder):
             encoder, config=config, attn_implementation=attention
         )
         assert model.backbone.config._attn_implementation == attention
-        bare = TopKPoolingForSequenceClassification.from_backbone(encoder, attn_implementation=attention)
+        bare = from_backbone(encoder, attn_implementation=attention)
         assert bare.backbone.config._attn_implementation == attention
         model.gradient_checkpointing_enable()
         anneal(model, 0.5)
@@ -288,7 +280,7 @@ def test_gradient_checkpointing_and_attention_implementations(encoder):
 ])  # fmt: skip
 def test_impossible_configurations_are_refused(encoder, change, message):
     with pytest.raises(ValueError, match=message) as refused:
-        TopKPoolingForSequenceClassification.from_backbone(encoder, **change)
+        from_backbone(encoder, **change)
     assert "\n" not in str(refused.value)
 
 
@@ -300,29 +292,29 @@ def test_a_configuration_draws_no_random_numbers():
 
 def test_what_is_no_encoder_is_refused_in_one_line(encoder, tmp_path):
     with pytest.raises(ValueError, match="cannot load an encoder"):
-        TopKPoolingForSequenceClassification.from_backbone(tmp_path)
+        from_backbone(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "bart"}')
     with pytest.raises(ValueError, match="expected an encoder such as BERT"):
-        TopKPoolingForSequenceClassification.from_backbone(tmp_path)
+        from_backbone(tmp_path)
     (tmp_path / "config.json").write_text((encoder / "config.json").read_text())
     with pytest.raises(ValueError, match="cannot load the weights"):
-        TopKPoolingForSequenceClassification.from_backbone(tmp_path)
+        from_backbone(tmp_path)
     with pytest.raises(ValueError, match="not the expected ones"):
-        TopKPoolingForSequenceClassification.from_backbone(encoder, backbone_sha256="00")
+        from_backbone(encoder, backbone_sha256="00")
 
 
 def test_pickled_weights_are_not_read(encoder, tmp_path):
     (tmp_path / "config.json").write_text((encoder / "config.json").read_text())
     torch.save(load_file(encoder / "model.safetensors"), tmp_path / "pytorch_model.bin")
     with pytest.raises(ValueError, match=r"no file named model.safetensors"):
-        TopKPoolingForSequenceClassification.from_backbone(tmp_path)
+        from_backbone(tmp_path)
 
 
 def test_a_path_that_is_no_folder_is_refused(encoder, tmp_path, monkeypatch):
     monkeypatch.chdir(encoder)
     for path, found in (("config.json", "a file"), (encoder / "config.json", "a file"),
                         (tmp_path / "nowhere", "none"), ("", "none")):  # fmt: skip
-        for load in (TopKPoolingForSequenceClassification.from_backbone, load_tokenizer):
+        for load in (from_backbone, load_tokenizer):
             with pytest.raises(ValueError, match=f"a folder with a model or a hub name, found {found}"):
                 load(path)
 
@@ -336,14 +328,14 @@ def test_a_config_that_does_not_fit_the_weights_is_refused_in_one_line(encoder, 
     (tmp_path / "model.safetensors").write_bytes((encoder / "model.safetensors").read_bytes())
     (tmp_path / "config.json").write_text(json.dumps(json.loads((encoder / "config.json").read_text()) | change))
     with pytest.raises(ValueError, match=message) as refused:
-        TopKPoolingForSequenceClassification.from_backbone(tmp_path)
+        from_backbone(tmp_path)
     assert "\n" not in str(refused.value)
 
 
 def test_an_encoder_of_images_is_refused(tmp_path):
     ViTConfig().save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="got a model of type vit"):
-        TopKPoolingForSequenceClassification.from_backbone(tmp_path)
+        from_backbone(tmp_path)
 
 
 def test_an_encoder_without_its_tokenizer_is_refused(encoder, tmp_path):

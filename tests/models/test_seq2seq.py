@@ -14,10 +14,7 @@ from transformers import (
     T5Config,
 )
 
-from shtopk.models import (
-    TopKPoolingForConditionalGeneration,
-    TopKPoolingSeq2SeqConfig,
-)
+from shtopk.models import TopKPoolingForConditionalGeneration, TopKPoolingSeq2SeqConfig
 
 
 def without_pooling(model, **options):

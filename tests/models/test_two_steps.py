@@ -5,9 +5,7 @@ import torch
 from seq2seq_families import V, build, documents
 
 from shtopk import TopKPooling
-from shtopk.models import (
-    pool_in_windows,
-)
+from shtopk.models import pool_in_windows
 
 
 class Embedding(torch.nn.Module):

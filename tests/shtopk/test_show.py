@@ -20,14 +20,14 @@ from shtopk.show.answer import show_document
 from shtopk.show.checkpoint import load_checkpoint
 from shtopk.show.command import main
 
+from_backbone = TopKPoolingForSequenceClassification.from_backbone
+
 
 @pytest.fixture(scope="module")
 def checkpoint(encoder, tmp_path_factory):
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("checkpoint")
-    TopKPoolingForSequenceClassification.from_backbone(
-        encoder, k=4, id2label={0: "sport", 1: "<b>money</b>"}, num_labels=2
-    ).save_pretrained(folder)
+    from_backbone(encoder, k=4, id2label={0: "sport", 1: "<b>money</b>"}, num_labels=2).save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
     return folder
 
@@ -55,9 +55,7 @@ def test_whatever_the_texts_hold_they_are_shown_and_nothing_of_them_is_run():
 
 
 def test_a_model_shows_a_hostile_document_and_label_as_they_are(encoder):
-    model = TopKPoolingForSequenceClassification.from_backbone(
-        encoder, k=4, id2label={0: HOSTILE, 1: "x"}, num_labels=2
-    )
+    model = from_backbone(encoder, k=4, id2label={0: HOSTILE, 1: "x"}, num_labels=2)
     text = f"a goal {HOSTILE}\n{HOSTILE} b"
     shown = harmless(show_document(model, tiny_tokenizer(), text, label=HOSTILE))
     assert shown.document == text and f"{HOSTILE} true class" in shown.said
@@ -112,13 +110,13 @@ def test_a_document_is_shown_with_what_the_model_kept(checkpoint):
 @pytest.mark.parametrize("operator", ["successive_halving", "iterative", "hard_gated"])
 @pytest.mark.parametrize("text", ["", "a", "a b " * 2000])
 def test_any_text_makes_a_page(encoder, operator, text):
-    model = TopKPoolingForSequenceClassification.from_backbone(encoder, k=4, num_labels=2, operator=operator)
+    model = from_backbone(encoder, k=4, num_labels=2, operator=operator)
     assert Text(show_document(model, tiny_tokenizer(), text)).document == text
 
 
 def test_of_two_steps_of_pooling_the_page_shows_the_last(encoder):
     tokenizer = tiny_tokenizer()
-    model = TopKPoolingForSequenceClassification.from_backbone(encoder, k=4, window=8, window_k=3, num_labels=2)
+    model = from_backbone(encoder, k=4, window=8, window_k=3, num_labels=2)
     text = "a goal b match c d bank e f shares " * 9
     kept = (
         model.eval()(**tokenizer(text, return_tensors="pt", return_token_type_ids=False))
@@ -213,7 +211,7 @@ def with_code_for_another_model(folder, source):
     (incomplete, "the weights lack classifier.bias, classifier.weight"),
     (of_another_size, "the weights have other shapes than config.json says"),
     (with_another_tokenizer, "expected a fast tokenizer of at most 34 words, got one of 35"),
-    (with_code_for_another_model, "it needs code of its own, which is never run here"),
+    (with_code_for_another_model, "needs code that lies in the checkpoint, which is never run"),
     (foreign, "expected a model of type topk_pooling or topk_pooling_seq2seq, got bert"),
 ])  # fmt: skip
 def test_what_is_no_checkpoint_is_refused_in_one_line(prepare, message, checkpoint, tmp_path, capsys):

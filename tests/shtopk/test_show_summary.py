@@ -109,8 +109,8 @@ def test_a_summary_of_nothing_says_so():
     model = build()
     model.generation_config.update(max_new_tokens=4, suppress_tokens=list(range(4, len(tiny_tokenizer()))))
     html = show_document(model, tiny_tokenizer(), TEXT)
-    assert '<p class="said"></p>' in html
-    assert "Token by token" not in html and "0 tokens said" in html
+    assert '<p class="output"></p>' in html
+    assert "Token by token" not in html and "0 tokens generated" in html
 
 
 def test_a_document_is_read_as_far_as_the_model_is_asked_to():
