@@ -63,6 +63,7 @@ def test_links_between_the_pages_lead_somewhere():
             assert (path.parent / link).exists(), f"{path.name}: {link}"
 
 
+@pytest.mark.slow
 def test_what_reuses_the_pooling_works(hub_in_a_folder):
     pytest.importorskip("peft")
     names = run(blocks(REUSE), texts=TEXTS, labels=LABELS)
@@ -114,6 +115,7 @@ def check_that_features_are_the_vectors_kept(names):
     assert names["fewer"].shape == (1, 8, 32)
 
 
+@pytest.mark.slow
 def test_the_models_that_the_pooling_is_put_into_learn():
     names = run(blocks(MODELS))
     assert names["accuracy"] > 0.9  # a guess: 0.25

@@ -138,6 +138,7 @@ def test_a_valid_replacement_character_is_no_damage(checkpoint, tmp_path, capsys
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_code_in_a_checkpoint_runs_only_when_trusted_and_without_a_question(checkpoint, tmp_path):
     document = tmp_path / "text.txt"
     document.write_text("a goal")

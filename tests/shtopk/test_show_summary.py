@@ -206,9 +206,7 @@ def test_whatever_a_summary_and_its_reference_hold_nothing_of_them_is_run(copied
 
 
 def test_a_model_that_says_markup_is_shown_to_have_said_it(monkeypatch):
-    monkeypatch.setattr(
-        "conftest.WORDS", ["<script>alert('&')</script>" if word == "goal" else word for word in WORDS]
-    )
+    monkeypatch.setattr("tiny.WORDS", ["<script>alert('&')</script>" if word == "goal" else word for word in WORDS])
     model = talkative(build(copy_head=True))
     model.generation_config.suppress_tokens = [i for i, word in enumerate(WORDS) if word != "goal"]
     shown = harmless(show_document(model, tiny_tokenizer(), f"a b {HOSTILE}", reference=HOSTILE))
@@ -238,6 +236,7 @@ def test_the_command_writes_the_page_of_a_summary(checkpoint, tmp_path, capsys):
     assert Text(output.read_text(encoding="utf-8")).document == TEXT
 
 
+@pytest.mark.slow
 def test_the_code_in_a_checkpoint_makes_the_same_page(checkpoint, tmp_path):
     document, ours, theirs = (tmp_path / name for name in ("text.txt", "ours.html", "theirs.html"))
     document.write_text(TEXT)

@@ -158,6 +158,7 @@ def test_a_label_that_only_looks_like_a_number_is_a_name(label, write):
     assert sorted(data["train"].features["label"].names) == sorted(["1", label])
 
 
+@pytest.mark.slow
 def test_odd_documents_are_trained_on_and_counted_in_a_line(write, words, capsys):
     rows = [{"more": None, "text": f"goal \0 {' '.join(f'{i:06b}')}", "label": i % 2, "n": [i]} for i in range(40)]
     rows += [{"text": text, "label": 0, "other": 1} for text in ("", " \n")]

@@ -118,6 +118,7 @@ def elsewhere(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 @settings(max_examples=500, **OFTEN)
 @given(words=as_words)
 def test_any_command_line_is_taken_or_refused_in_one_line(words, elsewhere, capsys):
@@ -166,6 +167,7 @@ for name in ("output_dir", "train_file", "backbone", "task", "overwrite_output_d
     del OF_A_RUN[name]
 
 
+@pytest.mark.slow
 @settings(max_examples=100, **OFTEN)
 @given(
     words=st.lists(

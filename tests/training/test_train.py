@@ -37,13 +37,17 @@ def test_a_run_learns_and_leaves_a_checkpoint_that_a_pipeline_loads(words, docum
     assert sum(right) > 0.9 * len(right)
 
 
-def test_the_same_seed_gives_the_same_weights(words, tmp_path):
-    few = ["--epochs", "1", "--seed", "3"]
-    weights = []
-    for name in ("one", "two"):
-        train.main([*words, *few, "--output_dir", str(tmp_path / name)])
-        weights.append((tmp_path / name / "model.safetensors").read_bytes())
-    assert weights[0] == weights[1]
+def test_the_same_seed_gives_the_same_weights(words, trained, tmp_path):
+    train.main([*words, "--epochs", "1"])
+    weights = [
+        (folder / "model.safetensors").read_bytes()
+        for folder in (
+            trained([*words, "--epochs", "1"]),
+            tmp_path / "run",
+            trained([*words, "--epochs", "1", "--seed", "3"]),
+        )
+    ]
+    assert weights[0] == weights[1] != weights[2]
 
 
 def test_gradient_accumulation_counts_updates(words):
@@ -85,6 +89,7 @@ def test_the_command_line_wins_over_the_yaml_and_the_yaml_over_the_defaults(tmp_
 # Summaries
 
 
+@pytest.mark.slow
 def test_a_summarizer_learns_and_leaves_a_checkpoint_and_samples(summary_words, summaries, tmp_path):
     results = train.main([*summary_words, "--epochs", "20", "--no_repeat_ngram_size", "3", "--show", "2"])
     run = tmp_path / "run"
@@ -178,9 +183,8 @@ def test_a_label_that_training_lacks_is_refused_before_training(refusal, tmp_pat
     assert_refused(refusal("--test_file", path), path, "'opera'")
 
 
-def test_a_run_does_not_overwrite_another_unless_told_to(words, refusal, capsys):
-    train.main([*words, "--epochs", "1"])
-    capsys.readouterr()
+def test_a_run_does_not_overwrite_another_unless_told_to(words, refusal, trained_here):
+    trained_here([*words, "--epochs", "1"])
     assert_refused(refusal(), "output_dir")
     train.main([*words, "--epochs", "1", "--overwrite_output_dir", "true"])
 
