@@ -3,6 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 RUN := .venv/bin/python
 READY := .venv/ready
+PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal
 GRID ?= full
 TASK ?= needle bbc
 export HF_HUB_OFFLINE ?= 1
@@ -26,14 +27,14 @@ demo: $(READY) ## fine-tune on BBC News, evaluate, write pages that show what wa
 	$(RUN) train.py --config configs/bbc.yaml --overwrite_output_dir true
 	@echo "Open runs/bbc/document_0.html (and _1, _2) to see which tokens were kept; all figures: runs/bbc/all_results.json"
 
-test: $(READY) ## run the tests
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2
+test: $(READY) ## run the tests but for the slow ones, in a minute or two
+	$(PYTEST) -m "not slow"
 
-check: $(READY) ## format, lint, types, tests
+check: $(READY) ## format, lint, types, all tests
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
-	$(MAKE) test
+	$(PYTEST)
 
 compare: $(READY) ## all ways to pool side by side; TASK=docstrings: summaries; benchmarks/results/
 	$(RUN) benchmarks/compare.py --tasks $(TASK)

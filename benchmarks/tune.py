@@ -32,7 +32,10 @@ GRID = {
         {"operator": "successive_halving_relative"},
         [(1, 0.0625), (2, 0.0625), (4, 0.0625), (16, 0.0625), (1, 0.25), (2, 0.25), (4, 0.25)],
     ),
-    "successive halving, relative, fixed": ({"operator": "successive_halving_relative"}, [(0.0625, 0.0625), (0.25, 0.25), (1, 1)]),
+    "successive halving, relative, fixed": (
+        {"operator": "successive_halving_relative"},
+        [(0.0625, 0.0625), (0.25, 0.25), (1, 1)],
+    ),
     "iterative top-k": (
         {"operator": "iterative"},
         [(0.03, 0.03), (0.1, 0.1), (0.3, 0.3), (1, 1), (1, 0.1), (4, 0.1)],

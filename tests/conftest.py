@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -47,6 +48,32 @@ def words(encoder, documents, tmp_path):
 
 
 @pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """The folder of a run with these words, their output_dir apart: trained once, for whoever only looks or copies."""
+
+    import train
+
+    folders = {}
+
+    def run(words):
+        at = words.index("--output_dir")
+        words = (*words[:at], *words[at + 2 :])
+        if words not in folders:
+            folder = tmp_path_factory.mktemp("trained")
+            train.main([*words, "--output_dir", str(folder)])
+            folders[words] = folder
+        return folders[words]
+
+    return run
+
+
+@pytest.fixture
+def trained_here(trained, tmp_path):
+    """The same, copied to where the words say."""
+    return lambda words: shutil.copytree(trained(words), tmp_path / "run")
+
+
+@pytest.fixture(scope="session")
 def summaries(tmp_path_factory):
     """60 documents whose summary is the one word that stands twice in them."""
     path = tmp_path_factory.mktemp("data") / "summaries.jsonl"
@@ -71,6 +98,7 @@ def refusal(words, capsys):
     import train  # the slowest import of all
 
     def run(*more, base=words):
+        capsys.readouterr()
         with pytest.raises(SystemExit) as stop:
             train.main([*base, *map(str, more)])
         error = capsys.readouterr().err

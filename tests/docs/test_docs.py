@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from code_blocks import blocks, run
 from safetensors.torch import load_file
 from tiny import BERT, tiny_tokenizer
 from torch import nn
@@ -25,28 +26,19 @@ from shtopk.training.arguments import TrainArguments
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 GROUPS = (DataArguments, ModelArguments, TrainArguments)
-TESTED = {"put_it_in_your_model.md", "reuse.md"}
+MODELS, REUSE = DOCS / "put_it_in_your_model.md", DOCS / "reuse.md"
 TEXTS, LABELS = (
     ["goal match " + "a b c d " * 12, "bank shares " + "b c d e " * 11] * 6,
     [0, 1] * 6,
 )  # more than k words
 
 
-def blocks(page: str) -> list[str]:
-    return re.findall(r"^```python\n(.*?)^```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-
-
-def run(code: list[str], page: str, **names) -> dict:
-    """The names that blocks of a page leave behind, all run in one namespace as one module after another."""
-    for block in code:
-        exec(compile(block, page, "exec"), names)
-    return names
-
-
-def definition_of(name: str, page: str) -> list[str]:
-    """The imports of a page and the one block that defines a class."""
-    (block,) = [block for block in blocks(page) if f"class {name}(" in block]
-    return [blocks(page)[0], block]
+@functools.cache
+def defined(name: str) -> type:
+    """A class of the page on models of one's own, from its imports and the one block that defines it."""
+    imports, *others = blocks(MODELS)
+    (block,) = [block for block in others if f"class {name}(" in block]
+    return run([imports, block])[name]
 
 
 @pytest.fixture
@@ -62,7 +54,7 @@ def hub_in_a_folder(tmp_path, monkeypatch):
 
 
 def test_no_page_is_left_out():
-    assert {path.name for path in DOCS.glob("*.md") if blocks(path.name)} == TESTED
+    assert {page for page in DOCS.glob("*.md") if blocks(page)} == {MODELS, REUSE}
 
 
 def test_links_between_the_pages_lead_somewhere():
@@ -71,9 +63,10 @@ def test_links_between_the_pages_lead_somewhere():
             assert (path.parent / link).exists(), f"{path.name}: {link}"
 
 
+@pytest.mark.slow
 def test_what_reuses_the_pooling_works(hub_in_a_folder):
     pytest.importorskip("peft")
-    names = run(blocks("reuse.md"), "reuse.md", texts=TEXTS, labels=LABELS)
+    names = run(blocks(REUSE), texts=TEXTS, labels=LABELS)
 
     losses, temperatures = zip(*names["history"], strict=True)
     assert len(losses) == 6  # updates
@@ -122,8 +115,9 @@ def check_that_features_are_the_vectors_kept(names):
     assert names["fewer"].shape == (1, 8, 32)
 
 
+@pytest.mark.slow
 def test_the_models_that_the_pooling_is_put_into_learn():
-    names = run(blocks("put_it_in_your_model.md"), "put_it_in_your_model.md")
+    names = run(blocks(MODELS))
     assert names["accuracy"] > 0.9  # a guess: 0.25
     assert names["vit_accuracy"] > 0.9  # a guess: 0.25
     assert names["repeated"] > 0.8  # a guess: 0.125
@@ -160,9 +154,8 @@ def check_that_they_keep_what_is_marked(names):
 
 
 def test_an_encoder_of_torchs_layers_does_not_see_padding():
-    names = run(definition_of("Classifier", "put_it_in_your_model.md"), "put_it_in_your_model.md")
     torch.manual_seed(0)
-    model = names["Classifier"](words=50, classes=4).eval()
+    model = defined("Classifier")(words=50, classes=4).eval()
     tokens, mask = torch.randint(50, (2, 64)), torch.arange(64) < torch.tensor([[5], [64]])  # 5: three slots are empty
     together = model(tokens, mask)
     assert together.isfinite().all()
@@ -171,8 +164,7 @@ def test_an_encoder_of_torchs_layers_does_not_see_padding():
 
 
 def test_a_vision_transformer_keeps_its_class_token():
-    names = run(definition_of("VisionTransformer", "put_it_in_your_model.md"), "put_it_in_your_model.md")
-    model = names["VisionTransformer"](classes=4).eval()
+    model = defined("VisionTransformer")(classes=4).eval()
     pooled = []
     model.pooling.register_forward_hook(lambda module, given, output: pooled.append(output))
     model(torch.randn(3, 1, 32, 32))
@@ -191,8 +183,7 @@ PADDED = torch.tensor([[0, 0, 0, *[1] * 9], [1] * 12, [*[1] * 7, *[0] * 5]])  # 
 
 def compressed_prompt(family, k):
     torch.manual_seed(0)
-    names = run(definition_of("CompressedPrompt", "put_it_in_your_model.md"), "put_it_in_your_model.md")
-    return names["CompressedPrompt"](LANGUAGE_MODELS[family](), k=k, layers_below=2).eval()
+    return defined("CompressedPrompt")(LANGUAGE_MODELS[family](), k=k, layers_below=2).eval()
 
 
 def prompts_and_rest():

@@ -115,6 +115,7 @@ def test_a_card_that_lies_on_the_hub_survives_a_push(models, hub):
     assert pushed.split("---")[2].strip() == card.split("---")[2].strip()
 
 
+@pytest.mark.slow
 def test_the_examples_of_the_cards_run_where_only_shtopk_is_installed_and_answer_the_same(models, tmp_path):
     """In an empty folder, with a copy of shtopk on the path and nothing else of this repository."""
     library, here = tmp_path / "library", tmp_path / "empty"

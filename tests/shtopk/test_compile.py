@@ -2,16 +2,13 @@
 
 import pytest
 import torch
-from compilers import why_not_inductor
+from compilers import INDUCTOR
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from shtopk import TopKPooling, anneal, compiled
 from shtopk.rule import Rule
 
-BACKENDS = [
-    "aot_eager",
-    pytest.param("inductor", marks=pytest.mark.skipif(bool(why_not_inductor()), reason=str(why_not_inductor()))),
-]
+BACKENDS = ["aot_eager", pytest.param("inductor", marks=INDUCTOR)]
 OPERATORS = ["successive_halving", "iterative", "hard_gated", "hard_straight_through"]
 
 

@@ -45,6 +45,10 @@ DECODERS = {
 WITH_DECODER = pytest.mark.parametrize("name", DECODERS)
 
 
+def slow(value):
+    return pytest.param(value, marks=pytest.mark.slow)
+
+
 def build(name):
     torch.manual_seed(0)
     model_class, config = DECODERS[name]
@@ -162,8 +166,8 @@ def layers_together(model):
     return model
 
 
-@pytest.mark.parametrize("compiled", [whole, layer_by_layer, layers_together], ids=lambda f: f.__name__)
-@pytest.mark.parametrize("name", ["bert", "modernbert", "t5"])
+@pytest.mark.parametrize("compiled", [whole, *map(slow, (layer_by_layer, layers_together))], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("name", ["bert", slow("modernbert"), slow("t5")])
 def test_it_compiles_in_one_graph_and_in_parts(name, compiled):
     torch._dynamo.reset()
     model = pool_encoder(encoder(name, "sdpa"), {1: 9, 3: 5})
@@ -207,6 +211,7 @@ def test_twice_is_refused_and_so_is_taking_off_what_is_not_on():
         unpool_encoder(classifier())
 
 
+@pytest.mark.slow
 def test_inductor_finds_the_same_positions():
     """Of two stages: it once fused what says which token leads a slot into nonsense."""
     if why_not_inductor():

@@ -145,6 +145,7 @@ def test_a_valid_replacement_character_is_no_damage(checkpoint, tmp_path, capsys
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_code_in_a_checkpoint_is_not_run_and_nothing_asks_whether_it_may(checkpoint, tmp_path):
     folder, document, page = tmp_path / "folder", tmp_path / "text.txt", tmp_path / "page.html"
     folder.mkdir()

@@ -9,6 +9,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 from datasets import Dataset, DatasetDict
+from refusals import assert_refused
 from task_files import ROWS, complaint, lines, load
 from tiny import tiny_tokenizer
 
@@ -37,135 +38,87 @@ def damaged(content: bytes, place: int) -> bytes:
     return content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :]
 
 
-NOTHING = "expected documents in {path}, got "
-BROKEN = {  # name -> content, and the message from its beginning
+BROKEN = {  # name -> content, and what the message names beside the file
     # Empty, or only whitespace.
-    **{f"empty.{suffix}": ("", NOTHING + "an empty file") for suffix in SUFFIXES},
-    **{f"blank.{suffix}": (" \n\t \n\r\n", NOTHING + "none") for suffix in SUFFIXES[:3]},
-    "blank.parquet": (" \n", "cannot read {path}: Parquet file size is 2 bytes"),
-    "rowless.parquet": (parquet(pyarrow.Table.from_pylist(ROWS)[:0]), NOTHING + "none"),
+    **{f"empty.{suffix}": ("", "documents", "empty") for suffix in SUFFIXES},
+    **{f"blank.{suffix}": (" \n\t \n\r\n", "documents", "none") for suffix in SUFFIXES[:3]},
+    "blank.parquet": (" \n", "Parquet", "2 bytes"),
+    "rowless.parquet": (parquet(pyarrow.Table.from_pylist(ROWS)[:0]), "documents", "none"),
     # Cut or damaged.
-    "cut.json": (JSON[:-5], "cannot read {path}: no JSON at line 1, column "),
-    "cut.jsonl": (LINES[:-5], "cannot read {path}: no JSON at line 40, column "),
-    "cut.csv": (CSV[:-5], "cannot read {path}: expected 2 cells in the row that ends at line 41, got 1; is the file "),
-    "last.csv": (CSV[:-2], "expected a label in document 40 of {path}, got an empty text"),
-    "middle.parquet": (PARQUET[: len(PARQUET) // 2], "cannot read {path}: Parquet magic bytes not found in footer"),
-    "end.parquet": (PARQUET[:-1], "cannot read {path}: Parquet magic bytes not found in footer"),
-    "damaged.parquet": (damaged(PARQUET, 60), "cannot read {path}: "),
+    "cut.json": (JSON[:-5], "line 1", "column 1546"),
+    "cut.jsonl": (LINES[:-5], "line 40"),
+    "cut.csv": (CSV[:-5], "2 cells", "line 41", "1"),
+    "last.csv": (CSV[:-2], "label", "document 40", "empty"),
+    "middle.parquet": (PARQUET[: len(PARQUET) // 2], "Parquet"),
+    "end.parquet": (PARQUET[:-1], "Parquet"),
+    "damaged.parquet": (damaged(PARQUET, 60), "cannot read"),
     # Binary, compressed, in another encoding.
-    **{f"binary.{suffix}": (BINARY, "expected {path} to be UTF-8, got the byte 0x80; ") for suffix in SUFFIXES[:3]},
-    "binary.parquet": (BINARY, "cannot read {path}: Parquet magic bytes not found"),
-    "control.jsonl": (b"\0\1\2{\7", "cannot read {path}: no JSON at line 1, column 1"),
-    "control.csv": (b"\0\1\2{\7", "expected a column 'text' in {path}, got '\\x00\\x01\\x02{{\\x07'; choose one with"),
-    **{
-        f"packed.{suffix}": (
-            gzip.compress(LINES.encode(), mtime=0),
-            "expected {path} to be text, got a gzip archive; unpack it with gunzip",
-        )
-        for suffix in SUFFIXES[:3]
-    },
-    "sheet.csv": (
-        b"PK\3\4\x14\0\x86",
-        "expected {path} to be text, got a zip archive or a spreadsheet; unpack or export",
-    ),
-    "packed.parquet": (gzip.compress(PARQUET), "cannot read {path}: Parquet magic bytes not found"),
-    **{
-        f"wide.{suffix}": (
-            LINES.encode("utf-16"),
-            "expected {path} to be text, got UTF-16; convert it with `iconv -f utf",
-        )
-        for suffix in SUFFIXES[:3]
-    },
+    **{f"binary.{suffix}": (BINARY, "UTF-8", "0x80") for suffix in SUFFIXES[:3]},
+    "binary.parquet": (BINARY, "Parquet"),
+    "control.jsonl": (b"\0\1\2{\7", "line 1", "column 1"),
+    "control.csv": (b"\0\1\2{\7", "text_column", r"'\x00\x01\x02{\x07'"),
+    **{f"packed.{suffix}": (gzip.compress(LINES.encode(), mtime=0), "gzip", "gunzip") for suffix in SUFFIXES[:3]},
+    "sheet.csv": (b"PK\3\4\x14\0\x86", "zip", "spreadsheet"),
+    "packed.parquet": (gzip.compress(PARQUET), "Parquet"),
+    **{f"wide.{suffix}": (LINES.encode("utf-16"), "UTF-16", "iconv") for suffix in SUFFIXES[:3]},
     # Another content than the name says.
-    "table.json": (CSV, "cannot read {path}: no JSON at line 1, column 1"),
-    "table.jsonl": (CSV, "cannot read {path}: no JSON at line 1, column 1"),
-    "table.parquet": (CSV, "cannot read {path}: Parquet magic bytes not found"),
-    "lines.csv": (LINES, "expected a column 'text' in {path}, got '{{\"text\": \"document 0\"', "),
-    "list.csv": (JSON, 'cannot read {path}: expected columns with different names, got \' "label": "a"}}\' twice'),
-    "lines.parquet": (LINES, "cannot read {path}: Parquet magic bytes not found"),
-    **{
-        f"parquet.{suffix}": (PARQUET, "expected {path} to be text, got a Parquet file; let its name end in .parquet")
-        for suffix in SUFFIXES[:3]
-    },
+    "table.json": (CSV, "JSON", "line 1", "column 1"),
+    "table.jsonl": (CSV, "JSON", "line 1", "column 1"),
+    "table.parquet": (CSV, "Parquet"),
+    "lines.csv": (LINES, "text_column", """'{"text": "document 0"'"""),
+    "list.csv": (JSON, "different names", """' "label": "a"}'""", "twice"),
+    "lines.parquet": (LINES, "Parquet"),
+    **{f"parquet.{suffix}": (PARQUET, "Parquet", ".parquet") for suffix in SUFFIXES[:3]},
     # Columns.
-    "semicolons.csv": (CSV.replace(",", ";"), "expected a column 'text' in {path}, got 'text;label'; choose one with"),
-    "wide.jsonl.json": (
-        json.dumps([{f"column {i}": 1 for i in range(99)}]),
-        "expected a column 'text' in {path}, got 'column 0', 'column 1', 'column 2', 'column 3', 'column 4', "
-        "'column 5', 'column 6', 'column 7', 'column 8', 'column 9' and 89 more; choose one with --text_column",
-    ),
-    "lacking.parquet": (
-        parquet(TWICE.select([0])),
-        "expected a column 'label' in {path}, got 'text'; choose one with",
-    ),
-    "twice.csv": (
-        "text,text,label\na,b,c\n",
-        "cannot read {path}: expected columns with different names, got 'text' ",
-    ),
-    "twice.jsonl": ('{"text": "a", "text": "b", "label": 1}', "cannot read {path}: expected columns with different"),
-    "twice.parquet": (parquet(TWICE), "cannot read {path}: expected columns with different names, got 'text' twice"),
+    "semicolons.csv": (CSV.replace(",", ";"), "text_column", "'text'", "'text;label'"),
+    "wide.jsonl.json": (json.dumps([{f"column {i}": 1 for i in range(99)}]), "text_column", "'column 9'", "89 more"),
+    "lacking.parquet": (parquet(TWICE.select([0])), "label_column", "'label'", "'text'"),
+    "twice.csv": ("text,text,label\na,b,c\n", "different names", "'text'"),
+    "twice.jsonl": ('{"text": "a", "text": "b", "label": 1}', "different names", "'text'"),
+    "twice.parquet": (parquet(TWICE), "different names", "'text'", "twice"),
     # Missing texts and labels.
-    "null.jsonl": (LINES + '{"text": null, "label": "a"}', "expected a text in document 41 of {path}, got nothing"),
-    "null.parquet": (parquet(NO_TEXT), "expected a text in document 2 of {path}, got nothing"),
-    "unlabelled.csv": (CSV + "some text, \n", "expected a label in document 41 of {path}, got an empty text"),
-    "unlabelled.jsonl": (
-        LINES + '{"text": "a", "label": ""}',
-        "expected a label in document 41 of {path}, got an empty",
-    ),
-    "digits.jsonl": (
-        LINES + '{"text": "a", "label": ' + "9" * 5000 + "}",
-        "cannot read {path}: line 41 has a number of",
-    ),
+    "null.jsonl": (LINES + '{"text": null, "label": "a"}', "text", "document 41", "nothing"),
+    "null.parquet": (parquet(NO_TEXT), "text", "document 2", "nothing"),
+    "unlabelled.csv": (CSV + "some text, \n", "label", "document 41", "empty"),
+    "unlabelled.jsonl": (LINES + '{"text": "a", "label": ""}', "label", "document 41", "empty"),
+    "digits.jsonl": (LINES + '{"text": "a", "label": ' + "9" * 5000 + "}", "line 41", "number"),
     # Too few classes or documents.
-    "same.csv": (CSV.replace(",b", ",a"), "expected at least two classes in {path}, got a"),
-    "equal.jsonl": (
-        lines([{"text": "x", "label": i % 2} for i in range(40)]),
-        "expected enough documents of a class in {path} to draw a test split from, got 40 documents, 1 of them ",
-    ),
+    "same.csv": (CSV.replace(",b", ",a"), "two classes", "got a"),
+    "equal.jsonl": (lines([{"text": "x", "label": i % 2} for i in range(40)]), "test split", "40 documents", "1"),
 }
 
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_bad_data_is_refused_in_one_line(name, write):
-    content, expected = BROKEN[name]
+    content, *named = BROKEN[name]
     path = write(name, content)
-    assert complaint(train_file=path).startswith(expected.format(path=path))
+    assert_refused(complaint(train_file=path), *named, path)
 
 
-@pytest.mark.parametrize(("summary", "got"), [('""', "an empty text"), ('" "', "an empty text"), ("null", "nothing")])
+@pytest.mark.parametrize(("summary", "got"), [('""', "empty"), ('" "', "empty"), ("null", "nothing")])
 def test_a_missing_summary_is_refused(summary, got, write):
     path = write("a.jsonl", '{"text": "a", "gist": "b"}\n{"text": "a", "gist": ' + summary + "}")
-    message = complaint(train_file=path, summary_column="gist")
-    assert f"in document 2 of {path}" in message and message.endswith(f"got {got}")
+    assert_refused(complaint(train_file=path, summary_column="gist"), "summary", "document 2", path, got)
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])
 def test_a_label_that_training_lacks_is_refused(split, write):
     other = write("other.jsonl", '{"text": "x", "label": "c"}')
     message = complaint(train_file=write("train.jsonl", LINES), **{f"{split}_file": other})
-    assert message == f"expected the labels of {other} to occur in training ('a', 'b'), got 'c'"
+    assert_refused(message, other, "'a', 'b'", "'c'")
 
 
 def test_a_folder_and_a_name_that_no_file_can_have_are_refused(tmp_path):
     (tmp_path / "a.csv").mkdir()
-    assert complaint(train_file=str(tmp_path / "a.csv")).endswith("found a folder")
-    assert complaint(train_file=f"{'x' * 300}.csv").endswith(": File name too long")
+    assert_refused(complaint(train_file=str(tmp_path / "a.csv")), tmp_path / "a.csv", "folder")
+    assert_refused(complaint(train_file=f"{'x' * 300}.csv"), f"{'x' * 300}.csv", "too long")
 
 
 @pytest.mark.skipif(getattr(os, "geteuid", lambda: 1)() == 0, reason="root may read everything")
 def test_a_file_that_may_not_be_read_is_refused(write):
     path = write("a.csv", CSV)
     Path(path).chmod(0)
-    assert complaint(train_file=path) == f"cannot read {path}: Permission denied"
-
-
-def test_what_cannot_be_read_is_refused_by_train_with_exit_code_2(words, write, capsys):
-    with pytest.raises(SystemExit) as stop:
-        train.main([*words, "--train_file", write("a.jsonl", LINES[:-5])])
-    (line,) = capsys.readouterr().err.splitlines()
-    assert (
-        stop.value.code == 2 and line.startswith("train.py: cannot read ") and line.endswith("is the file complete?")
-    )
+    assert_refused(complaint(train_file=path), path, "Permission denied")
 
 
 # Trained on
@@ -205,6 +158,7 @@ def test_a_label_that_only_looks_like_a_number_is_a_name(label, write):
     assert sorted(data["train"].features["label"].names) == sorted(["1", label])
 
 
+@pytest.mark.slow
 def test_odd_documents_are_trained_on_and_counted_in_a_line(write, words, capsys):
     rows = [{"more": None, "text": f"goal \0 {' '.join(f'{i:06b}')}", "label": i % 2, "n": [i]} for i in range(40)]
     rows += [{"text": text, "label": 0, "other": 1} for text in ("", " \n")]

@@ -319,6 +319,7 @@ def data():
     )
 
 
+@pytest.mark.slow
 def test_the_corpus_has_the_splits_and_columns_that_were_promised(data):
     assert list(data) == ["train", "validation", "test"]
     assert {name: len(part) for name, part in data.items() if name != "train"} == SIZES
@@ -333,18 +334,21 @@ def test_the_corpus_has_the_splits_and_columns_that_were_promised(data):
             assert ">>" not in row["text"]
 
 
+@pytest.mark.slow
 def test_no_summary_stands_in_its_own_text(data):
     for part in data.values():
         for row in part:
             assert " ".join(words(row["summary"])) not in " ".join(words(row["text"])), row
 
 
+@pytest.mark.slow
 def test_no_summary_stands_in_two_splits(data):
     seen = [{" ".join(words(summary)) for summary in part["summary"]} for part in data.values()]
     assert not seen[0] & seen[1] and not seen[0] & seen[2] and not seen[1] & seen[2]
     assert sum(map(len, seen)) == sum(map(len, data.values()))  # nor twice in one
 
 
+@pytest.mark.slow
 def test_no_held_out_pair_has_a_near_duplicate_in_another_split(data):
     """By comparing all with all, without the index."""
     rows = [
@@ -360,6 +364,7 @@ def test_no_held_out_pair_has_a_near_duplicate_in_another_split(data):
                     assert len(summary & other_summary) < 0.6 * len(summary | other_summary)
 
 
+@pytest.mark.slow
 def test_reading_again_gives_the_same_and_leaves_the_garbage_collector_on(data):
     small = ["joblib", "fsspec"]
     first, again = read(packages=small, sizes=SIZES), read(packages=small[::-1], sizes=SIZES)

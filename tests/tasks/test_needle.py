@@ -70,6 +70,7 @@ def test_no_sentence_and_no_passage_is_in_two_splits(data):
     assert not long[0] & long[2]
 
 
+@pytest.mark.slow
 def test_the_documents_are_the_same_every_time_and_others_with_another_seed(data):
     small = {"train": 5, "validation": 2, "test": 3}
     first, again, other = generate(300, small), generate(300, small), generate(300, small, seed=1)
@@ -95,6 +96,7 @@ def test_only_long_docstrings_of_documented_files_are_read():
     assert not list(filler.docstrings(f'"""{text}"""\nthis is no Python'))
 
 
+@pytest.mark.slow
 def test_the_task_is_loaded_by_name():
     arguments = DataArguments(task="needle", needle_tokens=200, max_train_samples=7, data_seed=3)
     check(arguments)

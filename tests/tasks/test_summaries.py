@@ -5,9 +5,11 @@ from pathlib import Path
 
 import datasets
 import pytest
+from refusals import assert_refused
+from task_files import complaint, lines, load
 from tiny import tiny_tokenizer
 
-from shtopk.tasks import DataArguments, Summarization, check, get_task, write_samples
+from shtopk.tasks import Summarization, write_samples
 from shtopk.tasks.cache import cached
 from shtopk.tasks.preprocess import encode_summaries
 
@@ -17,16 +19,8 @@ COLUMNS = {"text_column": "body", "summary_column": "gist"}
 
 
 @pytest.fixture
-def file(tmp_path):
-    path = tmp_path / "documents.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    return str(path)
-
-
-def load(**given):
-    arguments = DataArguments(**given)
-    check(arguments)
-    return get_task(arguments).load(arguments)
+def file(write):
+    return write("documents.jsonl", lines(ROWS))
 
 
 def test_a_file_with_summaries_is_split_without_overlap(file):
@@ -41,34 +35,24 @@ def test_a_hub_data_set_with_summaries_is_loaded_by_name(tmp_path, monkeypatch):
     folder = tmp_path / "hub" / "data"
     folder.mkdir(parents=True)
     for split in ("train", "validation", "test"):
-        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS[:5]))
+        (folder / f"{split}.jsonl").write_text(lines(ROWS[:5]))
     data = load(dataset_name=str(folder.parent), **COLUMNS)
     assert data["test"]["summary"][:] == [row["gist"] for row in ROWS[:5]]
 
 
-@pytest.mark.parametrize(("given", "message"), [
-    ({"summary_column": "points"}, "expected a column 'points' in {file}, got 'body', 'gist'; choose one"),
-    ({"summary_column": "body"}, "expected text_column and summary_column to differ"),
-    ({"task": "bbc"}, "expected task to be one of files, hub with a summary_column, got 'bbc'"),
-    ({"max_summary_tokens": 0}, "expected max_summary_tokens >= 1, got 0"),
+@pytest.mark.parametrize(("given", "named"), [
+    ({"summary_column": "points"}, ["summary_column", "'points'", "documents.jsonl", "'body', 'gist'"]),
+    ({"summary_column": "body"}, ["text_column", "summary_column"]),
+    ({"task": "bbc"}, ["task", "files, hub", "'bbc'"]),
+    ({"max_summary_tokens": 0}, ["max_summary_tokens", "0"]),
 ])  # fmt: skip
-def test_impossible_arguments_are_refused_in_one_line(file, given, message):
-    with pytest.raises(ValueError) as refused:
-        load(**{"train_file": file, **COLUMNS, **given})
-    assert message.format(file=file) in str(refused.value) and "\n" not in str(refused.value)
+def test_impossible_arguments_are_refused_in_one_line(file, given, named):
+    assert_refused(complaint(**{"train_file": file, **COLUMNS, **given}), *named)
 
 
-@pytest.mark.parametrize(("summary", "message"), [
-    (3, "expected a text as summary in document 2 of {path}, got 3 (int)"),
-    (None, "expected a text as summary in document 2 of {path}, got nothing"),
-    ("  ", "expected a summary in document 2 of {path}, got an empty text"),
-])  # fmt: skip
-def test_a_document_without_a_summary_is_named(tmp_path, summary, message):
-    path = tmp_path / "bad.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in (ROWS[0], {"body": "a", "gist": summary})))
-    with pytest.raises(ValueError) as refused:
-        load(train_file=str(path), **COLUMNS)
-    assert str(refused.value) == message.format(path=path)
+def test_a_summary_that_is_no_text_is_named(write):
+    path = write("bad.jsonl", lines([ROWS[0], {"body": "a", "gist": 3}]))
+    assert_refused(complaint(train_file=path, **COLUMNS), "summary", "document 2", path, "3 (int)")
 
 
 def test_a_target_does_not_start_with_what_the_decoder_starts_from():

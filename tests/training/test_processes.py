@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate.commands.config.config_args import load_config_from_file
+from refusals import assert_refused
 from safetensors.torch import load_file
 
 import train
@@ -61,15 +62,11 @@ def same_course(run, other):
 
 
 @pytest.fixture
-def alone(words, tmp_path):
-    def run(*more, base=words):
-        folder = tmp_path / "alone"
-        train.main([*base, *STILL, "--batch_size", "16", "--output_dir", str(folder), *more])
-        return folder
-
-    return run
+def alone(words, trained):
+    return lambda *more, base=words: trained([*base, *STILL, "--batch_size", "16", *more])
 
 
+@pytest.mark.slow
 def test_two_processes_learn_as_one_and_one_of_them_speaks(words, alone, tmp_path):
     layers = ["--k_by_layer", "1:8"]
     done, said = on_two_processes([*words, *STILL, *layers], tmp_path / "two")
@@ -81,6 +78,7 @@ def test_two_processes_learn_as_one_and_one_of_them_speaks(words, alone, tmp_pat
     assert said[1] == ["", ""]
 
 
+@pytest.mark.slow
 def test_two_processes_summarize_as_one(summary_words, alone, tmp_path):
     words = [*summary_words, *STILL]
     on_two_processes(words, tmp_path / "two")
@@ -88,18 +86,20 @@ def test_two_processes_summarize_as_one(summary_words, alone, tmp_path):
     assert len((tmp_path / "two" / "predictions.jsonl").read_text().splitlines()) == 12
 
 
+@pytest.mark.slow
 def test_micro_batches_learn_as_one(summary_words, alone, tmp_path):
-    alone(base=summary_words)
     few = ["--batch_size", "4", "--gradient_accumulation_steps", "4", "--output_dir", str(tmp_path / "few")]
     train.main([*summary_words, *STILL, *few])
-    same_course(tmp_path / "few", tmp_path / "alone")
+    same_course(tmp_path / "few", alone(base=summary_words))
 
 
+@pytest.mark.slow
 def test_a_scorer_without_gradient_does_not_stop_data_parallelism(words, tmp_path):
     layers = ["--k_by_layer", "1:8", "--operator", "hard", "--epochs", "1"]
     on_two_processes([*words, *layers], tmp_path / "two")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["classes", "summaries"])
 def test_a_model_that_is_shared_out_learns_as_one_and_one_process_goes_on(words, summary_words, alone, tmp_path, kind):
     base = words if kind == "classes" else summary_words
@@ -108,7 +108,7 @@ def test_a_model_that_is_shared_out_learns_as_one_and_one_process_goes_on(words,
     assert (two / "document_0.html").stat().st_size > 1000
     same_course(two, alone(base=base))
     weights = load_file(two / "checkpoints" / "update_9" / "model.safetensors")
-    expected = load_file(tmp_path / "alone" / "checkpoints" / "update_9" / "model.safetensors")
+    expected = load_file(alone(base=base) / "checkpoints" / "update_9" / "model.safetensors")
     assert weights.keys() == expected.keys()
     for name in weights:
         torch.testing.assert_close(weights[name], expected[name], rtol=1e-3, atol=1e-3)  # 2e-4 seen, of Adam's signs
@@ -117,10 +117,11 @@ def test_a_model_that_is_shared_out_learns_as_one_and_one_process_goes_on(words,
     same_course(tmp_path / "on", two)
 
 
+@pytest.mark.slow
 def test_all_processes_end_with_one_line_where_the_arguments_cannot_be(words, tmp_path):
     done, said = on_two_processes([*words, "--k", "0"], tmp_path / "two", check=False)
     assert done.returncode != 0
-    assert said[0][0].strip() == "train.py: expected k to be a whole number >= 1 or a share in (0, 1], got 0"
+    assert_refused(said[0][0].strip(), "k")
     assert said[1] == ["", ""]
 
 
@@ -139,11 +140,13 @@ def launch(name, words, *options):
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+@pytest.mark.slow
 def test_accelerate_launches_a_single_process(words, tmp_path):
     launch("single", [*words, "--epochs", "1"])
     assert json.loads((tmp_path / "run" / "run.json").read_text())["processes"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs: Accelerate shares nothing out on a CPU")
 @pytest.mark.parametrize("name", ["multi_gpu", "fsdp"])
 def test_accelerate_launches_on_gpus(name, words, tmp_path):

@@ -3,16 +3,15 @@
 import errno
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 from filelock import FileLock
+from refusals import assert_refused
 
 import train
 from shtopk.training import Checkpoints
@@ -69,39 +68,57 @@ def stopped(words):
     return end.value.code
 
 
-@pytest.mark.parametrize("kind", ["classes", "summaries"])
-def test_a_run_that_is_stopped_goes_on_to_the_same_bits(harder, summary_words, stop_at, tmp_path, capsys, kind):
+@pytest.mark.parametrize("kind", [pytest.param("classes", marks=pytest.mark.slow), "summaries"])
+def test_a_run_that_is_stopped_goes_on_to_the_same_bits(
+    harder, summary_words, trained, stop_at, tmp_path, capsys, kind
+):
     words = harder if kind == "classes" else [*summary_words, "--epochs", "6", "--dropout", "0.2", "--show", "1"]
-    train.main([*words, "--output_dir", str(tmp_path / "whole")])
+    whole = outcome(trained(words))
     stop_at(7, signal.SIGTERM)
     assert stopped(words) == 143
     said = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "train.py: stopped by SIGTERM after update 8; go on with: python train.py --train_file" in said
+    assert_refused(said, "SIGTERM", "update 8", "python train.py --train_file")
     assert said.endswith("--resume_from_checkpoint latest")
     stop_at(20, signal.SIGINT)
     assert stopped([*words, *LATEST]) == 130
     assert Checkpoints(tmp_path / "run" / "checkpoints", 2).updates()[-1] == 21
     train.main([*words, *LATEST])
-    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+    assert outcome(tmp_path / "run") == whole
 
 
-def test_a_run_that_is_killed_goes_on_to_the_same_bits(harder, tmp_path):
-    train.main([*harder, "--output_dir", str(tmp_path / "whole")])
-    history = tmp_path / "run" / "history.jsonl"
-    steps = random.Random().sample(range(2, 50), 2)  # 48 updates and 8 evaluations leave a line each
-    for step in sorted(steps):
-        process = subprocess.Popen([sys.executable, "train.py", *harder, *LATEST], cwd=ROOT, stderr=subprocess.DEVNULL,
-                                   env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())})  # fmt: skip
-        while process.poll() is None and not (history.exists() and history.read_bytes().count(b"\n") >= step):
-            time.sleep(0.002)
-        process.kill()
-        process.wait()
+KILLED_AT = """
+import os, pathlib, signal, sys, train
+kind, number = sys.argv[1:3]
+of = pathlib.Path if hasattr(pathlib.Path, kind) else os if hasattr(os, kind) else train
+call = getattr(of, kind)
+calls = iter(range(1, int(number)))
+def until(*arguments, **options):
+    next(calls, None) or os.kill(os.getpid(), signal.SIGKILL)
+    return call(*arguments, **options)
+setattr(of, kind, until)
+train.main(sys.argv[3:])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("points", [
+    (("train_step", 6), ("train_step", 20)),  # between checkpoints
+    (("rename", 3), ("fsync", 11)),  # as one gets its name, while one is written
+    (("fsync", 1), ("replace", 2)),  # while the first one is written, while the history is
+], ids=str)  # fmt: skip
+def test_a_run_that_is_killed_goes_on_to_the_same_bits(harder, trained, tmp_path, points):
+    whole = outcome(trained(harder))
+    for kind, number in points:  # at this call of that function
+        command = [sys.executable, "-c", KILLED_AT, kind, str(number), *harder, *LATEST]
+        threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+        done = subprocess.run(command, cwd=ROOT, env=os.environ | threads, capture_output=True, text=True)
+        assert done.returncode == -signal.SIGKILL, (kind, number, done.stderr)
     train.main([*harder, *LATEST])
-    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole"), steps
+    assert outcome(tmp_path / "run") == whole, points
 
 
-def test_an_evaluation_that_is_stopped_is_made_after_all(harder, stop_at, tmp_path, monkeypatch):
-    train.main([*harder, "--output_dir", str(tmp_path / "whole")])
+def test_an_evaluation_that_is_stopped_is_made_after_all(harder, trained, tmp_path, monkeypatch):
+    whole = outcome(trained(harder))
     original = train.Run.evaluate
 
     def signalled(run, *arguments):
@@ -115,7 +132,7 @@ def test_an_evaluation_that_is_stopped_is_made_after_all(harder, stop_at, tmp_pa
     state = json.loads((tmp_path / "run" / "checkpoints" / "update_12" / "state.json").read_text())
     assert (state["progress"]["update"], state["progress"]["evaluated"]) == (12, 6)
     train.main([*harder, *LATEST])
-    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+    assert outcome(tmp_path / "run") == whole
 
 
 def test_patience_counts_on(words, stop_at, tmp_path):
@@ -127,11 +144,13 @@ def test_patience_counts_on(words, stop_at, tmp_path):
     assert (results["updates"], results["best_update"]) == (3 * 6, 6)
 
 
-def test_a_run_that_is_done_is_tested_once_more(words, tmp_path):
-    train.main([*words, "--epochs", "2"])
-    before = outcome(tmp_path / "run")
+def test_a_run_that_is_done_is_tested_once_more(words, trained_here):
+    run = trained_here([*words, "--epochs", "2"])
+    before = outcome(run)
+    for name in ("all_results.json", "model.safetensors"):
+        (run / name).unlink()
     train.main([*words, "--epochs", "2", *LATEST])
-    assert outcome(tmp_path / "run") == before
+    assert outcome(run) == before
 
 
 def test_latest_starts_from_the_beginning_where_there_is_none(words, tmp_path, capsys):
@@ -140,18 +159,17 @@ def test_latest_starts_from_the_beginning_where_there_is_none(words, tmp_path, c
     assert "no checkpoint in" in capsys.readouterr().err
 
 
-def test_other_arguments_or_data_are_refused_in_one_line(refusal, words, tmp_path, capsys):
-    train.main([*words, "--epochs", "1"])
-    capsys.readouterr()
-    assert "k was 4 and is 5" in refusal("--epochs", 1, "--k", 5, *LATEST)
-    assert "documents per update was 8 and is 16" in refusal("--epochs", 1, "--batch_size", 16, *LATEST)
+def test_other_arguments_or_data_are_refused_in_one_line(refusal, words, trained_here, tmp_path):
+    run = trained_here([*words, "--epochs", "1"])
+    assert_refused(refusal("--epochs", 1, "--k", 5, *LATEST), "k was 4 and is 5")
+    assert_refused(refusal("--epochs", 1, "--batch_size", 16, *LATEST), "documents per update was 8 and is 16")
     data = Path(words[1])
     other = tmp_path / "other.jsonl"
     other.write_text(data.read_text().replace("goal", "match"))
-    assert "data (train)" in refusal("--epochs", 1, "--train_file", other, *LATEST)
-    checkpoint = tmp_path / "run" / "checkpoints" / "update_6"
+    assert_refused(refusal("--epochs", 1, "--train_file", other, *LATEST), "data", "train")
+    checkpoint = run / "checkpoints" / "update_6"
     (checkpoint / "model.safetensors").write_bytes(b"x")
-    assert "model.safetensors is damaged" in refusal("--epochs", 1, "--resume_from_checkpoint", checkpoint)
+    assert_refused(refusal("--epochs", 1, "--resume_from_checkpoint", checkpoint), "model.safetensors", "damaged")
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_names_the_last_checkpoint(words, tmp_path, monkeypatch, capsys):
@@ -171,8 +189,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_last_checkpoint(wo
     monkeypatch.setattr(train, "build_model", poisoned)
     assert stopped(words) == 1
     said = capsys.readouterr().err.strip().splitlines()[-1]
-    assert said.startswith("train.py: the loss of update 9 is nan; the last checkpoint is ")
-    assert str(tmp_path / "run" / "checkpoints" / "update_6") in said
+    assert_refused(said, "loss", "update 9", "nan", tmp_path / "run" / "checkpoints" / "update_6")
     assert Checkpoints(tmp_path / "run" / "checkpoints", 2).latest().name == "update_6"
 
 
@@ -188,18 +205,18 @@ def test_a_gradient_that_is_no_number_stops_the_run_before_it_spoils_the_weights
     monkeypatch.setattr(train, "build_model", poisoned)
     assert stopped(words) == 1
     said = capsys.readouterr().err.strip().splitlines()[-1]
-    assert said.startswith("train.py: the gradient's norm of update 7 is nan; the last checkpoint is ")
+    assert_refused(said, "gradient's norm", "update 7", "nan", tmp_path / "run" / "checkpoints" / "update_6")
 
 
 def test_another_run_is_kept_out_of_the_folder(words, refusal, tmp_path):
     (tmp_path / "run").mkdir()
     with FileLock(tmp_path / "run" / ".lock"):
-        assert "another run writes into" in refusal(*LATEST)
+        assert_refused(refusal(*LATEST), "another run", tmp_path / "run")
     train.main([*words, "--epochs", "1", *LATEST])
 
 
-def test_sigterm_while_the_best_is_tested_says_how_to_go_on(words, tmp_path, monkeypatch, capsys):
-    train.main([*words, "--epochs", "2", "--output_dir", str(tmp_path / "whole")])
+def test_sigterm_while_the_best_is_tested_says_how_to_go_on(words, trained, tmp_path, monkeypatch, capsys):
+    whole = outcome(trained([*words, "--epochs", "2"]))
     publish = train.publish
 
     def signalled(*arguments):
@@ -210,33 +227,33 @@ def test_sigterm_while_the_best_is_tested_says_how_to_go_on(words, tmp_path, mon
         patch.setattr(train, "publish", signalled)
         assert stopped([*words, "--epochs", "2", *LATEST]) == 143
     said = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "stopped after training; go on with: python train.py" in said and said.count("latest") == 1
+    assert_refused(said, "after training", "python train.py")
+    assert said.count("latest") == 1
     train.main([*words, "--epochs", "2", *LATEST])
-    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+    assert outcome(tmp_path / "run") == whole
 
 
-def test_going_on_elsewhere_takes_the_history_along(words, stop_at, tmp_path):
+def test_going_on_elsewhere_takes_the_history_along(words, trained, stop_at, tmp_path):
+    whole = outcome(trained([*words, "--epochs", "2"]))
     stop_at(8, signal.SIGINT)
     assert stopped([*words, "--epochs", "2"]) == 130
     source = tmp_path / "run" / "checkpoints" / "update_9"
     elsewhere = ["--output_dir", str(tmp_path / "elsewhere"), "--resume_from_checkpoint", str(source)]
     train.main([*words, "--epochs", "2", *elsewhere])
-    train.main([*words, "--epochs", "2", *LATEST])
-    assert outcome(tmp_path / "elsewhere") == outcome(tmp_path / "run")
+    assert outcome(tmp_path / "elsewhere") == whole
 
 
 @pytest.mark.parametrize("state", ["[]", "{}", '{"progress": {"update": 3, "more": 1}, "identity": {}}'])
-def test_a_checkpoint_of_another_version_is_refused(refusal, words, tmp_path, capsys, state, monkeypatch):
-    train.main([*words, "--epochs", "1"])
-    capsys.readouterr()
+def test_a_checkpoint_of_another_version_is_refused(refusal, words, trained_here, state, monkeypatch):
     monkeypatch.setattr("shtopk.training.Provenance.differences", lambda its, identity: "")
-    checkpoint = tmp_path / "run" / "checkpoints" / "update_6"
+    checkpoint = trained_here([*words, "--epochs", "1"]) / "checkpoints" / "update_6"
     (checkpoint / "state.json").write_text(state)
     manifest = {"needs": [], "files": describe(checkpoint)}
     (checkpoint / "manifest.json").write_text(json.dumps(manifest))
-    assert "is not of this version of train.py" in refusal("--epochs", 1, *LATEST)
+    assert_refused(refusal("--epochs", 1, *LATEST), checkpoint, "version")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")
 def test_a_full_disk_ends_the_run_in_one_line(words, tmp_path):
     """No file may grow beyond 50 KB, as if the disk ran full; the model's is larger."""
@@ -248,7 +265,7 @@ def test_a_full_disk_ends_the_run_in_one_line(words, tmp_path):
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     last = done.stderr.replace("\r", "\n").strip().splitlines()[-1]
-    assert last.startswith("train.py: cannot write the checkpoint of update 6: ") and "there is none before it" in last
+    assert_refused(last, "checkpoint of update 6", "none before it")
     assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
 
 
@@ -260,11 +277,10 @@ def test_a_disk_that_fills_between_checkpoints_ends_the_run_in_one_line(words, m
     monkeypatch.setattr(train.History, "add", run_out)
     assert stopped(words) == 1
     said = capsys.readouterr().err.strip().splitlines()[-1]
-    assert said.startswith("train.py: cannot read or write: No space left on device (history.jsonl); go on with: ")
+    assert_refused(said, "No space left on device", "history.jsonl", "python train.py")
 
 
-def test_no_file_of_a_checkpoint_is_a_pickle(words, tmp_path):
-    train.main([*words, "--epochs", "1"])
-    for path in (tmp_path / "run").rglob("*"):
+def test_no_file_of_a_checkpoint_is_a_pickle(words, trained):
+    for path in trained([*words, "--epochs", "1"]).rglob("*"):
         if path.is_file() and path.name != ".lock":
             assert path.suffix in {".safetensors", ".json", ".jsonl", ".py", ".md", ".yaml", ".png"}, path

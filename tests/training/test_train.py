@@ -5,6 +5,7 @@ import os
 
 import pytest
 import torch
+from refusals import assert_refused
 from safetensors.torch import load_file
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, pipeline
 
@@ -36,13 +37,17 @@ def test_a_run_learns_and_leaves_a_checkpoint_that_a_pipeline_loads(words, docum
     assert sum(right) > 0.9 * len(right)
 
 
-def test_the_same_seed_gives_the_same_weights(words, tmp_path):
-    few = ["--epochs", "1", "--seed", "3"]
-    weights = []
-    for name in ("one", "two"):
-        train.main([*words, *few, "--output_dir", str(tmp_path / name)])
-        weights.append((tmp_path / name / "model.safetensors").read_bytes())
-    assert weights[0] == weights[1]
+def test_the_same_seed_gives_the_same_weights(words, trained, tmp_path):
+    train.main([*words, "--epochs", "1"])
+    weights = [
+        (folder / "model.safetensors").read_bytes()
+        for folder in (
+            trained([*words, "--epochs", "1"]),
+            tmp_path / "run",
+            trained([*words, "--epochs", "1", "--seed", "3"]),
+        )
+    ]
+    assert weights[0] == weights[1] != weights[2]
 
 
 def test_gradient_accumulation_counts_updates(words):
@@ -84,6 +89,7 @@ def test_the_command_line_wins_over_the_yaml_and_the_yaml_over_the_defaults(tmp_
 # Summaries
 
 
+@pytest.mark.slow
 def test_a_summarizer_learns_and_leaves_a_checkpoint_and_samples(summary_words, summaries, tmp_path):
     results = train.main([*summary_words, "--epochs", "20", "--no_repeat_ngram_size", "3", "--show", "2"])
     run = tmp_path / "run"
@@ -112,76 +118,74 @@ def test_a_decoder_has_its_own_learning_rate(words):
     assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
 
 
-@pytest.mark.parametrize(("field", "value", "message"), [
-    ("max_summary_tokens", 64, "less than 64 tokens, as the decoder has positions"),
-    ("max_summary_tokens", 2, "expected max_summary_tokens > 2"),
-    ("summary_column", "points", "expected a column 'points'"),
-    ("metric", "accuracy", "expected metric to be one of rougeL, rouge1, rouge2, rougeLsum; got 'accuracy'"),
-    ("metric", "empty", "got 'empty'"),
+@pytest.mark.parametrize(("field", "value", "named"), [
+    ("max_summary_tokens", 64, "64 tokens"),
+    ("max_summary_tokens", 2, "max_summary_tokens"),
+    ("summary_column", "points", "'points'"),
+    ("metric", "accuracy", "metric"),
+    ("metric", "empty", "metric"),
     ("attention", "flash_attention_2", "FlashAttention2"),
-    ("decoder_layers", 3, "expected decoder_layers in 1..2, got 3"),
-    ("window_k", 0, "expected window_k >= 1, got 0"),
-    ("num_beams", 0, "expected num_beams > 0, got 0"),
-    ("min_new_tokens", 1000, "expected min_new_tokens <= max_summary_tokens, "),
+    ("decoder_layers", 3, "decoder_layers"),
+    ("window_k", 0, "window_k"),
+    ("num_beams", 0, "num_beams"),
+    ("min_new_tokens", 1000, "min_new_tokens"),
     ("length_penalty", 2.0, "length_penalty"),  # without beams
-    ("task", "bbc", "one of files, hub with a summary_column, got 'bbc'"),
+    ("task", "bbc", "task"),
 ])  # fmt: skip
-def test_impossible_summarizers_are_refused_in_one_line(refusal, summary_words, field, value, message):
-    assert message in refusal(f"--{field}={value}", base=summary_words)
+def test_impossible_summarizers_are_refused_in_one_line(refusal, summary_words, field, value, named):
+    assert_refused(refusal(f"--{field}={value}", base=summary_words), named)
 
 
-@pytest.mark.parametrize(("field", "value", "message"), [
-    ("k", 0, "whole number >= 1 or a share in (0, 1], got 0"),
-    ("k", "many", "got 'many'"),
-    ("k", 1.5, "got 1.5"),
-    ("temperature", -1, "expected temperature > 0, got -1"),
-    ("initial_temperature", 0, "expected initial_temperature > 0"),
-    ("operator", "magic", "invalid choice: 'magic'"),
-    ("epochs", 0, "expected epochs > 0, got 0"),
-    ("learning_rate", "nan", "expected learning_rate > 0, got nan"),
-    ("batch_size", "two", "invalid int value: 'two'"),
-    ("warmup", 2, "expected warmup in [0, 1], got 2"),
-    ("dropout", 1, "expected dropout in [0, 1), got 1"),
-    ("window", 1, "expected window >= 2 tokens, got 1"),
-    ("window", 100, "at most 64 tokens"),
-    ("protect_first", 9, "fewer protected tokens than k = 4"),
-    ("freeze_layers", 3, "cannot freeze 3 layers"),
+@pytest.mark.parametrize(("field", "value", "named"), [
+    ("k", 0, "k"),
+    ("k", "many", "k"),
+    ("k", 1.5, "k"),
+    ("temperature", -1, "temperature"),
+    ("initial_temperature", 0, "initial_temperature"),
+    ("operator", "magic", "operator"),
+    ("epochs", 0, "epochs"),
+    ("learning_rate", "nan", "learning_rate"),
+    ("batch_size", "two", "batch_size"),
+    ("warmup", 2, "warmup"),
+    ("dropout", 1, "dropout"),
+    ("window", 1, "window"),
+    ("window", 100, "window"),
+    ("protect_first", 9, "protected"),
+    ("freeze_layers", 3, "freeze 3 layers"),
     ("backbone", "/nowhere", "/nowhere"),
-    ("backbone_sha256", "00", "not the expected ones"),
+    ("backbone_sha256", "00", "00"),
     ("train_file", "/nowhere/data.csv", "/nowhere/data.csv"),
-    ("text_column", "body", "expected a column 'body'"),
-    ("copy_head", "true", "copy_head is for summaries, but the task files has classes"),
-    ("learning_rte", 1, "unknown arguments: --learning_rte 1"),
-    ("config", "/nowhere.yaml", "cannot read the configuration /nowhere.yaml"),
+    ("text_column", "body", "'body'"),
+    ("copy_head", "true", "copy_head"),
+    ("learning_rte", 1, "--learning_rte"),
+    ("config", "/nowhere.yaml", "/nowhere.yaml"),
 ])  # fmt: skip
-def test_the_impossible_is_refused_in_one_line(refusal, field, value, message):
-    assert message in refusal(f"--{field}={value}" if field != "learning_rte" else f"--{field}", *(
-        [value] if field == "learning_rte" else []))  # fmt: skip
+def test_the_impossible_is_refused_in_one_line(refusal, field, value, named):
+    assert_refused(refusal(f"--{field}={value}"), named)
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("k: 4\nkk: 5\n", "unknown fields in"),
-    ("- k\n", "expected the configuration"),
-    ("k: [\n", "is not valid YAML"),
-    ("warmup: [1, 2]\n", "invalid float value: '[1, 2]'"),
-    ("batch_size: !!python/object/apply:os.system ['true']\n", "is not valid YAML"),
+@pytest.mark.parametrize(("text", "named"), [
+    ("k: 4\nkk: 5\n", "kk"),
+    ("- k\n", "list"),
+    ("k: [\n", "YAML"),
+    ("warmup: [1, 2]\n", "warmup"),
+    ("batch_size: !!python/object/apply:os.system ['true']\n", "YAML"),
 ])  # fmt: skip
-def test_a_bad_yaml_file_is_refused_in_one_line(refusal, tmp_path, text, message):
+def test_a_bad_yaml_file_is_refused_in_one_line(refusal, tmp_path, text, named):
     path = tmp_path / "bad.yaml"
     path.write_text(text)
-    assert message in refusal("--config", path)
+    assert_refused(refusal("--config", path), named)
 
 
 def test_a_label_that_training_lacks_is_refused_before_training(refusal, tmp_path):
     path = tmp_path / "test.jsonl"
     path.write_text('{"text": "a b", "label": "opera"}\n')
-    assert "'opera'" in refusal("--test_file", path)
+    assert_refused(refusal("--test_file", path), path, "'opera'")
 
 
-def test_a_run_does_not_overwrite_another_unless_told_to(words, refusal, capsys):
-    train.main([*words, "--epochs", "1"])
-    capsys.readouterr()
-    assert "is not empty" in refusal()
+def test_a_run_does_not_overwrite_another_unless_told_to(words, refusal, trained_here):
+    trained_here([*words, "--epochs", "1"])
+    assert_refused(refusal(), "output_dir")
     train.main([*words, "--epochs", "1", "--overwrite_output_dir", "true"])
 
 
@@ -189,12 +193,12 @@ def test_damaged_weights_are_refused_in_one_line(refusal, encoder, tmp_path):
     for path in encoder.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "model.safetensors").write_bytes(b"\x00" * 100)
-    assert "cannot load the weights" in refusal("--backbone", tmp_path)
+    assert_refused(refusal("--backbone", tmp_path), "weights", tmp_path)
 
 
 def test_layers_to_pool_at_come_from_yaml_or_from_the_command_line(words, refusal, tmp_path):
-    assert "expected k_by_layer to be like 2:256,4:64" in refusal("--k_by_layer", "2:x")
-    assert "expected layers in 0..1" in refusal("--k_by_layer", "7:3")
+    assert_refused(refusal("--k_by_layer", "2:x"), "k_by_layer")
+    assert_refused(refusal("--k_by_layer", "7:3"), "layers", "0..1", "7")
     config = tmp_path / "between.yaml"
     config.write_text("k_by_layer: {1: 8}\nepochs: 1\n")
     train.main([word for word in words if word not in ("--epochs", "12")] + ["--config", str(config)])
