@@ -24,16 +24,17 @@ from variants import Variant
 K, SEEDS = 8, (10, 11)
 LEARNING_RATE, OTHER_LEARNING_RATES = 1e-2, (3e-3, 3e-2)
 
+RELATIVE = {"operator": "successive_halving_relative"}
 # Method -> arguments of TopKPooling, and its temperatures: (start, end), the same twice where it is fixed.
 GRID = {
     "successive halving": ({}, [(1, 0.0625), (4, 0.0625), (8, 0.0625), (16, 0.0625), (4, 0.25)]),
     "successive halving, fixed": ({}, [(0.0625, 0.0625), (0.25, 0.25), (1, 1)]),
     "successive halving, relative": (
-        {"operator": "successive_halving_relative"},
+        RELATIVE,
         [(1, 0.0625), (2, 0.0625), (4, 0.0625), (16, 0.0625), (1, 0.25), (2, 0.25), (4, 0.25)],
     ),
     "successive halving, relative, fixed": (
-        {"operator": "successive_halving_relative"},
+        RELATIVE,
         [(0.0625, 0.0625), (0.25, 0.25), (1, 1)],
     ),
     "iterative top-k": (

@@ -2,10 +2,10 @@
 
 import re
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from shtopk.models.configuration_topk_pooling import TopKPoolingConfig
-from shtopk.options import NAMES, PoolingOptions, like_options, temperatures_of
+from shtopk.options import NAMES, PoolingOptions, fill_temperatures, like_options
 
 MOST_KEPT = 2**20  # vectors: more than any text has tokens
 
@@ -14,7 +14,7 @@ def _option(default, help: str):
     return field(default=default, metadata={"help": help})
 
 
-OptionArguments = like_options(
+OptionArguments: Any = like_options(
     "OptionArguments",
     {"temperature": float | None, "initial_temperature": float | None, "scorer": str, "protected": list[int]},
 )
@@ -59,9 +59,7 @@ class ModelArguments(OptionArguments):
     freeze_scorer: bool = _option(False, "leave the scorer as it was drawn, a control")
 
     def __post_init__(self):
-        self.temperature, self.initial_temperature = temperatures_of(
-            self.operator, self.temperature, self.initial_temperature
-        )
+        fill_temperatures(self)
 
     @property
     def share_or_count(self) -> int | float:

@@ -27,7 +27,8 @@ class Backbone(NamedTuple):
 
 
 def load_encoder(name: str, config: PreTrainedConfig) -> Backbone:
-    return load_backbone(AutoModel, name, config, **encoder_options(config))
+    options: dict[str, Any] = encoder_options(config)
+    return load_backbone(AutoModel, name, config, **options)
 
 
 def load_backbone(

@@ -1,13 +1,15 @@
 """The configurations of the models that pool their tokens to k."""
 
 # No `from __future__ import annotations` here: `strict` checks no type that is written as a string.
+from typing import Any
+
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
-from shtopk.options import NAMES, PoolingOptions, like_options, temperatures_of, without_boost
+from shtopk.options import NAMES, PoolingOptions, fill_temperatures, like_options, without_boost
 
-OptionFields = like_options("OptionFields", {"scorer": str})
+OptionFields: Any = like_options("OptionFields", {"scorer": str})
 
 
 @strict
@@ -38,13 +40,11 @@ class PooledBackboneConfig(OptionFields, PreTrainedConfig):
     k_by_layer: dict[str, int | float] | dict[int, int | float] | None = None
 
     def __post_init__(self, **kwargs):
+        options: Any = self
         if "boost" in kwargs:  # saved by 0.1.0
-            self.operator = without_boost({"operator": self.operator, "boost": kwargs.pop("boost")})["operator"]
-        self.protected = list(self.protected)
-        # In full, so that a checkpoint stays what it is whatever becomes of the defaults.
-        self.temperature, self.initial_temperature = temperatures_of(
-            self.operator, self.temperature, self.initial_temperature
-        )
+            options.operator = without_boost({"operator": options.operator, "boost": kwargs.pop("boost")})["operator"]
+        options.protected = list(options.protected)
+        fill_temperatures(self)  # so that a checkpoint stays what it is, whatever becomes of the defaults
         self.k_by_layer = {str(layer): k for layer, k in self.k_by_layer.items()} if self.k_by_layer else None
         super().__post_init__(**kwargs)
 
@@ -60,7 +60,8 @@ class PooledBackboneConfig(OptionFields, PreTrainedConfig):
         return {name: getattr(self, name) for name in NAMES if name not in ("protected", "keep_order")}
 
     def get_text_config(self, decoder=None, encoder=None) -> PreTrainedConfig:
-        return self.backbone.get_text_config(decoder=decoder, encoder=encoder)
+        backbone: Any = self.backbone
+        return backbone.get_text_config(decoder=decoder, encoder=encoder)
 
     def validate_pooling(self):
         self.pooling_options.check(self.k)

@@ -1,9 +1,11 @@
 """Stop training the lower part of an encoder."""
 
+from typing import Any
+
 from torch import nn
 
 
-def freeze_layers(encoder: nn.Module, count: int) -> None:
+def freeze_layers(encoder: Any, count: int) -> None:
     """Stop training the embeddings and the lowest `count` layers of an encoder; the layers above go on.
 
     Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
@@ -17,7 +17,7 @@ from shtopk.scorers import ScorerLinear
 from .backbone import build_around, encoder_options, is_encoder, load_encoder, set_dropout
 from .configuration_topk_pooling import TopKPoolingConfig
 from .pretrained import load_config
-from .windows import check_window, pool_document, pool_encoded, positions_of
+from .windows import check_window, checked, pool_document, pool_encoded, positions_of
 
 
 @dataclass
@@ -155,7 +155,7 @@ class TopKPoolingForSequenceClassification(TopKPoolingPreTrainedModel):
         self.num_labels = config.num_labels
         self.backbone, self.pooling = build_pooled_encoder(config)
         self.dropout = nn.Dropout(config.classifier_dropout)
-        self.classifier = nn.Linear(config.backbone.hidden_size, config.num_labels)
+        self.classifier = nn.Linear(self.pooling.hidden_size, config.num_labels)
         self.post_init()
 
     @classmethod
@@ -217,6 +217,7 @@ class TopKPoolingForSequenceClassification(TopKPoolingPreTrainedModel):
             output_attentions = self.config.output_attentions
         hidden_states = attentions = None
         if output_hidden_states or output_attentions:
+            input_ids = checked(input_ids)
             if self.config.window_k is not None:
                 raise ValueError("hidden states and attentions are not given where windows are pooled; unset window_k")
             window = self.config.window or positions_of(self.config.backbone)
@@ -239,8 +240,7 @@ class TopKPoolingForSequenceClassification(TopKPoolingPreTrainedModel):
         loss = None
         if labels is not None:
             loss = self.loss_function(labels=labels, pooled_logits=logits, config=self.config, **kwargs)
-            # The scores of a batch that fits into k slots decide nothing; DDP wants their gradient all the same.
-            loss = loss + (0 * pooled.scores).sum()
+            loss = with_scores(loss, pooled.scores)
         return TopKPoolingClassifierOutput(
             loss=loss,
             logits=logits,
@@ -253,10 +253,16 @@ class TopKPoolingForSequenceClassification(TopKPoolingPreTrainedModel):
         )
 
 
+def with_scores(loss: Tensor, scores: Tensor) -> Tensor:
+    """The loss, with a gradient of 0 for the scores: DDP wants one, though a batch that fits into k slots has none."""
+    return loss + (0 * scores).sum()
+
+
 def build_pooled_encoder(config: TopKPoolingConfig) -> tuple[nn.Module, TopKPooling]:
     """An encoder and the pooling of its vectors, with weights to be loaded."""
-    check_window(config.window, config.backbone)
-    encoder = AutoModel.from_config(config.backbone, **encoder_options(config.backbone))
+    backbone: Any = config.backbone
+    check_window(config.window, backbone)
+    encoder = AutoModel.from_config(backbone, **encoder_options(backbone))
     if config.k_by_layer is not None:
         install(encoder, config.k_by_layer, **config.between_options)
-    return encoder, TopKPooling(config.backbone.hidden_size, config.k, config.pooling_options)
+    return encoder, TopKPooling(backbone.hidden_size, config.k, config.pooling_options)

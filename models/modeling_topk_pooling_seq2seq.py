@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from torch import Tensor, nn
 from transformers import AutoModelForSeq2SeqLM, GenerationConfig, GenerationMixin
@@ -18,7 +18,7 @@ from .backbone import build_around, is_encoder, load_backbone, set_dropout
 from .configuration_topk_pooling import TopKPoolingSeq2SeqConfig
 from .copy_head import CopyHead
 from .join import join
-from .modeling_topk_pooling import TopKPoolingPreTrainedModel
+from .modeling_topk_pooling import TopKPoolingPreTrainedModel, with_scores
 from .pretrained import load_config
 from .windows import check_window, pool_document, positions_of
 
@@ -102,7 +102,7 @@ class TopKPoolingForConditionalGeneration(TopKPoolingPreTrainedModel, Generation
             install(encoder, config.k_by_layer, **config.between_options)
         self.pooling = TopKPooling(encoder.config.hidden_size, config.k, config.pooling_options)
         if config.copy_head:
-            decoder = config.backbone.get_text_config(decoder=True)
+            decoder = config.get_text_config(decoder=True)
             self.copy_head = CopyHead(decoder.hidden_size, encoder.config.hidden_size)
         self.post_init()
 
@@ -247,6 +247,6 @@ class TopKPoolingForConditionalGeneration(TopKPoolingPreTrainedModel, Generation
             if not kwargs.get("output_hidden_states", self.config.output_hidden_states):
                 out.decoder_hidden_states = None
         if out.loss is not None:
-            # The scores of a batch that fits into k slots decide nothing; DDP wants their gradient all the same.
-            out.loss = out.loss + (0 * encoder_outputs.scores).sum()
+            scores: Any = encoder_outputs.scores
+            out.loss = with_scores(out.loss, scores)
         return out

@@ -25,10 +25,7 @@ def pool_document(
     config: PooledBackboneConfig,
 ) -> TopK:
     """Encode documents [B, L] of any length, attention_mask [B, L] (None: all real), and pool each to k vectors."""
-    if input_ids is None:
-        raise ValueError("expected input_ids [B, L], got None")
-    if input_ids.dim() != 2 or input_ids.shape[1] == 0:
-        raise ValueError(f"expected input_ids [B, L] of at least one token, got {list(input_ids.shape)}")
+    input_ids = checked(input_ids)
     if attention_mask is None:
         attention_mask = torch.ones_like(input_ids)
     # T5's n_positions is no limit, but what it was trained on; all of a long document at once would not fit.
@@ -43,6 +40,15 @@ def pool_document(
     return pooling(tokens, attention_mask)
 
 
+def checked(input_ids: Tensor | None) -> Tensor:
+    """Documents [B, L], if there are any."""
+    if input_ids is None:
+        raise ValueError("expected input_ids [B, L], got None")
+    if input_ids.dim() != 2 or input_ids.shape[1] == 0:
+        raise ValueError(f"expected input_ids [B, L] of at least one token, got {list(input_ids.shape)}")
+    return input_ids
+
+
 class Windows(NamedTuple):
     """A batch of documents, cut into W windows of at most s tokens.
 
@@ -55,7 +61,7 @@ class Windows(NamedTuple):
     attention_mask: Tensor  # [W, s]
     row: Tensor  # [W] the document that a window is of
     number: Tensor  # [W] how many windows of its document stand before
-    index: Tensor  # [T] the window of each real token of the batch, row by row
+    window: Tensor  # [T] the window of each real token of the batch, row by row
     place: Tensor  # [T] its place in there
 
     @classmethod
@@ -79,7 +85,7 @@ class Windows(NamedTuple):
             attention_mask=attention_mask.new_zeros(shape).index_put((index, place), attention_mask[real]),
             row=row,
             number=torch.arange(len(row), device=row.device) - first.squeeze(-1)[row],
-            index=index,
+            window=index,
             place=place,
         )
 
@@ -117,7 +123,7 @@ def encode_in_windows(
     ])  # fmt: skip
     real = (attention_mask != 0).nonzero(as_tuple=True)
     out = vectors.new_zeros(*input_ids.shape, vectors.shape[-1])
-    return out.index_put(real, vectors[windows.index, windows.place])
+    return out.index_put(real, vectors[windows.window, windows.place])
 
 
 def pool_in_windows(
@@ -164,9 +170,10 @@ def pool_in_windows(
     of_window = vectors[0].shape[1]
     numbers = windows.number.unsqueeze(-1) * of_window + torch.arange(of_window, device=windows.row.device)
     batch, candidates = len(input_ids), int(windows.number.max() + 1) * of_window
+    real = (attention_mask != 0).nonzero()  # [T, 2]
     first = Assignment.cat(assignments).reassemble(
-        (windows.index, windows.place),
-        (attention_mask != 0).nonzero(as_tuple=True),
+        (windows.window, windows.place),
+        (real[:, 0], real[:, 1]),
         numbers,
         windows.row,
         (batch, input_ids.shape[1], candidates),

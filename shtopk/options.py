@@ -116,6 +116,13 @@ def temperatures_of(
     return default.temperature, default.initial_temperature if initial_temperature is None else initial_temperature
 
 
+def fill_temperatures(fields: Any) -> None:
+    """The same in place, for an object with the fields of `PoolingOptions`."""
+    fields.temperature, fields.initial_temperature = temperatures_of(
+        fields.operator, fields.temperature, fields.initial_temperature
+    )
+
+
 NAMES = tuple(field.name for field in dataclasses.fields(PoolingOptions))
 
 

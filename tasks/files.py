@@ -167,7 +167,7 @@ SIGNATURES = {  # first bytes -> what it is, and what to do
 
 READERS = {".json": _read_json, ".jsonl": _read_json, ".csv": _read_csv, ".parquet": _read_parquet}
 
-RECORD = {
+RECORD: dict[str, Any] = {
     "name": "files",
     "licence": "Whatever the files' owner says",
     "read": read,

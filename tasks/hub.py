@@ -1,5 +1,7 @@
 """Any data set that `datasets.load_dataset` knows by name, or a folder laid out like one."""
 
+from typing import Any
+
 from datasets import ClassLabel, Dataset, DatasetDict, load_dataset
 from datasets.exceptions import DatasetGenerationError
 
@@ -26,7 +28,8 @@ def read(arguments: DataArguments) -> DatasetDict:
         cause = error.__cause__ if isinstance(error, DatasetGenerationError) and error.__cause__ else error
         lines = str(cause).strip().splitlines() or [type(cause).__name__]
         raise ValueError(f"cannot load the data set {name}: {lines[0]}") from None
-    splits, sources, order = {}, {}, ()
+    splits, sources = {}, {}
+    order: tuple[str, ...] = ()
     for split, names in NAMES.items():
         there = next((other for other in names if other in found), None)
         sources[split] = f"{name} ({there or 'train'})"
@@ -52,7 +55,7 @@ def _answers(part: Dataset, column: str) -> tuple[list, tuple[str, ...]]:
     return named, tuple(feature.names)
 
 
-RECORD = {
+RECORD: dict[str, Any] = {
     "name": "hub",
     "licence": "See the data set's card",
     "read": read,

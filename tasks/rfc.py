@@ -89,7 +89,8 @@ def read(folder: Path) -> DatasetDict:
         ValueError: no documents, or too few to split. Those that cannot be used are counted on standard error.
     """
     check(folder)
-    pairs, groups, skipped = [], Groups(), Counter()
+    pairs, groups = [], Groups()
+    skipped: Counter[str] = Counter()
     files = find(folder)
     for number, kinds in tqdm(files.items(), desc="read RFCs"):
         try:

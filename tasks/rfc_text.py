@@ -166,7 +166,8 @@ def _without_front(blocks: list[Block], title: str) -> list[Block]:
 
 def _without_boilerplate(blocks: list[Block]) -> list[Block]:
     """Leave out whole sections, lists of contents and small print."""
-    kept, i = [], 0
+    kept: list[Block] = []
+    i = 0
     longest = max(1000, sum(map(_words, blocks)) // 5)  # what goes on for longer is no boilerplate
     while i < len(blocks):
         block, i = blocks[i], i + 1
