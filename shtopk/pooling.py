@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from shtopk.operators import OPERATORS
-from shtopk.options import PoolingOptions
+from shtopk.options import NAMES, PoolingOptions
 from shtopk.scorers import SCORERS, ByPlace, ScorerLinear
 from shtopk.topk import TopK
 
@@ -35,7 +36,7 @@ class TopKPooling(nn.Module):
         k: slots to keep, protected ones included: a whole number >= 1, or a share of n in (0, 1], where n is the
             padded length (give a whole number where a row's result must not depend on its batch).
         options: those of `PoolingOptions`, as one record or by name: operator, temperature, initial_temperature,
-            scorer, keep_order, protected.
+            scorer, keep_order, protected. The module has each as an attribute.
 
     Raises:
         ValueError: an impossible k, temperature or name.
@@ -121,6 +122,20 @@ class TopKPooling(nn.Module):
             return self.scorer(mask, k)
         scores = self.scorer(hidden_states)
         return scores.squeeze(-1) if scores.dim() == hidden_states.dim() else scores
+
+
+def _option(name: str) -> property:
+    """An option as an attribute of the module, to read and to set."""
+
+    def write(pooling: TopKPooling, value: Any) -> None:
+        pooling.options = replace(pooling.options, **{name: value})
+
+    return property(lambda pooling: getattr(pooling.options, name), write)
+
+
+for _name in NAMES:
+    if _name != "scorer":  # the attribute of this name is the module
+        setattr(TopKPooling, _name, _option(_name))
 
 
 def poolings(model: nn.Module) -> list[TopKPooling]:

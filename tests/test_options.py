@@ -117,6 +117,15 @@ def test_what_0_1_0_saved_still_says_what_it_said():
         TopKPooling(8, 2, boost="power")
 
 
+def test_an_option_can_be_read_and_set_on_the_module():
+    pooling = TopKPooling(8, 2, temperature=1.0)
+    pooling.temperature, pooling.keep_order = 0.1, False
+    assert pooling.options == PoolingOptions(temperature=0.1, keep_order=False)
+    assert pooling.eval().current_temperature == pooling.temperature == 0.1
+    with pytest.raises(ValueError, match="temperature > 0, got -1"):
+        pooling.temperature = -1
+
+
 def test_unknown_options_are_refused_with_the_known_ones():
     with pytest.raises(ValueError, match=r"\(operator, temperature, .*\), got keeporder"):
         TopKPooling(8, 2, keeporder=True)
