@@ -27,8 +27,8 @@ class Assignment(NamedTuple):
         positions: [*, k] index in 0..n-1 of the token with the largest weight in the slot; 0 for an empty slot.
 
     Example:
-        >>> from shtopk import successive_halving_topk
-        >>> chosen = successive_halving_topk(torch.eye(4), torch.tensor([0.1, 2.0, 0.3, 1.0]), k=2).assignment
+        >>> from shtopk import hard_topk
+        >>> chosen = hard_topk(torch.eye(4), torch.tensor([0.1, 2.0, 0.3, 1.0]), k=2).assignment
         >>> chosen.slots
         tensor([-1,  0, -1,  1])
         >>> chosen.pool(torch.arange(4.0).unsqueeze(-1)).squeeze(-1)

@@ -40,7 +40,7 @@ def stratified_split(
 
     Example:
         >>> stratified_split(["a"] * 4 + ["b"] * 4, list("12345678"), {"test": 0.25})
-        {'test': [2, 6], 'train': [5, 1, 3, 7, 4, 0]}
+        {'test': [7, 0], 'train': [3, 4, 2, 1, 6, 5]}
     """
     groups: dict[str, list[int]] = defaultdict(list)
     for i in shuffled(keys, seed):
