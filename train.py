@@ -8,7 +8,7 @@ torchrun --nproc_per_node 2 train.py --config configs/bbc.yaml
 A YAML file holds what differs from the defaults below; the command line wins over it. `--help` explains every field.
 The run's folder gets the best checkpoint (with its model card), all_results.json, the predictions, what was measured
 on the way (history.jsonl, training.png), where it all comes from (run.json, arguments.yaml) and, if asked for, pages
-to look at. A run that ended early goes on with --resume_from_checkpoint latest.
+to look at. A run that ended early goes on with --resume latest.
 """
 
 import json
@@ -70,9 +70,10 @@ from shtopk.training import (
     terminable,
     train_step,
 )
+from shtopk.training.aliases import with_our_names
 from shtopk.training.command_line import parse
 
-RESUME, HISTORY = "--resume_from_checkpoint", "history.jsonl"
+RESUME, HISTORY = "--resume", "history.jsonl"
 
 
 def main(argv: list[str] | None = None) -> dict:
@@ -114,7 +115,8 @@ def end(run: Run | None, message: str, code: int) -> NoReturn:
 
 def how_to_go_on(argv: list[str]) -> str:
     """The command that goes on where this one stopped."""
-    kept = [word for word, before in zip(argv, ["", *argv], strict=False)
+    words = with_our_names(argv)
+    kept = [word for word, before in zip(words, ["", *words], strict=False)
             if not word.startswith(RESUME) and before != RESUME]  # fmt: skip
     launcher = " (by the same launcher)" if int(os.environ.get("WORLD_SIZE", "1")) > 1 else ""
     return f"go on with{launcher}: {shlex.join(['python', 'train.py', *kept, RESUME, 'latest'])}"
@@ -162,7 +164,7 @@ def prepare(argv: list[str]) -> Run:
         splits["train"],
         collate,
         batch_size=arguments.batch_size,
-        accumulation=arguments.gradient_accumulation_steps,
+        accumulation=arguments.accumulation,
         processes=accelerator.num_processes,
         process=accelerator.process_index,
         seed=arguments.seed,
@@ -226,7 +228,7 @@ def prepare(argv: list[str]) -> Run:
 
 def resume(run: Run) -> None:
     """Go to where the run was when the checkpoint was written that it is to go on from; nowhere if there is none."""
-    wanted, overwrite = run.arguments.resume_from_checkpoint, run.arguments.overwrite_output_dir
+    wanted, overwrite = run.arguments.resume, run.arguments.overwrite
     source = on_main_process(run.accelerator, lambda: run.checkpoints.find(wanted, overwrite))
     if source is not None:
         state = read_state(source)

@@ -118,7 +118,7 @@ def update(course: Course, batch: dict, progress: float, device: torch.device) -
     with autocast(course.arguments, device):
         loss = course.model(**batch).loss
     loss.backward()
-    nn.utils.clip_grad_norm_(course.model.parameters(), course.arguments.max_grad_norm)  # costs what two parts cost
+    nn.utils.clip_grad_norm_(course.model.parameters(), course.arguments.max_norm)  # costs what two parts cost
     course.optimizer.step()
     course.optimizer.zero_grad()
     return now(device) - start

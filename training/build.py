@@ -23,7 +23,7 @@ def build_model(task: Task, texts: DatasetDict, data: DataArguments, arguments: 
             arguments.backbone,
             id2label=dict(enumerate(labels)),
             label2id={label: i for i, label in enumerate(labels)},
-            classifier_dropout=arguments.dropout,
+            classifier_dropout=arguments.classifier_dropout,
             **fields,
         )
     else:
@@ -41,8 +41,8 @@ def build_model(task: Task, texts: DatasetDict, data: DataArguments, arguments: 
             min_new_tokens=arguments.min_new_tokens,
             length_penalty=arguments.length_penalty,
         )
-    if arguments.attention is not None:
-        model.set_attn_implementation(arguments.attention)
+    if arguments.attn_implementation is not None:
+        model.set_attn_implementation(arguments.attn_implementation)
     # Only ever switched off: some backbones keep parts, such as sinusoidal positions, fixed themselves.
     if arguments.freeze_encoder:
         model.encoder.requires_grad_(False)

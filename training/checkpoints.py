@@ -67,7 +67,7 @@ class Checkpoints:
         found = self.latest()
         if found is None and self.updates() and not overwrite:
             raise CheckpointError(
-                f"no checkpoint in {self.folder} is whole; to lose them and start anew add --overwrite_output_dir true"
+                f"no checkpoint in {self.folder} is whole; to lose them and start anew add --overwrite true"
             )
         if found is None:
             print(f"train.py: no checkpoint in {self.folder} yet, starting from the beginning", file=sys.stderr)
@@ -100,7 +100,7 @@ class Checkpoints:
         if later and source is not None and not overwrite:
             raise CheckpointError(
                 f"{self.folder} has other checkpoints, up to {self.path(later[-1])}; choose another output_dir, go on "
-                f"with --resume_from_checkpoint latest, or add --overwrite_output_dir true to lose them"
+                f"with --resume latest, or add --overwrite true to lose them"
             )
         for other in later:
             shutil.rmtree(self.path(other))
@@ -136,7 +136,7 @@ class Checkpoints:
             last = f"the last whole one is {self.path(before[-1])}" if before else "there is none before it"
             raise CheckpointError(
                 f"cannot write the checkpoint of update {update}: {reason(error)}; {last}; make room, then go on with "
-                f"--resume_from_checkpoint latest"
+                f"--resume latest"
             ) from error
         self._rotate()
 

@@ -13,12 +13,19 @@ from transformers import HfArgumentParser
 from shtopk import TopKPooling
 from shtopk.models import ModelArguments
 from shtopk.tasks import DataArguments, check, get_task
+from shtopk.training.aliases import also, with_our_names
 from shtopk.training.arguments import TrainArguments
 from shtopk.training.yaml_fields import yaml_words
 
 
 class Parser(HfArgumentParser):
-    """Every complaint in one line, exit code 2."""
+    """Every complaint in one line, exit code 2; lists may be empty."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        for action in self._actions:
+            action.nargs = "*" if action.nargs == "+" else action.nargs
+            action.help = f"{action.help}{also(action.dest)}"
 
     def error(self, message):
         line = " ".join(message.split())
@@ -43,7 +50,10 @@ def parse(argv: list[str], description: str | None = None):
     first = Parser((), add_help=False, allow_abbrev=False)
     first.add_argument("--config")
     path = first.parse_known_args(_checked(argv, parser))[0].config
-    words = ([] if path is None else _checked(yaml_words(path, parser), parser)) + argv
+    try:
+        words = ([] if path is None else _checked(yaml_words(path, parser), parser)) + with_our_names(argv)
+    except ValueError as error:
+        parser.error(str(error))
     *arguments, _, unknown = parser.parse_args_into_dataclasses(
         words, look_for_args_file=False, return_remaining_strings=True
     )
@@ -74,10 +84,10 @@ LONGEST = 1000  # characters of a complaint
 LARGEST = 2**31 - 1  # of any number: more is a slip, and overflows somewhere below
 MOST_PROTECTED = 1000
 POSITIVE = (
-    *("epochs", "batch_size", "eval_batch_size", "gradient_accumulation_steps", "eval_every", "patience"),
+    *("epochs", "batch_size", "eval_batch_size", "accumulation", "eval_every", "patience"),
     *("save_every", "total_limit"),
     *("learning_rate", "decoder_learning_rate", "head_learning_rate", "scorer_learning_rate"),
-    *("max_grad_norm", "scorer_max_grad_norm", "num_beams"),
+    *("max_norm", "scorer_max_norm", "num_beams"),
 )
 TRACKERS = ("tensorboard", "trackio", "wandb")
 OF_SUMMARIES = ("decoder", "copy_head", "num_beams", "no_repeat_ngram_size", "min_new_tokens", "length_penalty")
@@ -106,7 +116,10 @@ def impossible(data: DataArguments, model: ModelArguments, train: TrainArguments
         return f"expected protect_first <= {MOST_PROTECTED}, got {model.protect_first}"
     if not 0 <= train.warmup <= 1:
         return f"expected warmup in [0, 1], got {train.warmup}"
-    for name, value in (("dropout", model.dropout), ("backbone_dropout", model.backbone_dropout or 0.0)):
+    for name, value in (
+        ("classifier_dropout", model.classifier_dropout),
+        ("backbone_dropout", model.backbone_dropout or 0.0),
+    ):
         if not 0 <= value < 1:
             return f"expected {name} in [0, 1), got {value}"
     if train.mixed_precision == "fp16" and not torch.cuda.is_available():
@@ -116,7 +129,7 @@ def impossible(data: DataArguments, model: ModelArguments, train: TrainArguments
             return f"expected tracker to be none or of {', '.join(TRACKERS)}; got {name!r}"
         if importlib.util.find_spec(name) is None:
             return f"the tracker {name} needs the package {name}; install it or leave the tracker out"
-    again = train.overwrite_output_dir or train.resume_from_checkpoint
+    again = train.overwrite or train.resume
     try:
         problem = _unusable(Path(train.output_dir), bool(again))
     except OSError as error:
@@ -153,8 +166,8 @@ def _unusable(folder: Path, again: bool) -> str | None:
         return f"cannot write to {there}, where output_dir {folder} is to be; choose another one"
     if there == folder and any(folder.iterdir()) and not again:
         return (
-            f"output_dir {folder} is not empty; choose another one, go on with --resume_from_checkpoint latest, or "
-            f"start anew with --overwrite_output_dir true"
+            f"output_dir {folder} is not empty; choose another one, go on with --resume latest, or "
+            f"start anew with --overwrite true"
         )
     return None
 

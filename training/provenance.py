@@ -17,14 +17,14 @@ from shtopk.training.checkpoints import CheckpointError, reason
 ROOT = Path(__file__).resolve().parent.parent
 # What may differ between a run and the one that it goes on with.
 FREE = {
-    *("output_dir", "overwrite_output_dir", "resume_from_checkpoint", "save_every", "total_limit"),
-    *("batch_size", "gradient_accumulation_steps"),  # as long as an update has as many documents
+    *("output_dir", "overwrite", "resume", "save_every", "total_limit"),
+    *("batch_size", "accumulation"),  # as long as an update has as many documents
     *("eval_batch_size", "tracker", "profile", "show", "config"),
     *("train_file", "validation_file", "test_file"),  # their content counts
 }
 
 
-NOT_KEPT = {"resume_from_checkpoint", "overwrite_output_dir"}  # in arguments.yaml, which is for starting anew
+NOT_KEPT = {"resume", "overwrite"}  # in arguments.yaml, which is for starting anew
 
 
 class Provenance:
@@ -62,14 +62,12 @@ class Provenance:
         return shared | data | {"documents per update": self.documents_per_update}
 
     def differences(self, identity: dict) -> str:
-        """In what this run differs from another one, in a line; "" if in nothing."""
+        """What distinguishes this run from another one, in a line; "" for nothing."""
         mine = json.loads(json.dumps(self.identity))
-        names = sorted(mine.keys() | identity.keys())
-        return ", ".join(
-            f"{name} was {identity.get(name)} and is {mine.get(name)}"
-            for name in names
-            if mine.get(name) != identity.get(name)
-        )
+        if others := sorted(mine.keys() ^ identity.keys()):
+            return f"it is of another version of train.py, whose fields are others ({', '.join(others)})"
+        return ", ".join(f"{name} was {identity[name]} and is {mine[name]}"
+                         for name in sorted(mine) if mine[name] != identity[name])  # fmt: skip
 
     def write(self, folder: Path) -> None:
         """arguments.yaml, which `train.py --config` reads, and run.json; CheckpointError where that cannot be."""

@@ -48,8 +48,8 @@ def train_step(run: Run, parts: list[MicroBatch], meter: Meter) -> dict[str, flo
     scorers = [parameter for pooling in poolings(run.plain) for parameter in pooling.parameters()]
     its = {id(parameter) for parameter in scorers}
     others = [parameter for parameter in run.plain.parameters() if id(parameter) not in its]
-    norm = whole(clip_grad_norm_(others, run.arguments.max_grad_norm))
-    scorer_norm = whole(clip_grad_norm_(scorers, run.arguments.scorer_max_grad_norm))
+    norm = whole(clip_grad_norm_(others, run.arguments.max_norm))
+    scorer_norm = whole(clip_grad_norm_(scorers, run.arguments.scorer_max_norm))
     if accelerator.scaler is None and not math.isfinite(norm + scorer_norm):  # a scaler passes such an update over
         raise Diverged(_diverged(run, "gradient's norm", norm + scorer_norm))
     learning_rate = run.optimizer.param_groups[0]["lr"]

@@ -3,7 +3,8 @@
 import json
 import re
 import shutil
-from typing import Any, get_args, get_type_hints
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, get_args, get_type_hints
 
 import pytest
 from accelerate.state import AcceleratorState
@@ -14,7 +15,8 @@ import train
 from shtopk.models import ModelArguments
 from shtopk.tasks import DataArguments
 from shtopk.training.arguments import TrainArguments
-from shtopk.training.command_line import parse
+from shtopk.training.command_line import Parser, parse
+from shtopk.training.yaml_fields import yaml_words
 
 OFTEN = {"derandomize": True, "deadline": None, "suppress_health_check": list(HealthCheck)}
 GROUPS = (DataArguments, ModelArguments, TrainArguments)
@@ -45,8 +47,8 @@ SENSIBLE: dict[str, list[Any]] = {
     "num_beams": [2],
     "decoder_layers": [1],
     "metric": ["f1", "rougeL"],
-    "attention": ["eager"],
-    "resume_from_checkpoint": ["latest"],
+    "attn_implementation": ["eager"],
+    "resume": ["latest"],
 }
 WILD = [
     *("", " ", "nan", "inf", "-inf", "-1", "0", "1", "1.5", "1e3", "1e400", "1" * 400, "9" * 5000, "none", "no"),
@@ -165,7 +167,7 @@ OF_A_RUN = {
     **{name: [-1, 0, 1, 2, 9, *LARGE] for name in sorted(numeric)},
     **{name: [value for value in WILD if value.isprintable()] for name in sorted(FIELDS.keys() - numeric)},
 }
-for name in ("output_dir", "train_file", "backbone", "task", "overwrite_output_dir"):
+for name in ("output_dir", "train_file", "backbone", "task", "overwrite"):
     del OF_A_RUN[name]
 
 
@@ -244,3 +246,21 @@ def test_a_bare_no_is_no_and_a_byte_order_mark_is_none(elsewhere):
     (elsewhere / "any.yaml").write_text("\ufeffmixed_precision: no\nk: 8\nkeep_order: off\n", encoding="utf-8")
     _, _, model, arguments = parse(["--config", "any.yaml"])
     assert (arguments.mixed_precision, model.k, model.keep_order) == ("no", "8", False)
+
+
+def test_a_list_in_yaml_is_several_values_where_a_field_takes_several(elsewhere, capsys):
+    @dataclass
+    class Places:
+        _argument_group_name: ClassVar[str] = "model"
+        protected: list[int] = field(default_factory=lambda: [1])
+
+    parser = Parser(Places)
+    for text, expected in (("[0, -1]", ["--protected", "0", "-1"]), ("[]", ["--protected"]), ("null", []),
+                           ("2", ["--protected=2"])):  # fmt: skip
+        (elsewhere / "any.yaml").write_text(f"protected: {text}")
+        assert yaml_words("any.yaml", parser) == expected
+    assert parser.parse_args_into_dataclasses(["--protected", "0", "-1"])[0].protected == [0, -1]
+    assert parser.parse_args_into_dataclasses(["--protected"])[0].protected == []
+    (elsewhere / "any.yaml").write_text("protected: [--k]")
+    with pytest.raises(ValueError, match="expected values as protected, got --k"):
+        yaml_words("any.yaml", parser)

@@ -19,7 +19,7 @@ from shtopk.training import Checkpoints
 from shtopk.training.checkpoints import describe
 
 ROOT = Path(__file__).resolve().parents[2]
-LATEST = ["--resume_from_checkpoint", "latest"]
+LATEST = ["--resume", "latest"]
 
 
 def outcome(run):
@@ -43,7 +43,7 @@ def outcome(run):
 def harder(words):
     """With dropout, two poolings, accumulation, and checkpoints that are not where evaluations are."""
     return [*words, "--epochs", "8", "--k_by_layer", "1:8", "--batch_size", "4", "--save_every", "4",
-            "--gradient_accumulation_steps", "2", "--backbone_dropout", "0.1", "--warmup", "0.3"]  # fmt: skip
+            "--accumulation", "2", "--backbone_dropout", "0.1", "--warmup", "0.3"]  # fmt: skip
 
 
 @pytest.fixture
@@ -63,6 +63,13 @@ def stop_at(monkeypatch):
     return arrange
 
 
+def with_state(checkpoint, state):
+    """Give a checkpoint another state.json, and the manifest that belongs to it."""
+    (checkpoint / "state.json").write_text(state)
+    manifest = {"needs": [], "files": describe(checkpoint)}
+    (checkpoint / "manifest.json").write_text(json.dumps(manifest))
+
+
 def stopped(words):
     with pytest.raises(SystemExit) as end:
         train.main(words)
@@ -71,13 +78,17 @@ def stopped(words):
 
 @pytest.mark.parametrize("kind", ["classes", "summaries"])
 def test_a_run_that_is_stopped_goes_on_to_the_same_bits(harder, summary_words, stop_at, tmp_path, capsys, kind):
-    words = harder if kind == "classes" else [*summary_words, "--epochs", "6", "--dropout", "0.2", "--show", "1"]
+    words = (
+        harder
+        if kind == "classes"
+        else [*summary_words, "--epochs", "6", "--classifier_dropout", "0.2", "--show", "1"]
+    )
     train.main([*words, "--output_dir", str(tmp_path / "whole")])
     stop_at(7, signal.SIGTERM)
     assert stopped(words) == 143
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert "train.py: stopped by SIGTERM after update 8; go on with: python train.py --train_file" in said
-    assert said.endswith("--resume_from_checkpoint latest")
+    assert said.endswith("--resume latest")
     stop_at(20, signal.SIGINT)
     assert stopped([*words, *LATEST]) == 130
     assert Checkpoints(tmp_path / "run" / "checkpoints", 2).updates()[-1] == 21
@@ -150,8 +161,13 @@ def test_other_arguments_or_data_are_refused_in_one_line(refusal, words, tmp_pat
     other.write_text(data.read_text().replace("goal", "match"))
     assert "data (train)" in refusal("--epochs", 1, "--train_file", other, *LATEST)
     checkpoint = tmp_path / "run" / "checkpoints" / "update_6"
+    state = (checkpoint / "state.json").read_text()
+    with_state(checkpoint, state.replace('"max_norm"', '"max_grad_norm"'))
+    assert "another version of train.py, whose fields are others (max_grad_norm, max_norm)" in refusal(
+        "--epochs", 1, *LATEST
+    )
     (checkpoint / "model.safetensors").write_bytes(b"x")
-    assert "model.safetensors is damaged" in refusal("--epochs", 1, "--resume_from_checkpoint", checkpoint)
+    assert "model.safetensors is damaged" in refusal("--epochs", 1, "--resume", checkpoint)
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_names_the_last_checkpoint(words, tmp_path, monkeypatch, capsys):
@@ -219,7 +235,7 @@ def test_going_on_elsewhere_takes_the_history_along(words, stop_at, tmp_path):
     stop_at(8, signal.SIGINT)
     assert stopped([*words, "--epochs", "2"]) == 130
     source = tmp_path / "run" / "checkpoints" / "update_9"
-    elsewhere = ["--output_dir", str(tmp_path / "elsewhere"), "--resume_from_checkpoint", str(source)]
+    elsewhere = ["--output_dir", str(tmp_path / "elsewhere"), "--resume", str(source)]
     train.main([*words, "--epochs", "2", *elsewhere])
     train.main([*words, "--epochs", "2", *LATEST])
     assert outcome(tmp_path / "elsewhere") == outcome(tmp_path / "run")
@@ -230,10 +246,7 @@ def test_a_checkpoint_of_another_version_is_refused(refusal, words, tmp_path, ca
     train.main([*words, "--epochs", "1"])
     capsys.readouterr()
     monkeypatch.setattr("shtopk.training.Provenance.differences", lambda its, identity: "")
-    checkpoint = tmp_path / "run" / "checkpoints" / "update_6"
-    (checkpoint / "state.json").write_text(state)
-    manifest = {"needs": [], "files": describe(checkpoint)}
-    (checkpoint / "manifest.json").write_text(json.dumps(manifest))
+    with_state(tmp_path / "run" / "checkpoints" / "update_6", state)
     assert "is not of this version of train.py" in refusal("--epochs", 1, *LATEST)
 
 

@@ -46,7 +46,7 @@ def test_the_same_seed_gives_the_same_weights(words, tmp_path):
 
 
 def test_gradient_accumulation_counts_updates(words):
-    results = train.main([*words, "--epochs", "1", "--gradient_accumulation_steps", "2"])
+    results = train.main([*words, "--epochs", "1", "--accumulation", "2"])
     assert results["updates"] == 3  # 42 documents: 6 micro-batches of 8
 
 
@@ -118,7 +118,7 @@ def test_a_decoder_has_its_own_learning_rate(words):
     ("summary_column", "points", "expected a column 'points'"),
     ("metric", "accuracy", "expected metric to be one of rougeL, rouge1, rouge2, rougeLsum; got 'accuracy'"),
     ("metric", "empty", "got 'empty'"),
-    ("attention", "flash_attention_2", "FlashAttention2"),
+    ("attn_implementation", "flash_attention_2", "FlashAttention2"),
     ("decoder_layers", 3, "expected decoder_layers in 1..2, got 3"),
     ("window_k", 0, "expected window_k >= 1, got 0"),
     ("num_beams", 0, "expected num_beams > 0, got 0"),
@@ -141,7 +141,7 @@ def test_impossible_summarizers_are_refused_in_one_line(refusal, summary_words, 
     ("learning_rate", "nan", "expected learning_rate > 0, got nan"),
     ("batch_size", "two", "invalid int value: 'two'"),
     ("warmup", 2, "expected warmup in [0, 1], got 2"),
-    ("dropout", 1, "expected dropout in [0, 1), got 1"),
+    ("classifier_dropout", 1, "expected classifier_dropout in [0, 1), got 1"),
     ("window", 1, "expected window >= 2 tokens, got 1"),
     ("window", 100, "at most 64 tokens"),
     ("protect_first", 9, "fewer protected tokens than k = 4"),
@@ -182,7 +182,7 @@ def test_a_run_does_not_overwrite_another_unless_told_to(words, refusal, capsys)
     train.main([*words, "--epochs", "1"])
     capsys.readouterr()
     assert "is not empty" in refusal()
-    train.main([*words, "--epochs", "1", "--overwrite_output_dir", "true"])
+    train.main([*words, "--epochs", "1", "--overwrite", "true"])
 
 
 def test_damaged_weights_are_refused_in_one_line(refusal, encoder, tmp_path):
