@@ -1,7 +1,10 @@
-"""How to train, as fields that a command line can offer; `tasks` and `models` have those of the data and the model."""
+"""How to train, as fields that a command line can offer, together with those of `tasks` and `models`."""
 
-from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Literal
+
+from shtopk.models import ModelArguments
+from shtopk.tasks import DataArguments
 
 
 def _option(default, help: str):
@@ -52,3 +55,16 @@ class TrainArguments:
     def trackers(self) -> list[str]:
         """The names in `tracker`."""
         return [] if self.tracker == "none" else [name.strip() for name in self.tracker.split(",")]
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """The three groups of fields: what to read, which model, how to train it."""
+
+    data: DataArguments = field(default_factory=DataArguments)
+    model: ModelArguments = field(default_factory=ModelArguments)
+    training: TrainArguments = field(default_factory=TrainArguments)
+
+    def fields(self) -> dict[str, Any]:
+        """Every field of the three by its name."""
+        return asdict(self.data) | asdict(self.model) | asdict(self.training)

@@ -4,46 +4,28 @@ import torch
 from datasets import DatasetDict
 
 from shtopk import TopKPooling
-from shtopk.models import ModelArguments, freeze_layers, load_pretrained_classifier, load_pretrained_seq2seq
-from shtopk.tasks import DataArguments, Task
-from shtopk.training.arguments import TrainArguments
+from shtopk.models import freeze_layers
+from shtopk.training.arguments import Arguments, TrainArguments
+from shtopk.training.kinds import Kind
 
 
-def build_model(task: Task, texts: DatasetDict, data: DataArguments, arguments: ModelArguments):
-    """The model that gives the task's answers."""
+def build_model(kind: Kind, all_arguments: Arguments, texts: DatasetDict):
+    """A model of this kind with its backbone's weights; frozen where the arguments say so.
+
+    Args:
+        texts: the splits, whose classes a classifier has to know.
+    """
+    arguments = all_arguments.model
     fields = {name: getattr(arguments, name) for name in ("window", "windows_at_once", "window_k")}
     fields |= arguments.pooling() | {
         "k_by_layer": arguments.layers_and_counts,
         "sha256": arguments.backbone_sha256,
         "backbone_dropout": arguments.backbone_dropout,
     }
-    if task.target == "label":
-        labels = texts["train"].features["label"].names
-        model = load_pretrained_classifier(
-            arguments.backbone,
-            id2label=dict(enumerate(labels)),
-            label2id={label: i for i, label in enumerate(labels)},
-            classifier_dropout=arguments.classifier_dropout,
-            **fields,
-        )
-    else:
-        model = load_pretrained_seq2seq(
-            arguments.backbone,
-            decoder=arguments.decoder,
-            decoder_layers=arguments.decoder_layers,
-            copy_head=arguments.copy_head,
-            **fields,
-        )
-        model.set_generation(
-            max_new_tokens=data.max_summary_tokens,
-            num_beams=arguments.num_beams,
-            no_repeat_ngram_size=arguments.no_repeat_ngram_size,
-            min_new_tokens=arguments.min_new_tokens,
-            length_penalty=arguments.length_penalty,
-        )
+    model = kind.load_pretrained(all_arguments, texts, fields)
     if arguments.attn_implementation is not None:
         model.set_attn_implementation(arguments.attn_implementation)
-    # Only ever switched off: some backbones keep parts, such as sinusoidal positions, fixed themselves.
+    # requires_grad is only ever switched off: some backbones fix parts themselves, such as sinusoidal positions.
     if arguments.freeze_encoder:
         model.encoder.requires_grad_(False)
         for pooling in poolings(model):
@@ -57,12 +39,12 @@ def build_model(task: Task, texts: DatasetDict, data: DataArguments, arguments: 
 
 
 def poolings(model) -> list[TopKPooling]:
-    """The one over the encoder's vectors, and those between its layers."""
+    """The pooling of the encoder's last vectors, and those between the encoder's layers."""
     return [module for module in model.modules() if isinstance(module, TopKPooling)]
 
 
 def parameter_groups(model, train: TrainArguments) -> list[dict]:
-    """Encoder, decoder, what is new, and the scorer, each with its learning rate; empty groups left out."""
+    """Encoder, decoder, new parameters and scorer, each with a learning rate; groups without parameters left out."""
     rates = {
         "encoder": train.learning_rate,
         "decoder": train.decoder_learning_rate or train.learning_rate,
@@ -81,5 +63,5 @@ def parameter_groups(model, train: TrainArguments) -> list[dict]:
 
 
 def build_optimizer(model, train: TrainArguments) -> torch.optim.Optimizer:
-    """AdamW in one pass over the weights; one operation after the other takes several times as long on a CPU."""
+    """AdamW, fused: one pass over the weights; several passes take several times as long on a CPU."""
     return torch.optim.AdamW(parameter_groups(model, train), weight_decay=train.weight_decay, fused=True)

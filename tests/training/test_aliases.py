@@ -23,9 +23,10 @@ def test_aliases_are_read_from_the_command_line_and_from_yaml(tmp_path):
     )
     words = ["--config", str(config), "--output_dir", str(tmp_path / "run"), "--per-device-train-batch-size=8",
              "--gradient_accumulation_steps", "2", "--overwrite_output_dir", "--epochs", "3"]  # fmt: skip
-    _, data, _, arguments = parse(words)
-    assert (arguments.epochs, arguments.batch_size, arguments.accumulation, arguments.overwrite) == (3, 8, 2, True)
-    assert (data.max_tokens, arguments.tracker) == (64, "tensorboard")
+    arguments = parse(words)
+    training = arguments.training
+    assert (training.epochs, training.batch_size, training.accumulation, training.overwrite) == (3, 8, 2, True)
+    assert (arguments.data.max_tokens, training.tracker) == (64, "tensorboard")
 
 
 def test_two_names_of_one_field_are_refused(refusal, tmp_path):

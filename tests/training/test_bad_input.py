@@ -244,8 +244,8 @@ def test_a_yaml_file_says_what_is_wrong(text, message, elsewhere, capsys):
 
 def test_a_bare_no_is_no_and_a_byte_order_mark_is_none(elsewhere):
     (elsewhere / "any.yaml").write_text("\ufeffmixed_precision: no\nk: 8\nkeep_order: off\n", encoding="utf-8")
-    _, _, model, arguments = parse(["--config", "any.yaml"])
-    assert (arguments.mixed_precision, model.k, model.keep_order) == ("no", "8", False)
+    arguments = parse(["--config", "any.yaml"])
+    assert (arguments.training.mixed_precision, arguments.model.k, arguments.model.keep_order) == ("no", "8", False)
 
 
 def test_a_list_in_yaml_is_several_values_where_a_field_takes_several(elsewhere, capsys):

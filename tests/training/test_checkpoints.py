@@ -6,7 +6,7 @@ import json
 import pytest
 from safetensors import SafetensorError
 
-from shtopk.training import CheckpointError, Checkpoints, publish
+from shtopk.training.checkpoints import CheckpointError, Checkpoints, publish
 
 
 def fill(text):

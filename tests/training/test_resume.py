@@ -15,8 +15,8 @@ import torch
 from filelock import FileLock
 
 import train
-from shtopk.training import Checkpoints
-from shtopk.training.checkpoints import describe
+from shtopk.training import experiment, loop, results
+from shtopk.training.checkpoints import Checkpoints, sizes_and_hashes
 
 ROOT = Path(__file__).resolve().parents[2]
 LATEST = ["--resume", "latest"]
@@ -50,15 +50,15 @@ def harder(words):
 def stop_at(monkeypatch):
     """Send this process a signal in the middle of an update, or of an evaluation after so many."""
 
-    def arrange(update, number, within="train_step"):
-        original = getattr(train, within)
+    def arrange(update, number):
+        original = loop.train_step
 
         def signalled(run, *arguments):
             if run.progress.update == update:
                 os.kill(os.getpid(), number)
             return original(run, *arguments)
 
-        monkeypatch.setattr(train, within, signalled)
+        monkeypatch.setattr(loop, "train_step", signalled)
 
     return arrange
 
@@ -66,7 +66,7 @@ def stop_at(monkeypatch):
 def with_state(checkpoint, state):
     """Give a checkpoint another state.json, and the manifest that belongs to it."""
     (checkpoint / "state.json").write_text(state)
-    manifest = {"needs": [], "files": describe(checkpoint)}
+    manifest = {"needs": [], "files": sizes_and_hashes(checkpoint)}
     (checkpoint / "manifest.json").write_text(json.dumps(manifest))
 
 
@@ -113,7 +113,7 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bits(harder, tmp_path):
 
 def test_an_evaluation_that_is_stopped_is_made_after_all(harder, stop_at, tmp_path, monkeypatch):
     train.main([*harder, "--output_dir", str(tmp_path / "whole")])
-    original = train.Run.evaluate
+    original = loop.evaluate
 
     def signalled(run, *arguments):
         if run.progress.update == 12:
@@ -121,7 +121,7 @@ def test_an_evaluation_that_is_stopped_is_made_after_all(harder, stop_at, tmp_pa
         return original(run, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train.Run, "evaluate", signalled)
+        patch.setattr(loop, "evaluate", signalled)
         assert stopped(harder) == 143
     state = json.loads((tmp_path / "run" / "checkpoints" / "update_12" / "state.json").read_text())
     assert (state["progress"]["update"], state["progress"]["evaluated"]) == (12, 6)
@@ -171,10 +171,10 @@ def test_other_arguments_or_data_are_refused_in_one_line(refusal, words, tmp_pat
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_names_the_last_checkpoint(words, tmp_path, monkeypatch, capsys):
-    forward = train.build_model
+    build = experiment.build_model
 
     def poisoned(*arguments):
-        model = forward(*arguments)
+        model = build(*arguments)
 
         def spoil(module, inputs, output):
             if model.training and model.pooling.progress >= 8 / 71:  # from the ninth of 72 updates on
@@ -184,7 +184,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_last_checkpoint(wo
         model.register_forward_hook(spoil)
         return model
 
-    monkeypatch.setattr(train, "build_model", poisoned)
+    monkeypatch.setattr(experiment, "build_model", poisoned)
     assert stopped(words) == 1
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert said.startswith("train.py: the loss of update 9 is nan; the last checkpoint is ")
@@ -193,7 +193,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_last_checkpoint(wo
 
 
 def test_a_gradient_that_is_no_number_stops_the_run_before_it_spoils_the_weights(words, tmp_path, monkeypatch, capsys):
-    build = train.build_model
+    build = experiment.build_model
 
     def poisoned(*arguments):
         model = build(*arguments)
@@ -201,7 +201,7 @@ def test_a_gradient_that_is_no_number_stops_the_run_before_it_spoils_the_weights
         weight.register_hook(lambda g: g * float("nan") if model.pooling.progress >= 6 / 71 else g)
         return model
 
-    monkeypatch.setattr(train, "build_model", poisoned)
+    monkeypatch.setattr(experiment, "build_model", poisoned)
     assert stopped(words) == 1
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert said.startswith("train.py: the gradient's norm of update 7 is nan; the last checkpoint is ")
@@ -216,14 +216,14 @@ def test_another_run_is_kept_out_of_the_folder(words, refusal, tmp_path):
 
 def test_sigterm_while_the_best_is_tested_says_how_to_go_on(words, tmp_path, monkeypatch, capsys):
     train.main([*words, "--epochs", "2", "--output_dir", str(tmp_path / "whole")])
-    publish = train.publish
+    publish = results.publish
 
     def signalled(*arguments):
         os.kill(os.getpid(), signal.SIGTERM)
         return publish(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "publish", signalled)
+        patch.setattr(results, "publish", signalled)
         assert stopped([*words, "--epochs", "2", *LATEST]) == 143
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert "stopped after training; go on with: python train.py" in said and said.count("latest") == 1
@@ -245,7 +245,7 @@ def test_going_on_elsewhere_takes_the_history_along(words, stop_at, tmp_path):
 def test_a_checkpoint_of_another_version_is_refused(refusal, words, tmp_path, capsys, state, monkeypatch):
     train.main([*words, "--epochs", "1"])
     capsys.readouterr()
-    monkeypatch.setattr("shtopk.training.Provenance.differences", lambda its, identity: "")
+    monkeypatch.setattr("shtopk.training.provenance.Provenance.differences", lambda provenance, identity: "")
     with_state(tmp_path / "run" / "checkpoints" / "update_6", state)
     assert "is not of this version of train.py" in refusal("--epochs", 1, *LATEST)
 
@@ -270,7 +270,7 @@ def test_a_disk_that_fills_between_checkpoints_ends_the_run_in_one_line(words, m
         if update == 8:
             raise OSError(errno.ENOSPC, "No space left on device", "history.jsonl")
 
-    monkeypatch.setattr(train.History, "add", run_out)
+    monkeypatch.setattr(loop.History, "add", run_out)
     assert stopped(words) == 1
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert said.startswith("train.py: cannot read or write: No space left on device (history.jsonl); go on with: ")

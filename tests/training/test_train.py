@@ -10,8 +10,9 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, pipeline
 
 import train
 from shtopk.models import load_pretrained_classifier, load_pretrained_seq2seq
-from shtopk.training import parameter_groups
-from shtopk.training.arguments import TrainArguments
+from shtopk.training import TrainArguments
+from shtopk.training.build import parameter_groups
+from shtopk.training.command_line import parse
 
 
 def test_a_run_learns_and_leaves_a_checkpoint_that_a_pipeline_loads(words, documents, tmp_path):
@@ -76,9 +77,10 @@ def test_frozen_parts_stay_as_they_were(words, tmp_path):
 def test_the_command_line_wins_over_the_yaml_and_the_yaml_over_the_defaults(tmp_path):
     config = tmp_path / "some.yaml"
     config.write_text("k: 8\nlearning_rate: 1e-3\nfreeze_encoder: true\ninitial_temperature: null\n")
-    _, _, model, arguments = train.parse(["--config", str(config), "--k", "5", "--output_dir", str(tmp_path / "run")])
-    assert (model.k, arguments.learning_rate, model.freeze_encoder, arguments.batch_size) == ("5", 1e-3, True, 16)
-    assert model.initial_temperature == 4.0
+    arguments = parse(["--config", str(config), "--k", "5", "--output_dir", str(tmp_path / "run")])
+    assert (arguments.model.k, arguments.model.freeze_encoder) == ("5", True)
+    assert (arguments.training.learning_rate, arguments.training.batch_size) == (1e-3, 16)
+    assert arguments.model.initial_temperature == 4.0
 
 
 # Summaries
