@@ -24,7 +24,7 @@ $(READY): pyproject.toml constraints.txt shtopk/backends/tournament.c shtopk/bac
 	@touch $@
 
 demo: $(READY) ## fine-tune on BBC News, evaluate, write pages that show what was kept
-	$(RUN) train.py --config configs/bbc.yaml --overwrite_output_dir true
+	$(RUN) train.py --config configs/bbc.yaml --overwrite true
 	@echo "Open runs/bbc/document_0.html (and _1, _2) to see which tokens were kept; all figures: runs/bbc/all_results.json"
 
 test: $(READY) ## run the tests but for the slow ones, in a minute or two

@@ -14,7 +14,7 @@ from shtopk.tasks.metrics import classification_metrics
 from shtopk.tasks.needle import NEEDLE
 from shtopk.tasks.rfc import RFC
 from shtopk.tasks.rouge import summarization_metrics
-from shtopk.tasks.samples import write_samples
+from shtopk.tasks.samples import write_predictions, write_samples
 from shtopk.tasks.task import Classification, Summarization, Task
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "classification_metrics",
     "get_task",
     "summarization_metrics",
+    "write_predictions",
     "write_samples",
 ]
 

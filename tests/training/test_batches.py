@@ -8,7 +8,7 @@ from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shtopk.training import Updates
+from shtopk.training.batches import UpdateBatches
 
 
 def collate(rows):
@@ -16,7 +16,7 @@ def collate(rows):
 
 
 def updates(n, **options):
-    return Updates(Dataset.from_dict({"labels": range(n)}), collate, **options)
+    return UpdateBatches(Dataset.from_dict({"labels": range(n)}), collate, **options)
 
 
 def read(n, count, start=0, **options):
@@ -85,5 +85,5 @@ def test_a_process_without_documents_reads_a_stand_in(n):
 
 def test_items_of_a_summary_are_its_tokens():
     rows = Dataset.from_dict({"labels": [[5, 6, -100], [7, -100, -100]]})
-    (part,) = next(Updates(rows, collate, batch_size=2).starting_at(0))
+    (part,) = next(UpdateBatches(rows, collate, batch_size=2).starting_at(0))
     assert (part.items, part.documents) == (3, 2)
