@@ -19,7 +19,8 @@ def fit(run: Run) -> None:
     accelerator, training, progress = run.accelerator, run.arguments.training, run.progress
     main = accelerator.is_main_process
     if training.trackers:
-        accelerator.init_trackers("shtopk", config=run.provenance.arguments)
+        config = {name: str(x) if isinstance(x, list) else x for name, x in run.provenance.arguments.items()}
+        accelerator.init_trackers("shtopk", config=config)
     history = History(run.output / HISTORY, progress.update, progress.evaluated) if main else None
     meter = Meter(run.model, accelerator.device)
     incoming = run.batches.starting_at(progress.update)

@@ -4,8 +4,8 @@ import json
 
 from torch.distributed.fsdp import FSDPModule
 
-from shtopk.integrations.transformers import show_document
 from shtopk.models import write_model_card
+from shtopk.show.answer import show_document
 from shtopk.tasks import write_predictions
 from shtopk.training.checkpoints import publish
 from shtopk.training.evaluation import evaluate
