@@ -37,9 +37,8 @@ OF_SUMMARIES: dict[str, Task] = {task.name: task for task in (FILE_SUMMARIES, HU
 
 def get_task(arguments: DataArguments) -> Task:
     """The record of a task; files and hub have one for classes and one for summaries."""
-    known = OF_SUMMARIES if arguments.summary_column else TASKS
+    known, where = {"label": (TASKS, ""), "summary": (OF_SUMMARIES, " with a summary_column")}[arguments.answer]
     if arguments.task not in known:
-        where = " with a summary_column" if arguments.summary_column else ""
         raise ValueError(f"expected task to be one of {', '.join(known)}{where}, got {arguments.task!r}")
     return known[arguments.task]
 

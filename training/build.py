@@ -1,5 +1,7 @@
 """The model that a run trains, and how fast each part of it learns."""
 
+from typing import Any
+
 import torch
 from datasets import DatasetDict
 
@@ -47,7 +49,7 @@ def parameter_groups(model, train: TrainArguments) -> list[dict]:
         "new": train.head_learning_rate,
         "scorer": train.scorer_learning_rate,
     }
-    groups = {part: {"params": [], "lr": rate} for part, rate in rates.items()}
+    groups: dict[str, dict[str, Any]] = {part: {"params": [], "lr": rate} for part, rate in rates.items()}
     groups["scorer"]["weight_decay"] = 0.0
     encoder = set(model.encoder.parameters())
     scorers = {parameter for pooling in poolings(model) for parameter in pooling.parameters()}

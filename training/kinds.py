@@ -22,7 +22,7 @@ from shtopk.models import TopKPoolingForConditionalGeneration, TopKPoolingForSeq
 from shtopk.tasks import Task, write_samples
 from shtopk.training.arguments import Arguments
 
-SUMMARY_FIELDS = ("decoder", "copy_head", "num_beams", "no_repeat_ngram_size", "min_new_tokens", "length_penalty")
+GENERATION = ("num_beams", "no_repeat_ngram_size", "min_new_tokens", "length_penalty")
 
 
 class Kind(ABC):
@@ -32,11 +32,11 @@ class Kind(ABC):
         auto_class: loads a saved model.
         collator: called with a tokenizer, it gives rows -> batch.
         meaningless: fields of `ModelArguments` that must be left out.
-        forward_methods: methods besides `forward` that need the parameters, which FSDP has to gather for them.
+        forward_methods: methods besides `forward` that FSDP has to gather the parameters for.
     """
 
-    auto_class: ClassVar[type]
-    collator: ClassVar[type]
+    auto_class: ClassVar[Any]
+    collator: ClassVar[Any]
     meaningless: ClassVar[tuple[str, ...]] = ()
     forward_methods: ClassVar[tuple[str, ...]] = ()
 
@@ -46,11 +46,11 @@ class Kind(ABC):
 
     @abstractmethod
     def answer(self, model, batch: Mapping[str, Tensor], new_tokens: int | None = None) -> Tensor:
-        """The model's answers to a batch.
+        """The answers to a batch; new_tokens: generate so many for each summary, whatever the model has learnt."""
 
-        Args:
-            new_tokens: generate summaries of exactly so many tokens, whatever the model has learnt.
-        """
+    @abstractmethod
+    def truth(self, model, answer: Any) -> dict[str, str]:
+        """The known answer to a document, as an argument of `show_document`."""
 
     def padding(self, model) -> int:
         """Fills answers of different lengths."""
@@ -60,18 +60,15 @@ class Kind(ABC):
         """Measures of speed beside documents per second."""
         return {}
 
-    @abstractmethod
-    def truth(self, model, answer: Any) -> dict[str, str]:
-        """The known answer to a document, as an argument of `show_document`."""
-
-    def write_samples(self, folder: Path, split: Dataset, predictions: list, baselines: Mapping[str, list]) -> None:  # noqa: B027
+    def write_samples(self, folder: Path, split: Dataset, predictions: list, baselines: Mapping[str, list]) -> None:
         """Write a page of answers to read, where they are texts."""
+        return
 
 
 class Classifier(Kind):
     auto_class = AutoModelForSequenceClassification
     collator = DataCollatorWithPadding
-    meaningless = SUMMARY_FIELDS
+    meaningless = ("decoder", "copy_head", *GENERATION)
 
     def from_backbone(self, arguments, texts, fields):
         labels = texts["train"].features["label"].names
@@ -104,10 +101,8 @@ class Summarizer(Kind):
             copy_head=given.copy_head,
             **fields,
         )
-        generation = ("num_beams", "no_repeat_ngram_size", "min_new_tokens", "length_penalty")
-        model.set_generation(
-            max_new_tokens=arguments.data.max_summary_tokens, **{name: getattr(given, name) for name in generation}
-        )
+        options = {name: getattr(given, name) for name in GENERATION}
+        model.set_generation(max_new_tokens=arguments.data.max_summary_tokens, **options)
         return model
 
     def answer(self, model, batch, new_tokens=None):

@@ -6,6 +6,7 @@ import platform
 import subprocess
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -34,7 +35,7 @@ class Provenance:
     def __init__(self, experiment: Experiment, documents_per_update: int):
         self.command, self.arguments = experiment.command, experiment.arguments.fields()
         self.accelerator, self.documents_per_update = experiment.accelerator, documents_per_update
-        self.data = {
+        self.data: dict[str, dict[str, Any]] = {
             name: {"documents": len(split), "sha256": _hash(split, experiment.task.target)}
             for name, split in experiment.texts.items()
         }

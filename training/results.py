@@ -1,6 +1,7 @@
 """What a run leaves at its end: the best checkpoint's answers to the test split, and everything that explains them."""
 
 import json
+from typing import Any
 
 from torch.distributed.fsdp import FSDPModule
 
@@ -14,7 +15,7 @@ from shtopk.training.run import Run
 from shtopk.training.snapshot import load_weights
 
 
-def finish(run: Run) -> dict:
+def finish(run: Run) -> dict[str, Any]:
     """Test the best checkpoint, write the results into the run's folder, and return them."""
     accelerator, progress, output, task = run.accelerator, run.progress, run.output, run.task
     best = run.checkpoints.path(progress.best_update)
@@ -22,22 +23,25 @@ def finish(run: Run) -> dict:
     tested, predictions = evaluate(run, "test", "test")
     references = run.references("test")
     baselines = task.baselines(run.texts) if accelerator.is_main_process else {}
-    results = progress.best | tested
-    results |= {
-        "best_update": progress.best_update,
-        "updates": progress.update,
-        "epochs": progress.update / len(run.batches),
-        "train_runtime": progress.seconds,
-        "train_documents_per_second": progress.documents / progress.seconds,
-        "train_tokens_per_second": progress.tokens / progress.seconds,
-        "parameters": sum(p.numel() for p in run.model.parameters()),
-        "processes": accelerator.num_processes,
-        "device": device_name(accelerator.device),
-        "mixed_precision": accelerator.mixed_precision,
-        "command": run.command,
-        "arguments": run.provenance.arguments,
-        "baselines": {name: task.compute_metrics(answers, references) for name, answers in baselines.items()},
-    }
+    results: dict[str, Any] = (
+        progress.best
+        | tested
+        | {
+            "best_update": progress.best_update,
+            "updates": progress.update,
+            "epochs": progress.update / len(run.batches),
+            "train_runtime": progress.seconds,
+            "train_documents_per_second": progress.documents / progress.seconds,
+            "train_tokens_per_second": progress.tokens / progress.seconds,
+            "parameters": sum(p.numel() for p in run.model.parameters()),
+            "processes": accelerator.num_processes,
+            "device": device_name(accelerator.device),
+            "mixed_precision": accelerator.mixed_precision,
+            "command": run.command,
+            "arguments": run.provenance.arguments,
+            "baselines": {name: task.compute_metrics(answers, references) for name, answers in baselines.items()},
+        }
+    )
     if accelerator.is_main_process:
         publish(best, output)
         (output / "all_results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")

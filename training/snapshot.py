@@ -57,8 +57,10 @@ def capture(run: Run) -> Snapshot:
     model, accelerator = run.model, run.accelerator
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
     tied = getattr(model, "all_tied_weights_keys", None) or {}
-    weights = {name: w for name, w in get_model_state_dict(model, options=options).items() if name not in tied}
-    optimized = get_optimizer_state_dict(model, unwrapped(run.optimizer), options=options)
+    weights: dict[str, Any] = {
+        name: w for name, w in get_model_state_dict(model, options=options).items() if name not in tied
+    }
+    optimized: dict[str, Any] = get_optimizer_state_dict(model, unwrapped(run.optimizer), options=options)
     moments = {
         f"{name}/{kind}": value.contiguous()
         for name, of_parameter in optimized.get("state", {}).items()
@@ -90,7 +92,7 @@ def restore(run: Run, folder: Path, state: dict) -> None:
     """Put back into a run what `capture` took; all processes together, whose number may have changed."""
     accelerator = run.accelerator
     load_weights(run.model, folder)
-    moments: dict[str, dict[str, torch.Tensor]] = {}
+    moments: dict[str, Any] = {}
     try:
         for name, value in load_file(folder / OPTIMIZER).items():
             parameter, kind = name.rsplit("/", 1)
@@ -115,7 +117,7 @@ def restore(run: Run, folder: Path, state: dict) -> None:
 
 def load_weights(model: nn.Module, folder: Path) -> None:
     """Load a saved model's weights into the same model, sharded or not."""
-    weights = load_file(folder / MODEL)
+    weights: dict[str, Any] = load_file(folder / MODEL)
     keys = set_model_state_dict(model, weights, options=StateDictOptions(full_state_dict=True, strict=False))
     missing = set(keys.missing_keys) - set(getattr(model, "all_tied_weights_keys", None) or {})  # saved once
     if missing or keys.unexpected_keys:
