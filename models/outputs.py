@@ -14,8 +14,8 @@ from shtopk import Assignment
 class WithAssignment:
     """Tells which token flows into which kept vector, with what weight: `output.assignment`.
 
-    Pipelines, `generate` and data parallelism take an output apart and put it together again, which they can where its
-    fields are tensors. So the parts of an assignment are fields: weights, slots, positions, and the mask of the output.
+    Pipelines, `generate` and data parallelism take an output apart and put it together again, which they can where the
+    fields are tensors. So the parts of the assignment are fields: weights, slots, positions, and the output's mask.
     """
 
     mask_name: ClassVar[str] = "attention_mask"
