@@ -5,7 +5,7 @@ from itertools import islice
 import pytest
 import torch
 from datasets import Dataset
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shtopk.training.batches import UpdateBatches
@@ -34,6 +34,7 @@ def documents(update):
     return sorted(i for parts in update for part in parts if part.items for i in part.inputs["labels"].tolist())
 
 
+@settings(deadline=None)  # a loaded machine takes its time
 @given(n=st.integers(1, 40), batch_size=st.integers(1, 5), accumulation=st.integers(1, 3), processes=st.integers(1, 3))
 def test_every_epoch_has_every_document_once_however_it_is_divided(n, batch_size, accumulation, processes):
     options = {"batch_size": batch_size, "accumulation": accumulation, "processes": processes}

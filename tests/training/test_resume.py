@@ -99,8 +99,9 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_bits(
 
 KILLED_AT = """
 import os, pathlib, signal, sys, train
+from shtopk.training import loop
 kind, number = sys.argv[1:3]
-of = pathlib.Path if hasattr(pathlib.Path, kind) else os if hasattr(os, kind) else train
+of = pathlib.Path if hasattr(pathlib.Path, kind) else os if hasattr(os, kind) else loop
 call = getattr(of, kind)
 calls = iter(range(1, int(number)))
 def until(*arguments, **options):
@@ -113,9 +114,8 @@ train.main(sys.argv[3:])
 
 @pytest.mark.slow
 @pytest.mark.parametrize("points", [
-    (("train_step", 6), ("train_step", 20)),  # between checkpoints
-    (("rename", 3), ("fsync", 11)),  # as one gets its name, while one is written
-    (("fsync", 1), ("replace", 2)),  # while the first one is written, while the history is
+    (("rename", 3), ("train_step", 20)),  # as the third checkpoint gets its name, and between two of them
+    (("fsync", 1), ("replace", 2)),  # while the first one is written, and as the result is published
 ], ids=str)  # fmt: skip
 def test_a_run_that_is_killed_goes_on_to_the_same_bits(harder, trained, tmp_path, points):
     whole = outcome(trained(harder))
