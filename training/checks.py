@@ -25,8 +25,12 @@ NOT_NEGATIVE = (
 )
 
 
-def problem_of(arguments: Arguments) -> str | None:
-    """Why no run can have these arguments, in one line; None if all is well."""
+def problem_of(arguments: Arguments, writes: bool) -> str | None:
+    """What is wrong with these arguments, in one line; None if all is well.
+
+    Args:
+        writes: the output folder is to be written into, so it has to be fit for that.
+    """
     data, model, training = arguments.data, arguments.model, arguments.training
     fields = vars(training) | vars(model) | vars(data)
     for name, value in fields.items():
@@ -56,12 +60,7 @@ def problem_of(arguments: Arguments) -> str | None:
             return f"expected tracker to be none or of {', '.join(TRACKERS)}; got {name!r}"
         if importlib.util.find_spec(name) is None:
             return f"the tracker {name} needs the package {name}; install it or leave the tracker out"
-    again = training.overwrite or training.resume
-    try:
-        problem = _unusable(Path(training.output_dir), bool(again))
-    except OSError as error:
-        problem = f"cannot use output_dir {training.output_dir}: {error.strerror}; choose another one"
-    if problem:
+    if writes and (problem := _unusable(Path(training.output_dir), bool(training.overwrite or training.resume))):
         return problem
     try:
         model.pooling.check(model.share_or_count)
@@ -82,7 +81,10 @@ def problem_of(arguments: Arguments) -> str | None:
 
 def _unusable(folder: Path, again: bool) -> str | None:
     """Why a run cannot write into a folder; None if it can, or if the folder can be made. again: it may hold files."""
-    there = next(place for place in (folder, *folder.parents, Path(".")) if _exists(place))
+    try:
+        there = next(place for place in (folder, *folder.parents, Path(".")) if _exists(place))
+    except OSError as error:
+        return f"cannot use output_dir {folder}: {error.strerror}; choose another one"
     if not there.is_dir():
         what = "is a file" if there.is_file() else "is no folder"
         where = (

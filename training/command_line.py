@@ -27,12 +27,13 @@ class Parser(HfArgumentParser):
         refuse(message)
 
 
-def parse(argv: list[str], description: str | None = None) -> Arguments:
+def parse(argv: list[str], description: str | None = None, *, writes: bool = True) -> Arguments:
     """The arguments: the defaults, then the YAML file that --config names, then the command line.
 
     Args:
         argv: the words of the command line.
         description: what `--help` shows first.
+        writes: the output folder is to be written into.
     """
     parser = Parser((DataArguments, ModelArguments, TrainArguments), description=description)
     parser.add_argument("--config", help="YAML file of fields")
@@ -45,8 +46,9 @@ def parse(argv: list[str], description: str | None = None) -> Arguments:
         words, look_for_args_file=False, return_remaining_strings=True
     )
     arguments = Arguments(data, model, training)
-    problem = f"unknown arguments: {' '.join(unknown)}; see {PROGRAM} --help" if unknown else problem_of(arguments)
-    if problem:
+    if unknown:
+        refuse(f"unknown arguments: {' '.join(unknown)}; see {PROGRAM} --help")
+    if problem := problem_of(arguments, writes):
         refuse(problem)
     return arguments
 

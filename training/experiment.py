@@ -3,6 +3,7 @@
 import shlex
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from accelerate import Accelerator
@@ -36,13 +37,15 @@ class Experiment:
         results, predictions = evaluate(experiment, "test", "test")
     """
 
+    writes: ClassVar[bool] = False  # into the output folder
+
     def __init__(self, arguments: Arguments, command: str = ""):
         self.arguments, self.command = arguments, command
 
     @classmethod
     def prepare(cls, argv: list[str], description: str | None = None):
         """From the words of a command line, and what `--help` shows first."""
-        return cls(parse(argv, description), shlex.join(["python", PROGRAM, *argv]))
+        return cls(parse(argv, description, writes=cls.writes), shlex.join(["python", PROGRAM, *argv]))
 
     @property
     def output(self) -> Path:

@@ -30,6 +30,8 @@ class Run(Experiment):
         lock: held by the main process while it writes into the run's folder.
     """
 
+    writes = True
+
     def __init__(self, arguments: Arguments, command: str = ""):
         super().__init__(arguments, command)
         training, accelerator = arguments.training, self.accelerator

@@ -13,13 +13,14 @@ from shtopk.training import Experiment, evaluate
 def test_a_saved_model_is_evaluated_without_training_anything(words, tmp_path, monkeypatch):
     results = train.main([*words, "--epochs", "2"])
     monkeypatch.setattr(torch.optim.AdamW, "__init__", None)
-    experiment = Experiment.prepare([*words, "--output_dir", str(tmp_path / "none")])
+    before = sorted(tmp_path.rglob("*"))
+    experiment = Experiment.prepare(words)
     experiment.model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "run")
     tested, predictions = evaluate(experiment, "test", "test")
     assert tested["test_accuracy"] == results["test_accuracy"]
     written = [json.loads(line) for line in (tmp_path / "run" / "predictions.jsonl").read_text().splitlines()]
     assert predictions == [row["prediction"] for row in written]
-    assert not (tmp_path / "none").exists()
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_part_is_made_when_it_is_asked_for(words):
