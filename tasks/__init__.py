@@ -31,12 +31,12 @@ __all__ = [
 ]
 
 TASKS: dict[str, Task] = {task.name: task for task in (BBC, NEEDLE, DOCSTRINGS, RFC, FILES, HUB)}
-OF_SUMMARIES: dict[str, Task] = {task.name: task for task in (FILE_SUMMARIES, HUB_SUMMARIES)}
+SUMMARY_TASKS: dict[str, Task] = {task.name: task for task in (FILE_SUMMARIES, HUB_SUMMARIES)}
 
 
 def get_task(arguments: DataArguments) -> Task:
     """The record of a task; files and hub have one for classes and one for summaries."""
-    known = OF_SUMMARIES if arguments.summary_column else TASKS
+    known = SUMMARY_TASKS if arguments.summary_column else TASKS
     if arguments.task not in known:
         where = " with a summary_column" if arguments.summary_column else ""
         raise ValueError(f"expected task to be one of {', '.join(known)}{where}, got {arguments.task!r}")
@@ -44,5 +44,5 @@ def get_task(arguments: DataArguments) -> Task:
 
 
 def check(arguments: DataArguments) -> None:
-    """Raise ValueError, in one line, for what can be seen to be wrong before any data is read."""
+    """Raise ValueError, in one line, for arguments that cannot work; reads no data."""
     get_task(arguments).check(arguments)

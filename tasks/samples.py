@@ -1,4 +1,4 @@
-"""What a model answered, to read: every prediction, and a page of the first ones beside their references."""
+"""Predictions to read: a file of all, and a page of the first ones beside their references."""
 
 import json
 from pathlib import Path
@@ -11,16 +11,16 @@ SHOWN, LONGEST = 10, 600  # documents, and characters of each
 
 
 def write_samples(folder: Path, split: Dataset, task: Task, predictions: list, baselines: dict[str, list]) -> None:
-    """Write folder/predictions.jsonl, and for summaries folder/samples.md with the first test documents, not picked.
+    """Write folder/predictions.jsonl, and for summaries folder/samples.md with the first documents.
 
     Args:
-        split: the documents, with the column of references.
-        predictions: one for each.
+        split: documents, with the column of references.
+        predictions: one for each document.
         baselines: name -> answers that need no model, one for each document.
     """
     references = split[task.target][:]
-    lines = [json.dumps({"prediction": said, "reference": wanted}, ensure_ascii=False)
-             for said, wanted in zip(predictions, references, strict=True)]  # fmt: skip
+    lines = [json.dumps({"prediction": prediction, "reference": reference}, ensure_ascii=False)
+             for prediction, reference in zip(predictions, references, strict=True)]  # fmt: skip
     (folder / "predictions.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     if task.target != "summary":
         return
@@ -28,9 +28,9 @@ def write_samples(folder: Path, split: Dataset, task: Task, predictions: list, b
     for i, text in enumerate(split["text"][:SHOWN]):
         cut = text if len(text) <= LONGEST else text[:LONGEST].rsplit(" ", 1)[0] + " …"
         rows = {"reference": references[i], "model": predictions[i]}
-        rows |= {name.replace("_", " "): said[i] for name, said in baselines.items()}
-        said = "\n".join(f"- **{name}**: {' '.join(answer.split())}" for name, answer in rows.items())
+        rows |= {name.replace("_", " "): answers[i] for name, answers in baselines.items()}
+        bullets = "\n".join(f"- **{name}**: {' '.join(answer.split())}" for name, answer in rows.items())
         document = "\n".join(f"    {line}" for line in cut.splitlines())
         # Markdown lets HTML through.
-        parts.append(f"## {i + 1}\n\n{said}\n\n{document}".replace("<", "&lt;"))
+        parts.append(f"## {i + 1}\n\n{bullets}\n\n{document}".replace("<", "&lt;"))
     (folder / "samples.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The record that describes a task, and the two kinds there are: answer with a class, or with a summary."""
+"""The record that describes a task, of one of two kinds: classification or summarization."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -26,12 +26,12 @@ class Task:
         licence: whose the texts are and what they may be used for.
         read: arguments -> DatasetDict of train, validation and test, with the columns "text" (str) and `target`,
             perhaps others. Raises ValueError, in one line, for data it cannot use.
-        check_source: raises ValueError, in one line, where the data is not there; reads none of it.
+        check_source: raises ValueError, in one line, where the data is missing; reads none of it.
         fields: the fields of `DataArguments` that belong to this task alone.
-        target: the column that a model answers with.
+        target: the column that a model predicts.
         metrics: the keys that `compute_metrics` returns.
-        selectors: those that may pick the best checkpoint, more is better; by default the first does.
-        shown: those that are told in a line.
+        selectors: the metrics that may pick the best checkpoint (higher is better); the first one by default.
+        shown: the metrics that `in_short` shows.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Task:
     shown: ClassVar[tuple[str, ...]]
 
     def check(self, arguments: DataArguments) -> None:
-        """Raise ValueError for what can be seen to be wrong before any data is read."""
+        """Raise ValueError for arguments that cannot work; reads no data."""
         for name, owner in OWNERS.items():
             if getattr(arguments, name) and name not in self.fields:
                 raise ValueError(f"{name} belongs to the task {owner}, but task is {self.name}; leave one of them out")
@@ -56,12 +56,12 @@ class Task:
         self.check_source(arguments)
 
     def in_short(self, results: dict, split: str = "") -> str:
-        """A line with the most important metrics; split stands in front of their names in results."""
+        """One line with the metrics in `shown`; the keys of results start with the split, if one is given."""
         before = f"{split}_" if split else ""
         return ", ".join(f"{name} {results[before + name]:.3f}" for name in self.shown)
 
     def load(self, arguments: DataArguments) -> DatasetDict:
-        """Check, read, and cut the splits to `max_train_samples` and `max_eval_samples` documents, drawn evenly."""
+        """Check, read, and cut the splits to `max_train_samples` and `max_eval_samples` documents, drawn at random."""
         self.check(arguments)
         data = self.read(arguments)
         limits = (arguments.max_train_samples, arguments.max_eval_samples, arguments.max_eval_samples)
@@ -81,18 +81,18 @@ class Classification(Task):
     shown = metrics
 
     def encode(self, tokenizer, texts: DatasetDict, arguments: DataArguments, start: int | None = None) -> DatasetDict:
-        """See `encode_documents`; start is of no meaning here."""
+        """See `encode_documents`; start is ignored."""
         return encode_documents(tokenizer, texts, arguments.max_tokens).rename_column("label", "labels")
 
     def decode(self, tokenizer, predicted: list[int]) -> list[int]:
-        """What a model predicted, as the references are given."""
+        """Predictions in the form of the references."""
         return predicted
 
     def compute_metrics(self, predictions: Sequence[int], references: Sequence[int]) -> dict[str, float]:
         return classification_metrics(predictions, references)
 
     def baselines(self, texts: DatasetDict) -> dict[str, list]:
-        """Answers to the test split that need no model."""
+        """Name -> answers to the test split that need no model."""
         return {}
 
 
@@ -102,7 +102,7 @@ class Summarization(Task):
 
     Attributes:
         leads: name -> document text to summary, a summarizer that needs no model.
-        remembers: whether to answer with the summary of the nearest training document as well (slow for long ones).
+        remembers: whether `baselines` has the summary of the nearest training document as well (slow for long ones).
     """
 
     leads: dict[str, Callable[[str], str]] = field(default_factory=dict)
@@ -118,14 +118,14 @@ class Summarization(Task):
         return encode_summaries(tokenizer, documents, arguments.max_summary_tokens, start)
 
     def decode(self, tokenizer, predicted: list[list[int]]) -> list[str]:
-        """What a model predicted, as the references are given."""
+        """Predictions in the form of the references."""
         return [text.strip() for text in tokenizer.batch_decode(predicted, skip_special_tokens=True)]
 
     def compute_metrics(self, predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
         return summarization_metrics(predictions, references)
 
     def baselines(self, texts: DatasetDict) -> dict[str, list[str]]:
-        """Answers to the test split that need no model."""
+        """Name -> answers to the test split that need no model."""
         documents = texts["test"]["text"][:]
         found = {name: [lead(document) for document in documents] for name, lead in self.leads.items()}
         if self.remembers:
