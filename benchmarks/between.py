@@ -2,10 +2,10 @@
 
 python benchmarks/between.py [--seeds 0 1 2] [--ways "not pooled" ...] [--train-only] [--device cuda]
 
-BBC News, MiniLM of 6 layers, the whole of it trained by train.py with configs/bbc-between.yaml: 256 tokens of an
-article pooled to 32 before layer 2 in several ways (two epochs), and 512 to 64 (one), beside the model that pools
-nowhere. All ways train on as many documents. Writes benchmarks/results/between.json after every training, then lets
-all ways take turns (pace.py: the machine must have nothing else to do), and the table beside it as .md.
+train.py with configs/bbc-between.yaml trains all 6 layers of MiniLM on BBC News: 256 tokens of an article are pooled
+to 32 before layer 2 in several ways (two epochs), and 512 to 64 (one), beside the model that pools nowhere. All train
+on equally many documents. Writes benchmarks/results/between.json after every training, then times all ways in turns
+(pace.py: the machine must have nothing else to do), and writes the table beside it as .md.
 """
 
 import argparse
@@ -59,7 +59,7 @@ def train_and_test(way: str, tokens: int, k: int, seed: int) -> dict:
 
 def table(record: dict) -> str:
     """Markdown: a row for each way and size, and how many times faster than without pooling."""
-    paced = {(its["way"], its["tokens"]): its for its in record["pace"]}
+    paced = {(row["way"], row["tokens"]): row for row in record["pace"]}
     lines = [
         "| tokens | pooling | k | accuracy | macro-F1 | training, documents/s | times | inference, documents/s | "
         "times |",
@@ -88,13 +88,13 @@ def _mean(values: list[float]) -> str:
 
 
 def measure_pace(chosen: list[str], device: torch.device) -> list[dict]:
-    """Documents a second of every way that was chosen."""
+    """Documents a second of every chosen way."""
     measured = []
     for tokens, k, every_way in SIZES:
         ways = [way for way in every_way if way in chosen]
         found = pace([command_line(way, tokens, k, seed=0) for way in ways], device)
-        for way, its in zip(ways, found, strict=True):
-            speeds = {"training": 16 / its["update_seconds"], "inference": its["documents_per_second"]}
+        for way, figures in zip(ways, found, strict=True):
+            speeds = {"training": 16 / figures["update_seconds"], "inference": figures["documents_per_second"]}
             measured.append({"way": way, "tokens": tokens, **speeds})
     return measured
 
