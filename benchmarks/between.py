@@ -2,10 +2,10 @@
 
 python benchmarks/between.py [--seeds 0 1 2] [--ways "not pooled" ...] [--train-only] [--device cuda]
 
-BBC News, MiniLM of 6 layers, the whole of it trained by train.py with configs/bbc-between.yaml: 256 tokens of an
-article pooled to 32 before layer 2 in several ways (two epochs), and 512 to 64 (one), beside the model that pools
-nowhere. All ways train on as many documents. Writes benchmarks/results/between.json after every training, then lets
-all ways take turns (pace.py: the machine must have nothing else to do), and the table beside it as .md.
+train.py with configs/bbc-between.yaml trains all 6 layers of MiniLM on BBC News: 256 tokens of an article are pooled
+to 32 before layer 2 in several ways (two epochs), and 512 to 64 (one), beside the model that pools nowhere. All train
+on equally many documents. Writes benchmarks/results/between.json after every training, then times all ways in turns
+(pace.py: the machine must have nothing else to do), and writes the table beside it as .md.
 """
 
 import argparse
@@ -88,7 +88,7 @@ def _mean(values: list[float]) -> str:
 
 
 def measure_pace(chosen: list[str], device: torch.device) -> list[dict]:
-    """Documents a second of every way that was chosen."""
+    """Documents a second of every chosen way."""
     measured = []
     for tokens, k, every_way in SIZES:
         ways = [way for way in every_way if way in chosen]

@@ -2,10 +2,9 @@
 
 python benchmarks/growth.py [--updates 6]
 
-Trains the classifier of configs/bbc.yaml with train.py, each time in processes of its own, on documents of made-up
-words and of one length; of the updates in history.jsonl the first is left out and the median of the others counts. One
-thread a process; the machine must have nothing else to do. Writes benchmarks/results/growth.json, and a table beside
-it as .md.
+Trains the classifier of configs/bbc.yaml with train.py, each time in new processes, on random words in documents of
+one length. The figures are medians over the updates in history.jsonl but the first. One thread a process; the machine
+must have nothing else to do. Writes benchmarks/results/growth.json, and a table beside it as .md.
 """
 
 import argparse
@@ -37,7 +36,7 @@ def documents(folder: Path, tokens: int, count: int) -> Path:
     common = ["time", "people", "year", "way", "day", "man", "world", "life", "hand", "part"]  # a token each
     with path.open("w") as file:
         for i in range(count):
-            words = draw.choices(common, k=tokens - 2)  # [CLS] and [SEP] come to it
+            words = draw.choices(common, k=tokens - 2)  # [CLS] and [SEP] are added
             file.write(json.dumps({"text": " ".join(words), "label": str(i % 2)}) + "\n")
     return path
 
@@ -67,9 +66,9 @@ def measure(tokens: int, k: int, batch_size: int, processes: int, updates: int) 
 
 
 def table(record: dict) -> str:
-    """Markdown: a row for each value of each of the four, the others as in the base."""
+    """Markdown: a row for each value of a varied field; the other fields are those of BASE."""
     runs = {key(run): run for run in record["runs"]}
-    base = runs[key(BASE)]
+    seconds = runs[key(BASE)]["seconds"]
     lines = [
         "| varied | | seconds an update | times | documents/s | peak, GiB a process |",
         "|---|--:|--:|--:|--:|--:|",
@@ -79,12 +78,12 @@ def table(record: dict) -> str:
             run = runs[key(BASE | {name: value})]
             rate = run["batch_size"] * run["processes"] / run["seconds"]
             lines.append(
-                f"| {NAMES[name]} | {value} | {run['seconds']:.2f} | {run['seconds'] / base['seconds']:.2f} | "
+                f"| {NAMES[name]} | {value} | {run['seconds']:.2f} | {run['seconds'] / seconds:.2f} | "
                 f"{rate:.1f} | {run['peak_memory_gib']:.2f} |"
             )
-    said = ", ".join(f"{NAMES[name]} {value}" for name, value in BASE.items())
+    base = ", ".join(f"{NAMES[name]} {value}" for name, value in BASE.items())
     return "\n".join(lines) + (
-        f"\n\nOne of the four is varied, the others are: {said}. times: of the seconds at these. MiniLM, three layers "
+        f"\n\nOne of the four is varied, the others are: {base}. times: of the seconds at these. MiniLM, three layers "
         f"frozen, windows of 256 tokens, float32. `{record['command']}` on {record['device']} (one thread a process), "
         f"torch {record['torch']}.\n"
     )

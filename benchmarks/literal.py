@@ -1,4 +1,4 @@
-"""Algorithm 2 as the paper writes it, round by round on the vectors themselves: what ours is measured against."""
+"""Algorithm 2 as the paper writes it, round by round on the vectors: the baseline of ours."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""How much memory a stretch of work takes."""
+"""The peak memory of a piece of work."""
 
 import multiprocessing
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import torch
 
 
 class PeakMemory:
-    """MiB that a stretch of work took at its peak, beyond what was there before (the CPU's figure needs Linux)."""
+    """Peak memory in MiB since the object was made, less what was in use before (on a CPU: Linux alone)."""
 
     def __init__(self, device: torch.device):
         self.device = device
@@ -31,6 +31,6 @@ class PeakMemory:
 
 
 def in_its_own_process(work: Callable, *arguments: Any) -> Any:
-    """What work(*arguments) returns, done in a new process: its peak is its own, whatever was freed here before."""
+    """work(*arguments), run in a new process, whose peak does not depend on what was freed in this one."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
         return process.submit(work, *arguments).result()

@@ -32,7 +32,7 @@ GRIDS = {
     "small": [(2**i, 2**j) for i in range(4, 13, 2) for j in range(1, 10, 2) if j < i],
     "full": [(2**i, 2**j) for i in range(4, 15) for j in range(1, 12) if j < i],
 }
-ROWS_OF_WEIGHTS = 2**26  # k * n * rows that iterative top-k holds at once; more rows go one part after the other
+ROWS_OF_WEIGHTS = 2**26  # k * n * rows that iterative top-k holds at once; more rows are split into parts
 
 
 def in_parts(operator: Callable, values: Tensor, scores: Tensor, k: int) -> Tensor:
@@ -55,7 +55,7 @@ METHODS: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {
     "iterative, best T": partial(in_parts, iterative_topk),
     "hard top-k": partial(pooled_by, hard_topk),
 }
-TEMPERATURES = [1e-4, 1e-7, 1e-10]  # of iterative, the best nCCS wins
+TEMPERATURES = [1e-4, 1e-7, 1e-10]  # of "iterative, best T": that with the best nCCS counts
 IN_README = ["relative (ours)", "power (authors' code)", "iterative, as published", "hard top-k"]
 
 

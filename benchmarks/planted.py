@@ -1,12 +1,12 @@
-"""Does the gradient teach? A scorer has to find planted tokens, and the task's loss is all it hears.
+"""Does the gradient teach? A scorer has to find planted tokens from the loss of the task alone.
 
 python benchmarks/planted.py [--size large] [--device cuda] [--results folder]
 
 Sequences of n = 256 random tokens, k = 8 of them with a noisy mark. The target is the mean payload of the marked
-ones; every other token has a payload too. A linear scorer and a linear head learn together, on fresh sequences at
-every update. A loss of 1 is knowing nothing, 0 is perfect. Start and end of the temperature, and the learning rate,
-are tuned for each method on a seed of its own; then five other seeds. --size large: n = 4,096, k = 16, with the
-settings of the small one, two seeds. Writes planted-<size>.json after every training, then .md.
+ones; every other token has a payload too. A linear scorer and a linear head learn together, on new sequences at
+every update. A loss of 1 means that nothing was learned, 0 is perfect. Start and end of the temperature, and the
+learning rate, are tuned for each method on one seed; five others give the figures. --size large: n = 4,096, k = 16,
+with the settings of the small one, two seeds. Writes planted-<size>.json after every training, then .md.
 """
 
 import argparse
@@ -50,7 +50,7 @@ class Method:
     Attributes:
         pool: (values [B, n, d], scores [B, n], k, temperature) -> [B, d].
         temperatures: (start, end) to try, the same twice where it is fixed.
-        queries: k scorers instead of one, each a softmax of its own.
+        queries: k scorers instead of one, with a softmax each.
         oracle: the scores are the marks themselves.
     """
 
@@ -127,7 +127,7 @@ def sequences(size: Size, generator: torch.Generator) -> tuple[Tensor, Tensor, T
 
 
 def train(method: Method, start: float, end: float, rate: float, size: Size, seed: int, device: str) -> dict:
-    """Learn; then recall of the marked tokens, and the loss on new sequences as trained and with a hard choice."""
+    """Train; then, on new sequences, recall of the marked tokens, and the loss as trained and with a hard choice."""
     torch.manual_seed(seed)
     generator = torch.Generator(device).manual_seed(seed)
     k = size.k
@@ -169,7 +169,7 @@ def train(method: Method, start: float, end: float, rate: float, size: Size, see
 
 
 def table(record: dict) -> str:
-    """Markdown: mean ± standard deviation over the seeds, the oracle's loss being 0."""
+    """Markdown: a row for each method, mean ± standard deviation over the seeds."""
     lines = ["| pooling | temperature | learning rate | recall | loss, as trained | loss, hard choice |",
              "|---|---|--:|--:|--:|--:|"]  # fmt: skip
     for method in METHODS:
@@ -190,7 +190,7 @@ def table(record: dict) -> str:
 
 
 def run_all(path: Path, plan: list[tuple], size: str, device: str) -> dict:
-    """Train whatever of the plan is not in the file yet."""
+    """Train what the file lacks of the plan."""
     record = resume(path, device, size=size)
     for method, (start, end), rate, seed in tqdm(plan, desc=path.stem):
         setting = {"method": method.name, "start": start, "end": end, "learning_rate": rate, "seed": seed}

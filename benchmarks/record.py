@@ -1,4 +1,4 @@
-"""What every benchmark writes as JSON: its figures, one for each run, and where they come from."""
+"""The JSON of a benchmark: the figures of its runs, and the command and machine that they come from."""
 
 import json
 import platform
@@ -11,28 +11,28 @@ import torch
 
 
 def resume(path: Path, device: str, **facts: Any) -> dict:
-    """The record in a file, to go on where it stopped; without the file a new one, whose "runs" are empty.
+    """The record in a file, to be continued; a new one with empty "runs" if there is no file.
 
-    Figures of two machines must not stand in one table: ends with a line where the file was measured on another
-    device, with another torch or with other facts.
+    Exits with one line if the file was measured on another device, with another torch or with other facts: figures of
+    two machines must not stand in one table.
 
     Args:
-        device: a torch device; its name is written down.
+        device: a torch device; the record has its name.
         facts: what else all runs have in common.
     """
     threads = torch.get_num_threads()
     cpu = f"{platform.machine()} CPU, {threads} thread{'s' * (threads > 1)}"
-    here = {
+    current = {
         "device": torch.cuda.get_device_name() if device.startswith("cuda") else cpu,
         "torch": torch.__version__,
         **facts,
     }
-    before = json.loads(path.read_text()) if path.exists() else {"command": "", **here, "runs": []}
-    for name, value in here.items():
-        if before.get(name) != value:
-            sys.exit(f"{path} has figures of {name} {before.get(name)}, this is {value}; move it away to measure anew")
+    record = json.loads(path.read_text()) if path.exists() else {"command": "", **current, "runs": []}
+    for name, value in current.items():
+        if record.get(name) != value:
+            sys.exit(f"{path} has figures of {name} {record.get(name)}, this is {value}; move it away to measure anew")
     command = shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
-    return before | here | {"command": command}
+    return record | current | {"command": command}
 
 
 def save(record: dict, path: Path) -> None:

@@ -1,15 +1,15 @@
 """A multi-vector index that keeps k vectors a document: what does it still find?
 
 python benchmarks/retrieval.py [--tasks bbc needle] [--k 8 32] [--seeds 0 1 2] [--results folder]
-python benchmarks/retrieval.py --tune    # the settings that WAYS has, on the validation split
+python benchmarks/retrieval.py --tune    # candidates for the settings in WAYS, on the validation split
 
 Late interaction keeps a vector for each token and scores by MaxSim: each token of the query looks for its best match
-among the document's. The index is as large as the corpus is long, so documents are pooled; queries are not. Two tasks,
-see retrieval_tasks.py: articles of which any sentence may be asked for, where nothing is to be left out, and a few
-sentences of an article among much that nobody asks about. The encoder (MiniLM) is frozen and its token vectors are
-computed once. Scorers learn by cross-entropy over the MaxSim of the documents in a batch, the loss of
-sentence-transformers' `MultiVectorMultipleNegativesRankingLoss`. Writes benchmarks/results/retrieval.json after every
-single run, so that an interrupted one goes on where it stopped, and the tables beside it as .md.
+among the document's. The index grows with the corpus, so documents are pooled; queries are not. Two tasks, see
+retrieval_tasks.py: articles any sentence of which may be queried, so that nothing may be left out, and a few sentences
+of an article among text that no query is about. The encoder (MiniLM) is frozen and its token vectors are computed
+once. Scorers learn by cross-entropy over the MaxSim of the documents in a batch, sentence-transformers'
+`MultiVectorMultipleNegativesRankingLoss`. Writes benchmarks/results/retrieval.json after every run, so that it can be
+interrupted, and the tables beside it as .md.
 """
 
 import argparse
@@ -56,9 +56,9 @@ class Way:
     Attributes:
         name: as the table shows it.
         options: arguments of `TopKTokenPooling` that differ from its defaults.
-        learning_rate: of the scorer; None: it is left as it was drawn, or there is none.
+        learning_rate: of the scorer; None: no scorer, or one that is not trained.
         pool: token vectors [n, d] and k -> [k, d], for a way that is not `TopKTokenPooling`.
-        k: vectors of a document, where they are not the table's; ALL is one for each token.
+        k: vectors of a document where it is not the table's k; ALL: one for each token.
     """
 
     name: str
@@ -135,7 +135,7 @@ def run(way: Way, k: int, seed: int, splits: dict[str, Split], split: str) -> di
 
 
 def fit(pooling: TopKTokenPooling, train: Split, learning_rate: float) -> None:
-    """Each document is to be found by one of its queries, drawn anew in every epoch."""
+    """Train the scorer to find each document by one of its queries, drawn anew in every epoch."""
     count = len(train.documents.lengths)
     updates = EPOCHS * (count // BATCH)
     optimizer = torch.optim.AdamW(pooling.parameters(), weight_decay=0.0)
@@ -205,13 +205,13 @@ COLUMNS = {  # key of a run -> head of the column, decimals, whether the spread 
 def table(record: dict) -> str:
     """Markdown: a table for each task, a row for each k and way, mean ± standard deviation over the seeds."""
     parts = []
-    for task in dict.fromkeys(its["task"] for its in record["runs"]):
-        runs = [its for its in record["runs"] if its["task"] == task]
-        sizes = sorted({its["k"] for its in runs})
+    for task in dict.fromkeys(row["task"] for row in record["runs"]):
+        runs = [row for row in record["runs"] if row["task"] == task]
+        sizes = sorted({row["k"] for row in runs})
         rows = [
-            (k, name, [its for its in runs if (its["k"], its["way"]) == (k, name)])
+            (k, name, [row for row in runs if (row["k"], row["way"]) == (k, name)])
             for k in [*(k for k in sizes if k == ALL), *(k for k in reversed(sizes) if k != ALL)]
-            for name in dict.fromkeys(its["way"] for its in runs)
+            for name in dict.fromkeys(row["way"] for row in runs)
         ]
         facts = record["tasks"][task]
         lines = [
@@ -221,12 +221,12 @@ def table(record: dict) -> str:
             "|---|--:|" + "--:|" * len(COLUMNS),
         ]
         lines += [
-            f"| {name} | {k or 'all'} | {' | '.join(_cell(its, key) for key in COLUMNS)} |"
-            for k, name, its in rows
-            if its
+            f"| {name} | {k or 'all'} | {' | '.join(_cell(group, key) for key in COLUMNS)} |"
+            for k, name, group in rows
+            if group
         ]
         parts.append("\n".join(lines))
-    seeds = ", ".join(map(str, sorted({its["seed"] for its in record["runs"]})))
+    seeds = ", ".join(map(str, sorted({row["seed"] for row in record["runs"]})))
     return "\n\n".join(parts) + (
         f"\n\nVectors and bytes (float16) of a document in the index; time to pool one, beside encoding it. "
         f"{record['split'].title()} split, mean ± standard deviation over seeds {seeds} of what is drawn or trained. "
@@ -237,41 +237,41 @@ def table(record: dict) -> str:
 def summary(record: dict) -> str:
     """Markdown for the README: recall@1 of every way, for each task and k."""
     runs = record["runs"]
-    tasks = sorted({its["task"] for its in runs}, reverse=True)
-    sizes = sorted({its["k"] for its in runs} - {ALL, 1})
+    tasks = sorted({row["task"] for row in runs}, reverse=True)
+    sizes = sorted({row["k"] for row in runs} - {ALL, 1})
     heads = [f"{task}, k = {k}" for task in tasks for k in sizes]
     lines = [f"| recall@1 | {' | '.join(heads)} |", "|---|" + "--:|" * len(heads)]
-    for name in dict.fromkeys(its["way"] for its in runs):
+    for name in dict.fromkeys(row["way"] for row in runs):
         cells = []
         for task, k in itertools.product(tasks, sizes):
-            its = [x for x in runs if (x["task"], x["way"]) == (task, name) and x["k"] in (k, ALL, 1)]
-            cells.append(_cell([x for x in its if x["k"] == k] or its, "recall@1"))
+            rows = [x for x in runs if (x["task"], x["way"]) == (task, name) and x["k"] in (k, ALL, 1)]
+            cells.append(_cell([x for x in rows if x["k"] == k] or rows, "recall@1"))
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines) + f"\n\n`{record['command']}` on {record['device']}, torch {record['torch']}.\n"
 
 
 def _cell(runs: list[dict], key: str) -> str:
     _, decimals, with_spread = COLUMNS[key]
-    values = [its[key] for its in runs]
-    if key == "train_seconds" and not any(its["trained"] for its in runs):
+    values = [row[key] for row in runs]
+    if key == "train_seconds" and not any(row["trained"] for row in runs):
         return ""
     mean = f"{statistics.mean(values):,.{decimals}f}"
     return f"{mean} ± {statistics.stdev(values):.{decimals}f}" if with_spread and len(values) > 1 else mean
 
 
 def facts(task: str, splits: dict[str, Split], split: str) -> dict:
-    """What the table says about a task."""
+    """The sizes of a task, and the milliseconds to encode a document."""
     model, documents = encoder(default_encoder()), texts(task)[split].documents[:32]
     times = []
     for _ in range(3):
         start = time.perf_counter()
         model.encode_document(documents, batch_size=16)
         times.append(time.perf_counter() - start)
-    its = splits[split]
+    data = splits[split]
     return {
-        "documents": len(its.documents.lengths),
-        "queries": len(its.queries.lengths),
-        "tokens": float(its.documents.lengths.float().mean()),
+        "documents": len(data.documents.lengths),
+        "queries": len(data.queries.lengths),
+        "tokens": float(data.documents.lengths.float().mean()),
         "encode_ms": 1000 * min(times) / len(documents),
     }
 
@@ -301,8 +301,9 @@ def main() -> None:
                 for seed, k, way in itertools.product(arguments.seeds, arguments.k, WAYS)
                 if seed == arguments.seeds[0] or way.name in HAS_SEEDS
             ))  # fmt: skip
-        done = {(its["task"], its["way"], its["k"], its["seed"]) for its in record["runs"]}
-        for way, k, seed in tqdm([its for its in plan if (task, its[0].name, *its[1:]) not in done], desc=task):
+        done = {(row["task"], row["way"], row["k"], row["seed"]) for row in record["runs"]}
+        plan = [(way, k, seed) for way, k, seed in plan if (task, way.name, k, seed) not in done]
+        for way, k, seed in tqdm(plan, desc=task):
             new = {"task": task, "way": way.name, "k": k, "seed": seed, "trained": way.learning_rate is not None}
             record["runs"].append(new | run(way, k, seed, splits, split))
             save(record, path)

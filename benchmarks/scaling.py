@@ -2,10 +2,10 @@
 
 python benchmarks/scaling.py [--backbone folder] [--k 64] [--lengths 512 ... 16384] [--device cuda] [--results folder]
 
-The backbone stays as it is (by default MiniLM, read in windows of 512 tokens, and a decoder of two layers): a training
-step on two documents with targets of 64 tokens, forward and backward; and generating 64 tokens for each by beam search
-of four, where the encoder's share is told apart. Every cell runs in a process of its own, so that its peak memory is
-its own. Writes benchmarks/results/scaling.json after every cell, then .md; delete the file to measure anew.
+With an untrained model (by default MiniLM, read in windows of 512 tokens, and a decoder of two layers): a step of
+training on two documents with targets of 64 tokens, forward and backward; and generating 64 tokens for each with four
+beams, of which the decoder's time is shown too. Every cell runs in a new process, so that its peak memory is its own.
+Writes benchmarks/results/scaling.json after every cell, then .md; delete the file to measure anew.
 """
 
 import argparse
@@ -33,8 +33,8 @@ def measure(backbone: str | None, length: int, k: int | None, device: str) -> di
     torch.manual_seed(0)
     pooling = {"k": k} if k else {"k": 1.0, "operator": "hard"}
     model = TopKPoolingForConditionalGeneration.from_backbone(backbone, backbone_dropout=0.0, **pooling).to(device)
-    words = model.get_input_embeddings().weight.shape[0]
-    ids, target = (torch.randint(words // 2, words, (BATCH, n), device=device) for n in (length, TARGET))
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    ids, target = (torch.randint(vocabulary // 2, vocabulary, (BATCH, n), device=device) for n in (length, TARGET))
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
     def timed(work) -> tuple[float, float]:
@@ -83,9 +83,9 @@ def table(record: dict) -> str:
     cells = {(run["length"], run["k"]): run for run in record["runs"]}
     k = record["pooled_to"]
     for length in sorted({length for length, _ in cells}):
-        pooled, whole = cells[length, k], cells[length, None]
+        pooled, unpooled = cells[length, k], cells[length, None]
         digits = {name: 2 if name.endswith("seconds") else 0 for name in heads}
-        shown = [f"{pooled[name]:.{digits[name]}f} / {whole[name]:.{digits[name]}f}" for name in heads]
+        shown = [f"{pooled[name]:.{digits[name]}f} / {unpooled[name]:.{digits[name]}f}" for name in heads]
         lines.append(f"| {length} | {' | '.join(shown)} |")
     return "\n".join(lines) + (
         f"\n\nPooled to k = {k} / not pooled; {BATCH} documents, targets of {TARGET} tokens, {BEAMS} beams. "

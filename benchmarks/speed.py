@@ -2,12 +2,11 @@
 
 python benchmarks/speed.py [--device cuda] [--results folder]
 
-Batch 16, d = 256, float32, forward and backward, every operator at its defaults. All methods take turns, many times
-over, and the fastest turn of each counts, so that what else the machine does hits them alike. On a CPU the fresh pages
-for the gradient of the values cost every method the same, which brings ratios closer to 1, and which of them finds old
-pages is luck; so all is measured a second time while the process keeps the memory that it frees, as a GPU's allocator
-does.
-Writes benchmarks/results/speed.json after every (n, k), then .md.
+Batch 16, d = 256, float32, forward and backward, every operator at its defaults. All methods take many turns and the
+fastest turn of each counts, so that other load on the machine hits them alike. On a CPU, new pages for the gradient
+of the values cost every method the same, which brings ratios closer to 1, and which method reuses pages is luck. So
+all is timed a second time while the process keeps the memory that it frees, as a GPU's allocator does. Writes
+benchmarks/results/speed.json after every (n, k), then .md.
 """
 
 import argparse
@@ -119,19 +118,19 @@ def measure_memory(method: str, n: int, k: int, device: str) -> dict:
 
 
 def measure_time(runs: list[dict], device: str, key: str) -> None:
-    """Of several methods at one (n, k), added to their runs under this key, in seconds."""
+    """Time several methods at one (n, k) in turns; each run gets its seconds under `key`."""
     n, k = runs[0]["n"], runs[0]["k"]
     values, scores = inputs(n, device)
     turns: list[list[float]] = [[] for _ in runs]
     for turn in range(TURNS):
-        for run, its_turns in zip(runs, turns, strict=True):
-            if turn > 1 and its_turns[0] > 2:  # two turns of what takes seconds tell enough
+        for run, seconds in zip(runs, turns, strict=True):
+            if turn > 1 and seconds[0] > 2:  # two turns are enough for slow methods
                 continue
             once = partial(step, run["method"], values, scores, k)
             timer = Timer("once()", globals={"once": once}, num_threads=THREADS)
-            its_turns.append(timer.blocked_autorange(min_run_time=0.02).median)
-    for run, its_turns in zip(runs, turns, strict=True):
-        run[key] = min(its_turns)
+            seconds.append(timer.blocked_autorange(min_run_time=0.02).median)
+    for run, seconds in zip(runs, turns, strict=True):
+        run[key] = min(seconds)
 
 
 def keep_freed_memory() -> None:
@@ -164,7 +163,7 @@ def ratios(cells: Cells, n: int, k: int, methods: list[str], key: str) -> list[s
 
 
 def times(cells: Cells, key: str) -> list[str]:
-    """Lines of a table: milliseconds, and divided by those of the others."""
+    """Lines of a table: milliseconds, and these divided by those of the others."""
     others = [method for method in MEMORY_KEPT if method != OURS]
     lines = head(["ms", *(f"/ {method}" for method in others)])
     for n, k in SHAPES:
@@ -185,8 +184,7 @@ def summary(record: dict) -> str:
 
 
 def table(record: dict) -> str:
-    """Markdown: how many times the cost of the others, twice; bytes; what boost, temperature and compiling change;
-    short inputs."""
+    """Markdown: ratios of time, twice; bytes; other boosts and temperatures, and without C; short inputs."""
     cells = cells_of(record)
     boosts = [method for method in METHODS if method.startswith("softmax")]
     lines = [
@@ -213,8 +211,8 @@ def table(record: dict) -> str:
         *head(["relative, T = 1/16", *boosts, f"relative, {TENSORS}"]),
     ]
     for n, k in SHAPES:
-        its = [cells[n, k, method]["seconds"] / cells[n, k, HARD]["seconds"] for method in (OURS, *boosts, TENSORS)]
-        lines.append(row(n, k, [f"{ratio:.2g}" for ratio in its]))
+        hard = cells[n, k, HARD]["seconds"]
+        lines.append(row(n, k, [f"{cells[n, k, way]['seconds'] / hard:.2g}" for way in (OURS, *boosts, TENSORS)]))
     lines += [
         "",
         f"Time divided by that of {HARD}: `successive_halving_topk`'s default, `TopKPooling`'s in eval mode and at "

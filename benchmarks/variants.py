@@ -1,4 +1,4 @@
-"""What `make compare` compares: one record per way to get from n token vectors to a document's vector."""
+"""The rows of `make compare`: ways to get from n token vectors to the vector of a document."""
 
 from dataclasses import dataclass, field
 
@@ -10,8 +10,8 @@ class Variant:
     Attributes:
         name: as the table shows it.
         pooling: arguments of `shtopk.TopKPooling` that differ from its defaults.
-        k: slots, where they are not the table's: 1.0 keeps all tokens, 1 the first alone.
-        freeze_scorer: leave the scorer as it was drawn.
+        k: slots, where it is not the table's k: 1.0 keeps all tokens, 1 the first alone.
+        freeze_scorer: do not train the scorer.
         kind: "topk", or "attention" and "oracle", which only the needle task has.
         scorer_learning_rate: with a frozen encoder; chosen by tune.py, as the temperatures are.
     """

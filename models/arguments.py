@@ -1,4 +1,4 @@
-"""Which model to train, as fields that a command line can offer."""
+"""Which model to train, as fields of a command line."""
 
 import re
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ class ModelArguments(OptionArguments):
         "folder or hub name of an encoder, or for summaries of an encoder-decoder such as BART or T5; by default "
         "MiniLM from its pip package",
     )
-    backbone_sha256: str | None = _option(None, "expected hash of the backbone's model.safetensors (hex)")
+    backbone_sha256: str | None = _option(None, "expected SHA-256 of the backbone's model.safetensors (hex)")
     backbone_dropout: float | None = _option(None, "dropout inside the backbone, in [0, 1); by default its own")
     attn_implementation: str | None = _option(
         None,
@@ -38,7 +38,7 @@ class ModelArguments(OptionArguments):
     decoder_layers: int = _option(2, "layers of the decoder that starts from the encoder's, without a decoder given")
     copy_head: bool = _option(False, "let the decoder copy tokens through the vectors kept (summaries)")
     num_beams: int | None = _option(None, "beams when summaries are generated, >= 1; by default as the backbone says")
-    no_repeat_ngram_size: int | None = _option(None, "no so many words twice in a summary; by default as the backbone")
+    no_repeat_ngram_size: int | None = _option(None, "no sequence of so many tokens twice; by default as the backbone")
     min_new_tokens: int | None = _option(None, "generate no shorter summaries, >= 0; by default as the backbone says")
     length_penalty: float | None = _option(None, "with beams, > 0 favours long summaries, < 0 short ones")
     k: str = _option(
@@ -56,19 +56,19 @@ class ModelArguments(OptionArguments):
     classifier_dropout: float = _option(0.1, "dropout before the classifier, in [0, 1)")
     freeze_encoder: bool = _option(False, "train all but the encoder, and embeddings that it shares with a decoder")
     freeze_layers: int = _option(0, "lowest layers of the encoder, and its embeddings, that are not trained")
-    freeze_scorer: bool = _option(False, "leave the scorer as it was drawn, a control")
+    freeze_scorer: bool = _option(False, "do not train the scorer, a control")
 
     def __post_init__(self):
         fill_temperatures(self)
 
     @property
     def share_or_count(self) -> int | float:
-        """k as a number; ValueError where it is none, or one that no text has tokens for."""
+        """k as a number; ValueError if it is none, or more than any text has tokens."""
         return _share_or_count(self.k, "k")
 
     @property
     def shares_or_counts(self) -> dict[str, int | float] | None:
-        """k_by_layer as numbers; ValueError where it is none."""
+        """layer -> k of k_by_layer, as numbers; ValueError if it cannot be read."""
         if self.k_by_layer in (None, "none"):
             return None
         pairs = [re.fullmatch(r"\s*([0-9]{1,9}):([0-9.]{1,9})", pair) for pair in self.k_by_layer.split(",")]
@@ -79,7 +79,7 @@ class ModelArguments(OptionArguments):
 
     @property
     def pooling(self) -> PoolingOptions:
-        """The options of the pooling; ValueError where they cannot be."""
+        """The options of the pooling; ValueError if they are impossible."""
         return PoolingOptions(**{name: getattr(self, name) for name in NAMES})
 
 

@@ -6,10 +6,10 @@ from torch import nn
 
 
 def freeze_layers(encoder: Any, count: int) -> None:
-    """Stop training the embeddings and the lowest `count` layers of an encoder; the layers above go on.
+    """Stop training the embeddings and the lowest `count` layers of an encoder; the others stay as they are.
 
     Raises:
-        ValueError: an encoder whose layers are not found, or that has fewer.
+        ValueError: the layers are not found, or are fewer than count.
     """
     layers = [
         m for m in encoder.modules() if isinstance(m, nn.ModuleList) and len(m) == encoder.config.num_hidden_layers

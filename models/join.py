@@ -24,17 +24,17 @@ def join(
             empty = AutoModelForCausalLM.from_config(of_decoder)
         started = decoder_weights(weights, empty, config.num_hidden_layers)
     else:
-        there, of_decoder = load_config(decoder, "a language model")
+        decoder_name, of_decoder = load_config(decoder, "a language model")
         set_dropout(of_decoder, dropout)
         of_decoder = with_cross_attention(of_decoder)
-        started = load_backbone(AutoModelForCausalLM, there, of_decoder, may_lack="cross_?att").weights
+        started = load_backbone(AutoModelForCausalLM, decoder_name, of_decoder, may_lack="cross_?att").weights
     weights = {f"encoder.{key}": tensor for key, tensor in weights.items()}
     weights |= {f"decoder.{key}": tensor for key, tensor in started.items()}
     return Backbone(name, joined_config(config, of_decoder, load_tokenizer(name)), weights)
 
 
 def decoder_config(encoder: PreTrainedConfig, layers: int) -> PreTrainedConfig:
-    """The configuration of a decoder like the encoder, of so many layers.
+    """The configuration of a decoder with so many layers like the encoder's.
 
     Raises:
         ValueError: layers outside 1..the encoder's, or an encoder whose family has no decoder with cross-attention.
@@ -45,7 +45,7 @@ def decoder_config(encoder: PreTrainedConfig, layers: int) -> PreTrainedConfig:
 
 
 def with_cross_attention(config: PreTrainedConfig, **changes) -> PreTrainedConfig:
-    """The configuration of a language model with cross-attention. ValueError where the model has none."""
+    """The configuration of a language model, with cross-attention added; ValueError if its family has none."""
     if type(config) in AutoModelForCausalLM._model_mapping:
         flags = {"is_decoder": True, "add_cross_attention": True}
         config = type(config).from_dict(config.to_dict() | flags | changes)
@@ -78,8 +78,8 @@ def joined_config(encoder: PreTrainedConfig, decoder: PreTrainedConfig, tokenize
 
 
 def decoder_weights(encoder: dict[str, Tensor], decoder: PreTrainedModel, encoder_layers: int) -> dict[str, Tensor]:
-    """The part of a decoder's state dict that an encoder can fill: embeddings, and layers taken from the first to the
-    last of the encoder at equal distances. Cross-attention and the language model's head stay new.
+    """The part of a decoder's state dict that an encoder can fill: embeddings, and layers at equal distances from its
+    first to its last. Cross-attention and the language model's head stay new.
 
     Args:
         encoder: state dict of an encoder without a head.
@@ -90,8 +90,8 @@ def decoder_weights(encoder: dict[str, Tensor], decoder: PreTrainedModel, encode
     source = torch.linspace(0, encoder_layers - 1, count).round().int().tolist()
     found = {}
     for name, tensor in decoder.base_model.state_dict().items():
-        there = re.sub(r"(?<=\.)\d+(?=\.)", lambda match: str(source[int(match[0])]), name, count=1)  # of the layer
-        if there in encoder and encoder[there].shape == tensor.shape:
+        key = re.sub(r"(?<=\.)\d+(?=\.)", lambda match: str(source[int(match[0])]), name, count=1)
+        if key in encoder and encoder[key].shape == tensor.shape:
             # A copy, or the two models would share the parameter.
-            found[f"{decoder.base_model_prefix}.{name}"] = encoder[there].clone()
+            found[f"{decoder.base_model_prefix}.{name}"] = encoder[key].clone()
     return found

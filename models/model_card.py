@@ -7,19 +7,21 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCardData
 
-CLASSIFY = """from transformers import pipeline
+CLASSIFY = """import shtopk.models  # registers the classes of the model
+from transformers import pipeline
 
-classify = pipeline("text-classification", model="{folder}", trust_remote_code=True)
+classify = pipeline("text-classification", model="{folder}")
 classify("Shares rose sharply after the bank raised its forecast.")"""
 
-SUMMARIZE = """from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+SUMMARIZE = """import shtopk.models  # registers the classes of the model
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-tokenizer = AutoTokenizer.from_pretrained("{folder}", trust_remote_code=True)
-model = AutoModelForSeq2SeqLM.from_pretrained("{folder}", trust_remote_code=True)
+tokenizer = AutoTokenizer.from_pretrained("{folder}")
+model = AutoModelForSeq2SeqLM.from_pretrained("{folder}")
 document = tokenizer("A text of any length.", return_tensors="pt", return_token_type_ids=False)
 tokenizer.batch_decode(model.generate(**document), skip_special_tokens=True)"""
 
-KINDS = {  # title, tag, what follows the pooling, code, metrics
+KINDS = {  # title, tag, head, code, metrics
     "label": ("Classifier", "text-classification", "a linear classifier over their mean", CLASSIFY,
               ("accuracy", "f1")),
     "summary": ("Summarizer", "summarization", "a decoder that sees these k alone", SUMMARIZE,
@@ -33,22 +35,22 @@ def write_model_card(
     """Write folder/README.md: what the model is, its metrics and command, and how to use it.
 
     Args:
-        target: what it answers with, "label" or "summary".
-        base_model: the backbone that it was trained from.
-        data, licence: of the corpus, a sentence each.
-        command: that made it.
-        results: as in all_results.json.
+        target: what the model predicts, "label" or "summary".
+        base_model: the pretrained backbone, a name on the hub or a folder.
+        data, licence: a sentence each on the corpus.
+        command: the command line of the training.
+        results: the content of all_results.json.
     """
-    title, tag, rest, code, metrics = KINDS[target]
+    title, tag, head, code, metrics = KINDS[target]
     rows = "\n".join(f"| {name} | {results[f'test_{name}']:.4f} |" for name in metrics)
-    here = Path(base_model).exists() or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", base_model)  # no name of the hub
+    local = Path(base_model).exists() or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", base_model)  # not on the hub
     of_data = {"dataset_type": results["arguments"]["task"], "dataset_name": data, "dataset_split": "test"}
     metadata = ModelCardData(
         model_name=folder.resolve().name,
         library_name="transformers",
         pipeline_tag=tag,
         tags=["shtopk", "token-pooling"],
-        base_model=None if here else base_model,
+        base_model=None if local else base_model,
         license="other",  # three parts, three licences
         license_name="see-licences",
         license_link="#licences",
@@ -62,9 +64,10 @@ def write_model_card(
 ---
 # {title} with trainable token pooling
 
-The encoder of {Path(base_model).name if here else base_model}, whose token vectors are pooled to k by
-`{results["arguments"]["operator"]}` top-k (k = {results["arguments"]["k"]}), and {rest}. Needs
-`pip install shtopk transformers`; the model's code is in this folder, hence `trust_remote_code`.
+The encoder of {Path(base_model).name if local else base_model}, whose token vectors are pooled to k by
+`{results["arguments"]["operator"]}` top-k (k = {results["arguments"]["k"]}), and {head}. Needs
+`pip install shtopk transformers`. Without `import shtopk.models`, pass `trust_remote_code=True`, which runs
+the copy of the model's code in this folder.
 
 ```python
 {code.format(folder=folder.as_posix())}

@@ -1,4 +1,4 @@
-"""Pretrained models on disk or on the hub: the default one, and checks before anything of them is loaded."""
+"""Pretrained models on disk or on the hub: the default encoder, and checks before anything is loaded."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def load_tokenizer(backbone: str | Path | None = None):
     """The tokenizer that belongs to a backbone (folder or hub name; None: the default encoder)."""
     name = checked_name(default_encoder() if backbone is None else backbone)
     folder = Path(name)
-    # Without files AutoTokenizer makes one up from the model type, to which every word is unknown.
+    # Without files AutoTokenizer makes one up from the model type that knows no word.
     if folder.is_dir() and not any(any(folder.glob(files)) for files in ("tokenizer*", "vocab*", "*.model")):
         raise ValueError(f"expected a tokenizer beside the model in {name}, found none; save it there")
     try:

@@ -32,8 +32,8 @@ def pool_document(
     trained = getattr(encoder.config, "n_positions", None)
     window = config.window or positions_of(encoder.config) or trained or input_ids.shape[1]
     # Processes that hold a share of each layer (FSDP2) must call it equally often, whatever their documents.
-    shared_out = any(isinstance(module, FSDPModule) for module in encoder.modules())
-    at_once = len(input_ids) * input_ids.shape[1] if shared_out else config.windows_at_once
+    sharded = any(isinstance(module, FSDPModule) for module in encoder.modules())
+    at_once = len(input_ids) * input_ids.shape[1] if sharded else config.windows_at_once
     if config.window_k is not None or config.k_by_layer is not None:
         return pool_in_windows(encoder, pooling, input_ids, attention_mask, window, config.window_k, at_once)
     tokens = encode_in_windows(encoder, input_ids, attention_mask, window, at_once)
@@ -41,7 +41,7 @@ def pool_document(
 
 
 def checked(input_ids: Tensor | None) -> Tensor:
-    """Documents [B, L], if there are any."""
+    """input_ids; ValueError if they are None or not [B, L] with L >= 1."""
     if input_ids is None:
         raise ValueError("expected input_ids [B, L], got None")
     if input_ids.dim() != 2 or input_ids.shape[1] == 0:
@@ -53,16 +53,16 @@ class Windows(NamedTuple):
     """A batch of documents, cut into W windows of at most s tokens.
 
     A row of l > window real tokens is cut into ceil(l / window) windows of nearly equal size, side by side. How a row
-    is cut depends on its own tokens alone, and no window holds padding of its document, so what becomes of a row does
-    not depend on what it is batched with.
+    is cut depends on its own tokens alone, and no window holds padding of its document, so the result of a row does
+    not depend on the rest of its batch.
     """
 
     input_ids: Tensor  # [W, s]
     attention_mask: Tensor  # [W, s]
-    row: Tensor  # [W] the document that a window is of
-    number: Tensor  # [W] how many windows of its document stand before
+    row: Tensor  # [W] the row of the document of each window
+    number: Tensor  # [W] how many windows of the same document stand before
     window: Tensor  # [T] the window of each real token of the batch, row by row
-    place: Tensor  # [T] its place in there
+    place: Tensor  # [T] the place of each real token in its window
 
     @classmethod
     def cut(cls, input_ids: Tensor, attention_mask: Tensor, window: int) -> Windows:
@@ -76,7 +76,7 @@ class Windows(NamedTuple):
         index = (first + rank // size)[real]
         place = (rank % size)[real]
 
-        # Where all rows are empty there still is one window, whose vectors nobody reads: few encoders do with none.
+        # If all rows are empty there is still one window, whose vectors are not used: few encoders accept none.
         shape = (max(1, int(windows.sum())), int(size.max()))
         row = torch.arange(len(input_ids), device=input_ids.device).repeat_interleave(windows.squeeze(-1))
         row = row if len(row) else row.new_zeros(1)
@@ -90,7 +90,7 @@ class Windows(NamedTuple):
         )
 
     def split(self, at_once: int):
-        """Pairs of input_ids and attention_mask, of so many windows at most."""
+        """Pairs of input_ids and attention_mask of at most at_once windows."""
         return zip(self.input_ids.split(at_once), self.attention_mask.split(at_once), strict=True)
 
 
@@ -99,7 +99,7 @@ def encode_in_windows(
 ) -> Tensor:
     """Token vectors [B, L, d] of documents [B, L] that may be longer than the encoder's positions.
 
-    Where L <= window, this is one plain call of the encoder; else the documents are cut, see `Windows`.
+    Where L <= window, this is one call of the encoder; else the documents are cut, see `Windows`.
 
     Args:
         encoder: called as encoder(input_ids=..., attention_mask=...), returns an output with last_hidden_state.
@@ -137,17 +137,17 @@ def pool_in_windows(
 ) -> TopK:
     """Pool documents [B, L] in two steps: every window to window_k vectors, then those of a document to k.
 
-    The second step sees window_k vectors of a window instead of its tokens, which are not kept. A document of one
-    window goes through both steps too, so that its result does not depend on what it is batched with.
+    The second step sees window_k vectors of each window, so token vectors need not be kept. A document of one window
+    goes through both steps too, so that its result does not depend on the rest of its batch.
 
     Args:
         encoder, input_ids, attention_mask, window, windows_at_once: see `encode_in_windows`.
-        pooling: scores in both steps; without protected tokens.
-        window_k: vectors to keep of each window, >= 1; None: those that an encoder answers that pools between its
+        pooling: the pooling of both steps, without protected tokens.
+        window_k: vectors to keep of each window, >= 1; None: all that come out of an encoder that pools between its
             layers.
 
     Returns:
-        TopK, as of one pooling over all L tokens; a token's weight is the product of its weights in the steps.
+        TopK, as of one pooling of all L tokens; a token's weight is the product of its weights in both steps.
 
     Raises:
         ValueError: a number below 1, protected tokens.
@@ -178,17 +178,17 @@ def pool_in_windows(
         windows.row,
         (batch, input_ids.shape[1], candidates),
     )
-    every = torch.cat(vectors)
-    every = every.new_zeros(batch, candidates, every.shape[-1]).index_put((windows.row.unsqueeze(-1), numbers), every)
-    second = pooling(every, first.mask.to(attention_mask.dtype), k=pooling.slots_for(input_ids.shape[1]))
+    kept = torch.cat(vectors)
+    kept = kept.new_zeros(batch, candidates, kept.shape[-1]).index_put((windows.row.unsqueeze(-1), numbers), kept)
+    second = pooling(kept, first.mask.to(attention_mask.dtype), k=pooling.slots_for(input_ids.shape[1]))
     return _both(first, second, pooling)
 
 
 def pool_encoded(
     pooling: TopKPooling, encoded: ModelOutput, attention_mask: Tensor | None, k: int | None = None
 ) -> TopK:
-    """Pool what an encoder answered to tokens under attention_mask [B, L] to k (None: as pooling says): its vectors
-    [B, L, d], or those that it kept of its tokens where it pools between its layers."""
+    """Pool the output of an encoder for tokens under attention_mask [B, L] to k vectors (None: k of the pooling). An
+    encoder that pools between its layers gives fewer than L; the answer is then that of both steps."""
     first: Assignment | None = getattr(encoded, "assignment", None)
     if first is None:
         return pooling(encoded.last_hidden_state, attention_mask, k=k)
@@ -200,20 +200,20 @@ def pool_encoded(
 def _both(first: Assignment, second: TopK, pooling: TopKPooling) -> TopK:
     """Two steps as one."""
     pooled = second.after(first)
-    # By the tokens that now lead, not by the candidates that did.
+    # By the positions of tokens, not of candidates.
     return pooled.in_order() if pooling.options.keep_order else pooled
 
 
 def _encode(encoder: nn.Module, input_ids: Tensor, attention_mask: Tensor) -> ModelOutput:
     options = {}
     if getattr(getattr(encoder, "config", None), "model_type", None) in ("led", "longformer"):
-        real = attention_mask != 0  # their first token looks at all others, and all look at it
+        real = attention_mask != 0  # global attention for their first token
         options["global_attention_mask"] = (real & (real.cumsum(-1) == 1)).long()
     return encoder(input_ids=input_ids, attention_mask=attention_mask, **options)
 
 
 def positions_of(config: PreTrainedConfig) -> int | None:
-    """How many tokens an encoder can tell apart, None if without limit."""
+    """The number of positions of an encoder; None: no limit."""
     positions = getattr(config, "max_encoder_position_embeddings", None)  # LED
     positions = getattr(config, "max_position_embeddings", None) if positions is None else positions
     if positions is None or positions < 1:

@@ -32,17 +32,17 @@ __all__ = [
 ]
 
 TASKS: dict[str, Task] = {task.name: task for task in (BBC, NEEDLE, DOCSTRINGS, RFC, FILES, HUB)}
-OF_SUMMARIES: dict[str, Task] = {task.name: task for task in (FILE_SUMMARIES, HUB_SUMMARIES)}
+SUMMARY_TASKS: dict[str, Task] = {task.name: task for task in (FILE_SUMMARIES, HUB_SUMMARIES)}
 
 
 def get_task(arguments: DataArguments) -> Task:
     """The record of a task; files and hub have one for classes and one for summaries."""
-    known, where = {"label": (TASKS, ""), "summary": (OF_SUMMARIES, " with a summary_column")}[arguments.answer]
+    known, where = {"label": (TASKS, ""), "summary": (SUMMARY_TASKS, " with a summary_column")}[arguments.answer]
     if arguments.task not in known:
         raise ValueError(f"expected task to be one of {', '.join(known)}{where}, got {arguments.task!r}")
     return known[arguments.task]
 
 
 def check(arguments: DataArguments) -> None:
-    """Raise ValueError, in one line, for what can be seen to be wrong before any data is read."""
+    """Raise ValueError, in one line, for arguments that cannot work; reads no data."""
     get_task(arguments).check(arguments)

@@ -1,4 +1,4 @@
-"""Which data to train on, as fields that a command line can offer."""
+"""Which data to train on, as fields of a command line."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -43,12 +43,12 @@ class DataArguments:
     )
     needle_tokens: int = _option(2000, "length of a needle document, >= 200 wordpieces")
     data_seed: int = _option(
-        0, "draws the splits that files and hub lack, the needle documents and max_*_samples; the others' are fixed"
+        0, "seed of the splits that files and hub lack, the needle documents and max_*_samples; the rest is fixed"
     )
 
     @property
     def answer(self) -> str:
-        """What files and hub are read for, "label" or "summary"."""
+        """The kind of answers in files and hub, "label" or "summary"."""
         return "summary" if self.summary_column else "label"
 
     def __post_init__(self):

@@ -34,7 +34,7 @@ def folder() -> Path:
 
 
 def articles() -> list[Article]:
-    """Every article once. Of those that differ only in whitespace, the first by topic and file name stays."""
+    """Every article once: of those that differ only in whitespace, the first by topic and file name."""
     path, found = folder(), dict[str, Article]()
     for label in LABELS:
         for file in sorted((path / label).glob("*.txt"), key=lambda file: file.name):
@@ -47,7 +47,7 @@ def stories(texts: list[str]) -> list[str]:
     """A key for each article, the same for articles that share a sentence of eight words or more.
 
     One article in ten was published twice, with another headline or a changed paragraph, and some repeat each
-    other's background: a split that tore them apart would test on what it had trained on.
+    other's background: a split that separated them would test on training texts.
     """
     groups = Groups()
     first: dict[str, int] = {}
@@ -60,14 +60,14 @@ def stories(texts: list[str]) -> list[str]:
 
 
 def split_articles() -> dict[str, list[Article]]:
-    """train (70 %), validation (10 %) and test (20 %) of every topic, each in an order of its own."""
+    """train (70 %), validation (10 %) and test (20 %) of every topic, each shuffled."""
     found = articles()
     rows = stratified_split([label for _, label in found], stories([text for text, _ in found]), SHARES)
     return {name: [found[i] for i in rows[name]] for name in ("train", "validation", "test")}
 
 
 def read(arguments: DataArguments | None = None) -> DatasetDict:
-    """The one split of the corpus; no argument changes it."""
+    """The corpus in its one split, whatever the arguments."""
     features = Features({"text": Value("string"), "label": ClassLabel(names=LABELS)})
     return DatasetDict(
         {

@@ -12,25 +12,25 @@ from shtopk.tasks.split import digest
 
 
 def cached(name: str, sources: str, read: Callable[[], DatasetDict]) -> DatasetDict:
-    """What read() returns, from the second time on out of the cache of `datasets` (HF_DATASETS_CACHE).
+    """read(), from the second time on loaded from the cache of `datasets` (HF_DATASETS_CACHE).
 
     Args:
-        name: of the corpus.
+        name: name of the corpus.
         sources: a text that differs wherever the sources differ: versions, names and sizes of files.
-        read: prepares the corpus; not called where it is there already.
+        read: prepares the corpus; called only where the cache lacks it.
     """
     code = "".join(file.read_text(encoding="utf-8") for file in sorted(Path(__file__).parent.glob("*.py")))
     folder = Path(datasets.config.HF_DATASETS_CACHE) / "shtopk" / f"{name}-{digest(sources + code)[:16]}"
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        # Written aside and then renamed: nobody ever sees half of it.
-        aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        # Written to another folder and then renamed: no process ever sees half of it.
+        unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
-            read().save_to_disk(aside)
-            aside.rename(folder)
+            read().save_to_disk(unfinished)
+            unfinished.rename(folder)
         except OSError:
             if not folder.is_dir():  # else another process was faster
                 raise
         finally:
-            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(unfinished, ignore_errors=True)
     return load_from_disk(folder)

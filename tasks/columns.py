@@ -1,4 +1,4 @@
-"""Rows from anywhere to splits with a text column and one of labels or summaries."""
+"""From rows of any source to splits with the columns "text" and "label" or "summary"."""
 
 import re
 from collections.abc import Sequence
@@ -28,29 +28,29 @@ ANSWERS = {
 
 
 def pick(columns: Sequence[str], arguments: DataArguments, source: str) -> str:
-    """The column of labels or summaries; ValueError if it is missing or that of the texts is.
+    """The name of the column of labels or summaries; ValueError if it is missing, or the column of texts is.
 
     Args:
-        columns: those there are.
+        columns: the names of all columns.
         source: what to call the data in the message.
     """
     option = f"{arguments.answer}_column"
     target = getattr(arguments, option)
     for name, column in (("text_column", arguments.text_column), (option, target)):
         if column not in columns:
-            there = _some([column if len(column) <= 40 else f"{column[:40]} …" for column in columns]) or "none"
-            raise ValueError(f"expected a column {column!r} in {source}, got {there}; choose one with --{name}")
+            names = _some([column if len(column) <= 40 else f"{column[:40]} …" for column in columns]) or "none"
+            raise ValueError(f"expected a column {column!r} in {source}, got {names}; choose one with --{name}")
     if arguments.text_column == target:
         raise ValueError(f"expected text_column and {option} to differ, got {target!r} for both")
     return target
 
 
 def clean(texts: Sequence[Any], answers: Sequence[Any], answer: str, source: str) -> tuple[list[str], list[str]]:
-    """Texts as they are and answers as strings; ValueError names the first row that has none.
+    """Texts unchanged and answers as strings; ValueError names the first row without a valid one.
 
     Args:
         texts, answers: equally many.
-        answer: what they are, "label" (strings, not empty, or whole numbers) or "summary" (texts that are not empty).
+        answer: their kind, "label" (non-empty strings or whole numbers) or "summary" (non-empty strings).
         source: what to call the data in the message.
     """
     types, wanted, _ = ANSWERS[answer]
@@ -58,9 +58,9 @@ def clean(texts: Sequence[Any], answers: Sequence[Any], answer: str, source: str
         raise ValueError(f"expected documents in {source}, got none")
     for row, (text, value) in enumerate(zip(texts, answers, strict=True), 1):
         if not isinstance(text, str):
-            raise ValueError(f"expected a text in document {row} of {source}, got {_say(text)}")
+            raise ValueError(f"expected a text in document {row} of {source}, got {_shown(text)}")
         if not isinstance(value, types):
-            raise ValueError(f"expected a {wanted} as {answer} in document {row} of {source}, got {_say(value)}")
+            raise ValueError(f"expected a {wanted} as {answer} in document {row} of {source}, got {_shown(value)}")
         if isinstance(value, str) and not value.strip():
             raise ValueError(f"expected a {answer} in document {row} of {source}, got an empty text")
         try:
@@ -81,12 +81,12 @@ def assemble(
     """Build train, validation and test; the classes are those of the training split.
 
     Args:
-        splits: split -> texts and answers; "train" at least. From it are drawn, by class, the splits that are
-            missing: a fifth for test, a tenth for validation. Texts that are equal up to whitespace stay together.
+        splits: split -> texts and answers; "train" at least. Missing splits are drawn from it, class by class: a
+            fifth for test, a tenth for validation. Texts that are equal up to whitespace stay together.
         answer: "label" or "summary".
         sources: split -> what to call its data in a message.
-        order: the classes in the order of their numbers, where it is known. Others are sorted, numbers as numbers.
-        seed: draws the missing splits.
+        order: the classes in the order of their numbers; empty: sorted, numbers as numbers.
+        seed: of the draw.
 
     Raises:
         ValueError: fewer than two classes, a label that train lacks, too few documents to split.
@@ -119,7 +119,7 @@ def assemble(
 
 
 def _classes(splits: dict, sources: dict[str, str], order: Sequence[str]) -> ClassLabel:
-    """The classes of the training split; ValueError where another has more."""
+    """The classes of the training split; ValueError if another split has a class that it lacks."""
     names = _sorted(set(splits["train"][1]), order)
     if len(names) < 2:
         raise ValueError(f"expected at least two classes in {sources['train']}, got {', '.join(names)}")
@@ -144,5 +144,5 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(map(repr, names[:10])) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
-def _say(value: Any) -> str:
+def _shown(value: Any) -> str:
     return "nothing" if value is None else f"{value!r:.40} ({type(value).__name__})"

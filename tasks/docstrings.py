@@ -1,4 +1,4 @@
-"""Docstrings: from the body of a docstring to its summary line, read from the source of installed libraries."""
+"""Docstrings: their summary lines, to be written from their bodies; from the source of installed libraries."""
 
 import ast
 import gc
@@ -29,13 +29,13 @@ PACKAGES = (
 )  # fmt: skip
 DISTRIBUTIONS = {"sklearn": "scikit-learn"}  # where the name differs
 SIZES = {"test": 300, "validation": 300}  # pairs held out
-MOST_PER_FILE = 10  # pairs held out of one file
+MOST_PER_FILE = 10  # pairs held out per file
 SUMMARY_WORDS = (3, 30)
-BODY_WORDS = (30, 300)  # a longer body ends with an earlier paragraph
+BODY_WORDS = (30, 300)  # a longer body is cut after the last paragraph that fits
 SUPPORT = 0.4  # share of a summary's longer words that its text must hold
-BODY_SIMILARITY, SUMMARY_SIMILARITY = 0.25, 0.6  # Jaccard of trigrams and of words: as much is a near-duplicate
+BODY_SIMILARITY, SUMMARY_SIMILARITY = 0.25, 0.6  # Jaccard of trigrams, of words: from here on near-duplicates
 
-# Tests, others' code, and transformers' models, most of which are generated from each other.
+# Tests, vendored code, and transformers' models, most of which are generated from each other.
 _SKIPPED_FOLDERS = {"tests", "test", "testing", "externals", "_external", "_vendor", "vendor", "models"}
 _SKIPPED_FILE = re.compile(r"test_|conftest|.*_tests?\.py")
 
@@ -54,7 +54,7 @@ _MARKER = re.compile(  # of notes, quotes, fields and the borders of tables
 _ROLE = re.compile(r"\[?(?::[\w:+-]+:)?(`{1,2})[~!]?\.?([^`]+?)(?:\s+<[^`>]*>)?\1_{0,2}\]?")
 _LINK = re.compile(r"\[([^\]]+)\]\([^)\s]+\)")
 _CITATION = re.compile(r"\s*\[[\w-]+\]_")
-_NEXT_LINE = re.compile(r"[A-Za-z0-9`'\"(\[:](?!param)")  # what a line that goes on with a sentence begins with
+_NEXT_LINE = re.compile(r"[A-Za-z0-9`'\"(\[:](?!param)")  # how a line begins that continues a sentence
 _SENTENCE_END = re.compile(r"(?<!e\.g\.)(?<!i\.e\.)(?<!etc\.)(?<!vs\.)(?<!cf\.)(?<=[.!?])\s+(?=[A-Z])")
 _NO_SUMMARY = re.compile(  # stubs, cross-references, code and formulas
     r"(additionally|adapted|alias|also|args|arguments|copied|copyright|deprecated|example|fixme|from|note|parameters"
@@ -84,9 +84,9 @@ def source_files(packages: Sequence[str]) -> list[tuple[str, Path]]:
 
 
 def pairs(source: bytes) -> Iterator[Pair]:
-    """The usable pairs of a file, in the order of its lines; none of a file that is no Python or no UTF-8."""
+    """The usable pairs of a file, in the order of its lines; none if it is not Python in UTF-8."""
     if all(len(part.split()) < BODY_WORDS[0] for part in re.split(rb'"""|\'\'\'', source)[1::2]):
-        return  # parsing takes the time
+        return  # parsing is the slow part
     try:
         with warnings.catch_warnings(action="ignore"):  # of invalid escapes in the libraries' strings
             tree = ast.parse(source)
@@ -101,7 +101,7 @@ def pairs(source: bytes) -> Iterator[Pair]:
 
 
 def definitions(node: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]:
-    """Classes and functions at any depth, from the first line to the last; looks into statements alone."""
+    """Classes and functions at any depth, in the order of their lines; expressions are not searched."""
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         yield node
     for block in ("body", "handlers", "cases", "orelse", "finalbody"):
@@ -110,7 +110,7 @@ def definitions(node: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDe
 
 
 def signature(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> str:
-    """`class Name(Base):` or `def name(arguments):`, which loses its annotations and defaults."""
+    """`class Name(Base):` or `def name(arguments):`; the node loses its annotations and defaults."""
     if isinstance(node, ast.ClassDef):
         bases = ", ".join(ast.unparse(base) for base in node.bases)
         return f"class {node.name}({bases}):" if bases else f"class {node.name}:"
@@ -128,22 +128,22 @@ def divide(docstring: str) -> tuple[str, str]:
     end = 1
     while end < len(lines) and _NEXT_LINE.match(lines[end]) and not _HEADING.match("\n".join(lines[end : end + 2])):
         end += 1
-    summary, *more = _SENTENCE_END.split(plain(" ".join(lines[:end])), maxsplit=1)
+    summary, *more = _SENTENCE_END.split(without_markup(" ".join(lines[:end])), maxsplit=1)
     rest = "\n\n".join([*more, "\n".join(lines[end:])])
     return "\n\n".join(paragraphs(rest)), " ".join(summary.split())
 
 
 def paragraphs(text: str) -> list[str]:
-    """The paragraphs worth reading, none of them with a prompt, up to the most words a body may have."""
+    """The paragraphs without code, prompts and references, as many as fit into BODY_WORDS[1] words."""
     text = _DIRECTIVE.sub("", _FENCE.sub("", text))
     first, *rest = _HEADING.split(text)
     sections = [first]
-    for lined, line, section in zip(rest[::3], rest[1::3], rest[2::3], strict=True):
-        name = lined or line
+    for underlined, with_colon, section in zip(rest[::3], rest[1::3], rest[2::3], strict=True):
+        name = underlined or with_colon
         if not _DROPPED_SECTION.match(name):
             sections.append(f"{name}:\n{section.strip(chr(10))}")
     kept, room = [], BODY_WORDS[1]
-    for paragraph in re.split(r"\n\s*\n", plain("\n\n".join(sections))):
+    for paragraph in re.split(r"\n\s*\n", without_markup("\n\n".join(sections))):
         if ">>" not in paragraph and paragraph.strip():
             room -= len(paragraph.split())
             if room < 0:
@@ -152,7 +152,7 @@ def paragraphs(text: str) -> list[str]:
     return kept
 
 
-def plain(text: str) -> str:
+def without_markup(text: str) -> str:
     """Text without the marks of reStructuredText and Markdown, and without lone surrogates."""
     text = _CITATION.sub("", _LINK.sub(r"\1", _ROLE.sub(r"\2", _MARKER.sub("", text))))
     return text.encode("utf-8", "ignore").decode()
@@ -164,7 +164,7 @@ def words(text: str) -> list[str]:
 
 
 def usable(pair: Pair) -> bool:
-    """Whether a reader of the signature and the body could write this summary, and none could copy it whole."""
+    """Whether signature and body suffice to write this summary, without holding it word for word."""
     _, body, summary = pair
     if not SUMMARY_WORDS[0] <= len(summary.split()) <= SUMMARY_WORDS[1] or len(body.split()) < BODY_WORDS[0]:
         return False
@@ -180,13 +180,13 @@ def usable(pair: Pair) -> bool:
 
 
 def split(files: Sequence[Sequence[Pair]], sizes: dict[str, int] = SIZES) -> dict[str, list[Pair]]:
-    """Hold out pairs of the first files, as many as wanted, and train on the files after them.
+    """Hold out pairs of the first files until both sizes are reached, and train on the files after them.
 
-    A summary counts once and a body once; the first stays. A pair is held out only if the corpus has no near-duplicate
-    of it, so that finding the nearest training text is no way to score. What the first files have besides is dropped.
+    Of pairs with one summary or body, the first stays. A pair is held out only if the corpus has no near-duplicate
+    of it, so that looking up the nearest training text does not score; the first files' other pairs are dropped.
 
     Args:
-        files: the pairs of each file; those of one file never end in two splits.
+        files: the pairs of each file, which end in one split.
         sizes: pairs at most in "test" and "validation".
 
     Returns:
@@ -207,8 +207,8 @@ def split(files: Sequence[Sequence[Pair]], sizes: dict[str, int] = SIZES) -> dic
         name = next((name for name, size in sizes.items() if len(splits[name]) < size), "train")
         chosen = list(group)
         if name != "train":
-            alone = [i for i in chosen if not bodies.to(i) and not summaries.to(i)]
-            chosen = alone[: min(MOST_PER_FILE, sizes[name] - len(splits[name]))]
+            unique = [i for i in chosen if not bodies.to(i) and not summaries.to(i)]
+            chosen = unique[: min(MOST_PER_FILE, sizes[name] - len(splits[name]))]
         splits[name] += [rows[i][1] for i in chosen]
     return splits
 
@@ -216,15 +216,15 @@ def split(files: Sequence[Sequence[Pair]], sizes: dict[str, int] = SIZES) -> dic
 def read(
     arguments: DataArguments | None = None, packages: Sequence[str] = PACKAGES, sizes: dict[str, int] = SIZES
 ) -> DatasetDict:
-    """The one split of the corpus; no argument changes it, the versions of the libraries and of Python may.
+    """The corpus in its one split, which depends on the versions of the libraries and of Python alone.
 
     Args:
-        arguments: not looked at.
-        packages: what to read instead of all; installed ones, or ValueError.
-        sizes: pairs to hold out in "test" and "validation" at most.
+        arguments: ignored.
+        packages: to read instead of all; ValueError if one is not installed.
+        sizes: pairs held out in "test" and "validation" at most.
 
     Returns:
-        train, validation and test with the columns "text", a signature and below it the body, and "summary".
+        train, validation and test with the columns "text" (signature, line break, body) and "summary".
     """
     files = source_files(packages)
     collecting = gc.isenabled()

@@ -6,7 +6,7 @@ from collections.abc import Set as AbstractSet
 
 
 def trigrams(words: Sequence[str]) -> set[tuple[str, ...]]:
-    """Every three words in a row; all of the words as one where there are fewer than three."""
+    """Every three words in a row; all words as one tuple where there are fewer."""
     return {tuple(words[i : i + 3]) for i in range(max(1, len(words) - 2))} if words else set()
 
 
@@ -17,10 +17,10 @@ def jaccard(a: AbstractSet, b: AbstractSet) -> float:
 
 
 class Similar:
-    """An inverted index over sets: finds those whose Jaccard similarity to one of them reaches a threshold.
+    """An inverted index that finds the sets whose Jaccard similarity to a given one reaches a threshold.
 
-    Exact, yet far from comparing all with all. A set that reaches the threshold shares at least threshold * n of the
-    n items, so it must hold one of the rarest n - ceil(threshold * n) + 1: only sets that do are compared.
+    Exact, without comparing all pairs. A set that reaches the threshold shares at least threshold * n of the n items,
+    so it must hold one of the rarest n - ceil(threshold * n) + 1: only sets that do are compared.
     """
 
     def __init__(self, sets: Sequence[AbstractSet[Hashable]], threshold: float):
@@ -38,10 +38,10 @@ class Similar:
 
     def to(self, i: int) -> set[int]:
         """Indices of the other sets that are similar to set i."""
-        mine = self.sets[i]
+        items = self.sets[i]
         # Rounded down: a product with an error in its last digit must not hide a set that just reaches the threshold.
-        rarest = sorted(mine, key=lambda item: len(self.holders[item]))[
-            : len(mine) - int(self.threshold * len(mine)) + 1
+        rarest = sorted(items, key=lambda item: len(self.holders[item]))[
+            : len(items) - int(self.threshold * len(items)) + 1
         ]
         candidates = {j for item in rarest for j in self.holders[item]} - {i}
-        return {j for j in candidates if jaccard(mine, self.sets[j]) >= self.threshold}
+        return {j for j in candidates if jaccard(items, self.sets[j]) >= self.threshold}

@@ -17,12 +17,12 @@ from shtopk.tasks.task import Classification, Summarization
 Columns = dict[str, list[Any]]
 
 
-class Twice(Exception):
+class DuplicateColumn(Exception):
     """Two columns of one name."""
 
 
 def check(arguments: DataArguments) -> None:
-    """Raise ValueError for a file that is not there, is empty or has another extension; reads none."""
+    """Raise ValueError for a file that is missing, empty or of an unknown extension; reads none."""
     if not arguments.train_file:
         raise ValueError("expected a train_file for the task files, got none; give one with --train_file")
     for path in _paths(arguments).values():
@@ -38,7 +38,7 @@ def check(arguments: DataArguments) -> None:
 
 
 def read(arguments: DataArguments) -> DatasetDict:
-    """The splits of the files; see `assemble` for those that have none."""
+    """The splits of the files; those without a file are drawn, see `assemble`."""
     splits, sources = {}, {}
     for name, path in _paths(arguments).items():
         columns = read_columns(path)
@@ -55,21 +55,21 @@ def read_columns(path: Path) -> Columns:
     """The columns of a file.
 
     Raises:
-        ValueError: it cannot be read, is no UTF-8, breaks its format, or has two columns of one name; one line that
-            names the file.
+        ValueError: in one line that names the file: it cannot be read, is not UTF-8, breaks its format, or has two
+            columns of one name.
     """
     try:
         return READERS[path.suffix.lower()](path)
     except UnicodeDecodeError as error:
+        for start, (kind, cure) in SIGNATURES.items():
+            if error.object.startswith(start):
+                raise ValueError(f"expected {path} to be text, got {kind}; {cure}") from None
         byte = f"0x{error.object[error.start]:02x}"
         cure = "convert it, perhaps with `iconv -f latin1 -t utf-8`"
-        for start, (kind, its) in SIGNATURES.items():
-            if error.object.startswith(start):
-                raise ValueError(f"expected {path} to be text, got {kind}; {its}") from None
         raise ValueError(f"expected {path} to be UTF-8, got the byte {byte}; {cure}") from None
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror or _first_line(error)}") from None
-    except Twice as error:
+    except DuplicateColumn as error:
         raise ValueError(f"cannot read {path}: {error}") from None
     except (csv.Error, pyarrow.ArrowException) as error:
         raise ValueError(f"cannot read {path}: {_first_line(error)}; is the file complete?") from None
@@ -100,32 +100,32 @@ def _parse(text: str, path: Path, line: int) -> Any:
         raise ValueError(f"cannot read {path}: no JSON at {place} ({error.msg}); is the file complete?") from None
     except RecursionError:
         raise ValueError(f"cannot read {path}: line {line} is nested too deeply") from None
-    except ValueError:  # Python's, for safety
+    except ValueError:  # Python limits the digits of an int
         raise ValueError(f"cannot read {path}: line {line} has a number of too many digits") from None
 
 
 def _row(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     row = dict(pairs)
     if len(row) < len(pairs):
-        _different([name for name, _ in pairs])
+        _check_different([name for name, _ in pairs])
     return row
 
 
-def _different(names: list[str]) -> None:
-    """Raise Twice where two columns have one name: which of them is meant nobody knows."""
+def _check_different(names: list[str]) -> None:
+    """Raise DuplicateColumn if two columns have one name, so that it is unknown which of them is meant."""
     twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
     if twice is not None:
-        raise Twice(f"expected columns with different names, got {twice!r} twice; rename one")
+        raise DuplicateColumn(f"expected columns with different names, got {twice!r} twice; rename one")
 
 
 def _read_csv(path: Path) -> Columns:
-    """Every cell as the string it is: a document "NA" is no missing value, a label "01" no number."""
+    """Every cell as a string: a document "NA" is no missing value, a label "01" no number."""
     limit = csv.field_size_limit(2**31 - 1)  # by default documents end at 131,072 characters
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
             header = next((row for row in reader if any(cell.strip() for cell in row)), [])
-            _different(header)
+            _check_different(header)
             rows = []
             for row in reader:
                 if row and len(row) != len(header):
@@ -140,7 +140,7 @@ def _read_csv(path: Path) -> Columns:
 
 
 def _read_parquet(path: Path) -> Columns:
-    _different(pyarrow.parquet.read_schema(path).names)
+    _check_different(pyarrow.parquet.read_schema(path).names)
     try:
         return pyarrow.parquet.read_table(path, page_checksum_verification=True).to_pydict()
     except UnicodeDecodeError:
@@ -156,7 +156,7 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().split("\n")[0]
 
 
-SIGNATURES = {  # first bytes -> what it is, and what to do
+SIGNATURES = {  # first bytes -> kind of file, and its cure
     b"\x1f\x8b": ("a gzip archive", "unpack it with gunzip"),
     b"PK\x03\x04": ("a zip archive or a spreadsheet", "unpack or export it"),
     b"\x28\xb5\x2f\xfd": ("a zstd archive", "unpack it with unzstd"),

@@ -1,4 +1,4 @@
-"""Text about nothing in particular: the docstrings of installed libraries, read from their source."""
+"""Filler text: the docstrings of installed libraries, read from their source."""
 
 import ast
 import re

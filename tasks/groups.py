@@ -1,4 +1,4 @@
-"""Rows that belong together: what is joined to one row is joined to all that it was joined to."""
+"""Rows that belong together (union-find): joining two rows joins all that were joined to either."""
 
 from collections.abc import Hashable
 

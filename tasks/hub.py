@@ -14,28 +14,28 @@ NAMES = {"train": ("train",), "validation": ("validation", "valid", "dev", "val"
 
 
 def check(arguments: DataArguments) -> None:
-    """Raise ValueError without a name; whether the hub has it shows when it is loaded."""
+    """Raise ValueError without a dataset_name; loading shows whether the hub has it."""
     if not arguments.dataset_name:
         raise ValueError("expected a dataset_name for the task hub, got none; give one with --dataset_name")
 
 
 def read(arguments: DataArguments) -> DatasetDict:
-    """The splits of the data set. One without a single answer counts as missing; see `assemble` for those."""
+    """The splits of the data set; one that is missing or has no answers is drawn, see `assemble`."""
     name = arguments.dataset_name
     try:
         found = load_dataset(name, arguments.dataset_config)
-    except Exception as error:  # the network's, the file system's, a parser's: of many kinds
+    except Exception as error:  # of the network, the file system or a parser: of many classes
         cause = error.__cause__ if isinstance(error, DatasetGenerationError) and error.__cause__ else error
         lines = str(cause).strip().splitlines() or [type(cause).__name__]
         raise ValueError(f"cannot load the data set {name}: {lines[0]}") from None
     splits, sources = {}, {}
     order: tuple[str, ...] = ()
     for split, names in NAMES.items():
-        there = next((other for other in names if other in found), None)
-        sources[split] = f"{name} ({there or 'train'})"
-        if there is None:
+        key = next((other for other in names if other in found), None)
+        sources[split] = f"{name} ({key or 'train'})"
+        if key is None:
             continue
-        part = found[there]
+        part = found[key]
         target = pick(part.column_names, arguments, sources[split])
         answers, order = _answers(part, target)
         if split == "train" or any(answer is not None for answer in answers):
@@ -46,7 +46,7 @@ def read(arguments: DataArguments) -> DatasetDict:
 
 
 def _answers(part: Dataset, column: str) -> tuple[list, tuple[str, ...]]:
-    """Classes by name or summaries, None where there is none; and the classes in their numbers' order, if known."""
+    """Summaries or names of classes (None: missing), and the classes in the order of their numbers, if known."""
     answers, feature = part[column][:], part.features[column]
     if not isinstance(feature, ClassLabel):
         return answers, ()

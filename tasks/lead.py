@@ -79,4 +79,4 @@ DOCSTRING_BASELINES: dict[str, Callable[[str], str]] = {
     "first_16_words": _of_body(partial(first_words, n=16)),
     "name_and_first_8_words": name_and_first_words,
 }
-"""The same for documents that start with a signature, which all but the last skip."""
+"""Likewise for documents that start with a signature; all but the last skip it."""

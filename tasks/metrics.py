@@ -1,4 +1,4 @@
-"""Accuracy and macro-F1 by `evaluate`, without its hub: its own `load("f1")` would download a script."""
+"""Accuracy and macro-F1 by `evaluate`, without the hub: `evaluate.load("f1")` would download a script."""
 
 from collections.abc import Sequence
 
@@ -38,7 +38,7 @@ def classification_metrics(predictions: Sequence[int], references: Sequence[int]
 
     Args:
         predictions: predicted class numbers; a list, a NumPy array or a tensor.
-        references: the true ones, equally many and at least one.
+        references: the true class numbers, equally many and at least one.
 
     Example:
         >>> classification_metrics([0, 1, 1, 0], [0, 1, 0, 0])

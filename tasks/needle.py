@@ -1,6 +1,6 @@
 """Needle: one or two sentences of a news article at a random place in a long text about something else.
 
-The class is the article's topic, so whoever classifies must find the sentences first. Mean pooling drowns them.
+The class is the article's topic, so a classifier must find the sentences; mean pooling drowns them.
 """
 
 import random
@@ -33,10 +33,10 @@ def count_pieces(text: str) -> int:
 
 
 def generate(tokens: int = TOKENS, sizes: dict[str, int] = SIZES, seed: int = 0) -> DatasetDict:
-    """Build the documents: the same for the same arguments and the same versions of the libraries.
+    """Build the documents, which depend on the arguments and the versions of the libraries alone.
 
-    Articles stay in their BBC split, library files in one split, and a passage is used again only when there are no
-    more of them. An article is used again, with other sentences perhaps, only where a split has fewer than asked for.
+    An article stays in its BBC split, a library file in one split. Passages and articles (perhaps with other
+    sentences) are used again only when a split has run out of them.
 
     Args:
         tokens: length of a document in wordpieces, about; >= 200.
@@ -102,7 +102,7 @@ def _document(article: bbc.Article, passages: Iterator[list[str]], tokens: int, 
 
 
 def _evidence(text: str, rng: random.Random) -> str:
-    """One sentence or two adjacent ones of the wanted length, else the closest to it there is."""
+    """One sentence or two adjacent ones of the wanted length, else the closest in length."""
     _, _, body = text.partition("\n")  # without the headline
     parts = list(sentences(body)) or [normalise(text)]
     choices = parts + [f"{a} {b}" for a, b in pairwise(parts)]
@@ -114,18 +114,18 @@ def _evidence(text: str, rng: random.Random) -> str:
 
 
 def _unused(low: float, high: float, used: set[str]) -> Iterator[list[str]]:
-    """Passages of these files that no split has had yet; from the start again at the end."""
-    mine: list[list[str]] = []
+    """Passages of the files in [low, high) that are not in used; the same again once they have run out."""
+    passages: list[list[str]] = []
     for passage in filler.passages(low, high):
         key = normalise(" ".join(passage))
         if key not in used:
             used.add(key)
-            mine.append(passage)
+            passages.append(passage)
             yield passage
-    if not mine:
+    if not passages:
         raise ValueError(f"expected documented source files in {', '.join(filler.PACKAGES)}, found none")
     while True:
-        yield from mine
+        yield from passages
 
 
 def check(arguments: DataArguments) -> None:

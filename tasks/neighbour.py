@@ -1,4 +1,4 @@
-"""The summary of the most similar training document: what a model gets for remembering alone."""
+"""The summary of the most similar training document: the score of memory alone."""
 
 from collections.abc import Sequence
 

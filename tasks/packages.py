@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def package_folder(name: str, extra: str) -> Path:
-    """Where the package lies.
+    """The folder of an installed package.
 
     Raises:
         ValueError: it is not installed; the message names the extra to install.

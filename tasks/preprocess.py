@@ -11,16 +11,16 @@ def encode_documents(tokenizer, dataset: DatasetDict, max_tokens: int | None = N
     Args:
         tokenizer: a Hugging Face tokenizer.
         dataset: splits with the column "text".
-        max_tokens: cut documents to so many tokens, special ones included; None: however long they are, which suits
-            a model that encodes in windows.
+        max_tokens: cut documents to so many tokens, special ones included; None: cut nothing, for a
+            model that encodes in windows.
 
     Returns:
-        The same splits with the columns "input_ids" and "attention_mask", and of the old ones "label" and "summary".
-        An empty text becomes the special tokens alone. Padding is the collator's. A line counts documents without
-        text and those that were cut, if there are any.
+        The same splits with the columns "input_ids", "attention_mask" and, as before, "label" or "summary". An empty
+        text becomes the special tokens alone. Padding is the collator's. Prints how many documents have no text and
+        how many were cut, if any.
 
     Raises:
-        ValueError: max_tokens that leave no room beside the special tokens.
+        ValueError: max_tokens leaves no room beside the special tokens.
     """
     _check_room(tokenizer, "max_tokens", max_tokens)
 
@@ -49,7 +49,7 @@ def encode_summaries(tokenizer, dataset: DatasetDict, max_tokens: int, start: in
         tokenizer: a Hugging Face tokenizer.
         dataset: splits with the column "summary".
         max_tokens: cut summaries to so many tokens, special ones included.
-        start: the token that the decoder starts from; a target does not start with it once more.
+        start: the token that the decoder starts from, which a target does not repeat.
     """
     _check_room(tokenizer, "max_summary_tokens", max_tokens)
 

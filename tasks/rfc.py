@@ -28,14 +28,14 @@ from shtopk.tasks.task import Summarization
 
 ABSTRACT = (20, 400)  # words
 LEAST_DOCUMENT = 300  # words
-ALIKE = 0.6  # Jaccard similarity of two abstracts' words from which on they count as one
+ALIKE = 0.6  # Jaccard similarity of words at which two abstracts count as one
 HELD_OUT = 300  # documents of validation and test each, or a tenth where there are fewer than ten times as many
 
 _NAME = re.compile(r"rfc0*([1-9]\d*)\.(json|txt|txt\.gz)")
 _STRANGE = re.compile(r"[\x01-\x07\x0e-\x1f\x7f-\x9f\ufffd]")
 _TAG = re.compile(r"</?(?:p|br|div|span|ul|ol|li|dl|dt|dd|em|strong|tt|code|sub|sup|[abitu])(?:\s[^<>]*)?/?>", re.I)
 _LIST = re.compile(r"requests? for comments? (?:summary|reference guide)", re.I)
-# The status, which is no part of what the RFC says; the text's own is boilerplate too.
+# The status says nothing about the subject. Texts lose theirs as boilerplate.
 _STATUS = re.compile(
     r"\[(?:standards[ -]*tra?ck|proposed standard)\]|"
     r"\b(?:this|it)(?: memo| document| rfc)? (?:"
@@ -56,7 +56,7 @@ class Pair(NamedTuple):
 
 
 class Skipped(Exception):
-    """A document that cannot be used; the message says why, in the words of the report."""
+    """A document that cannot be used; the message is the reason in the report."""
 
 
 def find(folder: Path) -> dict[int, dict[str, Path]]:
@@ -83,10 +83,10 @@ def check(folder: Path) -> None:
 def read(folder: Path) -> DatasetDict:
     """Splits with the columns "text" and "summary": the same for the same files, whatever their order.
 
-    RFCs that replace each other, and those whose abstracts are nearly the same, are in one split.
+    RFCs that replace each other or have nearly the same abstract stay together; unusable ones are counted on stderr.
 
     Raises:
-        ValueError: no documents, or too few to split. Those that cannot be used are counted on standard error.
+        ValueError: no documents, or too few to split.
     """
     check(folder)
     pairs, groups = [], Groups()
@@ -133,7 +133,7 @@ def _facts(kinds: dict[str, Path]) -> dict:
         raise Skipped("without JSON")
     try:
         facts = json.loads(kinds["json"].read_bytes())
-        json.dumps(facts, ensure_ascii=False).encode()  # fails for half a character, which no data set can hold
+        json.dumps(facts, ensure_ascii=False).encode()  # fails for a lone surrogate, which Arrow cannot hold
     except (OSError, ValueError, RecursionError):
         raise Skipped("with broken JSON") from None
     if not isinstance(facts, dict):
@@ -173,7 +173,7 @@ def plain(abstract: str) -> str:
 
 
 def _text(path: Path) -> str:
-    """The text of a file: UTF-8, or else Windows-1252, as some old RFCs are. Padding and stray control codes go."""
+    """The text of a file, UTF-8 or else Windows-1252 (some old RFCs), without padding and stray control codes."""
     try:
         content = path.read_bytes()
         if path.suffix == ".gz":

@@ -34,10 +34,10 @@ _SMALL_PRINT = re.compile(
 _DRAWN = re.compile(r"\|.*\||\+[-=]|[-=]{4}|::=")  # a figure, a table or code
 _THANKS = re.compile(r"\s*(?:\S+\s+)?acknowledge?ments?:?\s*", re.IGNORECASE)
 _WORD = re.compile(r"\w+")
-_RUN = 3  # words that must be the same in a row to count as taken from the abstract
-_GAP = 30  # words in between that may differ
-_FRONT_BLOCKS = 8  # of which the title must be one
-_COPY = 0.6  # share of the abstract from which on a passage is a copy of it
+_RUN = 3  # words in a row that count as taken from the abstract
+_GAP = 30  # words between two runs of one copy, at most
+_FRONT_BLOCKS = 8  # at the start, among which the title is looked for
+_COPY = 0.6  # share of the abstract's runs that makes a passage a copy
 
 
 def clean(text: str, title: str, abstract: str) -> str:
@@ -46,7 +46,7 @@ def clean(text: str, title: str, abstract: str) -> str:
     Args:
         text: of an RFC as it is published, in pages of lines.
         title: its title; may be empty.
-        abstract: what must not stand in the result.
+        abstract: its abstract, which the result must not hold.
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\xa0", " ").expandtabs()
     text = re.sub(r".\x08", "", text)  # printed twice on one spot to look bold
@@ -62,12 +62,12 @@ def unwrap(lines: Block) -> str:
 
 
 def without_copy(text: str, abstract: str) -> str:
-    """The text without the passages that are the abstract once more, perhaps with other words here and there.
+    """The text without passages that repeat most of the abstract, perhaps with other words here and there.
 
-    Sentences that the text and the abstract have in common stay: only what repeats most of it goes.
+    Single sentences of the abstract may stay.
     """
     wanted, found = ([word.lower() for word in _WORD.findall(words)] for words in (abstract, text))
-    # Most texts hold no copy, which a search for a quarter of the runs shows in a fraction of the time.
+    # Most texts hold no copy, as a search for a third of the runs shows in a fraction of the time.
     haystack, probes = " ".join(found), [" ".join(wanted[i : i + _RUN]) for i in range(0, len(wanted), _RUN)]
     if sum(probe in haystack for probe in probes) < _COPY / 2 * len(probes):
         return text
@@ -93,7 +93,7 @@ def _runs(words: list[str]) -> list[tuple[str, ...]]:
 
 
 def _without_page_breaks(text: str) -> list[str]:
-    """Lines without headers and footers. A paragraph that went on overleaf is in one piece again."""
+    """Lines without headers and footers; a paragraph on two pages is joined."""
     pages: list[Block] = [[]]
     for line in text.split("\n"):
         before, *after = map(str.rstrip, line.split("\f"))
@@ -121,12 +121,12 @@ def _without_page_breaks(text: str) -> list[str]:
 
 
 def _alike(line: str) -> str:
-    """What the headers of two pages have in common."""
+    """A line without numbers: the same for the headers of all pages."""
     return " ".join(re.sub(r"\d+", "", line).split()) or line
 
 
 def _goes_on(line: str, following: str) -> bool:
-    """Whether two lines, one at the end of a page and one on the next, belong to one paragraph."""
+    """Whether the last line of a page and the first one of the next belong to one paragraph."""
     if re.search(r"[.:;!?][\"')\]]*$", line) or _ITEM.match(following):
         return False
     return following.lstrip()[:1].islower() or (_indent(line) == _indent(following) and len(line) > 50)
@@ -152,12 +152,12 @@ def _blocks(lines: list[str]) -> list[Block]:
 
 
 def _without_front(blocks: list[Block], title: str) -> list[Block]:
-    """The blocks after the title, before which stand authors, date and status."""
+    """The blocks after the title; authors, date and status stand before it."""
     words = set(_WORD.findall(title.lower()))
     first = 0
     for i, block in enumerate(blocks[:_FRONT_BLOCKS]):
-        there = set(_WORD.findall(unwrap(block).lower()))
-        if words and len(words & there) >= 0.7 * max(len(words), len(there)):
+        found = set(_WORD.findall(unwrap(block).lower()))
+        if words and len(words & found) >= 0.7 * max(len(words), len(found)):
             return blocks[i + 1 :]
         if any(map(_FRONT.match, block)):
             first = i + 1
@@ -165,10 +165,10 @@ def _without_front(blocks: list[Block], title: str) -> list[Block]:
 
 
 def _without_boilerplate(blocks: list[Block]) -> list[Block]:
-    """Leave out whole sections, lists of contents and small print."""
+    """Drop boilerplate sections, lists of contents and small print."""
     kept: list[Block] = []
     i = 0
-    longest = max(1000, sum(map(_words, blocks)) // 5)  # what goes on for longer is no boilerplate
+    longest = max(1000, sum(map(_words, blocks)) // 5)  # a longer section is no boilerplate
     while i < len(blocks):
         block, i = blocks[i], i + 1
         if _DROPPED.fullmatch(block[0]):
@@ -187,7 +187,7 @@ def _words(block: Block) -> int:
 
 
 def _section_end(blocks: list[Block], heading: int) -> int:
-    """Where the section of that heading ends: where its indented text does, or else at the next heading."""
+    """Index of the first block after a heading's section: where indentation ends, or the next heading stands."""
     left, end = _indent(blocks[heading][0]), heading + 1
     body = next((_indent(b[0]) for b in blocks[end : end + 2] if len(b) > 1 or len(b[0].split()) > 2), 0)
     outside = left if body > left else body - 1
@@ -230,7 +230,7 @@ def _reflow(block: Block) -> str:
 
 
 def _is_prose(lines: Block) -> bool:
-    """Whether the lines were broken for want of room, not to mean something."""
+    """Whether the line breaks only wrap the text and mean nothing."""
     if len(lines) == 1:
         return True
     if len({_indent(line) for line in lines[1:]}) > 1 or _DRAWN.search("\n".join(lines)):

@@ -1,4 +1,4 @@
-"""ROUGE with confidence intervals, and signs of degenerate output, by `evaluate` without its hub.
+"""ROUGE with confidence intervals, and signs of degenerate output, by `evaluate` without the hub.
 
 ROUGE: C.-Y. Lin, "ROUGE: A Package for Automatic Evaluation of Summaries", 2004, as the package rouge_score counts it.
 """
@@ -45,10 +45,10 @@ def confidence_interval(scores: np.ndarray, resamples: int = 1000, seed: int = 0
     Args:
         scores: [n, m], m figures for each of n documents, n >= 1.
         resamples: samples of n documents that are drawn with replacement; >= 1.
-        seed: of the draws. The same scores give the same bounds, in whatever order the documents come.
+        seed: of the draws. The same scores in any order give the same bounds.
 
     Returns:
-        Lower and upper bounds, [m] each. They speak of the choice of documents, not of the training run.
+        Lower and upper bounds, [m] each. They reflect the choice of documents, not of the training run.
     """
     n = len(scores)
     scores = np.sort(scores, axis=0)  # every column by itself: a bound depends on one column alone
@@ -112,11 +112,11 @@ class Degeneration(_TextMetric):
 
 
 def summarization_metrics(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-    """ROUGE with confidence intervals, and what shows that a summarizer has degenerated.
+    """ROUGE with confidence intervals, and signs of degenerate output.
 
     Args:
         predictions: the summaries that were generated.
-        references: the true ones, equally many and at least one.
+        references: the true summaries, equally many and at least one.
 
     Returns:
         `SUMMARIZATION_METRICS` -> value:
@@ -128,7 +128,7 @@ def summarization_metrics(predictions: Sequence[str], references: Sequence[str])
         distinct: different predictions / predictions; 1 / n where all are the same.
 
     Raises:
-        ValueError: unequal or no lists, or something in them that is no text.
+        ValueError: empty lists, lists of unequal length, or an element that is no text.
 
     Example:
         >>> metrics = summarization_metrics(["The cat ran."], ["The cat sat."])

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 
 def sentences(text: str) -> Iterator[str]:
-    """The sentences of a text, its headlines among them; none runs over the end of a line.
+    """The sentences of a text, headlines included; the end of a line ends a sentence.
 
     A sentence ends at a full stop, question or exclamation mark, perhaps with a quotation mark behind it, before
     whitespace. Case plays no part, so that text from an uncased tokenizer is split where the original is; the price

@@ -1,4 +1,4 @@
-"""What a model does not get to read, counted and said: texts that are empty or reach a limit. And very long ones."""
+"""Counts of texts that are empty or cut at a limit, so that a model does not read them, and of very long ones."""
 
 import os
 
@@ -6,35 +6,35 @@ import pyarrow
 import pyarrow.compute
 from datasets import Dataset, DatasetDict
 
-LONG = 2**15  # tokens of a document from which on its length is told, as training may need more memory than there is
+LONG = 2**15  # tokens; training on a longer document, which is reported, may run out of memory
 
 
 def tell_shortened(what: str, dataset: DatasetDict, column: str, *, empty: int, limit: int | None, name: str) -> None:
-    """Print a line, on the main process, that counts them for each split; none where there are none to tell of.
+    """Print, on the main process, a line on empty, cut and very long texts by split; nothing if there are none.
 
     Args:
         what: "documents" or "summaries".
         dataset: encoded splits.
-        column: of token numbers.
-        empty: tokens of an empty text.
-        limit: tokens at which texts were cut; None: nowhere.
+        column: the column of token ids.
+        empty: number of tokens of an empty text.
+        limit: number of tokens at which texts were cut; None: nowhere.
         name: the field of the limit.
     """
-    lengths = {split: _lengths(its, column) for split, its in dataset.items()}
-    parts = {"without text": {split: _count(pyarrow.compute.less_equal(its, empty)) for split, its in lengths.items()}}
+    lengths = {split: _lengths(rows, column) for split, rows in dataset.items()}
+    parts = {"without text": {split: _count(pyarrow.compute.less_equal(n, empty)) for split, n in lengths.items()}}
     if limit is not None:
-        full = {split: _count(pyarrow.compute.greater_equal(its, limit)) for split, its in lengths.items()}
+        full = {split: _count(pyarrow.compute.greater_equal(n, limit)) for split, n in lengths.items()}
         parts[f"reach {name}, where longer ones are cut"] = full
-    told = [
+    reports = [
         f"{sum(counts.values()):,} {how} ({', '.join(f'{split} {n:,}' for split, n in counts.items() if n)})"
         for how, counts in parts.items()
         if any(counts.values())
     ]
-    longest = max(pyarrow.compute.max(its).as_py() or 0 for its in lengths.values())
+    longest = max(pyarrow.compute.max(n).as_py() or 0 for n in lengths.values())
     if longest > LONG:
-        told.append(f"the longest has {longest:,} tokens, which training holds in memory at once; {name} cuts")
-    if told and os.environ.get("RANK", "0") == "0":
-        print(f"{what}: {'; '.join(told)}")
+        reports.append(f"the longest has {longest:,} tokens, which training holds in memory at once; {name} cuts")
+    if reports and os.environ.get("RANK", "0") == "0":
+        print(f"{what}: {'; '.join(reports)}")
 
 
 def _lengths(split: Dataset, column: str) -> pyarrow.ChunkedArray:

@@ -1,4 +1,4 @@
-"""Splits that come out the same on every machine: the order is that of hashes, not of files or of a generator."""
+"""Splits that are the same on every machine: rows are ordered by hash, not by file or random generator."""
 
 import hashlib
 from collections import Counter, defaultdict
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def normalise(text: str) -> str:
-    """The text with every run of whitespace as one space: texts that differ in nothing else count as equal."""
+    """The text with every run of whitespace as one space; texts that differ in no more count as equal."""
     return " ".join(text.split())
 
 

@@ -1,4 +1,4 @@
-"""The record that describes a task, and the two kinds there are: answer with a class, or with a summary."""
+"""The record that describes a task, of one of two kinds: classification or summarization."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -27,12 +27,12 @@ class Task(ABC):
         licence: whose the texts are and what they may be used for.
         read: arguments -> DatasetDict of train, validation and test, with the columns "text" (str) and `target`,
             perhaps others. Raises ValueError, in one line, for data it cannot use.
-        check_source: raises ValueError, in one line, where the data is not there; reads none of it.
+        check_source: raises ValueError, in one line, where the data is missing; reads none of it.
         fields: the fields of `DataArguments` that belong to this task alone.
-        target: the column that a model answers with.
+        target: the column that a model predicts.
         metrics: the keys that `compute_metrics` returns.
-        selectors: those that may pick the best checkpoint, more is better; by default the first does.
-        shown: those that are told in a line.
+        selectors: the metrics that may pick the best checkpoint (higher is better); the first one by default.
+        shown: the metrics that `in_short` shows.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Task(ABC):
     shown: ClassVar[tuple[str, ...]]
 
     def check(self, arguments: DataArguments) -> None:
-        """Raise ValueError for what can be seen to be wrong before any data is read."""
+        """Raise ValueError for arguments that cannot work; reads no data."""
         for name, owner in OWNERS.items():
             if getattr(arguments, name) and name not in self.fields:
                 raise ValueError(f"{name} belongs to the task {owner}, but task is {self.name}; leave one of them out")
@@ -57,12 +57,12 @@ class Task(ABC):
         self.check_source(arguments)
 
     def in_short(self, results: dict, split: str = "") -> str:
-        """A line with the most important metrics; split stands in front of their names in results."""
+        """One line with the metrics in `shown`; the keys of results start with the split, if one is given."""
         before = f"{split}_" if split else ""
         return ", ".join(f"{name} {results[before + name]:.3f}" for name in self.shown)
 
     def load(self, arguments: DataArguments) -> DatasetDict:
-        """Check, read, and cut the splits to `max_train_samples` and `max_eval_samples` documents, drawn evenly."""
+        """Check, read, and cut the splits to `max_train_samples` and `max_eval_samples` documents, drawn at random."""
         self.check(arguments)
         data = self.read(arguments)
         limits = (arguments.max_train_samples, arguments.max_eval_samples, arguments.max_eval_samples)
@@ -113,7 +113,7 @@ class Summarization(Task):
 
     Attributes:
         leads: name -> document text to summary, a summarizer that needs no model.
-        remembers: whether to answer with the summary of the nearest training document as well (slow for long ones).
+        remembers: whether `baselines` has the summary of the nearest training document as well (slow for long ones).
     """
 
     leads: dict[str, Callable[[str], str]] = field(default_factory=dict)

@@ -140,7 +140,7 @@ def test_of_a_tournament_a_few_numbers_per_token_are_kept_for_backward():
     assert saved_bytes("literal Algorithm 2", values, scores, 32) / scores.numel() > 256
 
 
-def test_planted_tokens_are_found_by_whoever_has_a_gradient():
+def test_planted_tokens_are_found_by_the_soft_operator_and_not_by_the_hard_one():
     size = Size(n=64, k=4, depth=16, updates=200, seeds=(0,))
     found = {}
     for name, pool in (("soft", successive_halving_topk), ("hard", hard_topk)):

@@ -35,10 +35,10 @@ def splits():
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
 def test_every_way_keeps_as_many_vectors_as_it_says(way, splits):
     k = 5 if way.k is None else way.k
-    its = run(way, k, 0, splits, "test")
-    assert its["vectors"] == pytest.approx(k or float(splits["test"].documents.lengths.float().mean()))
-    assert its["bytes"] == its["vectors"] * D * 2
-    assert 0 <= its["recall@1"] <= its["mrr"] <= its["recall@10"] + 0.1 <= 1.1
+    row = run(way, k, 0, splits, "test")
+    assert row["vectors"] == pytest.approx(k or float(splits["test"].documents.lengths.float().mean()))
+    assert row["bytes"] == row["vectors"] * D * 2
+    assert 0 <= row["recall@1"] <= row["mrr"] <= row["recall@10"] + 0.1 <= 1.1
 
 
 def test_a_scorer_that_learns_finds_what_is_asked_for(splits):
@@ -64,12 +64,12 @@ def test_clusters_and_stretches_are_as_many_as_wanted():
 
 
 def test_the_table_shows_mean_and_spread_for_each_task():
-    its = {"task": "bbc", "way": "a", "k": 8, "mrr": 0.5, "recall@10": 0.75, "vectors": 8.0, "bytes": 6144.0,
+    row = {"task": "bbc", "way": "a", "k": 8, "mrr": 0.5, "recall@10": 0.75, "vectors": 8.0, "bytes": 6144.0,
            "pool_ms": 0.5, "train_seconds": 9.0, "trained": True}  # fmt: skip
     record = {
         "command": "python x.py", "device": "a device", "torch": "2", "split": "test",
         "tasks": {"bbc": {"documents": 9, "queries": 27, "tokens": 300.4, "encode_ms": 30.0}},
-        "runs": [its | {"seed": 0, "recall@1": 0.5}, its | {"seed": 1, "recall@1": 0.7}],
+        "runs": [row | {"seed": 0, "recall@1": 0.5}, row | {"seed": 1, "recall@1": 0.7}],
     }  # fmt: skip
     lines = table(record).splitlines()
     assert lines[0] == "**bbc**: 9 documents of 300 tokens, 27 queries, 30 ms to encode a document"

@@ -102,6 +102,6 @@ def test_summaries_are_generated(family, layers, copy_head, monkeypatch):
         ({"protected": [0]}, "does not go with protected tokens"),
     ],
 )
-def test_what_cannot_be_is_said(fields, message):
+def test_impossible_configurations_are_refused(fields, message):
     with pytest.raises((ValueError, StrictDataclassError), match=message):
         build(**fields)

@@ -52,16 +52,16 @@ def test_a_gated_slot_is_copied_from_as_whole():
     torch.testing.assert_close(logits.exp().sum(-1), torch.ones(2, 2))
 
 
-def test_a_closed_gate_says_what_the_backbone_says_and_an_open_one_copies_what_was_kept():
+def test_a_closed_gate_leaves_the_backbones_probabilities_and_an_open_one_copies_kept_tokens():
     model, batch = build(copy_head=True), documents(30)
     start = torch.tensor([[2]])
     with torch.no_grad():
         model.copy_head.gate.bias.fill_(50)
         encoded = model.get_encoder()(**batch)
-        said = model(encoder_outputs=encoded, decoder_input_ids=start).logits
-        plain = model.backbone(encoder_outputs=(encoded.last_hidden_state,), attention_mask=encoded.attention_mask,
-                               decoder_input_ids=start).logits  # fmt: skip
-        torch.testing.assert_close(said, plain.log_softmax(-1))
+        logits = model(encoder_outputs=encoded, decoder_input_ids=start).logits
+        expected = model.backbone(encoder_outputs=(encoded.last_hidden_state,), attention_mask=encoded.attention_mask,
+                                  decoder_input_ids=start).logits  # fmt: skip
+        torch.testing.assert_close(logits, expected.log_softmax(-1))
         model.copy_head.gate.bias.fill_(-50)
         copied = model(encoder_outputs=encoded, decoder_input_ids=start).logits.exp()[0, 0]
     kept = batch["input_ids"][0][encoded.assignment.weights[0] > 1e-3]
@@ -105,5 +105,5 @@ def test_a_copy_head_is_saved_and_loaded(tmp_path):
     again = TopKPoolingForConditionalGeneration.from_pretrained(tmp_path)
     assert torch.equal(again.copy_head.query.weight, model.copy_head.query.weight)
     BartForConditionalGeneration(FAMILIES["bart"]).save_pretrained(tmp_path / "bare")
-    fresh = TopKPoolingForConditionalGeneration.from_backbone(tmp_path / "bare", k=4, copy_head=True)
-    assert fresh.copy_head.query.weight.std() > 0.01
+    model = TopKPoolingForConditionalGeneration.from_backbone(tmp_path / "bare", k=4, copy_head=True)
+    assert model.copy_head.query.weight.std() > 0.01

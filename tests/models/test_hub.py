@@ -1,4 +1,4 @@
-"""What people get who upload a model and download it again: the checkpoint, its code, its card. Without a network."""
+"""A model uploaded and downloaded again: the checkpoint, its code, its card. Without a network."""
 
 import ast
 import json
@@ -31,7 +31,7 @@ RESULTS = {
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """The hub as a folder, owner/name/files: what is uploaded lies there, and stands for what would be downloaded."""
+    """The hub as a folder, owner/name/files, which uploads are written to and downloads read from."""
     root = tmp_path / "hub"
 
     def create_repo(api, repo_id, **options):
@@ -117,16 +117,17 @@ def test_a_card_that_lies_on_the_hub_survives_a_push(models, hub):
 
 @pytest.mark.slow
 def test_the_examples_of_the_cards_run_where_only_shtopk_is_installed_and_answer_the_same(models, tmp_path):
-    """In an empty folder, with a copy of shtopk on the path and nothing else of this repository."""
-    library, here = tmp_path / "library", tmp_path / "empty"
-    shutil.copytree(ROOT / "shtopk", library / "shtopk", ignore=shutil.ignore_patterns("__pycache__"))
-    here.mkdir()
+    """In an empty folder, with a copy of shtopk and shtopk.models on the path and nothing else of this repository."""
+    library, empty = tmp_path / "library", tmp_path / "empty"
+    for source, package in (("shtopk", "shtopk"), ("models", "shtopk/models")):
+        shutil.copytree(ROOT / source, library / package, ignore=shutil.ignore_patterns("__pycache__"))
+    empty.mkdir()
     examples, expected = {}, {}
     for target, model in models.items():
         folder = tmp_path / target
         if target == "summary":
             model.set_generation(max_new_tokens=6, min_new_tokens=6)
-            model.generation_config.suppress_tokens = [0, 1, 2, 3]  # what is no word
+            model.generation_config.suppress_tokens = [0, 1, 2, 3]  # all but words
         model.save_pretrained(folder)
         tiny_tokenizer().save_pretrained(folder)
         examples[target] = example(card_of(folder, target))
@@ -139,34 +140,35 @@ def test_the_examples_of_the_cards_run_where_only_shtopk_is_installed_and_answer
     document = tokenizer("goal match " * 40, return_tensors="pt")
     with torch.no_grad():
         expected["vectors"] = models["label"](**document).pooled_hidden_states.tolist()
-    examples["vectors"] = (
+    remote_code = (
         "from transformers import pipeline\n"
         f"extract = pipeline('feature-extraction', {(tmp_path / 'label').as_posix()!r}, trust_remote_code=True)",
         "extract('goal match ' * 40)",
     )
+    examples = {"vectors": remote_code} | examples  # first, before anything imports shtopk.models
 
     code = f"""
-import importlib.util, json, sys
+import json, sys
 sys.path = [path for path in sys.path if path not in ("", {str(ROOT)!r})]  # as an editable installation adds it
-assert importlib.util.find_spec("models") is None
-import shtopk
-assert shtopk.__file__.startswith({str(library)!r})
 answers = {{}}
 for target, (statements, last) in {examples!r}.items():
     names = {{}}
     exec(statements, names)
     answers[target] = eval(last, names)
+    assert ("shtopk.models" in sys.modules) == (target != "vectors")
+import shtopk.models
+assert shtopk.models.__file__.startswith({str(library)!r})
 print(json.dumps(answers))
 """
     environment = os.environ | {"PYTHONPATH": str(library), "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
         [sys.executable, "-c", code],
-        cwd=here,
+        cwd=empty,
         env=environment,
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
-    )  # nothing asks whether the code may run
+    )  # no prompt asks whether the code may run
     assert done.returncode == 0, done.stderr[-2000:]
     answers = json.loads(done.stdout.splitlines()[-1])
     assert answers["label"][0]["label"] == expected["label"][0]["label"]
@@ -183,9 +185,9 @@ def test_a_card_tells_metrics_base_model_licence_and_command(target, metrics, tm
     card = card_of(tmp_path, target)
     for metric in metrics:
         assert f"| {metric} | 0.5000 |" in card
-    for said in ("google-bert/bert-base-uncased", "As the source says", "Documents: from a file",
+    for text in ("google-bert/bert-base-uncased", "As the source says", "Documents: from a file",
                  "python train.py --train_file documents.jsonl", "12 documents", "k = 4"):  # fmt: skip
-        assert said in card
+        assert text in card
     data = huggingface_hub.ModelCard.load(tmp_path / "README.md").data  # what the hub reads
     assert data.library_name == "transformers"
     assert "shtopk" in data.tags

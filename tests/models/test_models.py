@@ -124,18 +124,16 @@ def test_a_checkpoint_loads_where_only_shtopk_is_installed(model, encoder, tmp_p
     model.save_pretrained(tmp_path / "checkpoint")
     tiny_tokenizer().save_pretrained(tmp_path / "checkpoint")
     code = (
-        "import sys; sys.path = [p for p in sys.path if p not in ('', {root!r})]\n"
-        "import importlib.util as u; assert u.find_spec('models') is None\n"
-        "sys.path.append({library!r})\n"
+        "import sys; sys.path = [p for p in sys.path if p not in ('', {root!r})] + [{library!r}]\n"
         "import torch; from transformers import AutoModelForSequenceClassification as A\n"
         "m = A.from_pretrained({checkpoint!r}, trust_remote_code=True).eval()\n"
+        "assert 'shtopk.models' not in sys.modules\n"
         "print(*m(input_ids=torch.arange(4, 20)[None]).logits[0].tolist())"
     )
     (tmp_path / "library").mkdir()
     (tmp_path / "library" / "shtopk").symlink_to(ROOT / "shtopk")
     code = code.format(root=str(ROOT), library=str(tmp_path / "library"), checkpoint=str(tmp_path / "checkpoint"))
     environment = os.environ | {"HF_HOME": str(tmp_path / "home"), "PYTHONPATH": ""}
-    # -S and a path of its own: an editable install of this repository would put `models` back on the path.
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     expected = model(input_ids=torch.arange(4, 20)[None]).logits[0]

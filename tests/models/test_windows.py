@@ -58,7 +58,7 @@ def test_no_call_sees_more_than_the_window_or_more_windows_than_allowed():
     assert sum(int(mask.sum()) for _, mask in encoder.calls) == 62
 
 
-def test_what_fits_is_encoded_in_one_plain_call():
+def test_what_fits_is_encoded_in_one_call():
     _, encoder = run([[1, 2, 3], [4]], 8, 8)
     assert [tuple(ids.shape) for ids, _ in encoder.calls] == [(2, 8)]
 

@@ -67,12 +67,12 @@ def test_pieces_of_documents_are_assigned_as_the_documents(topk):
     # Pieces 0 and 1 are the first document, 2 and 3 the second.
     document, number = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1])
     piece, place = torch.arange(4).repeat_interleave(24), torch.arange(24).repeat(4)
-    wholes = document[piece], number[piece] * 24 + place
+    targets = document[piece], number[piece] * 24 + place
     numbers = number.unsqueeze(-1) * 3 + torch.arange(3)
-    whole = pieces.reassemble((piece, place), wholes, numbers, document, (2, 48, 6))
+    assembled = pieces.reassemble((piece, place), targets, numbers, document, (2, 48, 6))
     expected = torch.stack([torch.block_diag(*pieces.dense()[i : i + 2]) for i in (0, 2)])
-    torch.testing.assert_close(whole.dense(), expected)
-    assert whole.positions.tolist() == expected.argmax(-1).tolist()
+    torch.testing.assert_close(assembled.dense(), expected)
+    assert assembled.positions.tolist() == expected.argmax(-1).tolist()
 
 
 def test_every_token_in_its_place_changes_nothing():

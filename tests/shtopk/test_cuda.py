@@ -13,13 +13,13 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_cuda_equals_cpu(operator, n, k):
     values, scores, mask = sample(n, d=8)
-    there = [x.detach().cuda().requires_grad_(x.is_floating_point()) for x in (values, scores)]
-    out, on_gpu = operator(values, scores, k, mask=mask), operator(*there, k, mask=mask.cuda())
+    inputs = [x.detach().cuda().requires_grad_(x.is_floating_point()) for x in (values, scores)]
+    out, on_gpu = operator(values, scores, k, mask=mask), operator(*inputs, k, mask=mask.cuda())
     assert on_gpu.positions.tolist() == out.positions.tolist()
     torch.testing.assert_close((on_gpu.values.cpu(), on_gpu.scores.cpu()), (out.values, out.scores))
     torch.testing.assert_close(on_gpu.dense_weights().cpu(), out.dense_weights())
     for on_cpu, gradient in zip(gradients(values, scores, out.values, out.scores),
-                                gradients(*there, on_gpu.values, on_gpu.scores), strict=True):  # fmt: skip
+                                gradients(*inputs, on_gpu.values, on_gpu.scores), strict=True):  # fmt: skip
         torch.testing.assert_close(gradient.cpu(), on_cpu)
 
 

@@ -21,11 +21,11 @@ def vectors(model, document):
         return model(**document)
 
 
-def compare_on_real_tokens(pooled, plain, mask):
+def compare_on_real_tokens(pooled, expected, mask):
     """Where no two tokens had to share a slot, the vectors kept are those of the real tokens."""
     for row, (real, kept) in enumerate(zip(mask.bool(), pooled.pooled_attention_mask, strict=True)):
         torch.testing.assert_close(
-            pooled.last_hidden_state[row, kept], plain.last_hidden_state[row, real], atol=1e-5, rtol=1e-5
+            pooled.last_hidden_state[row, kept], expected.last_hidden_state[row, real], atol=1e-5, rtol=1e-5
         )
         assert pooled.assignment.positions[row, kept].equal(real.nonzero().squeeze(-1))
 
@@ -35,9 +35,9 @@ def compare_on_real_tokens(pooled, plain, mask):
 @pytest.mark.parametrize("k_by_layer", [{1: 33}, {2: 35, 3: 31}], ids=["one stage", "two stages"])
 def test_what_is_kept_computes_as_if_nothing_had_been_left_out(name, attention, k_by_layer):
     model, document = build(name, attention), with_holes(40, 31, 17, 1)
-    plain = vectors(model, document)
+    expected = vectors(model, document)
     pooled = vectors(pool_encoder(model, k_by_layer), document)
-    compare_on_real_tokens(pooled, plain, document["attention_mask"])
+    compare_on_real_tokens(pooled, expected, document["attention_mask"])
 
 
 @ATTENTION
@@ -79,25 +79,25 @@ def test_gradients_reach_scorer_and_embeddings_and_checkpointing_changes_nothing
         model(**document).last_hidden_state.square().sum().backward()
         return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
-    plain = gradients()
-    scorers = [key for key in plain if "scorer.weight" in key]
-    assert len(scorers) == 2 and all(plain[key].abs().sum() > 0 for key in scorers)
-    assert plain[next(iter(plain))].abs().sum() > 0  # the embeddings
+    expected = gradients()
+    scorers = [key for key in expected if "scorer.weight" in key]
+    assert len(scorers) == 2 and all(expected[key].abs().sum() > 0 for key in scorers)
+    assert expected[next(iter(expected))].abs().sum() > 0  # the embeddings
     if model.supports_gradient_checkpointing:
         model.activation_checkpointing_enable()
-    torch.testing.assert_close(gradients(), plain)
+    torch.testing.assert_close(gradients(), expected)
 
 
 @FAMILIES
-def test_it_comes_off_again(name):
+def test_unpooled_again_the_model_is_what_it_was(name):
     model, document = build(name), with_holes(30, 30, 12)
-    plain, names, shown = vectors(model, document).last_hidden_state, list(model.state_dict()), repr(model)
+    expected, names, shown = vectors(model, document).last_hidden_state, list(model.state_dict()), repr(model)
     pool_encoder(model, {2: 9}, scorer="mlp")
     assert "TopKPooling(" in repr(model) and "k=9" in repr(model)
     assert any("pooling.2.scorer" in key for key in model.state_dict())
     unpool_encoder(model)
     assert list(model.state_dict()) == names and repr(model) == shown
-    assert vectors(model, document).last_hidden_state.equal(plain)
+    assert vectors(model, document).last_hidden_state.equal(expected)
     assert not hasattr(model.config, "encoder_pooling")
 
 
@@ -118,7 +118,7 @@ def test_a_vision_transformer_computes_on_with_the_patches_that_were_kept():
     assert out.assignment.positions.equal(kept)
 
 
-def test_two_stages_say_of_which_tokens_their_slots_are_made():
+def test_two_stages_give_the_tokens_of_their_slots():
     model, document = pool_encoder(build("t5"), {1: 9, 3: 5}, temperature=1.0), with_holes(30, 30, 12)
     choices = []
     for pooling in model.encoder.pooling.values():
@@ -199,7 +199,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("name", "k_by_layer", "options", "message"), BAD.values(), ids=BAD)
-def test_what_cannot_be_is_said_in_one_line(name, k_by_layer, options, message):
+def test_impossible_options_are_refused_in_one_line(name, k_by_layer, options, message):
     model = build(name)
     with pytest.raises(ValueError, match=message):
         pool_encoder(model, k_by_layer, **options)
@@ -209,14 +209,14 @@ def test_what_cannot_be_is_said_in_one_line(name, k_by_layer, options, message):
 
 def test_one_token_that_is_protected_stays_as_it_is():
     model, document = build("bert"), {"input_ids": torch.tensor([[5]])}
-    plain = vectors(model, document)
+    expected = vectors(model, document)
     pooled = vectors(pool_encoder(model, {1: 9}), document)
-    torch.testing.assert_close(pooled.last_hidden_state, plain.last_hidden_state)
+    torch.testing.assert_close(pooled.last_hidden_state, expected.last_hidden_state)
     assert pooled.assignment.positions.tolist() == [[0]] and pooled.assignment.weights.tolist() == [[1.0]]
 
 
 @FAMILIES
-def test_a_mask_of_reals_says_the_same(name):
+def test_a_float_mask_gives_the_same(name):
     model, document = pool_encoder(build(name), {1: 9}, **SHARP), with_holes(30, 30, 5)
     expected = vectors(model, document)
     document["attention_mask"] = document["attention_mask"].float()

@@ -27,10 +27,10 @@ def huge_kib(address):
 
 def test_a_large_tensor_lies_in_huge_pages():
     if not SETTING.exists() or "[madvise]" not in SETTING.read_text():
-        pytest.skip("needs Linux that gives huge pages to who asks, and to nobody else")
+        pytest.skip("needs Linux that gives huge pages only where they are asked for")
     size = 3 * memory.LARGE // 4  # numbers of 4 bytes
-    plain, huge = torch.empty(size).zero_(), in_huge_pages(torch.empty(size)).zero_()
-    assert huge_kib(plain[size // 2 :].data_ptr()) == 0
+    default, huge = torch.empty(size).zero_(), in_huge_pages(torch.empty(size)).zero_()
+    assert huge_kib(default[size // 2 :].data_ptr()) == 0
     assert huge_kib(huge[size // 2 :].data_ptr()) > 0.8 * 3 * memory.LARGE / 1024
 
 

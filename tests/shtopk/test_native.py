@@ -46,7 +46,7 @@ def scores_of(n, boost, dtype=torch.float64):
 
 
 def choice_and_gradients(name, scores, temperature, k, boost):
-    """What a backend plays, as tensors [B, n] or [B, k], and its gradients for given ones of weights and scores."""
+    """A backend's choice, as tensors [B, n] or [B, k], and its gradients for random ones of weights and scores."""
     backend, rule = backends.BACKENDS[name], Rule.of(boost, 20.0)
     (batch, n), generator = scores.shape, torch.Generator().manual_seed(0)
     temperature = torch.tensor(temperature, dtype=scores.dtype)
@@ -62,7 +62,7 @@ def choice_and_gradients(name, scores, temperature, k, boost):
 @needs_library
 @pytest.mark.parametrize(("boost", "temperature"), OPTIONS)
 @pytest.mark.parametrize(("n", "k"), SHAPES)
-def test_c_plays_as_tensor_operations_do(n, k, boost, temperature):
+def test_c_computes_what_tensor_operations_do(n, k, boost, temperature):
     scores = scores_of(n, boost)
     torch.testing.assert_close(
         choice_and_gradients("native", scores, temperature, k, boost),

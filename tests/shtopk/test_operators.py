@@ -138,15 +138,15 @@ def test_a_position_is_the_token_with_the_largest_weight(operator):
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_keep_order_sorts_the_slots_by_position_and_nothing_else(operator):
     values, scores, mask = sample(30)
-    plain = operator(values, scores, 12, mask=mask)
+    ranked = operator(values, scores, 12, mask=mask)
     ordered = operator(values, scores, 12, mask=mask, keep_order=True)
     for row in range(len(scores)):
-        kept = int(plain.mask[row].sum())
-        order = plain.positions[row, :kept].argsort()
-        assert ordered.positions[row, :kept].tolist() == plain.positions[row, order].tolist()
-        torch.testing.assert_close(ordered.values[row, :kept], plain.values[row, order])
-        torch.testing.assert_close(ordered.scores[row, :kept], plain.scores[row, order])
-        torch.testing.assert_close(ordered.dense_weights()[row, :kept], plain.dense_weights()[row, order])
+        kept = int(ranked.mask[row].sum())
+        order = ranked.positions[row, :kept].argsort()
+        assert ordered.positions[row, :kept].tolist() == ranked.positions[row, order].tolist()
+        torch.testing.assert_close(ordered.values[row, :kept], ranked.values[row, order])
+        torch.testing.assert_close(ordered.scores[row, :kept], ranked.scores[row, order])
+        torch.testing.assert_close(ordered.dense_weights()[row, :kept], ranked.dense_weights()[row, order])
         assert ordered.mask[row].tolist() == [True] * kept + [False] * (12 - kept)
 
 
@@ -224,9 +224,9 @@ def test_masked_tokens_get_no_weight_and_no_gradient_whatever_stands_there(opera
         values[~mask], scores[~mask] = torch.nan, torch.inf
     out = operator(values, scores, 6, mask=mask)
     assert (out.dense_weights().sum(-2)[~mask] == 0).all()
-    for gradient, there in zip(gradients(values, scores, out.values, out.scores), (values, scores), strict=True):
+    for gradient, tensor in zip(gradients(values, scores, out.values, out.scores), (values, scores), strict=True):
         assert gradient.isfinite().all() and (gradient[~mask] == 0).all()
-        assert gradient.shape == there.shape
+        assert gradient.shape == tensor.shape
 
 
 @pytest.mark.parametrize("operator", OPERATORS)

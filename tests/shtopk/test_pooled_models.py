@@ -63,13 +63,13 @@ def logits_of(model, document, labels):
 
 @WITH_DECODER
 def test_the_decoder_sees_the_slots_under_their_own_mask(name):
-    """A document with holes whose tokens all fit: what follows is what follows from all of its tokens."""
+    """A document with holes whose tokens all fit: the logits and texts are those of all its tokens."""
     model, document, labels = build(name), with_holes(30, 12, 5), torch.randint(4, 30, (2, 6))
     document["input_ids"].clamp_(max=BART["vocab_size"] - 1)
-    plain = logits_of(model, document, labels)
+    expected = logits_of(model, document, labels)
     tokens = {beams: model.generate(**document, num_beams=beams, max_new_tokens=6) for beams in (1, 3)}
     pool_encoder(model, {1: 14, 2: 13}, **SHARP)
-    torch.testing.assert_close(logits_of(model, document, labels), plain, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(logits_of(model, document, labels), expected, atol=1e-4, rtol=1e-4)
     for beams, expected in tokens.items():
         assert model.generate(**document, num_beams=beams, max_new_tokens=6).equal(expected)
 
@@ -148,7 +148,7 @@ def test_the_output_says_what_was_kept_and_its_keys_stay_the_same():
     assert model(**document, return_dict=False)[0].equal(out.logits)
 
 
-def whole(model):
+def one_graph(model):
     return torch.compile(model, backend="eager", fullgraph=True)
 
 
@@ -166,22 +166,22 @@ def layers_together(model):
     return model
 
 
-@pytest.mark.parametrize("compiled", [whole, *map(slow, (layer_by_layer, layers_together))], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("how", [one_graph, slow(layer_by_layer), slow(layers_together)], ids=lambda f: f.__name__)
 @pytest.mark.parametrize("name", ["bert", slow("modernbert"), slow("t5")])
-def test_it_compiles_in_one_graph_and_in_parts(name, compiled):
+def test_it_compiles_in_one_graph_and_in_parts(name, how):
     torch._dynamo.reset()
     model = pool_encoder(encoder(name, "sdpa"), {1: 9, 3: 5})
     documents = [with_holes(n, n, 12) for n in (30, 26)]
     expected = [model(**document) for document in documents]
-    compiled = compiled(model)
-    for document, plain in zip(documents, expected, strict=True):
+    compiled = how(model)
+    for document, eager in zip(documents, expected, strict=True):
         out = compiled(**document)
-        torch.testing.assert_close(out.last_hidden_state, plain.last_hidden_state)
-        assert out.assignment.positions.equal(plain.assignment.positions)
-        torch.testing.assert_close(out.assignment.weights, plain.assignment.weights)
+        torch.testing.assert_close(out.last_hidden_state, eager.last_hidden_state)
+        assert out.assignment.positions.equal(eager.assignment.positions)
+        torch.testing.assert_close(out.assignment.weights, eager.assignment.weights)
 
 
-def test_unsupported_models_say_so():
+def test_unsupported_models_are_refused():
     albert = AlbertModel(AlbertConfig(vocab_size=50, hidden_size=16, num_attention_heads=2, intermediate_size=16))
     with pytest.raises(ValueError, match="of a model of type albert; it works for bart,"):
         pool_encoder(albert, {1: 4})
@@ -190,7 +190,7 @@ def test_unsupported_models_say_so():
         pool_encoder(decoder, {1: 4})
 
 
-def test_heads_that_need_every_token_say_so():
+def test_heads_that_need_every_token_are_refused():
     with pytest.raises(ValueError, match="BertForMaskedLM answers for every token"):
         pool_encoder(BertForMaskedLM(CONFIGS["bert"]), {1: 4})
     mean = classifier(CONFIGS["modernbert"], ModernBertForSequenceClassification, classifier_pooling="mean")
@@ -202,7 +202,7 @@ def test_heads_that_need_every_token_say_so():
     assert pool_encoder(bos, {1: 4})(**with_holes(20, 20)).logits.shape == (1, 3)
 
 
-def test_twice_is_refused_and_so_is_taking_off_what_is_not_on():
+def test_pooling_twice_and_unpooling_what_is_not_pooled_are_refused():
     model = pool_encoder(classifier(), {1: 4})
     with pytest.raises(ValueError, match="call unpool_encoder first"):
         pool_encoder(model, {2: 4})
@@ -213,15 +213,15 @@ def test_twice_is_refused_and_so_is_taking_off_what_is_not_on():
 
 @pytest.mark.slow
 def test_inductor_finds_the_same_positions():
-    """Of two stages: it once fused what says which token leads a slot into nonsense."""
+    """Two stages: inductor once fused the choice of each slot's leading token into nonsense."""
     if why_not_inductor():
         pytest.skip(str(why_not_inductor()))
     torch._dynamo.reset()
     model, document = pool_encoder(encoder("bert", "sdpa"), {1: 9, 3: 5}), with_holes(30, 30, 12)
     with torch.no_grad():
-        plain, compiled = model(**document), torch.compile(model)(**document)
-    assert compiled.assignment.positions.equal(plain.assignment.positions)
-    torch.testing.assert_close(compiled.assignment.weights, plain.assignment.weights)
+        eager, compiled = model(**document), torch.compile(model)(**document)
+    assert compiled.assignment.positions.equal(eager.assignment.positions)
+    torch.testing.assert_close(compiled.assignment.weights, eager.assignment.weights)
 
 
 def test_one_pooled_model_may_run_inside_another():

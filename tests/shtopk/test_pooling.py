@@ -55,8 +55,8 @@ def test_places_count_from_the_last_real_token_too(operator):
     pooling = TopKPooling(8, 5, operator=operator, protected=(0, -1)).eval()
     pooled = pooling(hidden, mask)
     weights = pooled.dense_weights()
-    for row, its in ((0, (0, 19)), (1, (0, 14)), (2, (7,))):
-        for token in its:
+    for row, places in ((0, (0, 19)), (1, (0, 14)), (2, (7,))):
+        for token in places:
             (slot,) = (
                 ((pooled.positions[row] == token) & (pooled.attention_mask[row] == 1)).nonzero().flatten().tolist()
             )

@@ -64,8 +64,8 @@ def test_the_mean_behind_it_is_that_of_the_k_vectors(encoder):
     vectors = model.encode(LONG, output_value="token_embeddings")
     assert vectors.shape == (K, 32)
     torch.testing.assert_close(torch.as_tensor(model.encode(LONG)), vectors.mean(0))
-    whole = SentenceTransformer(modules=[model[0], model[2]], device="cpu")
-    assert (model.encode(LONG) != whole.encode(LONG)).any()
+    unpooled = SentenceTransformer(modules=[model[0], model[2]], device="cpu")
+    assert (model.encode(LONG) != unpooled.encode(LONG)).any()
 
 
 @pytest.mark.parametrize("build", [multi_vector, single_vector])
@@ -86,8 +86,8 @@ def test_saved_and_loaded_it_encodes_bit_for_bit_the_same(build, encoder, tmp_pa
     loaded = type(model)(str(tmp_path), device="cpu", trust_remote_code=True)
     for one, other in zip(model.encode([SHORT, LONG, OTHER]), loaded.encode([SHORT, LONG, OTHER]), strict=True):
         assert torch.equal(torch.as_tensor(one), torch.as_tensor(other))
-    mine, its = (next(part for part in it if isinstance(part, TopKTokenPooling)) for it in (model, loaded))
-    assert mine.get_config_dict() == its.get_config_dict()
+    saved, read = (next(part for part in it if isinstance(part, TopKTokenPooling)) for it in (model, loaded))
+    assert saved.get_config_dict() == read.get_config_dict()
 
 
 def test_no_pickle_is_written_or_read(encoder, tmp_path):
@@ -100,7 +100,7 @@ def test_no_pickle_is_written_or_read(encoder, tmp_path):
         TopKTokenPooling.load(str(tmp_path))
 
 
-def test_what_does_not_load_is_said_in_one_line(tmp_path):
+def test_what_does_not_load_is_refused_in_one_line(tmp_path):
     TopKTokenPooling(8, 2).save(str(tmp_path))
     config = json.loads((tmp_path / "config.json").read_text())
     for change, reason in (
@@ -178,8 +178,8 @@ def test_queries_of_a_single_vector_model_are_pooled_as_in_training(encoder):
 
 def test_by_call_it_pools_what_is_encoded(encoder):
     model = multi_vector(encoder)
-    whole = MultiVectorEncoder(modules=[model[0], model[1]], device="cpu")
-    vectors = whole.encode_document([LONG, SHORT], token_pooling=model[2].train())  # sharp all the same
+    unpooled = MultiVectorEncoder(modules=[model[0], model[1]], device="cpu")
+    vectors = unpooled.encode_document([LONG, SHORT], token_pooling=model[2].train())  # sharp all the same
     assert model[2].pooling.training
     for pooled, expected in zip(vectors, model.encode_document([LONG, SHORT]), strict=True):
         torch.testing.assert_close(torch.nn.functional.normalize(pooled, dim=-1), expected)
@@ -203,7 +203,7 @@ def test_an_empty_batch_stays_empty():
     assert TopKTokenPooling(8, 2)(given)["token_embeddings"].shape == (0, 5, 8)
 
 
-def test_bad_input_is_said_in_one_line(encoder):
+def test_bad_input_is_refused_in_one_line(encoder):
     with pytest.raises(ValueError, match=r"expected k to be a whole number >= 1, got 0.5; a share would depend on"):
         TopKTokenPooling(8, 0.5)
     with pytest.raises(ValueError, match="expected k to be a whole number"):

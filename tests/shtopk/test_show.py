@@ -132,9 +132,9 @@ def test_the_command_writes_a_page(checkpoint, tmp_path, capsys):
     document, output = tmp_path / "text.txt", tmp_path / "page.html"
     document.write_bytes(b"a goal \xff b")
     assert main([str(checkpoint), str(document), "--output", str(output)]) == 0
-    said = capsys.readouterr()
-    assert said.err.splitlines() == [f"{document} is not valid UTF-8 throughout; such bytes are shown as \ufffd"]
-    assert re.fullmatch(rf"(sport|<b>money</b>) \(\d+\.\d %\), see {re.escape(str(output))}\n", said.out)
+    printed = capsys.readouterr()
+    assert printed.err.splitlines() == [f"{document} is not valid UTF-8 throughout; such bytes are shown as \ufffd"]
+    assert re.fullmatch(rf"(sport|<b>money</b>) \(\d+\.\d %\), see {re.escape(str(output))}\n", printed.out)
     assert "\ufffd" in output.read_text(encoding="utf-8")
 
 

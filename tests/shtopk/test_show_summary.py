@@ -42,7 +42,7 @@ def checkpoint(encoder, tmp_path_factory):
 # What the model is asked
 
 
-@pytest.mark.parametrize("copy_head", [False, True], ids=["plain", "copy head"])
+@pytest.mark.parametrize("copy_head", [False, True], ids=["no copy head", "copy head"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_each_token_has_the_attention_that_it_was_generated_with(family, copy_head):
     model, tokenizer = talkative(build(family, copy_head=copy_head)), tiny_tokenizer()
@@ -145,8 +145,8 @@ def rules(html):
 
 
 def test_choosing_a_token_shades_what_it_came_from_and_shows_its_shares():
-    said = [OutputToken("goal", [0.9, 0.1]), OutputToken(" b", [0.0, 1.0])]
-    html = summary_page("a goal b", SPANS, SLOTS, said, title="t")
+    tokens = [OutputToken("goal", [0.9, 0.1]), OutputToken(" b", [0.0, 1.0])]
+    html = summary_page("a goal b", SPANS, SLOTS, tokens, title="t")
     assert rules(html) == {
         0: {2: 1.0, 1: round(0.45 * 0.75 / 0.55, 2), 0: round(0.45 * 0.25 / 0.55, 2)},  # the whole summary
         1: {1: 1.0, 0: round(0.25 / 0.75, 2), 2: round(0.1 / (0.9 * 0.75), 2)},
@@ -160,8 +160,8 @@ def test_choosing_a_token_shades_what_it_came_from_and_shows_its_shares():
 
 
 def test_with_a_copy_head_the_shading_is_where_it_points_as_far_as_it_copied():
-    said = [OutputToken("goal", [0.0, 1.0], pointing=[1.0, 0.0], copying=0.6, copied=0.8)]
-    html = summary_page("a goal b", SPANS, SLOTS, said, title="t")
+    tokens = [OutputToken("goal", [0.0, 1.0], pointing=[1.0, 0.0], copying=0.6, copied=0.8)]
+    html = summary_page("a goal b", SPANS, SLOTS, tokens, title="t")
     assert rules(html)[0] == rules(html)[1] == {1: 1.0, 0: 0.33, 2: 0.33}  # 0.6, 0.2, 0.2
     assert '<label class="token" style="--c:0.80"><input type="radio" name="token" id="o1">goal</label>' in html
     assert "80 % copied, the gate 60 % open to copying" in html
@@ -172,16 +172,16 @@ def test_with_a_copy_head_the_shading_is_where_it_points_as_far_as_it_copied():
 
 def test_places_where_the_same_word_stands_count_as_one_source():
     slots = [Slot(1, [(1, 1.0)]), Slot(1, [(1, 0.6), (2, 0.4)]), Slot(0, [(0, 1.0)])]
-    said = [OutputToken("x", [0.5, 0.25, 0.25])]
+    tokens = [OutputToken("x", [0.5, 0.25, 0.25])]
     cell = '<a href="#t1">goal</a> <small>75 %</small>, <a href="#t0">a</a> <small>25 %</small></td>'
-    assert cell in summary_page("a goal b", SPANS, slots, said, title="t")
+    assert cell in summary_page("a goal b", SPANS, slots, tokens, title="t")
     cell = '<a href="#t1">Goal</a> <small>&times;2</small> <small>100 %</small></td>'
-    assert cell in summary_page("goal Goal", [(0, 4), (5, 9), (9, 9)], slots, said, title="t")
+    assert cell in summary_page("goal Goal", [(0, 4), (5, 9), (9, 9)], slots, tokens, title="t")
 
 
 def test_every_text_is_escaped_and_the_page_asks_nothing_of_the_network():
-    said = [OutputToken("<script>", [1.0, 0.0]), OutputToken(" </style>&", [1.0, 0.0])]
-    html = summary_page("a <i>  b", SPANS, SLOTS, said, title="<u>", reference="<s>", facts=["<q>"])
+    tokens = [OutputToken("<script>", [1.0, 0.0]), OutputToken(" </style>&", [1.0, 0.0])]
+    html = summary_page("a <i>  b", SPANS, SLOTS, tokens, title="<u>", reference="<s>", facts=["<q>"])
     assert not re.search("<script|<i>|<u>|<s>|<q>", html)
     assert html.count("</style>") == 1
     assert "&lt;script&gt;</label> <label" in html
@@ -193,16 +193,16 @@ def test_every_text_is_escaped_and_the_page_asks_nothing_of_the_network():
 def test_whatever_a_summary_and_its_reference_hold_nothing_of_them_is_run(copied):
     spans = [(i, i + 1) for i in range(len(HOSTILE))]
     slots = [Slot(0, [(0, 1.0)]), Slot(1, [(1, 0.5), (2, 0.5)])]
-    said = [OutputToken(text, [0.5, 0.5], [1.0, 0.0], copied, copied) for text in (HOSTILE, f" {HOSTILE}", "\0", "")]
+    tokens = [OutputToken(text, [0.5, 0.5], [1.0, 0.0], copied, copied) for text in (HOSTILE, f" {HOSTILE}", "\0", "")]
     html = page_with_fixed_spaces(
-        HOSTILE, spans, slots, said, title=HOSTILE, reference=HOSTILE, facts=[HOSTILE, HOSTILE]
+        HOSTILE, spans, slots, tokens, title=HOSTILE, reference=HOSTILE, facts=[HOSTILE, HOSTILE]
     )
     shown = harmless(html)
     assert shown.document == HOSTILE
     assert f"reference {HOSTILE}" in shown.said and shown.said.count(HOSTILE) >= 2 + 2 + 1 + 3 * 2 + 1
 
 
-def test_a_model_that_says_markup_is_shown_to_have_said_it(monkeypatch):
+def test_markup_that_a_model_generates_is_shown_as_text(monkeypatch):
     monkeypatch.setattr("tiny.WORDS", ["<script>alert('&')</script>" if word == "goal" else word for word in WORDS])
     model = talkative(build(copy_head=True))
     model.generation_config.suppress_tokens = [i for i, word in enumerate(WORDS) if word != "goal"]
@@ -216,8 +216,8 @@ def test_the_page_of_a_long_document_stays_small():
     spans = [(5 * i, 5 * i + 4) for i in range(count)]
     slots = [Slot(i, [(i, 1 - 1e-3 * (count // 32 - 1))] + [(i + j, 1e-3) for j in range(1, count // 32)])
              for i in range(0, count, count // 32)]  # fmt: skip
-    said = [OutputToken(" word", [1 / len(slots)] * len(slots))] * 100
-    html = summary_page("word " * count, spans, slots, said, title="t")
+    tokens = [OutputToken(" word", [1 / len(slots)] * len(slots))] * 100
+    html = summary_page("word " * count, spans, slots, tokens, title="t")
     assert len(html) < 5 * count + 400_000
 
 
@@ -228,8 +228,8 @@ def test_the_command_writes_the_page_of_a_summary(checkpoint, tmp_path, capsys):
     document, output = tmp_path / "text.txt", tmp_path / "page.html"
     document.write_text(TEXT)
     assert main([str(checkpoint), str(document), "--output", str(output)]) == 0
-    said = capsys.readouterr()
-    assert re.fullmatch(rf"([a-z]+ ){{5}}[a-z]+, see {re.escape(str(output))}\n", said.out) and not said.err
+    printed = capsys.readouterr()
+    assert re.fullmatch(rf"([a-z]+ ){{5}}[a-z]+, see {re.escape(str(output))}\n", printed.out) and not printed.err
     assert Text(output.read_text(encoding="utf-8")).document == TEXT
 
 

@@ -1,4 +1,4 @@
-"""Sharing work: among the threads of torch's OpenMP, or, where there is none, our own."""
+"""Work in parallel: on the threads of torch's OpenMP or, without it, on our own."""
 
 import threading
 
@@ -8,25 +8,25 @@ from shtopk.backends import threads
 
 
 @pytest.fixture(params=["openmp", "own"])
-def whose(request, monkeypatch):
+def pool(request, monkeypatch):
     if request.param == "own":
         monkeypatch.setattr(threads, "_run", None)
     elif threads._run is None:
-        pytest.skip("torch has no OpenMP here whose threads could be asked for")
+        pytest.skip("torch has no OpenMP here whose threads could be used")
     return request.param
 
 
-def test_every_part_is_done_once(whose):
+def test_every_part_is_done_once(pool):
     assert sorted(threads.parallel_map(lambda begin, end: end - begin, [(0, 1), (1, 3), (3, 6)])) == [1, 2, 3]
 
 
-def test_parts_are_done_at_the_same_time(whose):
+def test_parts_are_done_at_the_same_time(pool):
     both = threading.Barrier(2)
     assert len(set(threads.parallel_map(lambda part: both.wait(timeout=20), [(0,), (1,)]))) == 2
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_failure_is_heard(whose):
+def test_a_failure_is_raised(pool):
     def fail(part):
         raise ValueError(f"part {part}")
 

@@ -174,32 +174,32 @@ def test_odd_documents_are_trained_on_and_counted_in_a_line(write, words, capsys
     )
 
 
-def told(capsys, column="text", encode=encode_documents, **texts) -> str:
-    splits = DatasetDict({name: Dataset.from_dict({column: its}) for name, its in texts.items()})
+def printed(capsys, column="text", encode=encode_documents, **texts) -> str:
+    splits = DatasetDict({name: Dataset.from_dict({column: rows}) for name, rows in texts.items()})
     capsys.readouterr()
     encode(splits)
     return capsys.readouterr().out
 
 
-def test_a_document_of_a_megabyte_is_read_in_full_and_its_length_told(capsys):
+def test_a_document_of_a_megabyte_is_read_in_full_and_its_length_printed(capsys):
     tokenizer = tiny_tokenizer()
-    said = told(capsys, encode=lambda splits: encode_documents(tokenizer, splits), train=["a", "a b " * 250_000])
-    assert said == (
+    line = printed(capsys, encode=lambda splits: encode_documents(tokenizer, splits), train=["a", "a b " * 250_000])
+    assert line == (
         "documents: the longest has 500,002 tokens, which training holds in memory at once; max_tokens cuts\n"
     )
 
 
-def test_nothing_is_told_where_nothing_is_lost_and_only_the_main_process_tells(capsys, monkeypatch):
+def test_nothing_is_printed_where_nothing_is_lost_and_only_the_main_process_prints(capsys, monkeypatch):
     tokenizer = tiny_tokenizer()
-    assert told(capsys, encode=lambda splits: encode_documents(tokenizer, splits, 5), train=["a b"]) == ""
-    assert told(capsys, encode=lambda splits: encode_documents(tokenizer, splits, 5), train=[""]) != ""
+    assert printed(capsys, encode=lambda splits: encode_documents(tokenizer, splits, 5), train=["a b"]) == ""
+    assert printed(capsys, encode=lambda splits: encode_documents(tokenizer, splits, 5), train=[""]) != ""
     monkeypatch.setenv("RANK", "1")
-    assert told(capsys, encode=lambda splits: encode_documents(tokenizer, splits, 5), train=[""]) == ""
+    assert printed(capsys, encode=lambda splits: encode_documents(tokenizer, splits, 5), train=[""]) == ""
 
 
-@pytest.mark.parametrize("start", [None, 2], ids=["whole", "without its start"])
+@pytest.mark.parametrize("start", [None, 2], ids=["complete", "without the start"])
 def test_summaries_that_are_cut_are_counted(start, capsys):
     tokenizer = tiny_tokenizer()
-    said = told(capsys, "summary", lambda splits: encode_summaries(tokenizer, splits, 5, start),
+    line = printed(capsys, "summary", lambda splits: encode_summaries(tokenizer, splits, 5, start),
                 train=["a b", "a b c", "a b c d"], test=["a"])  # fmt: skip
-    assert said == "summaries: 2 reach max_summary_tokens, where longer ones are cut (train 2)\n"
+    assert line == "summaries: 2 reach max_summary_tokens, where longer ones are cut (train 2)\n"

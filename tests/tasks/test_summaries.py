@@ -95,15 +95,15 @@ def test_samples_show_reference_model_and_baselines_of_the_first_documents(tmp_p
     rows = {"text": [f"text {i}\nof it " + "word " * 500 for i in range(12)], "summary": ["a\nb"] * 12}
     split = datasets.Dataset.from_dict(rows)
     baselines = task.baselines(datasets.DatasetDict(test=split))
-    predictions = [f"said {i}" for i in range(12)]
+    predictions = [f"answer {i}" for i in range(12)]
     write_samples(tmp_path, split, predictions, baselines)
     write_predictions(tmp_path, split["summary"][:], predictions)
     page = (tmp_path / "samples.md").read_text()
     assert page.count("- **reference**: a b\n") == 10
-    assert "- **model**: said 9\n- **first**: text\n" in page and "said 10" not in page
+    assert "- **model**: answer 9\n- **first**: text\n" in page and "answer 10" not in page
     assert len(page) < 10_000  # long documents are cut
     lines = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
-    assert lines[11] == {"prediction": "said 11", "reference": "a\nb"}
+    assert lines[11] == {"prediction": "answer 11", "reference": "a\nb"}
 
 
 def test_samples_let_no_markup_through(tmp_path):
