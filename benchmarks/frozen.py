@@ -54,7 +54,7 @@ class AttentionPooling(nn.Module):
         logits = self.queries(hidden_states).masked_fill(~mask.unsqueeze(-1), -torch.inf)  # [B, n, k]
         weights = logits.softmax(1).transpose(1, 2)
         assignment = Assignment.of(weights, None, mask.new_ones(weights.shape[:2]))
-        return TopK(weights @ hidden_states, logits.amax(1), assignment)
+        return TopK.of(weights @ hidden_states, logits.amax(1), assignment)
 
 
 class Classifier(nn.Module):

@@ -23,7 +23,7 @@ class WithAssignment:
     @property
     def assignment(self) -> Assignment:
         fields: Any = self
-        return Assignment(fields.weights, fields.slots, getattr(fields, self.mask_name), fields.positions)
+        return Assignment(fields.weights, fields.slots, getattr(fields, self.mask_name) != 0, fields.positions)
 
 
 def parts_of(assignment: Assignment) -> dict[str, Any]:
@@ -70,10 +70,10 @@ class TopKPoolingClassifierOutput(WithAssignment, ModelOutput):
     logits: Tensor | None = None
     pooled_hidden_states: Tensor | None = None
     pooled_attention_mask: Tensor | None = None
-    pooled_scores: Tensor | None = None
     positions: Tensor | None = None
     weights: Tensor | None = None
     slots: Tensor | None = None
+    pooled_scores: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
 
@@ -93,8 +93,8 @@ class PooledEncoderOutput(WithAssignment, ModelOutput):
 
     last_hidden_state: Tensor | None = None
     attention_mask: Tensor | None = None
-    scores: Tensor | None = None
     positions: Tensor | None = None
     weights: Tensor | None = None
     slots: Tensor | None = None
+    scores: Tensor | None = None
     input_ids: Tensor | None = None

@@ -23,7 +23,7 @@ class Assignment(NamedTuple):
     Attributes:
         weights: [*, n] each token's share in its slot; dense: [*, k, n]. At least float32, differentiable.
         slots: [*, n] the slot in 0..k-1 of each token, -1 for none; None: the assignment is dense.
-        mask: [*, k] True (or nonzero) where the slot holds at least one real token. Others are *empty*.
+        mask: [*, k] bool, True where the slot holds at least one real token. Others are *empty*.
         positions: [*, k] index in 0..n-1 of the token with the largest weight in the slot; 0 for an empty slot.
 
     Example:
@@ -43,23 +43,22 @@ class Assignment(NamedTuple):
     @classmethod
     def of(cls, weights: Tensor, slots: Tensor | None, mask: Tensor) -> Assignment:
         """An assignment whose positions follow from its weights, the first of equals."""
-        filled = mask != 0
         if slots is None:
-            positions = weights.detach().argmax(-1).masked_fill(~filled, 0)
+            positions = weights.detach().argmax(-1).masked_fill(~mask, 0)
         else:
-            positions = heaviest(weights.detach(), slots, filled)
+            positions = heaviest(weights.detach(), slots, mask)
         return cls(weights, slots, mask, positions)
 
     @classmethod
     def of_every_token(cls, mask: Tensor, dtype: torch.dtype) -> Assignment:
-        """The one that leaves every real token of mask [*, n] in its place; dtype: of the vectors."""
-        index, real = torch.arange(mask.shape[-1], device=mask.device).expand_as(mask), mask != 0
-        weights = real.to(torch.promote_types(dtype, torch.float32))
-        return cls(weights, index.masked_fill(~real, -1), mask, index.masked_fill(~real, 0))
+        """The identity: each real token of mask [*, n] alone in the slot of its own index. dtype: of the values."""
+        index = torch.arange(mask.shape[-1], device=mask.device).expand_as(mask)
+        weights = mask.to(torch.promote_types(dtype, torch.float32))
+        return cls(weights, index.masked_fill(~mask, -1), mask, index.masked_fill(~mask, 0))
 
     @classmethod
     def cat(cls, parts: Sequence[Assignment]) -> Assignment:
-        """Those of several batches [B, ...] as one batch."""
+        """Concatenate along the batch."""
         weights, slots, mask, positions = zip(*parts, strict=True)
         return cls(
             torch.cat(weights), None if slots[0] is None else torch.cat(slots), torch.cat(mask), torch.cat(positions)
@@ -76,6 +75,9 @@ class Assignment(NamedTuple):
         """Pool values [*, n, d] to [*, k, d].
 
         A token of weight zero is never read, so whatever stands there (NaN too) cannot reach the result.
+
+        Raises:
+            ValueError: values of another number of tokens.
         """
         n = self.weights.shape[-1]
         batch, k = self.mask.shape[:-1], self.mask.shape[-1]
@@ -88,23 +90,31 @@ class Assignment(NamedTuple):
                             self.slots.reshape(-1, n), k)  # fmt: skip
         return flat.view(*batch, k, values.shape[-1])
 
-    def unpool(self, slots: Tensor) -> Tensor:
-        """What slots [*, m, k] have, divided among the tokens they are made of: [*, m, n], of the same sums.
+    def unpool(self, amounts: Tensor) -> Tensor:
+        """Divide amounts [*, m, k] of the slots among their tokens, by weight: [*, m, n]. Sums are kept.
 
-        Weights count relative to each other: those of a gated slot do not sum to 1.
+        Raises:
+            ValueError: amounts of another number of slots.
         """
+        if amounts.shape[-1] != self.mask.shape[-1]:
+            raise ValueError(f"expected amounts of {self.mask.shape[-1]} slots, got {list(amounts.shape)}")
         if self.slots is None:
-            return slots @ self.weights
+            return amounts @ self.weights
+        slot = self.slots.clamp(min=0).unsqueeze(-2).expand(*amounts.shape[:-1], self.slots.shape[-1])
+        return amounts.gather(-1, slot) * self._shares().unsqueeze(-2)
+
+    def _shares(self) -> Tensor:
+        """The weights, so that those of a filled slot sum to 1: a gated slot's do not."""
+        if self.slots is None:
+            return self.weights
         slot = self.slots.clamp(min=0)  # [*, n]
         total = self.weights.new_zeros(self.mask.shape).scatter_add(-1, slot, self.weights)
-        shares = self.weights / total.gather(-1, slot).clamp(min=torch.finfo(total.dtype).tiny)
-        slot = slot.unsqueeze(-2).expand(*slots.shape[:-1], slot.shape[-1])
-        return slots.gather(-1, slot) * shares.unsqueeze(-2)
+        return self.weights / total.gather(-1, slot).clamp(min=torch.finfo(total.dtype).tiny)
 
     def document_order(self) -> Tensor:
         """[*, k] slots by position, empty ones last."""
         n = self.weights.shape[-1]
-        return self.positions.masked_fill(self.mask == 0, n).argsort(dim=-1, stable=True)
+        return self.positions.masked_fill(~self.mask, n).argsort(dim=-1, stable=True)
 
     def in_order(self) -> Assignment:
         """With slots in document order."""
@@ -143,8 +153,8 @@ class Assignment(NamedTuple):
             weights = self.weights + taken
             slots = (self.slots + alone.shape[-2]).masked_fill(self.slots < 0, -1)
             slots = torch.where(taken, alone.int().argmax(-2), slots)
-        mask = torch.cat([real.to(self.mask.dtype), self.mask], -1)
-        return Assignment(weights, slots, mask, torch.cat([index.masked_fill(~real, 0), self.positions], -1))
+        positions = torch.cat([index.masked_fill(~real, 0), self.positions], -1)
+        return Assignment(weights, slots, torch.cat([real, self.mask], -1), positions)
 
     def reassemble(
         self, pieces: Index, wholes: Index, numbers: Tensor, document: Tensor, shape: tuple[int, int, int]
@@ -159,18 +169,21 @@ class Assignment(NamedTuple):
             shape: (B, tokens of a document, slots of a document).
         """
         batch, n, k = shape
-        row = document.unsqueeze(-1)
-        mask = self.mask.new_zeros(batch, k).index_put((row, numbers), self.mask)
+        slot = document.unsqueeze(-1), numbers  # [W, k] in their documents
+        place = self.positions.new_zeros(len(numbers), self.weights.shape[-1]).index_put(pieces, wholes[1])
+        mask = self.mask.new_zeros(batch, k).index_put(slot, self.mask)
+        positions = self.positions.new_zeros(batch, k).index_put(slot, place.gather(1, self.positions) * self.mask)
         if self.slots is None:
             weights = self.weights.transpose(1, 2)[pieces]  # [T, k of a piece]
             where = (wholes[0].unsqueeze(-1), numbers[pieces[0]], wholes[1].unsqueeze(-1))
-            return Assignment.of(weights.new_zeros(batch, k, n).index_put(where, weights), None, mask)
+            return Assignment(weights.new_zeros(batch, k, n).index_put(where, weights), None, mask, positions)
         weights, slots = self.weights[pieces], self.slots[pieces]  # [T]
         slots = numbers[pieces[0], slots.clamp(min=0)].masked_fill(slots < 0, -1)
-        return Assignment.of(
+        return Assignment(
             weights.new_zeros(batch, n).index_put(wholes, weights),
             slots.new_full((batch, n), -1).index_put(wholes, slots),
             mask,
+            positions,
         )
 
     def entropy(self) -> Tensor:
@@ -186,8 +199,8 @@ class Assignment(NamedTuple):
             >>> successive_halving_topk(torch.eye(4), scores, k=2, temperature=100.0).assignment.entropy()
             tensor(0.6931)
         """
-        entropy = torch.special.entr(self.weights).sum(-1 if self.slots is not None else (-2, -1))
-        return entropy / (self.mask != 0).sum(-1).clamp(min=1)
+        entropy = torch.special.entr(self._shares()).sum(-1 if self.slots is not None else (-2, -1))
+        return entropy / self.mask.sum(-1).clamp(min=1)
 
     def tokens_of(self, slot: int, smallest: float = 0.0) -> list[tuple[int, float]]:
         """(index, weight) of the tokens in a slot that weigh more than `smallest`, of a single document (no `*`)."""

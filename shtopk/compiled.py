@@ -1,7 +1,7 @@
 """What compilers see: each step as one operator of torch's, which they take as it is.
 
-How many tokens take part depends on data, so traced code would be compiled anew again and again. Where an operator has
-a backward pass it computes the forward one once more, instead of keeping tensors of sizes that no compiler can know.
+How many tokens take part depends on data, so traced code would be compiled anew again and again. A backward pass
+chooses once more, instead of keeping tensors of sizes that no compiler can know.
 """
 
 # No `from __future__ import annotations` here: torch.library reads the signatures.
@@ -57,7 +57,7 @@ def successive_halving_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of values (empty where not wanted), scores and temperature."""
     rule, backend = Rule(relative, log_base), backends.pick(values, scores)
-    _, saved = backend.forward(values, scores, mask, temperature, grad_scores.shape[-1], rule)
+    saved = backend.save(values, scores, mask, temperature, grad_scores.shape[-1], rule)
     gradients, wanted = Gradients(grad_values, grad_scores, grad_weights), Wanted(of_values, True, True)
     found = [_given(x, values) for x in backend.backward(saved, gradients, rule, wanted)]
     return found[0], found[1].to(scores.dtype), found[2]
@@ -103,7 +103,7 @@ def pool_by_slot_backward(
 ) -> tuple[Tensor, Tensor]:
     """The gradients of values and weights, empty for one that is not wanted."""
     backend = backends.pick(values, weights)
-    _, saved = backend.pool(values, weights, slots, gradient.shape[1])
+    saved = backend.pool_save(values, weights, slots, gradient.shape[1])
     grad_values, grad_weights = backend.pool_backward(saved, gradient, of_values, of_weights)
     return _given(grad_values, values), _given(grad_weights, weights)
 

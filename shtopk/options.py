@@ -24,14 +24,15 @@ def _option(default: Any, help: str, **more: Any) -> Any:
 class PoolingOptions:
     """How a `TopKPooling` chooses, its k aside. Whatever is not given has the same default wherever options stand.
 
-    The defaults come from this library's benchmarks (benchmarks/README.md).
+    Temperatures are filled in when a record is made; `dataclasses.replace` keeps them. The defaults come from this
+    library's benchmarks (benchmarks/README.md).
 
     Args:
         operator: the top-k operator, a name of `shtopk.operators.OPERATORS`.
         temperature: > 0, in eval mode and at the end of training; small is hard. In units of the scores
             (`"successive_halving_relative"`: of their spread; `"iterative"`: of their square).
-        initial_temperature: > 0, at the start of training; None: `temperature` from start to end. Where neither
-            temperature is given, both are the operator's own; where only this one is, it falls to the operator's.
+        initial_temperature: > 0, at the start of training. With neither temperature given, both are the operator's;
+            given alone, this one falls to the operator's; left out beside a temperature, that one is constant.
         scorer: `"linear"`, `"mlp"` (one hidden layer of d / 4), or any module from token vectors [B, n, d] to scores
             [B, n] or [B, n, 1]. Two that learn nothing serve as controls: `"first"` wants the first tokens,
             `"strided"` every (n / k)-th real token.
@@ -65,7 +66,8 @@ class PoolingOptions:
     def __post_init__(self) -> None:
         for name, known in (("operator", OPERATORS), ("scorer", SCORERS)):
             value = getattr(self, name)
-            if value not in known and not (name == "scorer" and isinstance(value, nn.Module)):
+            known_name = isinstance(value, str) and value in known
+            if not known_name and not (name == "scorer" and isinstance(value, nn.Module)):
                 raise ValueError(f"expected {name} to be one of {', '.join(known)}; got {value!r}")
         temperatures = temperatures_of(self.operator, self.temperature, self.initial_temperature)
         for name, value in zip(("temperature", "initial_temperature"), temperatures, strict=True):
@@ -117,7 +119,7 @@ def temperatures_of(
 
 
 def fill_temperatures(fields: Any) -> None:
-    """The same in place, for an object with the fields of `PoolingOptions`."""
+    """Set the temperatures of an object with the fields of `PoolingOptions` to those of its operator, where None."""
     fields.temperature, fields.initial_temperature = temperatures_of(
         fields.operator, fields.temperature, fields.initial_temperature
     )
@@ -129,12 +131,12 @@ NAMES = tuple(field.name for field in dataclasses.fields(PoolingOptions))
 def without_boost(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options by name, in which the boost that 0.1.0 had is part of the operator's name."""
     options = dict(options)
-    boost, operator = options.pop("boost", "softmax"), options.get("operator", "successive_halving")
+    boost = options.pop("boost", None)
+    if boost is None or options.get("operator", "successive_halving") != "successive_halving":
+        return options  # the others had no use for it
     if boost not in ("softmax", "relative"):
-        raise ValueError(f"expected no boost, which is for successive_halving_topk alone, got {boost!r}; leave it out")
-    if boost == "relative" and operator == "successive_halving":
-        options["operator"] = "successive_halving_relative"
-    return options
+        raise ValueError(f"a pooling has no boost {boost!r} any more; call successive_halving_topk, which has")
+    return options | ({"operator": "successive_halving_relative"} if boost == "relative" else {})
 
 
 def like_options(name: str, types: dict[str, Any]) -> Any:

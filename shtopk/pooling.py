@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,11 +11,10 @@ from torch import Tensor, nn
 from shtopk.operators import OPERATORS
 from shtopk.options import NAMES, PoolingOptions
 from shtopk.scorers import SCORERS, ByPlace, ScorerLinear
+from shtopk.selection import PooledTokens
 from shtopk.topk import TopK
 
-__all__ = ["PooledTokens", "ScorerLinear", "TopKPooling", "anneal", "poolings"]
-
-PooledTokens = TopK  # its name in the model code inside checkpoints of 0.1.0
+__all__ = ["PooledTokens", "ScorerLinear", "TopKPooling", "anneal", "poolings"]  # two of them for old checkpoints
 
 
 class TopKPooling(nn.Module):
@@ -36,7 +34,7 @@ class TopKPooling(nn.Module):
         k: slots to keep, protected ones included: a whole number >= 1, or a share of n in (0, 1], where n is the
             padded length (give a whole number where a row's result must not depend on its batch).
         options: those of `PoolingOptions`, as one record or by name: operator, temperature, initial_temperature,
-            scorer, keep_order, protected. The module has each as an attribute.
+            scorer, keep_order, protected. Each can be read as an attribute of the module.
 
     Raises:
         ValueError: an impossible k, temperature or name.
@@ -59,6 +57,7 @@ class TopKPooling(nn.Module):
         self.hidden_size, self.k = hidden_size, k
         scorer = self.options.scorer
         self.scorer = scorer if isinstance(scorer, nn.Module) else SCORERS[scorer](hidden_size)
+        self._by_place = isinstance(self.scorer, ByPlace)
         self.progress = 0.0
 
     @property
@@ -109,28 +108,21 @@ class TopKPooling(nn.Module):
             out = out.with_protected(hidden_states, alone)
         if self.options.keep_order:
             out = out.in_order()
-        if attention_mask is None:
-            return out
-        return out._replace(assignment=out.assignment._replace(mask=out.mask.to(attention_mask.dtype)))
+        return out if attention_mask is None else out._replace(attention_mask=out.mask.to(attention_mask.dtype))
 
     def extra_repr(self) -> str:
         return f"k={self.k}, operator={self.options.operator}, temperature={self.options.temperature}"
 
     def _scores(self, hidden_states: Tensor, mask: Tensor, k: int) -> Tensor:
         """[B, n] how much each token is wanted."""
-        if isinstance(self.scorer, ByPlace):
+        if self._by_place:
             return self.scorer(mask, k)
         scores = self.scorer(hidden_states)
         return scores.squeeze(-1) if scores.dim() == hidden_states.dim() else scores
 
 
 def _option(name: str) -> property:
-    """An option as an attribute of the module, to read and to set."""
-
-    def write(pooling: TopKPooling, value: Any) -> None:
-        pooling.options = replace(pooling.options, **{name: value})
-
-    return property(lambda pooling: getattr(pooling.options, name), write)
+    return property(lambda pooling: getattr(pooling.options, name), doc=f"See `PoolingOptions.{name}`.")
 
 
 for _name in NAMES:

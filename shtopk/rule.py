@@ -20,7 +20,7 @@ class Rule(NamedTuple):
     log_base: float
 
     @classmethod
-    def of(cls, boost: Boost, base: float = math.e) -> Rule:
+    def of(cls, boost: Boost, base: float) -> Rule:
         """The rule of a boost, see `successive_halving_topk`; ValueError for an unknown one, or a base <= 1."""
         if boost not in get_args(Boost):
             raise ValueError(f"expected boost to be one of {', '.join(get_args(Boost))}; got {boost!r}")

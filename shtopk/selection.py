@@ -1,5 +1,48 @@
-"""Where the model code inside checkpoints of 0.1.0 looks for the answer of an operator."""
+"""What the model code inside checkpoints of 0.1.0 imports from here: an answer with its assignment spread out."""
 
-from shtopk.topk import TopK
+from __future__ import annotations
 
-__all__ = ["TopK"]
+from typing import NamedTuple
+
+from torch import Tensor
+
+from shtopk.assignment import Assignment
+
+
+class Choice(NamedTuple):
+    """`TopK` as it was in 0.1.0."""
+
+    values: Tensor
+    scores: Tensor
+    mask: Tensor
+    positions: Tensor
+    weights: Tensor
+    slots: Tensor | None
+
+    @classmethod
+    def of(cls, values: Tensor, scores: Tensor, assignment: Assignment) -> Choice:
+        return cls(values, scores, assignment.mask, assignment.positions, assignment.weights, assignment.slots)
+
+    @property
+    def assignment(self) -> Assignment:
+        return Assignment(self.weights, self.slots, self.mask, self.positions)
+
+    def then(self, second: Choice) -> Choice:
+        return Choice.of(second.values, second.scores, self.assignment.then(second.assignment))
+
+    def in_order(self) -> Choice:
+        order = self.assignment.document_order()
+        values = self.values.gather(-2, order.unsqueeze(-1).expand_as(self.values))
+        return Choice.of(values, self.scores.gather(-1, order), self.assignment.reorder(order))
+
+
+TopK = Choice
+
+
+class PooledTokens(NamedTuple):
+    """The answer of `TopKPooling` in 0.1.0."""
+
+    hidden_states: Tensor
+    attention_mask: Tensor
+    positions: Tensor
+    choice: Choice

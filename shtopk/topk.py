@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from shtopk.assignment import Assignment
 
+if TYPE_CHECKING:
+    from shtopk.selection import Choice
+
 
 class TopK(NamedTuple):
     """k pooled vectors of n tokens. `*` stands for any leading batch dimensions.
 
     A slot that no real token reached is *empty*: its mask is False and its vector, score and position are zero.
-    `TopKPooling` answers with one too; there `hidden_states` and `attention_mask` are other names of values and mask.
 
     Attributes:
-        values: [*, k, d] pooled vectors, in the dtype of the values given.
+        values: [*, k, d] pooled vectors, in the dtype of the values given; `hidden_states` is another name of it.
         scores: [*, k] pooled scores, differentiable, in the dtype of the scores given.
         assignment: which token flows into which slot with what weight. Its mask, positions, weights and slots can be
-            read here as well: `mask` [*, k] bool (from `TopKPooling` in the dtype of the attention mask given) is True
-            where a slot holds a token, `positions` [*, k] says which token leads it.
+            read here as well: `mask` [*, k] bool is True where a slot holds a token, `positions` [*, k] says which
+            token leads it.
+        attention_mask: [*, k] the mask once more, for the layers above: `TopKPooling` gives it the dtype of the
+            attention mask that it was given.
     """
 
     values: Tensor
     scores: Tensor
     assignment: Assignment
+    attention_mask: Tensor
+
+    @classmethod
+    def of(cls, values: Tensor, scores: Tensor, assignment: Assignment, dtype: torch.dtype = torch.bool) -> TopK:
+        """With an attention mask of this dtype."""
+        return cls(values, scores, assignment, assignment.mask.to(dtype))
 
     @property
     def mask(self) -> Tensor:
@@ -49,13 +59,11 @@ class TopK(NamedTuple):
         return self.values
 
     @property
-    def attention_mask(self) -> Tensor:
-        return self.assignment.mask
+    def choice(self) -> Choice:
+        """The same in the form that the model code inside checkpoints of 0.1.0 knows."""
+        from shtopk.selection import Choice
 
-    @property
-    def choice(self) -> TopK:
-        """Itself: what the model code inside checkpoints of 0.1.0 asks `TopKPooling`'s answer for."""
-        return self
+        return Choice.of(self.values, self.scores, self.assignment)
 
     def dense_weights(self) -> Tensor:
         """The assignment as one matrix [*, k, n]: `values == dense_weights() @ given_values`."""
@@ -68,24 +76,22 @@ class TopK(NamedTuple):
     def in_order(self) -> TopK:
         """With slots in document order, by `positions`; empty slots last."""
         order = self.assignment.document_order()  # [*, k] new slot -> old slot
-        return TopK(
-            values=self.values.gather(-2, order.unsqueeze(-1).expand_as(self.values)),
-            scores=self.scores.gather(-1, order),
-            assignment=self.assignment.reorder(order),
-        )
+        values = self.values.gather(-2, order.unsqueeze(-1).expand_as(self.values))
+        return TopK(values, self.scores.gather(-1, order), self.assignment.reorder(order),
+                    self.attention_mask.gather(-1, order))  # fmt: skip
 
     def after(self, first: Assignment) -> TopK:
-        """The same vectors, where what was pooled here were the slots of a first assignment: told of its tokens."""
+        """The same slots, assigned to the tokens of `first`, whose slots were pooled here."""
         return self._replace(assignment=first.then(self.assignment))
 
     def with_protected(self, values: Tensor, alone: Tensor) -> TopK:
         """With slots in front that hold protected tokens of values [*, n, d]; see `Assignment.with_protected`."""
         real, index = alone.any(-1), alone.int().argmax(-1)  # [*, p]
         kept = values.gather(-2, index.unsqueeze(-1).expand(*index.shape, values.shape[-1]))
-        return TopK(
-            values=torch.cat([kept.masked_fill(~real.unsqueeze(-1), 0), self.values], -2),
-            scores=torch.cat([self.scores.new_zeros(real.shape), self.scores], -1),
-            assignment=self.assignment.with_protected(alone),
+        return TopK.of(
+            torch.cat([kept.masked_fill(~real.unsqueeze(-1), 0), self.values], -2),
+            torch.cat([self.scores.new_zeros(real.shape), self.scores], -1),
+            self.assignment.with_protected(alone),
         )
 
     def unflatten(self, batch: torch.Size) -> TopK:
@@ -96,4 +102,4 @@ class TopK(NamedTuple):
         def shaped(x: Tensor) -> Tensor:
             return x.view(*batch, *x.shape[1:])
 
-        return TopK(shaped(self.values), shaped(self.scores), self.assignment.map(shaped))
+        return TopK.of(shaped(self.values), shaped(self.scores), self.assignment.map(shaped))

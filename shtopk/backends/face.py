@@ -14,12 +14,12 @@ Saved = tuple[Tensor, ...]  # what a backend keeps for its backward pass; only t
 class Answer(NamedTuple):
     """k pooled vectors of n tokens, and the assignment that made them; see `shtopk.TopK` and `shtopk.Assignment`."""
 
-    values: Tensor  # [B, k, d]
+    values: Tensor  # [B, k, d] in the values' dtype
     scores: Tensor  # [B, k] in the scores' dtype
     mask: Tensor  # [B, k] bool
-    positions: Tensor  # [B, k]
+    positions: Tensor  # [B, k] int64, 0 for an empty slot
     weights: Tensor  # [B, n] float32 at least
-    slots: Tensor  # [B, n]
+    slots: Tensor  # [B, n] int64, -1 for none
 
 
 class Gradients(NamedTuple):
@@ -56,6 +56,11 @@ class Backend(Protocol):
             k, rule: slots, and how a pair is weighed.
         """
 
+    def save(
+        self, values: Tensor, scores: Tensor, mask: Tensor | None, temperature: Tensor, k: int, rule: Rule
+    ) -> Saved:
+        """What `forward` would save, without the pooling."""
+
     def backward(
         self, saved: Saved, gradients: Gradients, rule: Rule, wanted: Wanted
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
@@ -63,6 +68,9 @@ class Backend(Protocol):
 
     def pool(self, values: Tensor, weights: Tensor, slots: Tensor, k: int) -> tuple[Tensor, Saved]:
         """Sum weights * values within each slot: [B, n, d] -> [B, k, d]. A token of weight 0 is not read."""
+
+    def pool_save(self, values: Tensor, weights: Tensor, slots: Tensor, k: int) -> Saved:
+        """What `pool` would save, without the pooling."""
 
     def pool_backward(
         self, saved: Saved, gradient: Tensor, of_values: bool, of_weights: bool

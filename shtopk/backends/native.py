@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from shtopk.backends.carriers import Carriers
 from shtopk.backends.memory import in_huge_pages
-from shtopk.backends.rows import Rows
 from shtopk.backends.tensors import Tensors
 from shtopk.backends.threads import parallel_map
 from shtopk.backends.tournament import Trees, negligible, reach, rounds_between
@@ -99,7 +99,7 @@ class Native(Tensors):
     def serves(self, values: Tensor, scores: Tensor) -> bool:
         return LIBRARY is not None and not torch.compiler.is_compiling() and _in_memory(scores)
 
-    def play(self, scores: Tensor, temperature: Tensor, k: int, rule: Rule) -> tuple[Trees, Tensor, Rows, Tensor]:
+    def play(self, scores: Tensor, temperature: Tensor, k: int, rule: Rule) -> tuple[Trees, Tensor, Carriers, Tensor]:
         if not readable(scores):
             return super().play(scores, temperature, k, rule)
         (batch, n), scores = scores.shape, scores.contiguous()
@@ -122,7 +122,7 @@ class Native(Tensors):
         weight = new(r)
         _run("list", batch, places, tokens, leaf_weights, slot_scores, carriers, n, k, rounds, threshold,
              leaf, token, weight, slot, positions)  # fmt: skip
-        return Trees(pairs, shares, weights, divisors, slot_scores), leaf, Rows(token, weight, slot), positions
+        return Trees(pairs, shares, weights, divisors, slot_scores), leaf, Carriers(token, weight, slot), positions
 
     def score_gradients(
         self, trees: Trees, leaf: Tensor, token: Tensor, n: int, grad_weight: Tensor, grad_slot_scores: Tensor,
@@ -140,15 +140,15 @@ class Native(Tensors):
              rounds, rule.log_base, grad_weight, grad_slot_scores, grad_scores, of_temperature)  # fmt: skip
         return grad_scores, of_temperature.sum()
 
-    def row_gradients(
-        self, gradient: Tensor, values: Tensor, carriers: Rows, of_values: bool, of_weights: bool
+    def carrier_gradients(
+        self, gradient: Tensor, values: Tensor, found: Carriers, of_values: bool, of_weights: bool
     ) -> tuple[Tensor | None, Tensor | None]:
-        if not readable(gradient, values, carriers.weight):
-            return super().row_gradients(gradient, values, carriers, of_values, of_weights)
-        slot = carriers.slot
+        if not readable(gradient, values, found.weight):
+            return super().carrier_gradients(gradient, values, found, of_values, of_weights)
+        slot = found.slot
         if len(slot) and not 0 <= int(slot[0]) <= int(slot[-1]) < len(gradient):
             raise IndexError(f"expected slots in 0..{len(gradient) - 1}, got {int(slot[0])}..{int(slot[-1])}")
-        gradient, values, token, weight, slot = (x.contiguous() for x in (gradient, values, *carriers))
+        gradient, values, token, weight, slot = (x.contiguous() for x in (gradient, values, *found))
         (tokens, d), r = values.shape, len(token)
         grad_weight = torch.empty_like(weight) if of_weights else None
         grad_values = in_huge_pages(torch.empty_like(values)) if of_values else None

@@ -5,19 +5,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from shtopk.backends import rows, tournament
+from shtopk.backends import carriers, tournament
+from shtopk.backends.carriers import Carriers, pool_carriers
 from shtopk.backends.face import Answer, Gradients, Saved, Wanted
-from shtopk.backends.rows import Rows, pool_rows
 from shtopk.backends.tournament import Trees
 from shtopk.candidates import bounded
 from shtopk.rule import Rule
 
 
 class Tensors:
-    """A tournament on scores, then one read of the rows that carry weight.
+    """A tournament on scores, then one read of the tokens that carry weight.
 
     The three steps that a faster backend may take over are methods of their own: `play`, `score_gradients` and
-    `row_gradients`. For what they take and return see the functions of these names in tournament.py and rows.py.
+    `carrier_gradients`. See the functions of these names in tournament.py and carriers.py.
     """
 
     def serves(self, values: Tensor, scores: Tensor) -> bool:
@@ -26,71 +26,79 @@ class Tensors:
     def forward(
         self, values: Tensor, scores: Tensor, mask: Tensor | None, temperature: Tensor, k: int, rule: Rule
     ) -> tuple[Answer, Saved]:
-        trees, leaf, carriers, positions = self.play(bounded(scores, mask), temperature, k, rule)
-        token, weight, slot = carriers
-        weights = weight.new_zeros(scores.numel()).index_copy_(0, token, weight)
-        slots = torch.full((scores.numel(),), -1, device=scores.device).index_copy_(0, token, slot % k)
+        trees, leaf, found, positions = self.play(bounded(scores, mask), temperature, k, rule)
+        weights = found.weight.new_zeros(scores.numel()).index_copy_(0, found.token, found.weight)
+        slots = torch.full((scores.numel(),), -1, device=scores.device).index_copy_(0, found.token, found.slot % k)
         answer = Answer(
-            values=pool_rows(values, carriers, k),
+            values=pool_carriers(values, found, k),
             scores=trees.slot_scores.masked_fill(~trees.filled, 0).to(scores.dtype),
             mask=trees.filled,
             positions=positions,
             weights=weights.view(scores.shape),
             slots=slots.view(scores.shape),
         )
-        return answer, (values, temperature, *trees, leaf, *carriers)
+        return answer, (values, temperature, *trees, leaf, *found)
+
+    def save(
+        self, values: Tensor, scores: Tensor, mask: Tensor | None, temperature: Tensor, k: int, rule: Rule
+    ) -> Saved:
+        trees, leaf, found, _ = self.play(bounded(scores, mask), temperature, k, rule)
+        return values, temperature, *trees, leaf, *found
 
     def backward(
         self, saved: Saved, gradients: Gradients, rule: Rule, wanted: Wanted
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         values, temperature = saved[:2]
-        trees, leaf, carriers = Trees(*saved[2:7]), saved[7], Rows(*saved[8:])
+        trees, leaf, found = Trees(*saved[2:7]), saved[7], Carriers(*saved[8:])
         of_choice = wanted.scores or wanted.temperature
         grad_values, grad_weight = None, None
         if gradients.values is not None:
-            grad_values, grad_weight = self._rows_backward(
-                gradients.values, values, carriers, wanted.values, of_choice
+            grad_values, grad_weight = self._carriers_backward(
+                gradients.values, values, found, wanted.values, of_choice
             )
         if not of_choice:
             return grad_values, None, None
         if grad_weight is None:
-            grad_weight = torch.zeros_like(carriers.weight)
+            grad_weight = torch.zeros_like(found.weight)
         if gradients.weights is not None:
-            grad_weight = grad_weight + gradients.weights.flatten()[carriers.token]
+            grad_weight = grad_weight + gradients.weights.flatten()[found.token]
         if gradients.scores is None:
             grad_slot_scores = torch.zeros_like(trees.slot_scores)
         else:
             grad_slot_scores = gradients.scores.masked_fill(~trees.filled, 0)
         grad_scores, of_log = self.score_gradients(
-            trees, leaf, carriers.token, values.shape[1], grad_weight, grad_slot_scores.to(grad_weight.dtype), rule
+            trees, leaf, found.token, values.shape[1], grad_weight, grad_slot_scores.to(grad_weight.dtype), rule
         )
         grad_temperature = of_log.to(temperature.device) / temperature if wanted.temperature else None
         return grad_values, grad_scores.view(values.shape[:2]), grad_temperature
 
     def pool(self, values: Tensor, weights: Tensor, slots: Tensor, k: int) -> tuple[Tensor, Saved]:
-        carriers = Rows.of(weights, slots, k)
-        return pool_rows(values, carriers, k), (values, *carriers)
+        found = Carriers.of(weights, slots, k)
+        return pool_carriers(values, found, k), (values, *found)
+
+    def pool_save(self, values: Tensor, weights: Tensor, slots: Tensor, k: int) -> Saved:
+        return values, *Carriers.of(weights, slots, k)
 
     def pool_backward(
         self, saved: Saved, gradient: Tensor, of_values: bool, of_weights: bool
     ) -> tuple[Tensor | None, Tensor | None]:
-        values, carriers = saved[0], Rows(*saved[1:])
-        grad_values, of_rows = self._rows_backward(gradient, values, carriers, of_values, of_weights)
-        if of_rows is None:
+        values, found = saved[0], Carriers(*saved[1:])
+        grad_values, grad_weight = self._carriers_backward(gradient, values, found, of_values, of_weights)
+        if grad_weight is None:
             return grad_values, None
-        grad_weights = of_rows.new_zeros(values.shape[:2].numel()).index_copy_(0, carriers.token, of_rows)
+        grad_weights = grad_weight.new_zeros(values.shape[:2].numel()).index_copy_(0, found.token, grad_weight)
         return grad_values, grad_weights.view(values.shape[:2])
 
-    def _rows_backward(
-        self, gradient: Tensor, values: Tensor, carriers: Rows, of_values: bool, of_weights: bool
+    def _carriers_backward(
+        self, gradient: Tensor, values: Tensor, found: Carriers, of_values: bool, of_weights: bool
     ) -> tuple[Tensor | None, Tensor | None]:
         d = values.shape[-1]
-        grad_values, grad_weight = self.row_gradients(
-            gradient.reshape(-1, d), values.reshape(-1, d), carriers, of_values, of_weights
+        grad_values, grad_weight = self.carrier_gradients(
+            gradient.reshape(-1, d), values.reshape(-1, d), found, of_values, of_weights
         )
         return None if grad_values is None else grad_values.view(values.shape), grad_weight
 
-    def play(self, scores: Tensor, temperature: Tensor, k: int, rule: Rule) -> tuple[Trees, Tensor, Rows, Tensor]:
+    def play(self, scores: Tensor, temperature: Tensor, k: int, rule: Rule) -> tuple[Trees, Tensor, Carriers, Tensor]:
         return tournament.play(scores, temperature, k, rule)
 
     def score_gradients(
@@ -99,7 +107,7 @@ class Tensors:
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         return tournament.score_gradients(trees, leaf, token, n, grad_weight, grad_slot_scores, rule)
 
-    def row_gradients(
-        self, gradient: Tensor, values: Tensor, carriers: Rows, of_values: bool, of_weights: bool
+    def carrier_gradients(
+        self, gradient: Tensor, values: Tensor, found: Carriers, of_values: bool, of_weights: bool
     ) -> tuple[Tensor | None, Tensor | None]:
-        return rows.row_gradients(gradient, values, carriers, of_values, of_weights)
+        return carriers.carrier_gradients(gradient, values, found, of_values, of_weights)

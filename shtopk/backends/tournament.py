@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from shtopk.backends.rows import Rows
+from shtopk.backends.carriers import Carriers
 from shtopk.rule import Rule
 
 SMALLEST_SPREAD = 1e-6  # in units of the scores: equal scores have no scale of their own
@@ -44,7 +44,7 @@ class Trees(NamedTuple):
         return self.slot_scores > bye_score(self.slot_scores)
 
 
-def play(scores: Tensor, temperature: Tensor, k: int, rule: Rule) -> tuple[Trees, Tensor, Rows, Tensor]:
+def play(scores: Tensor, temperature: Tensor, k: int, rule: Rule) -> tuple[Trees, Tensor, Carriers, Tensor]:
     """Play all rounds, and see who carries weight.
 
     Args:
@@ -62,9 +62,9 @@ def play(scores: Tensor, temperature: Tensor, k: int, rule: Rule) -> tuple[Trees
     leaf = (weights >= negligible(weights.dtype, n, k)).flatten().nonzero().squeeze(-1)
     token = tokens.flatten()[leaf] + leaf // places * n
     by_slot = (batch, k, places // k)
-    tokens, heaviest = tokens.view(by_slot), weights.view(by_slot).amax(-1, keepdim=True)
-    positions = tokens.masked_fill(weights.view(by_slot) < heaviest, n).amin(-1).masked_fill(~trees.filled, 0)
-    return trees, leaf, Rows(token, weights.flatten()[leaf], leaf // (places // k)), positions
+    tokens, largest = tokens.view(by_slot), weights.view(by_slot).amax(-1, keepdim=True)
+    positions = tokens.masked_fill(weights.view(by_slot) < largest, n).amin(-1).masked_fill(~trees.filled, 0)
+    return trees, leaf, Carriers(token, weights.flatten()[leaf], leaf // (places // k)), positions
 
 
 def _play(scores: Tensor, temperature: Tensor, k: int, rule: Rule) -> tuple[Trees, Tensor, Tensor]:

@@ -34,7 +34,9 @@ class EncoderPooling(nn.ModuleDict):
         self.handles: list[Any] = []  # of the hooks
 
 
-def pool_encoder(model: Model, k_by_layer: Mapping[int | str, int | float], **options: Any) -> Model:
+def pool_encoder(
+    model: Model, k_by_layer: Mapping[int | str, int | float], options: PoolingOptions | None = None, **by_name: Any
+) -> Model:
     """Let an encoder pool its tokens between its layers, in place.
 
     With {2: 64} the input of layer 2 (counted from 0) is pooled to 64 vectors by a new `TopKPooling`, which learns
@@ -53,8 +55,8 @@ def pool_encoder(model: Model, k_by_layer: Mapping[int | str, int | float], **op
     Args:
         model: an encoder, alone or with a head or a decoder, of one of the types in `families.FAMILIES`, loaded.
         k_by_layer: {layer: k} in any order, see `TopKPooling` for k. n < k tokens are pooled to n slots.
-        options: of `TopKPooling`, for all layers, such as operator, boost, temperature, scorer. By default `protected`
-            is (0, -1) where the family has [CLS] and [SEP]. Slots always stand in document order.
+        options: those of `shtopk.PoolingOptions` for all layers, as one record or by name. By name, `protected` is
+            (0, -1) by default where the family has [CLS] and [SEP]. Slots always stand in document order.
 
     Returns:
         The model.
@@ -72,7 +74,7 @@ def pool_encoder(model: Model, k_by_layer: Mapping[int | str, int | float], **op
     if _pooled_stack(model) is not None:
         raise ValueError(f"this {type(model).__name__} is pooled already; call unpool_encoder first")
     _check_head(model)
-    record = install(model, k_by_layer, **options)
+    record = install(model, k_by_layer, options, **by_name)
     for config in {id(part.config): part.config for part in (model, _find(model)[0])}.values():
         config.encoder_pooling = {"k_by_layer": {str(layer): k for layer, k in k_by_layer.items()}} | record.to_dict()
     return model
@@ -116,10 +118,10 @@ def load_pooled(model_class: Any, name: str, **options: Any) -> Any:
         config, options = AutoConfig.from_pretrained(name, return_unused_kwargs=True, **options)
         options |= hub
     description = dict(getattr(config, "encoder_pooling", None) or {})
-    if "temperature" not in description:  # 0.1.0 saved what differed from the defaults, which were these
-        description |= {"temperature": 0.0625, "initial_temperature": description.get("initial_temperature", 4.0)}
     if "k_by_layer" not in description:
         raise ValueError(f"expected a checkpoint saved after pool_encoder in {name}, its configuration says nothing")
+    if "initial_temperature" not in description:  # 0.1.0 saved what differed from the defaults, which were these
+        description = {"temperature": 0.0625, "initial_temperature": 4.0} | description
     if not issubclass(model_class, PreTrainedModel):
         with torch.device("meta"):
             model_class = type(model_class.from_config(config))
@@ -138,7 +140,9 @@ def load_pooled(model_class: Any, name: str, **options: Any) -> Any:
     return (model, report) if with_report else model
 
 
-def install(model: Any, k_by_layer: Mapping[Any, int | float], **options: Any) -> PoolingOptions:
+def install(
+    model: Any, k_by_layer: Mapping[Any, int | float], options: PoolingOptions | None = None, **by_name: Any
+) -> PoolingOptions:
     """`pool_encoder` that leaves the model's configuration alone, for models that describe their pooling there.
 
     Returns:
@@ -147,7 +151,7 @@ def install(model: Any, k_by_layer: Mapping[Any, int | float], **options: Any) -
     encoder, stack, family = _find(model)
     layers = getattr(stack, family.layers)
     by_layer = _checked(k_by_layer, len(layers), family, type(stack).__name__)
-    record = PoolingOptions.of({"protected": family.protected} | options)
+    record = options or PoolingOptions.of({"protected": family.protected} | by_name)
     record.to_dict()  # which a scorer of one's own has no place in: nothing could load it
     if not record.keep_order:
         raise ValueError("expected keep_order to be true between layers, got false; leave it out")

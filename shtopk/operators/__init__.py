@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from shtopk.operators.hard import hard_topk
 from shtopk.operators.iterative import iterative_topk
-from shtopk.operators.successive_halving import successive_halving_topk
+from shtopk.operators.successive_halving import SHARP, successive_halving_topk
 from shtopk.topk import TopK
 
 __all__ = ["OPERATORS", "Operator", "hard_topk", "iterative_topk", "successive_halving_topk"]
@@ -36,8 +36,8 @@ class Operator(NamedTuple):
 # Temperatures as tuned by the benchmarks (benchmarks/README.md). Their unit is that of the scores; for "iterative" its
 # square, for "successive_halving_relative" the scores' spread. "hard" has no use for one.
 OPERATORS: dict[str, Operator] = {
-    "successive_halving": Operator(partial(successive_halving_topk, boost="softmax"), 0.0625, 4.0),
-    "successive_halving_relative": Operator(partial(successive_halving_topk, boost="relative"), 0.0625, 2.0),
+    "successive_halving": Operator(partial(successive_halving_topk, boost="softmax"), SHARP, 4.0),
+    "successive_halving_relative": Operator(partial(successive_halving_topk, boost="relative"), SHARP, 2.0),
     "iterative": Operator(iterative_topk, 1.0),
     "hard": Operator(partial(hard_topk, gradient="none"), 1.0, teaches=False),
     "hard_gated": Operator(partial(hard_topk, gradient="gate"), 1.0),

@@ -64,7 +64,7 @@ def hard_topk(
     spare = (0, k - min(k, n))
     filled = F.pad(kept > -torch.inf, spare)
     positions = F.pad(positions, spare).masked_fill(~filled, 0)
-    out = TopK(
+    out = TopK.of(
         values=pool_by_slot(given.values, weights, slots, k),
         scores=F.pad(kept, spare).masked_fill(~filled, 0).to(scores.dtype),
         assignment=Assignment(weights, slots, filled, positions),

@@ -57,6 +57,6 @@ def iterative_topk(
     values = given.values if given.mask is None else given.values.masked_fill(~given.mask.unsqueeze(-1), 0)
     positions = empty(order[:, :kept]).masked_fill(~filled, 0)
     assignment = Assignment(weights, slots=None, mask=filled, positions=positions)
-    out = TopK(weights.to(values.dtype) @ values, empty(pooled_scores).to(scores.dtype), assignment)
-    out = out.unflatten(given.batch)
+    pooled = weights.to(values.dtype) @ values
+    out = TopK.of(pooled, empty(pooled_scores).to(scores.dtype), assignment).unflatten(given.batch)
     return out.in_order() if keep_order else out

@@ -23,7 +23,7 @@ from shtopk.candidates import candidates
 from shtopk.rule import Boost, Rule
 from shtopk.topk import TopK
 
-DEFAULT_TEMPERATURE = {"relative": 0.0625, "softmax": 0.0625, "power": 1.0}
+SHARP = 1 / 16  # the temperature by default; 1 for powers, whose range is wider
 
 
 def successive_halving_topk(
@@ -38,6 +38,9 @@ def successive_halving_topk(
     keep_order: bool = False,
 ) -> TopK:
     r"""Pool n vectors to the k of the highest scores by a differentiable tournament.
+
+    Without a temperature the choice is sharp whatever the scores' scale: `boost="relative"` at 1/16. A temperature is in
+    units of the scores: `boost="softmax"`.
 
     In each round the candidates are sorted by score, the i-th best meets the i-th worst, and a pair (x, y) becomes
     one candidate :math:`w v_x + (1 - w) v_y` with the score :math:`w x + (1 - w) y`, until k are left;
@@ -59,10 +62,9 @@ def successive_halving_topk(
         scores: [*, n] how much each token is wanted.
         k: slots, >= 1; with fewer than k real tokens the slots left over are empty.
         mask: [*, n] True (or nonzero) for a real token; None: all are real. Masked tokens get weight and gradient 0.
-        temperature: > 0, small is hard; a number or a scalar tensor. In units of the scores, as in `TopKPooling`; with
-            `boost="relative"` in units of their spread s. By default 1/16 of that spread.
-        boost: how a pair's weights are made, see above. By default `"softmax"` at a temperature that is given, else
-            `"relative"`, at 1/16. Where `"softmax"` or `"power"` come without a temperature, it is 1/16 and 1.
+        temperature: T > 0, small is hard; a number or a scalar tensor. In units of the scores, as in `TopKPooling`;
+            with `boost="relative"` in units of s.
+        boost: how a pair's weights are made, see above. One that is given without a temperature has 1/16, `"power"` 1.
         base: b > 1 of `"power"`.
         keep_order: put the slots in document order instead of by falling score.
 
@@ -81,7 +83,8 @@ def successive_halving_topk(
     if boost is None:
         boost = "relative" if temperature is None else "softmax"
     rule = Rule.of(boost, base)
-    temperature = DEFAULT_TEMPERATURE[boost] if temperature is None else temperature
+    if temperature is None:
+        temperature = 1.0 if boost == "power" else SHARP
     given = candidates(values, scores, k, mask, temperature)
     if not isinstance(temperature, Tensor):
         temperature = torch.tensor(temperature, dtype=torch.float64, device="cpu")
@@ -89,7 +92,7 @@ def successive_halving_topk(
     run = _compiled if torch.compiler.is_compiling() else _SuccessiveHalving.apply
     answer = Answer(*run(given.values, given.scores, given.mask, temperature, k, rule))
     assignment = Assignment(answer.weights, answer.slots, answer.mask, answer.positions)
-    out = TopK(answer.values, answer.scores, assignment).unflatten(given.batch)
+    out = TopK.of(answer.values, answer.scores, assignment).unflatten(given.batch)
     return out.in_order() if keep_order else out
 
 

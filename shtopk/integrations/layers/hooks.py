@@ -17,6 +17,7 @@ from transformers.utils import ModelOutput
 from shtopk.assignment import Assignment
 from shtopk.integrations.layers.families import Family
 from shtopk.integrations.layers.state import STATE, ForwardPass
+from shtopk.selection import Choice
 
 
 class PoolInput:
@@ -137,4 +138,5 @@ class ReportAssignment:
             return None
         if forward_pass.poolings is model.get_submodule(self.stack).pooling:
             output.pooled_attention_mask, output.assignment = assignment.mask, assignment
+            output.choice = Choice.of(None, None, assignment)  # for the model code inside checkpoints of 0.1.0
         return output

@@ -1,4 +1,4 @@
-"""The weighted sum of token vectors within each slot, by tensor operations: only rows that carry weight are read.
+"""The weighted sum of token vectors within each slot, by tensor operations: only tokens that carry weight are read.
 
 Nothing of the size of the values is written on the way.
 """
@@ -16,15 +16,15 @@ from shtopk.backends.memory import in_huge_pages
 CHUNK = 2**20  # numbers that backward copies at once
 
 
-class Rows(NamedTuple):
-    """The r rows of values [B * n, d] that carry weight, slot by slot."""
+class Carriers(NamedTuple):
+    """The r tokens of a batch that carry weight, slot by slot."""
 
     token: Tensor  # [r] in 0..B*n-1
     weight: Tensor  # [r]
     slot: Tensor  # [r] in 0..B*k-1, rising
 
     @classmethod
-    def of(cls, weights: Tensor, slots: Tensor, k: int) -> Rows:
+    def of(cls, weights: Tensor, slots: Tensor, k: int) -> Carriers:
         """Those of the tokens whose weights and slots [B, n] are given."""
         token = weights.flatten().nonzero().squeeze(-1)
         slot, by_slot = (slots.flatten()[token] + k * (token // weights.shape[-1])).sort()
@@ -32,23 +32,23 @@ class Rows(NamedTuple):
         return cls(token, weights.flatten()[token], slot)
 
 
-def pool_rows(values: Tensor, rows: Rows, k: int) -> Tensor:
-    """Sum weight * row within each slot: values [B, n, d] -> [B, k, d]; 0 in a slot without rows."""
+def pool_carriers(values: Tensor, carriers: Carriers, k: int) -> Tensor:
+    """Sum weight * vector within each slot: values [B, n, d] -> [B, k, d]; 0 in a slot without carriers."""
     batch, _, d = values.shape
-    starts = torch.searchsorted(rows.slot, torch.arange(batch * k, device=values.device))
-    weight = rows.weight.to(values.dtype)
-    pooled = F.embedding_bag(rows.token, values.reshape(-1, d), starts, mode="sum", per_sample_weights=weight)
+    starts = torch.searchsorted(carriers.slot, torch.arange(batch * k, device=values.device))
+    weight = carriers.weight.to(values.dtype)
+    pooled = F.embedding_bag(carriers.token, values.reshape(-1, d), starts, mode="sum", per_sample_weights=weight)
     return pooled.view(batch, k, d)
 
 
-def row_gradients(
-    gradient: Tensor, values: Tensor, rows: Rows, of_values: bool, of_weights: bool
+def carrier_gradients(
+    gradient: Tensor, values: Tensor, carriers: Carriers, of_values: bool, of_weights: bool
 ) -> tuple[Tensor | None, Tensor | None]:
-    """From the gradient of pooled vectors [B * k, d] to those of values [B * n, d] and of the rows' weights [r]."""
+    """From the gradient of pooled vectors [B * k, d] to those of values [B * n, d] and the carriers' weights [r]."""
     grad_values = in_huge_pages(torch.empty_like(values)).zero_() if of_values else None
     grad_weights = []
     size = max(1, CHUNK // values.shape[-1])
-    for token, weight, slot in zip(*(part.split(size) for part in rows), strict=True):
+    for token, weight, slot in zip(*(part.split(size) for part in carriers), strict=True):
         incoming = gradient.index_select(0, slot)
         if of_weights:
             grad_weights.append(values.index_select(0, token).to(weight.dtype).mul_(incoming).sum(-1))
