@@ -9,7 +9,7 @@ TASK ?= needle bbc
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help env demo test check compare tune figures scaling speed planted between growth retrieval rfcs clean
+.PHONY: help env demo test check types compare tune figures scaling speed planted between growth retrieval rfcs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
@@ -24,7 +24,7 @@ $(READY): pyproject.toml constraints.txt shtopk/backends/tournament.c shtopk/bac
 	@touch $@
 
 demo: $(READY) ## fine-tune on BBC News, evaluate, write pages that show what was kept
-	$(RUN) train.py --config configs/bbc.yaml --overwrite_output_dir true
+	$(RUN) train.py --config configs/bbc.yaml --overwrite true
 	@echo "Open runs/bbc/document_0.html (and _1, _2) to see which tokens were kept; all figures: runs/bbc/all_results.json"
 
 test: $(READY) ## run the tests but for the slow ones, in a minute or two
@@ -33,8 +33,13 @@ test: $(READY) ## run the tests but for the slow ones, in a minute or two
 check: $(READY) ## format, lint, types, all tests
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
-	$(RUN) -m mypy
+	$(MAKE) types
 	$(PYTEST)
+
+types: $(READY) ## check the types of everything that is installed
+	rm -rf build/types && mkdir -p build/types/shtopk
+	ln -s $(CURDIR)/shtopk/* $(CURDIR)/models $(CURDIR)/tasks $(CURDIR)/training build/types/shtopk/
+	MYPYPATH=build/types $(RUN) -m mypy
 
 compare: $(READY) ## all ways to pool side by side; TASK=docstrings: summaries; benchmarks/results/
 	$(RUN) benchmarks/compare.py --tasks $(TASK)

@@ -59,7 +59,7 @@ def train_and_test(way: str, tokens: int, k: int, seed: int) -> dict:
 
 def table(record: dict) -> str:
     """Markdown: a row for each way and size, and how many times faster than without pooling."""
-    paced = {(row["way"], row["tokens"]): row for row in record["pace"]}
+    paced = {(one["way"], one["tokens"]): one for one in record["pace"]}
     lines = [
         "| tokens | pooling | k | accuracy | macro-F1 | training, documents/s | times | inference, documents/s | "
         "times |",
@@ -93,8 +93,8 @@ def measure_pace(chosen: list[str], device: torch.device) -> list[dict]:
     for tokens, k, every_way in SIZES:
         ways = [way for way in every_way if way in chosen]
         found = pace([command_line(way, tokens, k, seed=0) for way in ways], device)
-        for way, figures in zip(ways, found, strict=True):
-            speeds = {"training": 16 / figures["update_seconds"], "inference": figures["documents_per_second"]}
+        for way, speed in zip(ways, found, strict=True):
+            speeds = {"training": 16 / speed["update_seconds"], "inference": speed["documents_per_second"]}
             measured.append({"way": way, "tokens": tokens, **speeds})
     return measured
 

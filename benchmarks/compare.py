@@ -148,9 +148,9 @@ def summary(record: dict) -> str:
     heads = [f"{COLUMNS[key][0]}, k = {k}" for k in ks for key in keys]
     lines = [f"| pooling | {' | '.join(heads)} | training s |", "|---|" + "--:|" * (len(heads) + 1)]
     for name in _names(record):
-        its = [run for run in record["runs"] if run["variant"] == name]
-        without_k = its[0]["k"] in ("1", "all")
-        parts = [its, []] if without_k else [[run for run in its if run["k"] == k] for k in ks]
+        of_name = [run for run in record["runs"] if run["variant"] == name]
+        without_k = of_name[0]["k"] in ("1", "all")
+        parts = [of_name, []] if without_k else [[run for run in of_name if run["k"] == k] for k in ks]
         cells = [_cell(runs, key) if runs else "" for runs in parts for key in keys]
         lines.append(f"| {name} | {' | '.join(cells)} | {_cell(parts[0], 'train_seconds')} |")
     return "\n".join(lines) + _source(record)
@@ -158,15 +158,15 @@ def summary(record: dict) -> str:
 
 def _at_one_pace(record: dict) -> dict:
     """With seconds and tokens a second from where all ways took turns, if they did, not from the runs."""
-    measured = {(its["variant"], its["k"]): its for its in record.get("pace", [])}
+    measured = {(one["variant"], one["k"]): one for one in record.get("pace", [])}
     if not measured:
         return record
     runs = []
     for run in record["runs"]:
         run = {key: value for key, value in run.items() if key not in TIMES}
-        if its := measured.get((run["variant"], run["k"])):
-            run["train_seconds"] = its["updates"] * its["update_seconds"]
-            run["generated_tokens_per_second"] = its["generated_tokens_per_second"]
+        if speed := measured.get((run["variant"], run["k"])):
+            run["train_seconds"] = speed["updates"] * speed["update_seconds"]
+            run["generated_tokens_per_second"] = speed["generated_tokens_per_second"]
         runs.append(run)
     return record | {"runs": runs}
 
@@ -199,7 +199,7 @@ def _cell(runs: list[dict], key: str) -> str:
 
 def _source(record: dict) -> str:
     """Where the figures come from."""
-    counts = {its["updates"] for its in record.get("pace", [])}
+    counts = {one["updates"] for one in record.get("pace", [])}
     updates = _listed(sorted(counts))
     paced = (
         f"Times: {updates} updates, and summaries, with all ways taking turns (`benchmarks/pace.py`). "
@@ -220,11 +220,11 @@ def _seeds(record: dict) -> str:
     most = max(rows.values(), key=len)
     others = []
     for k in _ks(record):
-        its = {name: sorted(seeds) for (other, name), seeds in rows.items() if other == k}
-        fewer = [name for name, seeds in its.items() if seeds != sorted(most)]
-        for seeds in dict.fromkeys(_listed(its[name]) for name in fewer):
-            names = [name for name in fewer if _listed(its[name]) == seeds]
-            whose = "" if len(names) == len(its) else f" and {' and '.join(names)}"
+        seeds_of = {name: sorted(seeds) for (other, name), seeds in rows.items() if other == k}
+        fewer = [name for name, seeds in seeds_of.items() if seeds != sorted(most)]
+        for seeds in dict.fromkeys(_listed(seeds_of[name]) for name in fewer):
+            names = [name for name in fewer if _listed(seeds_of[name]) == seeds]
+            whose = "" if len(names) == len(seeds_of) else f" and {' and '.join(names)}"
             others.append(f"with k = {k}{whose}: {seeds}")
     return _listed(sorted(most)) + (f" ({'; '.join(others)})" if others else "")
 
@@ -269,10 +269,12 @@ def main() -> None:
         record = resume(path, arguments.device)
         if task == "docstrings":
             rows = rows_of(task, [int(k) for k in _ks(record) if k != "all"])
-            if {(its["variant"], its["k"]) for its in record.get("pace", [])} != set(rows):
+            if {(one["variant"], one["k"]) for one in record.get("pace", [])} != set(rows):
                 found = pace([run.command_line(*row, seed=0) for row in rows.values()], device)
                 record = resume(path, arguments.device)
-                record["pace"] = [{"variant": name, "k": k, **its} for (name, k), its in zip(rows, found, strict=True)]
+                record["pace"] = [
+                    {"variant": name, "k": k, **speed} for (name, k), speed in zip(rows, found, strict=True)
+                ]
         save(record, path)
         text = table(record)
         path.with_suffix(".md").write_text(text)

@@ -17,7 +17,7 @@ from variants import Variant
 
 from shtopk import Assignment, TopK, TopKPooling, anneal
 from shtopk.models import encode_in_windows
-from train import best_precision
+from shtopk.training.experiment import best_precision
 
 BATCH = 32  # documents per update
 EPOCHS = 8

@@ -18,14 +18,10 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
-from transformers import DataCollatorForSeq2Seq, DataCollatorWithPadding
 
-import train
 from shtopk import anneal
-from shtopk.models import load_tokenizer
-from shtopk.tasks import get_task
-from shtopk.training.arguments import TrainArguments
-from shtopk.training.command_line import parse
+from shtopk.training import Experiment
+from shtopk.training.build import build_optimizer
 
 UPDATES, SUMMARIES, CLASSES, TURNS = 12, 3, 12, 3  # batches of each kind, if there are so many
 PRECISION = {"bf16": torch.bfloat16, "fp16": torch.float16, "no": None}
@@ -40,8 +36,7 @@ class Course:
         update_seconds, answer_seconds: of every batch, its fastest turn.
     """
 
-    model: nn.Module
-    arguments: TrainArguments
+    experiment: Experiment
     optimizer: torch.optim.Optimizer
     updates: int
     update_seconds: list[float]
@@ -55,38 +50,37 @@ def pace(command_lines: list[list[str]], device: torch.device) -> list[dict]:
     temperature's schedule. Summaries are generated in full length, whatever the model has learnt, so that all generate
     the same number of tokens; reading the documents counts.
     """
-    parsed = [parse(words)[1:] for words in command_lines]
-    data, model_arguments, arguments = parsed[0]
-    task = get_task(data)
-    texts, tokenizer = task.load(data), load_tokenizer(model_arguments.backbone)
-    models = [train.build_model(task, texts, data, its).to(device) for _, its, _ in parsed]
-    splits = task.encode(tokenizer, texts, data, models[0].generation_start)
-    summaries = task.target == "summary"
-    collate = DataCollatorForSeq2Seq(tokenizer) if summaries else DataCollatorWithPadding(tokenizer)
+    experiments = [Experiment.prepare(words) for words in command_lines]
+    first = experiments[0]
+    for experiment in experiments:
+        experiment.texts = first.texts
+        experiment.model.to(device)
+    summaries = first.task.target == "summary"
+    training = first.arguments.training
     torch.manual_seed(0)
     batches = []
     for name, size, count in (
-        ("train", arguments.batch_size, UPDATES),
-        ("test", arguments.eval_batch_size, SUMMARIES if summaries else CLASSES),
+        ("train", training.batch_size, UPDATES),
+        ("test", training.eval_batch_size, SUMMARIES if summaries else CLASSES),
     ):
-        loader = DataLoader(splits[name], size, shuffle=True, collate_fn=collate)
+        loader = DataLoader(first.encoded[name], size, shuffle=True, collate_fn=first.collate)
         batches.append([batch.to(device) for batch in islice(loader, count)])
     to_learn, to_answer = batches
+    tokens = first.arguments.data.max_summary_tokens
 
     courses = [
         Course(
-            model,
-            its,
-            train.build_optimizer(model, its),
-            math.ceil(its.epochs * math.ceil(len(splits["train"]) / its.batch_size)),
+            experiment,
+            build_optimizer(experiment.model, experiment.arguments.training),
+            math.ceil(training.epochs * math.ceil(len(first.encoded["train"]) / training.batch_size)),
             [math.inf] * len(to_learn),
             [math.inf] * len(to_answer),
         )
-        for model, (_, _, its) in zip(models, parsed, strict=True)
+        for experiment in experiments
     ]
     for course in courses:  # warm-up
         update(course, to_learn[0], 0.0, device)
-        answer(course, to_answer[0], data.max_summary_tokens, device)
+        answer(course, to_answer[0], tokens, device)
     for _ in tqdm(range(TURNS), desc="pace"):
         for i, batch in enumerate(to_learn):
             for course in courses:
@@ -94,12 +88,12 @@ def pace(command_lines: list[list[str]], device: torch.device) -> list[dict]:
                 course.update_seconds[i] = min(seconds, course.update_seconds[i])
         for i, batch in enumerate(to_answer):
             for course in courses:
-                seconds = answer(course, batch, data.max_summary_tokens, device)
+                seconds = answer(course, batch, tokens, device)
                 course.answer_seconds[i] = min(seconds, course.answer_seconds[i])
     documents = sum(len(batch["input_ids"]) for batch in to_answer)
     name, answers = "documents_per_second", documents
     if summaries:
-        name, answers = "generated_tokens_per_second", data.max_summary_tokens * documents
+        name, answers = "generated_tokens_per_second", tokens * documents
     return [
         {
             "updates": course.updates,
@@ -111,35 +105,33 @@ def pace(command_lines: list[list[str]], device: torch.device) -> list[dict]:
 
 
 def update(course: Course, batch: dict, progress: float, device: torch.device) -> float:
-    """Its seconds."""
-    course.model.train()
+    """The seconds of an update."""
+    model = course.experiment.model.train()
     start = now(device)
-    anneal(course.model, progress)
-    with autocast(course.arguments, device):
-        loss = course.model(**batch).loss
+    anneal(model, progress)
+    with autocast(course.experiment, device):
+        loss = model(**batch).loss
     loss.backward()
-    nn.utils.clip_grad_norm_(course.model.parameters(), course.arguments.max_grad_norm)  # costs what two parts cost
+    # All parameters at once: that costs what the two parts of train.py cost.
+    nn.utils.clip_grad_norm_(model.parameters(), course.experiment.arguments.training.max_norm)
     course.optimizer.step()
     course.optimizer.zero_grad()
     return now(device) - start
 
 
 def answer(course: Course, batch: dict, tokens: int, device: torch.device) -> float:
-    """Its seconds; summaries of so many tokens."""
-    course.model.eval()
+    """The seconds of answering a batch; summaries of so many tokens."""
+    model = course.experiment.model.eval()
     given = {name: batch[name] for name in ("input_ids", "attention_mask")}
     start = now(device)
-    with torch.inference_mode(), autocast(course.arguments, device):
-        if course.model.can_generate():
-            course.model.generate(**given, min_new_tokens=tokens, max_new_tokens=tokens)
-        else:
-            course.model(**given)
+    with torch.inference_mode(), autocast(course.experiment, device):
+        course.experiment.kind.answer(model, given, tokens)
     return now(device) - start
 
 
-def autocast(arguments: TrainArguments, device: torch.device) -> torch.autocast:
-    chosen = train.best_precision() if arguments.mixed_precision == "auto" else arguments.mixed_precision
-    return torch.autocast(device.type, PRECISION[chosen], enabled=PRECISION[chosen] is not None)
+def autocast(experiment: Experiment, device: torch.device) -> torch.autocast:
+    dtype = PRECISION[experiment.precision]
+    return torch.autocast(device.type, dtype, enabled=dtype is not None)
 
 
 def now(device: torch.device) -> float:

@@ -23,7 +23,7 @@ from torch import Tensor
 from shtopk.tasks import bbc, needle
 from shtopk.tasks.sentences import sentences
 from shtopk.tasks.split import shuffled
-from train import best_precision
+from shtopk.training.experiment import best_precision
 
 QUERIES = 3  # for each document
 QUERY_WORDS = (10, 40)

@@ -91,8 +91,8 @@ def settings(variant: Variant) -> dict:
 
 def score(setting: dict, runs: list[dict]) -> tuple[float, float]:
     """Mean accuracy and evidence share of a setting over its seeds."""
-    its = [run for run in runs if setting.items() <= run.items()]
-    return statistics.mean(run["accuracy"] for run in its), statistics.mean(run["evidence_share"] for run in its)
+    found = [run for run in runs if setting.items() <= run.items()]
+    return statistics.mean(run["accuracy"] for run in found), statistics.mean(run["evidence_share"] for run in found)
 
 
 def rank(score: tuple[float, float]) -> float:

@@ -6,13 +6,9 @@ from .arguments import ModelArguments
 from .configuration_topk_pooling import TopKPoolingConfig, TopKPoolingSeq2SeqConfig
 from .freezing import freeze_layers
 from .model_card import write_model_card
-from .modeling_topk_pooling import (
-    TopKPoolingClassifierOutput,
-    TopKPoolingForSequenceClassification,
-    TopKPoolingModel,
-    TopKPoolingModelOutput,
-)
-from .modeling_topk_pooling_seq2seq import PooledEncoderOutput, TopKPoolingForConditionalGeneration
+from .modeling_topk_pooling import TopKPoolingForSequenceClassification, TopKPoolingModel
+from .modeling_topk_pooling_seq2seq import TopKPoolingForConditionalGeneration
+from .outputs import PooledEncoderOutput, TopKPoolingClassifierOutput, TopKPoolingModelOutput
 from .pretrained import default_encoder, load_tokenizer, verify_sha256
 from .windows import encode_in_windows, pool_in_windows
 

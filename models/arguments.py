@@ -30,7 +30,7 @@ class ModelArguments(OptionArguments):
     )
     backbone_sha256: str | None = _option(None, "expected SHA-256 of the backbone's model.safetensors (hex)")
     backbone_dropout: float | None = _option(None, "dropout inside the backbone, in [0, 1); by default its own")
-    attention: str | None = _option(
+    attn_implementation: str | None = _option(
         None,
         "how the backbone computes attention: sdpa, eager, flash_attention_2, ...; by default its own way",
     )
@@ -53,7 +53,7 @@ class ModelArguments(OptionArguments):
     k_by_layer: str | None = _option(
         None, "pool between the encoder's layers as well: 2:256,4:64 pools the input of layer 2 to 256, of 4 to 64"
     )
-    dropout: float = _option(0.1, "dropout before the classifier, in [0, 1)")
+    classifier_dropout: float = _option(0.1, "dropout before the classifier, in [0, 1)")
     freeze_encoder: bool = _option(False, "train all but the encoder, and embeddings that it shares with a decoder")
     freeze_layers: int = _option(0, "lowest layers of the encoder, and its embeddings, that are not trained")
     freeze_scorer: bool = _option(False, "do not train the scorer, a control")

@@ -99,7 +99,7 @@ class TopKPoolingConfig(PooledBackboneConfig):
 
     # What Trainer.predict leaves out: it is for whoever wants to look, and of sizes that differ between batches.
     keys_to_ignore_at_inference = [
-        *("pooled_hidden_states", "pooled_attention_mask", "pooled_scores", "assignment"),
+        *("pooled_hidden_states", "pooled_attention_mask", "pooled_scores", "positions", "weights", "slots"),
         *("hidden_states", "attentions"),
     ]
 

@@ -2,46 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
-from transformers.utils import ModelOutput, can_return_tuple
+from transformers.utils import can_return_tuple
 
-from shtopk import Assignment, TopKPooling
+from shtopk import TopKPooling
 from shtopk.integrations.encoder import install
 from shtopk.scorers import ScorerLinear
 
 from .backbone import build_around, encoder_options, is_encoder, load_encoder, set_dropout
 from .configuration_topk_pooling import TopKPoolingConfig
+from .outputs import TopKPoolingClassifierOutput, TopKPoolingModelOutput, parts_of
 from .pretrained import load_config
 from .windows import check_window, checked, pool_document, pool_encoded, positions_of
-
-
-@dataclass
-class TopKPoolingClassifierOutput(ModelOutput):
-    """What the classifier answers.
-
-    Attributes:
-        loss: [] when labels were given.
-        logits: [B, num_labels].
-        pooled_hidden_states: [B, k, d] the vectors that were kept.
-        pooled_attention_mask: [B, k] which slots hold a token.
-        pooled_scores: [B, k] their scores.
-        assignment: which of the L tokens flows into which of them with what weight.
-        hidden_states, attentions: the encoder's, if asked for (documents no longer than its window).
-    """
-
-    loss: Tensor | None = None
-    logits: Tensor | None = None
-    pooled_hidden_states: Tensor | None = None
-    pooled_attention_mask: Tensor | None = None
-    pooled_scores: Tensor | None = None
-    assignment: Assignment | None = None
-    hidden_states: tuple[Tensor, ...] | None = None
-    attentions: tuple[Tensor, ...] | None = None
 
 
 class TopKPoolingPreTrainedModel(PreTrainedModel):
@@ -83,21 +59,6 @@ class TopKPoolingPreTrainedModel(PreTrainedModel):
                 scorer.reset_parameters()
 
 
-@dataclass
-class TopKPoolingModelOutput(ModelOutput):
-    """The vectors that were kept.
-
-    Attributes:
-        last_hidden_state: [B, k, d], zero in empty slots.
-        attention_mask: [B, k] which slots hold a token.
-        assignment: see `TopKPoolingClassifierOutput`.
-    """
-
-    last_hidden_state: Tensor | None = None
-    attention_mask: Tensor | None = None
-    assignment: Assignment | None = None
-
-
 class TopKPoolingModel(TopKPoolingPreTrainedModel):
     """Any encoder, its token vectors pooled to k: what `AutoModel` and `pipeline("feature-extraction")` make of a
     classifier's checkpoint, or of an encoder's, whose pooling is then new.
@@ -133,7 +94,7 @@ class TopKPoolingModel(TopKPoolingPreTrainedModel):
         return TopKPoolingModelOutput(
             last_hidden_state=pooled.hidden_states,
             attention_mask=pooled.attention_mask,
-            assignment=pooled.assignment,
+            **parts_of(pooled.assignment),
         )
 
 
@@ -247,7 +208,7 @@ class TopKPoolingForSequenceClassification(TopKPoolingPreTrainedModel):
             pooled_hidden_states=pooled.hidden_states,
             pooled_attention_mask=pooled.attention_mask,
             pooled_scores=pooled.scores,
-            assignment=pooled.assignment,
+            **parts_of(pooled.assignment),
             hidden_states=hidden_states,
             attentions=attentions,
         )

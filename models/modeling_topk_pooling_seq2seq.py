@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from torch import Tensor, nn
 from transformers import AutoModelForSeq2SeqLM, GenerationConfig, GenerationMixin
 from transformers.modeling_outputs import Seq2SeqLMOutput
-from transformers.utils import ModelOutput, can_return_tuple
+from transformers.utils import can_return_tuple
 
-from shtopk import Assignment, TopKPooling
+from shtopk import TopKPooling
 from shtopk.integrations.encoder import install
 
 from .backbone import build_around, is_encoder, load_backbone, set_dropout
@@ -19,27 +18,9 @@ from .configuration_topk_pooling import TopKPoolingSeq2SeqConfig
 from .copy_head import CopyHead
 from .join import join
 from .modeling_topk_pooling import TopKPoolingPreTrainedModel, with_scores
+from .outputs import PooledEncoderOutput, parts_of
 from .pretrained import load_config
 from .windows import check_window, pool_document, positions_of
-
-
-@dataclass
-class PooledEncoderOutput(ModelOutput):
-    """What the decoder gets to see of B documents, and where it came from.
-
-    Attributes:
-        last_hidden_state: [B, k, d] the vectors that were kept.
-        attention_mask: [B, k] which of them are real.
-        scores: [B, k] their scores.
-        assignment: which of the L tokens flows into which of them with what weight.
-        input_ids: [B, L] the documents.
-    """
-
-    last_hidden_state: Tensor | None = None
-    attention_mask: Tensor | None = None
-    scores: Tensor | None = None
-    assignment: Assignment | None = None
-    input_ids: Tensor | None = None
 
 
 class PooledEncoder(nn.Module):
@@ -58,7 +39,7 @@ class PooledEncoder(nn.Module):
             last_hidden_state=pooled.hidden_states,
             attention_mask=pooled.attention_mask,
             scores=pooled.scores,
-            assignment=pooled.assignment,
+            **parts_of(pooled.assignment),
             input_ids=input_ids,
         )
 
@@ -179,13 +160,6 @@ class TopKPoolingForConditionalGeneration(TopKPoolingPreTrainedModel, Generation
 
     def get_encoder(self, modality=None) -> PooledEncoder:
         return PooledEncoder(self.encoder, self.pooling, self.config)
-
-    def _expand_inputs_for_generation(self, expand_size=1, is_encoder_decoder=False, input_ids=None, **kwargs):
-        # transformers copies the tensors among encoder_outputs for each beam, but not those inside an assignment.
-        encoded = kwargs.get("encoder_outputs")
-        if encoded is not None and expand_size > 1:
-            encoded["assignment"] = encoded.assignment.map(lambda x: x.repeat_interleave(expand_size, 0))
-        return super()._expand_inputs_for_generation(expand_size, is_encoder_decoder, input_ids, **kwargs)
 
     def get_output_embeddings(self):
         return self.backbone.get_output_embeddings()

@@ -14,7 +14,7 @@ from shtopk.tasks.metrics import classification_metrics
 from shtopk.tasks.needle import NEEDLE
 from shtopk.tasks.rfc import RFC
 from shtopk.tasks.rouge import summarization_metrics
-from shtopk.tasks.samples import write_samples
+from shtopk.tasks.samples import write_predictions, write_samples
 from shtopk.tasks.task import Classification, Summarization, Task
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "classification_metrics",
     "get_task",
     "summarization_metrics",
+    "write_predictions",
     "write_samples",
 ]
 
@@ -36,9 +37,8 @@ SUMMARY_TASKS: dict[str, Task] = {task.name: task for task in (FILE_SUMMARIES, H
 
 def get_task(arguments: DataArguments) -> Task:
     """The record of a task; files and hub have one for classes and one for summaries."""
-    known = SUMMARY_TASKS if arguments.summary_column else TASKS
+    known, where = {"label": (TASKS, ""), "summary": (SUMMARY_TASKS, " with a summary_column")}[arguments.answer]
     if arguments.task not in known:
-        where = " with a summary_column" if arguments.summary_column else ""
         raise ValueError(f"expected task to be one of {', '.join(known)}{where}, got {arguments.task!r}")
     return known[arguments.task]
 

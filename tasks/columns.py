@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from types import UnionType
+from typing import Any, NamedTuple
 
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
@@ -10,6 +11,20 @@ from shtopk.tasks.arguments import DataArguments
 from shtopk.tasks.split import normalise, stratified_split
 
 SHARES = {"test": 0.2, "validation": 0.1}
+
+
+class Answers(NamedTuple):
+    """The values of a column of answers: their types, what a message calls them, and whether they are classes."""
+
+    types: type | UnionType
+    wanted: str
+    are_classes: bool
+
+
+ANSWERS = {
+    "label": Answers(str | int, "string or a whole number", are_classes=True),
+    "summary": Answers(str, "text", are_classes=False),
+}
 
 
 def pick(columns: Sequence[str], arguments: DataArguments, source: str) -> str:
@@ -38,13 +53,13 @@ def clean(texts: Sequence[Any], answers: Sequence[Any], answer: str, source: str
         answer: their kind, "label" (non-empty strings or whole numbers) or "summary" (non-empty strings).
         source: what to call the data in the message.
     """
-    kinds, wanted = (str | int, "string or a whole number") if answer == "label" else (str, "text")
+    types, wanted, _ = ANSWERS[answer]
     if not texts:
         raise ValueError(f"expected documents in {source}, got none")
     for row, (text, value) in enumerate(zip(texts, answers, strict=True), 1):
         if not isinstance(text, str):
             raise ValueError(f"expected a text in document {row} of {source}, got {_shown(text)}")
-        if not isinstance(value, kinds):
+        if not isinstance(value, types):
             raise ValueError(f"expected a {wanted} as {answer} in document {row} of {source}, got {_shown(value)}")
         if isinstance(value, str) and not value.strip():
             raise ValueError(f"expected a {answer} in document {row} of {source}, got an empty text")
@@ -76,24 +91,24 @@ def assemble(
     Raises:
         ValueError: fewer than two classes, a label that train lacks, too few documents to split.
     """
-    splits = dict(splits)
+    are_classes, splits = ANSWERS[answer].are_classes, dict(splits)
     missing = {name: share for name, share in SHARES.items() if name not in splits}
     if missing:
         texts, answers = splits["train"]
-        classes = answers if answer == "label" else [""] * len(answers)
+        classes = answers if are_classes else [""] * len(answers)
         keys = [normalise(text) for text in texts]
         rows = stratified_split(classes, keys, missing, seed=seed)
         for name, chosen in rows.items():
             splits[name] = [texts[i] for i in sorted(chosen)], [answers[i] for i in sorted(chosen)]
             if not chosen:
-                of_class = "of a class " if answer == "label" else ""
+                of_class = "of a class " if are_classes else ""
                 different = len(set(keys))
                 of_them = "" if different == len(texts) else f", {different} of them different"
                 raise ValueError(
                     f"expected enough documents {of_class}in {sources['train']} to draw a {name} split from, "
                     f"got {len(texts)} documents{of_them}; give more of them, or a {name} split of its own"
                 )
-    kind = Value("string") if answer == "summary" else _classes(splits, sources, order)
+    kind = _classes(splits, sources, order) if are_classes else Value("string")
     features = Features({"text": Value("string"), answer: kind})
     return DatasetDict(
         {

@@ -1,5 +1,6 @@
 """The record that describes a task, of one of two kinds: classification or summarization."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -17,7 +18,7 @@ SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
-class Task:
+class Task(ABC):
     """A corpus with what is needed to train on it and to score it.
 
     Attributes:
@@ -70,6 +71,22 @@ class Task:
                 data[name] = data[name].select(sorted(shuffled(data[name]["text"], arguments.data_seed)[:limit]))
         return data
 
+    @abstractmethod
+    def encode(self, tokenizer, texts: DatasetDict, arguments: DataArguments, start: int | None = None) -> DatasetDict:
+        """The splits as token numbers, with "labels"; start: the token that a decoder, if any, starts from."""
+
+    @abstractmethod
+    def decode(self, tokenizer, predicted: list) -> list:
+        """A model's predictions in the form of the references."""
+
+    @abstractmethod
+    def compute_metrics(self, predictions: Sequence, references: Sequence) -> dict[str, float]:
+        """The `metrics` of predictions."""
+
+    def baselines(self, texts: DatasetDict) -> dict[str, list]:
+        """Name -> answers to the test split that need no model."""
+        return {}
+
 
 @dataclass(frozen=True)
 class Classification(Task):
@@ -81,19 +98,13 @@ class Classification(Task):
     shown = metrics
 
     def encode(self, tokenizer, texts: DatasetDict, arguments: DataArguments, start: int | None = None) -> DatasetDict:
-        """See `encode_documents`; start is ignored."""
         return encode_documents(tokenizer, texts, arguments.max_tokens).rename_column("label", "labels")
 
     def decode(self, tokenizer, predicted: list[int]) -> list[int]:
-        """Predictions in the form of the references."""
         return predicted
 
     def compute_metrics(self, predictions: Sequence[int], references: Sequence[int]) -> dict[str, float]:
         return classification_metrics(predictions, references)
-
-    def baselines(self, texts: DatasetDict) -> dict[str, list]:
-        """Name -> answers to the test split that need no model."""
-        return {}
 
 
 @dataclass(frozen=True)
@@ -113,19 +124,16 @@ class Summarization(Task):
     shown = (*ROUGE, "prediction_words", "prediction_repeats")
 
     def encode(self, tokenizer, texts: DatasetDict, arguments: DataArguments, start: int | None = None) -> DatasetDict:
-        """See `encode_summaries`; start is the token that the decoder starts from."""
         documents = encode_documents(tokenizer, texts, arguments.max_tokens)
         return encode_summaries(tokenizer, documents, arguments.max_summary_tokens, start)
 
     def decode(self, tokenizer, predicted: list[list[int]]) -> list[str]:
-        """Predictions in the form of the references."""
         return [text.strip() for text in tokenizer.batch_decode(predicted, skip_special_tokens=True)]
 
     def compute_metrics(self, predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
         return summarization_metrics(predictions, references)
 
     def baselines(self, texts: DatasetDict) -> dict[str, list[str]]:
-        """Name -> answers to the test split that need no model."""
         documents = texts["test"]["text"][:]
         found = {name: [lead(document) for document in documents] for name, lead in self.leads.items()}
         if self.remembers:

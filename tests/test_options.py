@@ -82,7 +82,7 @@ def test_a_temperature_alone_never_changes():
 def test_a_temperature_in_yaml_alone_is_constant(tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text("temperature: 1\nprotected: [0, -1]\nk_by_layer: {2: 64, 4: 0.5}\n")
-    _, _, model, _ = parse(["--config", str(path), "--output_dir", str(tmp_path / "run")])
+    model = parse(["--config", str(path), "--output_dir", str(tmp_path / "run")]).model
     assert (model.pooling.temperature, model.pooling.initial_temperature) == (1, None)
     assert model.pooling.protected == (0, -1)
     assert model.shares_or_counts == {"2": 64, "4": 0.5}

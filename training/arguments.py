@@ -1,7 +1,10 @@
-"""How to train, as fields that a command line can offer; `tasks` and `models` have those of the data and the model."""
+"""How to train, as fields that a command line can offer, together with those of `tasks` and `models`."""
 
-from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Literal
+
+from shtopk.models import ModelArguments
+from shtopk.tasks import DataArguments
 
 
 def _option(default, help: str):
@@ -12,11 +15,11 @@ def _option(default, help: str):
 class TrainArguments:
     _argument_group_name: ClassVar[str] = "training"
     output_dir: str = _option("runs/latest", "folder of this run")
-    overwrite_output_dir: bool = _option(False, "replace what an earlier run left in output_dir")
+    overwrite: bool = _option(False, "replace what an earlier run left in output_dir")
     epochs: float = _option(3.0, "passes over the training split")
     batch_size: int = _option(16, "documents per process and micro-batch")
     eval_batch_size: int = _option(16, "documents per process when evaluating")
-    gradient_accumulation_steps: int = _option(1, "micro-batches per update")
+    accumulation: int = _option(1, "micro-batches per update")
     learning_rate: float = _option(5e-5, "of the encoder")
     decoder_learning_rate: float | None = _option(None, "of a pretrained decoder; by default that of the encoder")
     head_learning_rate: float = _option(1e-3, "of what is new: the classifier, a copy head, new cross-attention")
@@ -24,8 +27,8 @@ class TrainArguments:
     weight_decay: float = _option(0.01, "of AdamW")
     schedule: Literal["linear", "cosine", "constant_with_warmup"] = _option("linear", "of the learning rates")
     warmup: float = _option(0.1, "share of the updates, in [0, 1]")
-    max_grad_norm: float = _option(1.0, "> 0, gradient norm of everything but the scorer is clipped to it")
-    scorer_max_grad_norm: float = _option(1.0, "> 0, the same for the scorer alone, whose gradients are far larger")
+    max_norm: float = _option(1.0, "> 0, gradient norm of everything but the scorer is clipped to it")
+    scorer_max_norm: float = _option(1.0, "> 0, the same for the scorer alone, whose gradients are far larger")
     mixed_precision: Literal["auto", "no", "bf16", "fp16"] = _option(
         "auto", "auto: bf16 where the device computes in it"
     )
@@ -38,7 +41,7 @@ class TrainArguments:
         None, "updates between checkpoints; each evaluation leaves one as well, and so does an interruption"
     )
     total_limit: int = _option(2, "of the newest checkpoints to keep, >= 1; the best is kept besides")
-    resume_from_checkpoint: str | None = _option(
+    resume: str | None = _option(
         None, "go on from the run's latest checkpoint ('latest', from the start if there is none) or from a folder"
     )
     tracker: str = _option(
@@ -52,3 +55,16 @@ class TrainArguments:
     def trackers(self) -> list[str]:
         """The names in `tracker`."""
         return [] if self.tracker == "none" else [name.strip() for name in self.tracker.split(",")]
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """The three groups of fields: what to read, which model, how to train it."""
+
+    data: DataArguments = field(default_factory=DataArguments)
+    model: ModelArguments = field(default_factory=ModelArguments)
+    training: TrainArguments = field(default_factory=TrainArguments)
+
+    def fields(self) -> dict[str, Any]:
+        """Every field of the three by its name."""
+        return asdict(self.data) | asdict(self.model) | asdict(self.training)

@@ -1,4 +1,4 @@
-"""Which documents an update reads, and which of them each process."""
+"""Which documents an update reads, and which of these a process reads."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -12,13 +12,13 @@ from torch.utils.data import DataLoader
 
 
 class MicroBatch(NamedTuple):
-    """What a process reads at once.
+    """What a process feeds to the model at once.
 
     Attributes:
         inputs: of the model, labels among them.
-        items: what its loss is the mean of: documents with a class, or tokens of summaries. 0 for a stand-in, which
-            keeps a process in step that an update has no document for.
-        documents: how many there are; 0 for a stand-in.
+        items: number of loss terms: documents with a class, or target tokens. 0 for a dummy batch, which keeps the
+            collectives of all processes in step.
+        documents: how many; 0 for a dummy batch.
     """
 
     inputs: Any
@@ -26,20 +26,20 @@ class MicroBatch(NamedTuple):
     documents: int
 
 
-class Updates:
-    """The documents of every update, drawn anew for each epoch by seed and epoch alone.
+class UpdateBatches:
+    """The micro-batches of every update; the order of the documents depends on seed and epoch alone.
 
-    An update has batch_size * accumulation * processes of them, the last of an epoch those that are left. However it
-    is divided among processes and micro-batches, an update has the same documents, each once; and the n-th has them
-    without looking at those before, so that a run can go on where it stopped.
+    An update reads batch_size * accumulation * processes documents, the last of an epoch those that are left. However
+    these are divided among processes and micro-batches, an update has the same documents, each once. The n-th update
+    can be read without those before it, so that a run can go on from there.
 
     Args:
         dataset: the encoded training split.
         collate: rows -> inputs of the model.
         batch_size: documents per process and micro-batch.
         accumulation: micro-batches of an update.
-        processes, process: how many there are, and which of them this is.
-        seed: of the order.
+        processes, process: their number, and the rank of this one.
+        seed: draws the order.
     """
 
     def __init__(
@@ -59,16 +59,16 @@ class Updates:
         self._order = lru_cache(maxsize=2)(self._draw)
 
     def __len__(self) -> int:
-        """Updates of an epoch."""
+        """Number of updates in an epoch."""
         return -(-len(self.dataset) // self.size)
 
     def starting_at(self, update: int) -> Iterator[list[MicroBatch]]:
-        """The micro-batches of this process for each update from the given one on (0 is the first), without end."""
-        # A generator of its own: drawing from the common one would shift what dropout draws after a resumption.
+        """This process's micro-batches for each update from the given one on (0 is the first); endless."""
+        # Its own generator: draws from the global one would change the dropout after a resumption.
         loader = iter(
             DataLoader(
                 self.dataset,
-                batch_sampler=(part or stand_in for number in count(update) for part, stand_in in self._parts(number)),
+                batch_sampler=(part or dummy for number in count(update) for part, dummy in self._parts(number)),
                 collate_fn=self.collate,
                 generator=torch.Generator(),
             )
@@ -76,11 +76,11 @@ class Updates:
         for number in count(update):
             yield [
                 MicroBatch(inputs, int((inputs["labels"] != -100).sum()) if part else 0, len(part))
-                for (part, _), inputs in zip(self._parts(number), loader, strict=False)  # the loader has no end
+                for (part, _), inputs in zip(self._parts(number), loader, strict=False)  # the loader is endless
             ]
 
     def _parts(self, update: int) -> list[tuple[list[int], list[int]]]:
-        """For each micro-batch of an update, this process's documents, and what stands in if there are none."""
+        """For each micro-batch of an update, this process's documents, and a dummy where there are none."""
         documents = self._documents(update)
         micro_batches = min(self.accumulation, -(-len(documents) // self.processes))
         parts = micro_batches * self.processes

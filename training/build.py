@@ -1,81 +1,55 @@
 """The model that a run trains, and how fast each part of it learns."""
 
+from typing import Any
+
 import torch
 from datasets import DatasetDict
 
-from shtopk import TopKPooling
-from shtopk.models import (
-    ModelArguments,
-    TopKPoolingForConditionalGeneration,
-    TopKPoolingForSequenceClassification,
-    freeze_layers,
-)
-from shtopk.tasks import DataArguments, Task
-from shtopk.training.arguments import TrainArguments
+from shtopk.models import freeze_layers
+from shtopk.operators import OPERATORS
+from shtopk.pooling import poolings
+from shtopk.training.arguments import Arguments, TrainArguments
+from shtopk.training.kinds import Kind
 
 
-def build_model(task: Task, texts: DatasetDict, data: DataArguments, arguments: ModelArguments):
-    """The model that gives the task's answers."""
+def build_model(kind: Kind, all_arguments: Arguments, texts: DatasetDict):
+    """A model of this kind with its backbone's weights; frozen where the arguments say so.
+
+    Args:
+        texts: the splits, whose classes a classifier has to know.
+    """
+    arguments = all_arguments.model
     fields = {name: getattr(arguments, name) for name in ("window", "windows_at_once", "window_k")}
     fields |= arguments.pooling.to_dict() | {
         "k": arguments.share_or_count,
         "k_by_layer": arguments.shares_or_counts,
         "backbone_sha256": arguments.backbone_sha256,
         "backbone_dropout": arguments.backbone_dropout,
+        "attn_implementation": arguments.attn_implementation,
     }
-    if task.target == "label":
-        labels = texts["train"].features["label"].names
-        model = TopKPoolingForSequenceClassification.from_backbone(
-            arguments.backbone,
-            id2label=dict(enumerate(labels)),
-            label2id={label: i for i, label in enumerate(labels)},
-            classifier_dropout=arguments.dropout,
-            **fields,
-        )
-    else:
-        model = TopKPoolingForConditionalGeneration.from_backbone(
-            arguments.backbone,
-            decoder=arguments.decoder,
-            decoder_layers=arguments.decoder_layers,
-            copy_head=arguments.copy_head,
-            **fields,
-        )
-        model.set_generation(
-            max_new_tokens=data.max_summary_tokens,
-            num_beams=arguments.num_beams,
-            no_repeat_ngram_size=arguments.no_repeat_ngram_size,
-            min_new_tokens=arguments.min_new_tokens,
-            length_penalty=arguments.length_penalty,
-        )
-    if arguments.attention is not None:
-        model.set_attn_implementation(arguments.attention)
-    # Only ever switched off: some backbones keep parts, such as sinusoidal positions, fixed themselves.
+    model = kind.from_backbone(all_arguments, texts, fields)
+    # requires_grad is only ever switched off: some backbones fix parts themselves, such as sinusoidal positions.
     if arguments.freeze_encoder:
         model.encoder.requires_grad_(False)
         for pooling in poolings(model):
             pooling.requires_grad_(True)
     if arguments.freeze_layers:
         freeze_layers(model.encoder, arguments.freeze_layers)
-    if arguments.freeze_scorer or arguments.operator == "hard":  # which gives the scorer no gradient
+    if arguments.freeze_scorer or not OPERATORS[arguments.operator].teaches:
         for pooling in poolings(model):
             pooling.requires_grad_(False)
     return model
 
 
-def poolings(model) -> list[TopKPooling]:
-    """The one over the encoder's vectors, and those between its layers."""
-    return [module for module in model.modules() if isinstance(module, TopKPooling)]
-
-
 def parameter_groups(model, train: TrainArguments) -> list[dict]:
-    """Encoder, decoder, what is new, and the scorer, each with its learning rate; empty groups left out."""
+    """Encoder, decoder, new parameters and scorer, each with a learning rate; groups without parameters left out."""
     rates = {
         "encoder": train.learning_rate,
         "decoder": train.decoder_learning_rate or train.learning_rate,
         "new": train.head_learning_rate,
         "scorer": train.scorer_learning_rate,
     }
-    groups = {part: {"params": [], "lr": rate} for part, rate in rates.items()}
+    groups: dict[str, dict[str, Any]] = {part: {"params": [], "lr": rate} for part, rate in rates.items()}
     groups["scorer"]["weight_decay"] = 0.0
     encoder = set(model.encoder.parameters())
     scorers = {parameter for pooling in poolings(model) for parameter in pooling.parameters()}
@@ -87,5 +61,5 @@ def parameter_groups(model, train: TrainArguments) -> list[dict]:
 
 
 def build_optimizer(model, train: TrainArguments) -> torch.optim.Optimizer:
-    """AdamW in one pass over the weights; one operation after the other takes several times as long on a CPU."""
+    """AdamW, fused: one pass over the weights; several passes take several times as long on a CPU."""
     return torch.optim.AdamW(parameter_groups(model, train), weight_decay=train.weight_decay, fused=True)

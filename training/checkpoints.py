@@ -1,6 +1,6 @@
-"""Checkpoints on disk: written aside and renamed, so that one that has its name is whole.
+"""Checkpoints on disk: written under another name, then renamed, so that a folder update_N is always whole.
 
-A manifest in each tells the size and the SHA-256 of every file, so that what was damaged later is found out as well.
+A manifest in each holds the size and the SHA-256 of every file, so that later damage is found.
 """
 
 import hashlib
@@ -8,30 +8,32 @@ import json
 import os
 import re
 import shutil
-import sys
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from safetensors import SafetensorError
 
+from shtopk.training.console import tell
+
 MANIFEST = "manifest.json"
 OPTIMIZER, STATE = "optimizer.safetensors", "state.json"
-OLD = "partial_old_"  # before the name of one that is being replaced
+OLD = "partial_old_"  # prefix of a checkpoint that is being replaced
 NAME = re.compile(r"update_(0|[1-9][0-9]*)")
-OF_TRAINING = {MANIFEST, OPTIMIZER, STATE}  # what a checkpoint has besides the model
+OF_TRAINING = {MANIFEST, OPTIMIZER, STATE}  # files of a checkpoint beside the model
 
 
 class CheckpointError(Exception):
-    """One line: what could not be written or read, and what to do."""
+    """Something could not be written or read; the message says in one line what, and what to do."""
 
 
 class Checkpoints:
     """The checkpoints of a run, folders update_N. Only the main process writes.
 
     Args:
-        folder: that they are in; need not exist. What else lies there is left alone.
-        total_limit: how many of the newest are kept, besides those that must be kept.
+        folder: holds the checkpoints; created on the first write. Other files in it are left alone.
+        total_limit: number of newest checkpoints to keep, besides those that these need.
     """
 
     def __init__(self, folder: Path, total_limit: int):
@@ -41,19 +43,19 @@ class Checkpoints:
         return self.folder / f"update_{update}"
 
     def updates(self) -> list[int]:
-        """Of which updates there are checkpoints, rising; whether they are undamaged `verify` tells."""
-        there = self.folder.iterdir() if self.folder.is_dir() else ()
-        return sorted(int(path.name[7:]) for path in there if NAME.fullmatch(path.name) and path.is_dir())
+        """The numbers of the updates with a checkpoint, ascending; `verify` checks one for damage."""
+        paths = self.folder.iterdir() if self.folder.is_dir() else ()
+        return sorted(int(path.name[7:]) for path in paths if NAME.fullmatch(path.name) and path.is_dir())
 
     def find(self, wanted: str | None, overwrite: bool = False) -> Path | None:
-        """The checkpoint that a run is to go on from.
+        """The checkpoint to go on from; None: start from the beginning.
 
         Args:
             wanted: "latest", a folder, or None.
-            overwrite: damaged ones may be lost.
+            overwrite: damaged checkpoints may be lost.
 
         Raises:
-            CheckpointError: the folder is no whole checkpoint, or none of those that there are is one.
+            CheckpointError: the folder is no whole checkpoint, or all checkpoints are damaged.
         """
         if wanted is None:
             return None
@@ -67,32 +69,32 @@ class Checkpoints:
         found = self.latest()
         if found is None and self.updates() and not overwrite:
             raise CheckpointError(
-                f"no checkpoint in {self.folder} is whole; to lose them and start anew add --overwrite_output_dir true"
+                f"no checkpoint in {self.folder} is whole; to lose them and start anew add --overwrite true"
             )
         if found is None:
-            print(f"train.py: no checkpoint in {self.folder} yet, starting from the beginning", file=sys.stderr)
+            tell(f"no checkpoint in {self.folder} yet, starting from the beginning")
         return found
 
     def latest(self) -> Path | None:
-        """The newest that is undamaged; says which it passed over. None: there is none."""
+        """The newest undamaged checkpoint, or None; a line on stderr names each that is skipped."""
         for update in reversed(self.updates()):
             try:
                 verify(self.path(update))
             except CheckpointError as error:
-                print(f"train.py: {error}; looking for an older one", file=sys.stderr)
+                tell(f"{error}; looking for an older one")
                 continue
             return self.path(update)
         return None
 
     def start(self, source: Path | None, overwrite: bool = False) -> None:
-        """Make ready for a run that goes on from a checkpoint, or from none: then those of an earlier run are removed.
+        """Prepare the folder for a run, and remove checkpoints that are not part of it.
 
         Args:
-            source: that it goes on from. Where it lies elsewhere, those that it needs are brought along.
-            overwrite: later ones may be removed.
+            source: the checkpoint to go on from, or None. If it lies elsewhere, what it needs is copied.
+            overwrite: later checkpoints may be removed.
 
         Raises:
-            CheckpointError: there are later ones, or another run's.
+            CheckpointError: there are later checkpoints, or another run's.
         """
         here = source is not None and source.parent.resolve() == self.folder.resolve()
         update = int(source.name[7:]) if source is not None else 0
@@ -100,32 +102,32 @@ class Checkpoints:
         if later and source is not None and not overwrite:
             raise CheckpointError(
                 f"{self.folder} has other checkpoints, up to {self.path(later[-1])}; choose another output_dir, go on "
-                f"with --resume_from_checkpoint latest, or add --overwrite_output_dir true to lose them"
+                f"with --resume latest, or add --overwrite true to lose them"
             )
         for other in later:
             shutil.rmtree(self.path(other))
         if source is not None and not here:
             for other in needs(source):
-                brought = source.with_name(f"update_{other}")
-                self.write(other, lambda folder: shutil.copytree(brought, folder, dirs_exist_ok=True))  # noqa: B023
+                needed = source.with_name(f"update_{other}")
+                self.write(other, partial(shutil.copytree, needed, dirs_exist_ok=True))
 
     def write(self, update: int, fill: Callable[[Path], None], keep: Collection[int] = ()) -> None:
         """Write the checkpoint of an update, then remove the oldest.
 
         Args:
-            update: after which it is.
-            fill: writes its files into the folder that it is given.
-            keep: updates whose checkpoints it needs; they stay as long as it does.
+            update: number of the update.
+            fill: writes the files into a folder.
+            keep: updates whose checkpoints this one needs; they stay as long as it does.
 
         Raises:
-            CheckpointError: it could not be written, for want of space perhaps; those before are as they were.
+            CheckpointError: writing failed, perhaps for lack of space; earlier checkpoints are untouched.
         """
         aside = self.folder / f"partial_{update}"
         try:
             shutil.rmtree(aside, ignore_errors=True)
             aside.mkdir(parents=True)
             fill(aside)
-            manifest = {"needs": sorted({*keep} - {0, update}), "files": describe(aside)}
+            manifest = {"needs": sorted({*keep} - {0, update}), "files": sizes_and_hashes(aside)}
             (aside / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
             for file in aside.rglob("*"):
                 _flush(file)
@@ -136,15 +138,15 @@ class Checkpoints:
             last = f"the last whole one is {self.path(before[-1])}" if before else "there is none before it"
             raise CheckpointError(
                 f"cannot write the checkpoint of update {update}: {reason(error)}; {last}; make room, then go on with "
-                f"--resume_from_checkpoint latest"
+                f"--resume latest"
             ) from error
         self._rotate()
 
     def _rotate(self) -> None:
-        """Remove what is neither among the newest nor needed by one of these, and what a killed run left behind."""
+        """Keep the newest checkpoints and those that they need; remove the others, and what a killed run left."""
         stay = set(self.updates()[-self.total_limit :])
         for update in sorted(stay):
-            with suppress(CheckpointError):  # a damaged one needs nothing
+            with suppress(CheckpointError):  # damaged: needs nothing
                 stay.update(needs(self.path(update)))
         for update in self.updates():
             if update not in stay:
@@ -153,14 +155,14 @@ class Checkpoints:
             shutil.rmtree(leftover, ignore_errors=True)
 
     def _recover(self) -> None:
-        """Give back its name to one that was being replaced when the run was killed."""
+        """Rename a checkpoint back whose replacement was cut off by a kill."""
         for old in self.folder.glob(f"{OLD}*"):
             if not old.with_name(old.name.removeprefix(OLD)).exists():
                 old.rename(old.with_name(old.name.removeprefix(OLD)))
 
 
 def verify(folder: Path) -> None:
-    """Raise CheckpointError where a checkpoint, or one that it needs, is not what its manifest says."""
+    """Raise CheckpointError where a checkpoint, or one that it needs, differs from its manifest."""
     _verify(folder)
     for update in needs(folder):
         try:
@@ -171,16 +173,16 @@ def verify(folder: Path) -> None:
 
 def _verify(folder: Path) -> None:
     expected = read_manifest(folder)["files"]
-    for name, its in expected.items():
+    for name, size_and_hash in expected.items():
         path = folder / name
         if not path.is_file():
             raise CheckpointError(f"{folder} is no whole checkpoint: {name} is missing")
-        if _describe(path) != its:
+        if _size_and_hash(path) != size_and_hash:
             raise CheckpointError(f"{folder} is no whole checkpoint: {name} is damaged")
 
 
 def needs(folder: Path) -> list[int]:
-    """Updates whose checkpoints one needs beside it: that of the best so far."""
+    """Updates whose checkpoints must stay beside this one: the best so far."""
     return read_manifest(folder)["needs"]
 
 
@@ -196,19 +198,19 @@ def read_manifest(folder: Path) -> dict:
     return manifest
 
 
-def describe(folder: Path) -> dict[str, dict]:
+def sizes_and_hashes(folder: Path) -> dict[str, dict]:
     """Size and hash of every file but the manifest."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
-    return {path.relative_to(folder).as_posix(): _describe(path) for path in files}
+    return {path.relative_to(folder).as_posix(): _size_and_hash(path) for path in files}
 
 
-def _describe(path: Path) -> dict:
+def _size_and_hash(path: Path) -> dict:
     with path.open("rb") as file:
         return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
 def _put_in_place(aside: Path, path: Path) -> None:
-    """Rename; what has the name already is damaged, or from an update that was saved before."""
+    """Rename; a checkpoint of that name is damaged or was saved twice, and is replaced."""
     old = path.with_name(f"{OLD}{path.name}")
     _flush(aside)
     if path.exists():
@@ -224,7 +226,7 @@ def _put_in_place(aside: Path, path: Path) -> None:
 
 
 def _flush(path: Path) -> None:
-    """Have the system write it to the disk now; a name must not outlive a power cut that its content does not."""
+    """Write to the disk now: after a power cut there must be no name without its content."""
     if os.name != "posix" and path.is_dir():  # cannot be opened there
         return
     descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
@@ -235,14 +237,14 @@ def _flush(path: Path) -> None:
 
 
 def reason(error: Exception) -> str:
-    """In a line, why something could not be written or read."""
+    """Why something could not be written or read, in one line."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror} ({Path(error.filename).name})" if error.filename else error.strerror
     return " ".join(str(error).split())
 
 
 def publish(checkpoint: Path, folder: Path) -> None:
-    """Copy the model of a checkpoint into a folder, each file whole or not at all."""
+    """Copy a checkpoint's model into a folder, each file whole or not at all."""
     for source in sorted(checkpoint.iterdir()):
         if source.is_file() and source.name not in OF_TRAINING:
             aside = folder / f".{source.name}.partial"

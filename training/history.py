@@ -1,17 +1,19 @@
-"""What was measured after each update and at each evaluation, a JSON line for each."""
+"""The measures of each update and each evaluation, a JSON line for each."""
 
 import json
 import shutil
 from pathlib import Path
 
+HISTORY = "history.jsonl"
+
 
 class History:
-    """The lines of a file; only the main process keeps one.
+    """A file of measures; only the main process has one.
 
     Args:
         path: of the file.
-        update: lines of later updates are dropped, as a run that goes on from there writes them anew.
-        evaluated: likewise for evaluations.
+        update: lines of later updates are dropped: a run that goes on from there writes them again.
+        evaluated: lines of evaluations after later updates are dropped likewise.
     """
 
     def __init__(self, path: Path, update: int = 0, evaluated: int = 0):
@@ -28,7 +30,7 @@ class History:
 
 
 def read_history(path: Path) -> list[dict]:
-    """The rows of a file; a line that a kill left half-written is passed over."""
+    """The rows of a file; a line that a kill left half-written is skipped."""
     rows = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
@@ -43,7 +45,7 @@ def is_evaluation(row: dict) -> bool:
 
 
 def bring_along(source: Path, path: Path) -> None:
-    """Take over the history of a run that another one goes on with; where it has none, that of neither."""
+    """Copy the history of the run to go on with; without one, remove the history that is here."""
     if source.exists():
         shutil.copyfile(source, path)
     else:

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: heard at once, obeyed when a step is done."""
+"""SIGTERM and Ctrl-C: noted at once, obeyed after the update."""
 
 import signal
 import threading
@@ -9,6 +9,19 @@ from types import FrameType
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM came where nothing is to be finished first."""
+
+
+class Interrupted(Exception):
+    """Training was stopped by a signal, and saved.
+
+    Args:
+        line: says so.
+        exit_code: of the process.
+    """
+
+    def __init__(self, line: str, exit_code: int):
+        super().__init__(line)
+        self.exit_code = exit_code
 
 
 @contextmanager
@@ -29,10 +42,10 @@ def terminable() -> Iterator[None]:
 
 
 class Interruption:
-    """Inside this context the first of these signals is noted; a second one does what it always did.
+    """Inside this context the first of these signals is noted; a second one has its usual effect.
 
     Attributes:
-        signal: the one that came; None until then.
+        signal: the one noted, or None.
     """
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -55,12 +68,12 @@ class Interruption:
 
     @property
     def name(self) -> str:
-        """Of the signal; SIGTERM where another process had it."""
+        """The signal's name; SIGTERM where another process received it."""
         return (self.signal or signal.SIGTERM).name
 
     @property
     def exit_code(self) -> int:
-        """What a shell reports of a process that this signal ended: 130 or 143."""
+        """130 (SIGINT) or 143 (SIGTERM), as a shell reports a process that the signal ended."""
         return 128 + (self.signal or signal.SIGTERM)
 
     def _note(self, number: int, frame: FrameType | None) -> None:

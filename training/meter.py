@@ -1,4 +1,4 @@
-"""What is worth knowing of an update besides its loss."""
+"""Measures of an update besides its loss: speed, memory, entropy of the selection."""
 
 import sys
 import time
@@ -6,15 +6,15 @@ import time
 import torch
 from torch import nn
 
-from shtopk.training.build import poolings
+from shtopk.pooling import poolings
 
 
 class Meter:
-    """Speed, memory and how soft the choice was, of one update after the other.
+    """Measures one update after the other.
 
     Args:
-        model: with `TopKPooling` inside; hooks are put on these.
-        device: that it is on.
+        model: with `TopKPooling` inside, on which hooks are put.
+        device: of the model.
     """
 
     def __init__(self, model: nn.Module, device: torch.device):
@@ -25,15 +25,15 @@ class Meter:
         self.begin()
 
     def begin(self) -> None:
-        """Time from here on belongs to the next update."""
+        """Start the clock of the next update."""
         self._entropies.clear()
         self._since = time.perf_counter()
 
     def end(self, documents: int, tokens: int) -> dict[str, float]:
-        """Of the update since `begin`, or since the last `end`.
+        """The measures of the update since `begin`, or since the last `end`.
 
         Args:
-            documents, tokens: that all processes read for it.
+            documents, tokens: read by all processes together.
 
         Returns:
             seconds, documents_per_second, tokens_per_second, peak_memory_gib (of this process, since it began), and
@@ -57,12 +57,12 @@ class Meter:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes: of tensors on a GPU, of the whole process on a CPU; 0 where the system does not tell."""
+    """Bytes: of tensors on a GPU, of the whole process on a CPU; 0 where the system has no such figure."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     try:
         import resource
     except ImportError:  # Windows
         return 0
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

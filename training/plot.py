@@ -8,12 +8,12 @@ from shtopk.training.history import is_evaluation, read_history
 
 
 def plot(history: Path, metric: str, path: Path) -> None:
-    """Draw what a history tells.
+    """Draw a history.
 
     Args:
         history: file of a `History`.
-        metric: the one on the validation split to draw, such as "eval_accuracy".
-        path: of the picture; its ending says in what format.
+        metric: to draw, such as "eval_accuracy".
+        path: of the picture; the suffix decides the format.
     """
     rows = read_history(history)
     updates = [row for row in rows if not is_evaluation(row)]

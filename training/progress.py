@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Progress:
-    """What a loop has to know to go on.
+    """The counters of a training loop.
 
     Attributes:
         update: optimizer updates done.
-        evaluated: the update after which the model was evaluated last; 0: never.
+        evaluated: number of the update before the last evaluation; 0: none so far.
         best: metrics of the best evaluation so far.
-        best_update: the update after which it was.
-        since_best: evaluations that came after it.
+        best_update: number of the update before the best evaluation.
+        since_best: evaluations after the best one.
         documents, tokens: read in training so far, by all processes together.
         seconds: spent in training so far.
     """
@@ -28,7 +28,7 @@ class Progress:
     seconds: float = 0.0
 
     def judge(self, results: dict[str, float], metric: str) -> None:
-        """Take in the metrics of an evaluation after the present update; more of `metric` is better."""
+        """Record an evaluation after the present update; a higher `metric` is better."""
         self.evaluated = self.update
         if results[metric] > self.best.get(metric, -math.inf):
             self.best, self.best_update, self.since_best = results, self.update, 0

@@ -6,75 +6,60 @@ import platform
 import subprocess
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
-from accelerate import Accelerator
-from datasets import DatasetDict
 
 from shtopk.training.checkpoints import CheckpointError, reason
+from shtopk.training.experiment import Experiment
 
 ROOT = Path(__file__).resolve().parent.parent
-# What may differ between a run and the one that it goes on with.
+# Fields that may change when a run goes on.
 FREE = {
-    *("output_dir", "overwrite_output_dir", "resume_from_checkpoint", "save_every", "total_limit"),
-    *("batch_size", "gradient_accumulation_steps"),  # as long as an update has as many documents
+    *("output_dir", "overwrite", "resume", "save_every", "total_limit"),
+    *("batch_size", "accumulation"),  # as long as an update has as many documents
     *("eval_batch_size", "tracker", "profile", "show", "config"),
     *("train_file", "validation_file", "test_file"),  # their content counts
 }
-
-
-NOT_KEPT = {"resume_from_checkpoint", "overwrite_output_dir"}  # in arguments.yaml, which is for starting anew
+NOT_KEPT = {"resume", "overwrite"}  # in arguments.yaml, which starts anew
 
 
 class Provenance:
-    """Of one run.
+    """Of an experiment.
 
     Args:
-        command: that started it.
-        arguments: every field, defaults too.
-        data: the splits, with a text and an answer for each document.
-        target: the column of answers.
-        accelerator: that it runs on.
         documents_per_update: of all processes together.
     """
 
-    def __init__(
-        self,
-        command: str,
-        arguments: dict,
-        data: DatasetDict,
-        target: str,
-        accelerator: Accelerator,
-        documents_per_update: int,
-    ):
-        self.command, self.arguments = command, arguments
-        self.data = {name: {"documents": len(its), "sha256": _hash(its, target)} for name, its in data.items()}
-        self.documents_per_update = documents_per_update
-        self.accelerator = accelerator
+    def __init__(self, experiment: Experiment, documents_per_update: int):
+        self.command, self.arguments = experiment.command, experiment.arguments.fields()
+        self.accelerator, self.documents_per_update = experiment.accelerator, documents_per_update
+        self.data: dict[str, dict[str, Any]] = {
+            name: {"documents": len(split), "sha256": _hash(split, experiment.task.target)}
+            for name, split in experiment.texts.items()
+        }
 
     @property
     def identity(self) -> dict:
-        """What a run that goes on with this one must share."""
+        """What must be the same in a run that goes on with this one."""
         shared = {name: value for name, value in self.arguments.items() if name not in FREE}
-        data = {f"data ({name})": its["sha256"][:12] for name, its in self.data.items()}
-        shared["mixed_precision"] = self.accelerator.mixed_precision  # what auto came to be
+        data = {f"data ({name})": split["sha256"][:12] for name, split in self.data.items()}
+        shared["mixed_precision"] = self.accelerator.mixed_precision  # what auto means here
         return shared | data | {"documents per update": self.documents_per_update}
 
     def differences(self, identity: dict) -> str:
-        """In what this run differs from another one, in a line; "" if in nothing."""
+        """What distinguishes this run from another one, in a line; "" for nothing."""
         mine = json.loads(json.dumps(self.identity))
-        names = sorted(mine.keys() | identity.keys())
-        return ", ".join(
-            f"{name} was {identity.get(name)} and is {mine.get(name)}"
-            for name in names
-            if mine.get(name) != identity.get(name)
-        )
+        if others := sorted(mine.keys() ^ identity.keys()):
+            return f"it is of another version of train.py, whose fields are others ({', '.join(others)})"
+        return ", ".join(f"{name} was {identity[name]} and is {mine[name]}"
+                         for name in sorted(mine) if mine[name] != identity[name])  # fmt: skip
 
     def write(self, folder: Path) -> None:
-        """arguments.yaml, which `train.py --config` reads, and run.json; CheckpointError where that cannot be."""
+        """Write arguments.yaml, which `--config` reads, and run.json. Raises CheckpointError where that fails."""
         fields = {name: value for name, value in self.arguments.items() if value is not None and name not in NOT_KEPT}
-        words = " ".join(self.command.split())  # a comment has one line
+        command = " ".join(self.command.split())  # a comment has one line
         record = {
             "command": self.command,
             "arguments": self.arguments,
@@ -87,11 +72,11 @@ class Provenance:
             "distributed": self.accelerator.distributed_type.value,
             "threads": torch.get_num_threads(),
             "mixed_precision": self.accelerator.mixed_precision,
-            "packages": {its.name: its.version for its in sorted(metadata.distributions(), key=_name)},
+            "packages": {one.name: one.version for one in sorted(metadata.distributions(), key=_name)},
         }
         try:
             (folder / "arguments.yaml").write_text(
-                f"# {words}\n{yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)}", encoding="utf-8"
+                f"# {command}\n{yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)}", encoding="utf-8"
             )
             (folder / "run.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         except OSError as error:
@@ -99,7 +84,7 @@ class Provenance:
 
 
 def code_revision() -> dict | None:
-    """Git's revision of this code, and whether it was changed since; None where there is no git."""
+    """The git revision of this code, and whether it has uncommitted changes; None without git."""
     try:
         revision, changes = (
             subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()

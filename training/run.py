@@ -1,64 +1,72 @@
-"""One experiment: everything that training it, saving it and going on with it needs."""
+"""A run: an experiment that trains, with everything that saving it and going on with it needs."""
 
-from dataclasses import dataclass
-from pathlib import Path
+import math
 
 import torch
-from accelerate import Accelerator
-from datasets import DatasetDict
+from accelerate.utils import set_seed
 from filelock import FileLock, Timeout
-from torch.utils.data import DataLoader
+from torch.distributed.fsdp import register_fsdp_forward_method
+from transformers import get_scheduler
 
-from shtopk.models import ModelArguments
-from shtopk.tasks import DataArguments, Task
-from shtopk.training.arguments import TrainArguments
-from shtopk.training.batches import Updates
+from shtopk.training.arguments import Arguments
+from shtopk.training.batches import UpdateBatches
+from shtopk.training.build import build_optimizer
 from shtopk.training.checkpoints import CheckpointError, Checkpoints, reason
-from shtopk.training.evaluation import evaluate
+from shtopk.training.collectives import sharding
+from shtopk.training.console import refusing
+from shtopk.training.experiment import Experiment
 from shtopk.training.progress import Progress
 from shtopk.training.provenance import Provenance
-from shtopk.training.snapshot import capture
-from shtopk.training.together import on_main_process
 
 
-@dataclass
-class Run:
-    """One experiment, ready to go.
+class Run(Experiment):
+    """An experiment, loaded and ready to train. Input that cannot be used is refused in one line.
 
     Attributes:
-        plain: the model without what Accelerate put around it.
-        answers: of the splits that models are tested on.
-        updates, eval_every: how many there are to be, and how many lie between evaluations.
-        metric: that picks the best checkpoint.
-        lock: held while the run writes into its folder; of the main process.
+        wrapped: the model inside DDP, where there are several processes; `model` stays the model itself.
+        optimizer, scheduler: as torch has them; the scheduler steps once an update.
+        updates, eval_every: planned updates, and how many of them lie between two evaluations.
+        metric: picks the best checkpoint.
+        lock: held by the main process while it writes into the run's folder.
     """
 
-    command: str
-    data: DataArguments
-    model_arguments: ModelArguments
-    arguments: TrainArguments
-    accelerator: Accelerator
-    task: Task
-    texts: DatasetDict
-    tokenizer: object
-    model: torch.nn.Module
-    plain: torch.nn.Module
-    optimizer: torch.optim.Optimizer
-    scheduler: torch.optim.lr_scheduler.LRScheduler
-    batches: Updates
-    loaders: dict[str, DataLoader]
-    answers: dict[str, list]
-    updates: int
-    eval_every: int
-    metric: str
-    provenance: Provenance
-    checkpoints: Checkpoints
-    progress: Progress
-    lock: FileLock
+    writes = True
 
-    @property
-    def output(self) -> Path:
-        return Path(self.arguments.output_dir)
+    def __init__(self, arguments: Arguments, command: str = ""):
+        super().__init__(arguments, command)
+        training, accelerator = arguments.training, self.accelerator
+        with refusing(ValueError, ImportError):  # ImportError: an attention whose package is missing
+            encoded = self.encoded
+        set_seed(training.seed, device_specific=True)  # processes have the same weights, but need not the same dropout
+        self.batches = UpdateBatches(
+            encoded["train"],
+            self.collate,
+            batch_size=training.batch_size,
+            accumulation=training.accumulation,
+            processes=accelerator.num_processes,
+            process=accelerator.process_index,
+            seed=training.seed,
+        )
+        optimizer = build_optimizer(self.model, training)
+        with sharding(accelerator, self.model):
+            self.wrapped, self.optimizer = accelerator.prepare(self.model, optimizer)
+        self.model = accelerator.unwrap_model(self.wrapped)
+        for method in self.kind.forward_methods:
+            register_fsdp_forward_method(self.model, method)  # nothing without FSDP
+        self.updates = math.ceil(round(training.epochs * len(self.batches), 6))
+        # Not prepared by Accelerate, which would step it once for each process.
+        self.scheduler: torch.optim.lr_scheduler.LRScheduler = get_scheduler(
+            training.schedule,
+            self.optimizer,
+            num_warmup_steps=math.ceil(round(training.warmup * self.updates, 6)),
+            num_training_steps=self.updates,
+        )
+        self.eval_every = training.eval_every or len(self.batches)
+        self.metric = f"eval_{training.metric or self.task.selectors[0]}"
+        self.provenance = Provenance(self, self.batches.size)
+        self.checkpoints = Checkpoints(self.output / "checkpoints", training.total_limit)
+        self.progress = Progress()
+        self.lock = FileLock(self.output / ".lock")
 
     @property
     def evaluation_due(self) -> bool:
@@ -67,16 +75,12 @@ class Run:
 
     @property
     def done(self) -> bool:
-        patience = self.arguments.patience
+        patience = self.arguments.training.patience
         out_of_patience = patience is not None and self.progress.since_best >= patience
         return (self.progress.update == self.updates or out_of_patience) and not self.evaluation_due
 
-    def evaluate(self, split: str, name: str, stop=None) -> tuple[dict, list]:
-        return evaluate(self.plain, self.loaders[split], self.task, self.tokenizer, self.answers[split],
-                        self.accelerator, name, stop)  # fmt: skip
-
     def open_folder(self) -> None:
-        """Make the run's folder, and keep other runs out of it; CheckpointError where that cannot be."""
+        """Make the run's folder and lock it against other runs. Raises CheckpointError where that fails."""
         try:
             self.output.mkdir(parents=True, exist_ok=True)
             self.lock.acquire(timeout=0)
@@ -84,17 +88,3 @@ class Run:
             raise CheckpointError(f"another run writes into {self.output}; choose another output_dir") from None
         except OSError as error:
             raise CheckpointError(f"cannot write into {self.output}: {reason(error)}; choose another one") from error
-
-    def save(self) -> None:
-        """A checkpoint of the present update, from all processes."""
-        snapshot = capture(
-            self.accelerator, self.plain, self.optimizer, self.scheduler, self.progress, self.provenance.identity
-        )
-        on_main_process(
-            self.accelerator,
-            lambda: self.checkpoints.write(
-                self.progress.update,
-                lambda folder: snapshot.write(folder, self.plain, self.tokenizer),
-                keep=[self.progress.best_update],
-            ),
-        )

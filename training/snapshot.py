@@ -1,7 +1,7 @@
-"""All that a run needs to go on as if it had never stopped: taken from the processes, written to files, put back.
+"""The state of a run, to go on as if it had never stopped: captured, written to files, restored.
 
-Tensors are safetensors, everything else is JSON: nothing that is read can run code. Models whose parameters are spread
-over processes (FSDP2) are gathered, so that any number of processes can go on.
+Tensors are safetensors, everything else is JSON: nothing that is read can run code. Sharded parameters (FSDP2) are
+gathered, so that any number of processes can go on.
 """
 
 import json
@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy
 import torch
-from accelerate import Accelerator
 from accelerate.utils import gather_object
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -26,18 +25,19 @@ from torch.distributed.checkpoint.state_dict import (
 
 from shtopk.training.checkpoints import OPTIMIZER, STATE, CheckpointError
 from shtopk.training.progress import Progress
+from shtopk.training.run import Run
 
 MODEL = "model.safetensors"
 
 
 @dataclass
 class Snapshot:
-    """On the main process everything; on the others nothing of use.
+    """The whole state on the main process; on the others nothing of use.
 
     Attributes:
         weights: of the model.
-        moments: of the optimizer, by the names of parameters and of what it keeps for each.
-        state: what is no tensor.
+        moments: of the optimizer, by parameter/kind.
+        state: everything that is not a tensor.
     """
 
     weights: dict[str, torch.Tensor]
@@ -45,43 +45,40 @@ class Snapshot:
     state: dict[str, Any]
 
     def write(self, folder: Path, model, tokenizer) -> None:
-        """Into a folder that loads as a model, too."""
+        """Write into a folder, which also loads as a model."""
         model.save_pretrained(folder, state_dict=self.weights)
         tokenizer.save_pretrained(folder)
         save_file(self.moments, folder / OPTIMIZER)
         (folder / STATE).write_text(json.dumps(self.state) + "\n", encoding="utf-8")
 
 
-def capture(accelerator: Accelerator, model, optimizer, scheduler, progress: Progress, identity: dict) -> Snapshot:
-    """Take one; all processes together.
-
-    Args:
-        model: unwrapped.
-        optimizer, scheduler: of it.
-        identity: what a run that goes on from here must share.
-    """
+def capture(run: Run) -> Snapshot:
+    """Take a snapshot of a run; all processes together."""
+    model, accelerator = run.model, run.accelerator
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
     tied = getattr(model, "all_tied_weights_keys", None) or {}
-    weights = {name: its for name, its in get_model_state_dict(model, options=options).items() if name not in tied}
-    optimized = get_optimizer_state_dict(model, plain_optimizer(optimizer), options=options)
+    weights: dict[str, Any] = {
+        name: w for name, w in get_model_state_dict(model, options=options).items() if name not in tied
+    }
+    optimized: dict[str, Any] = get_optimizer_state_dict(model, unwrapped(run.optimizer), options=options)
     moments = {
         f"{name}/{kind}": value.contiguous()
-        for name, its in optimized.get("state", {}).items()
-        for kind, value in its.items()
+        for name, of_parameter in optimized.get("state", {}).items()
+        for kind, value in of_parameter.items()
     }
     state = {
-        "progress": asdict(progress),
+        "progress": asdict(run.progress),
         "param_groups": optimized.get("param_groups", []),
-        "scheduler": scheduler.state_dict(),
+        "scheduler": run.scheduler.state_dict(),
         "scaler": accelerator.scaler.state_dict() if accelerator.scaler is not None else None,
         "random": gather_object([random_state()]),
-        "identity": identity,
+        "identity": run.provenance.identity,
     }
     return Snapshot(weights, moments, state)
 
 
 def read_state(folder: Path) -> dict:
-    """What is no tensor in a snapshot's folder."""
+    """The state of a snapshot that was written into a folder."""
     try:
         state = json.loads((folder / STATE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -91,26 +88,27 @@ def read_state(folder: Path) -> dict:
     return state
 
 
-def restore(folder: Path, state: dict, accelerator: Accelerator, model, optimizer, scheduler) -> Progress:
-    """Put back what `capture` took; all processes together, of which there may be more or fewer than there were."""
-    load_weights(model, folder)
-    moments: dict[str, dict[str, torch.Tensor]] = {}
+def restore(run: Run, folder: Path, state: dict) -> None:
+    """Put back into a run what `capture` took; all processes together, whose number may have changed."""
+    accelerator = run.accelerator
+    load_weights(run.model, folder)
+    moments: dict[str, Any] = {}
     try:
         for name, value in load_file(folder / OPTIMIZER).items():
             parameter, kind = name.rsplit("/", 1)
             moments.setdefault(parameter, {})[kind] = value
         set_optimizer_state_dict(
-            model,
-            plain_optimizer(optimizer),
+            run.model,
+            unwrapped(run.optimizer),
             {"state": moments, "param_groups": state["param_groups"]},
             options=StateDictOptions(full_state_dict=True),
         )
-        scheduler.load_state_dict(state["scheduler"])
+        run.scheduler.load_state_dict(state["scheduler"])
         if accelerator.scaler is not None and state["scaler"]:
             accelerator.scaler.load_state_dict(state["scaler"])
-        if len(state["random"]) == accelerator.num_processes:  # else each goes on with what its seed gave it
+        if len(state["random"]) == accelerator.num_processes:  # otherwise the seed decides
             set_random_state(state["random"][accelerator.process_index])
-        return Progress(**state["progress"])
+        run.progress = Progress(**state["progress"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(
             f"cannot go on from {folder}: it is not of this version of train.py ({type(error).__name__}: {error})"
@@ -118,8 +116,8 @@ def restore(folder: Path, state: dict, accelerator: Accelerator, model, optimize
 
 
 def load_weights(model: nn.Module, folder: Path) -> None:
-    """Load a saved model's weights into the same model, spread over processes or not."""
-    weights = load_file(folder / MODEL)
+    """Load a saved model's weights into the same model, sharded or not."""
+    weights: dict[str, Any] = load_file(folder / MODEL)
     keys = set_model_state_dict(model, weights, options=StateDictOptions(full_state_dict=True, strict=False))
     missing = set(keys.missing_keys) - set(getattr(model, "all_tied_weights_keys", None) or {})  # saved once
     if missing or keys.unexpected_keys:
@@ -129,13 +127,13 @@ def load_weights(model: nn.Module, folder: Path) -> None:
         )
 
 
-def plain_optimizer(optimizer) -> torch.optim.Optimizer:
-    """Without Accelerate's wrapping."""
+def unwrapped(optimizer) -> torch.optim.Optimizer:
+    """The optimizer without Accelerate's wrapper."""
     return getattr(optimizer, "optimizer", optimizer)
 
 
 def random_state() -> dict:
-    """Of Python, numpy and torch, as lists of numbers."""
+    """The random generators of Python, numpy and torch, as lists of numbers."""
     version, internal, gauss = random.getstate()
     generator = numpy.random.get_state(legacy=False)
     return {

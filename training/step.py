@@ -9,57 +9,58 @@ from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grad_norm_
 
 from shtopk import anneal
+from shtopk.pooling import poolings
 from shtopk.training.batches import MicroBatch
-from shtopk.training.build import poolings
+from shtopk.training.collectives import reduce_sum
 from shtopk.training.meter import Meter
 from shtopk.training.run import Run
-from shtopk.training.together import total
 
 
 class Diverged(Exception):
-    """The loss is no number any more."""
+    """The loss or a gradient is not finite."""
 
 
 def train_step(run: Run, parts: list[MicroBatch], meter: Meter) -> dict[str, float]:
-    """One update; what was measured of it.
+    """Do one update and return its measures.
 
-    The loss of an update is the mean over all its documents (or all tokens of its summaries), in however many parts
-    and on however many processes it is worked through.
+    The loss of an update is the mean over all its documents (or all target tokens), in however many micro-batches and
+    on however many processes it is worked through.
     """
-    accelerator, progress = run.accelerator, run.progress
-    run.model.train()
-    temperature = anneal(run.plain, progress.update / max(1, run.updates - 1))
-    (items,) = total(accelerator, sum(part.items for part in parts))
+    accelerator, progress, training = run.accelerator, run.progress, run.arguments.training
+    run.wrapped.train()
+    temperature = anneal(run.model, progress.update / max(1, run.updates - 1))
+    (items,) = reduce_sum(accelerator, sum(part.items for part in parts))
     loss_here = torch.zeros((), device=accelerator.device)
     for i, part in enumerate(parts, 1):
-        # Processes average their gradients, so that each has to give its share of the sum so many times.
+        # DDP averages gradients over processes; multiply by their number to get the sum.
         share = part.items * accelerator.num_processes / items
-        with nullcontext() if i == len(parts) else accelerator.no_sync(run.model):
-            loss = run.model(**send_to_device(part.inputs, accelerator.device)).loss * share
+        with nullcontext() if i == len(parts) else accelerator.no_sync(run.wrapped):
+            loss = run.wrapped(**send_to_device(part.inputs, accelerator.device)).loss * share
             accelerator.backward(loss)
         loss_here += loss.detach() / accelerator.num_processes
     documents = sum(part.documents for part in parts)
     tokens = sum(int(part.inputs["attention_mask"].sum()) for part in parts if part.documents)
-    loss_sum, documents, tokens = total(accelerator, loss_here.item(), documents, tokens)
+    loss_sum, *read = reduce_sum(accelerator, loss_here.item(), documents, tokens)
+    documents, tokens = map(int, read)
     if not math.isfinite(loss_sum):
         raise Diverged(_diverged(run, "loss", loss_sum))
 
     accelerator.unscale_gradients(run.optimizer)
-    scorers = [parameter for pooling in poolings(run.plain) for parameter in pooling.parameters()]
-    its = {id(parameter) for parameter in scorers}
-    others = [parameter for parameter in run.plain.parameters() if id(parameter) not in its]
-    norm = whole(clip_grad_norm_(others, run.arguments.max_grad_norm))
-    scorer_norm = whole(clip_grad_norm_(scorers, run.arguments.scorer_max_grad_norm))
-    if accelerator.scaler is None and not math.isfinite(norm + scorer_norm):  # a scaler passes such an update over
+    scorers = [parameter for pooling in poolings(run.model) for parameter in pooling.parameters()]
+    of_scorers = {id(parameter) for parameter in scorers}
+    others = [parameter for parameter in run.model.parameters() if id(parameter) not in of_scorers]
+    norm = as_number(clip_grad_norm_(others, training.max_norm))
+    scorer_norm = as_number(clip_grad_norm_(scorers, training.scorer_max_norm))
+    if accelerator.scaler is None and not math.isfinite(norm + scorer_norm):  # a scaler skips such an update
         raise Diverged(_diverged(run, "gradient's norm", norm + scorer_norm))
     learning_rate = run.optimizer.param_groups[0]["lr"]
     run.optimizer.step()
     run.optimizer.zero_grad()
     run.scheduler.step()
     progress.update += 1
-    measured = meter.end(int(documents), int(tokens))
-    progress.documents += int(documents)
-    progress.tokens += int(tokens)
+    measured = meter.end(documents, tokens)
+    progress.documents += documents
+    progress.tokens += tokens
     progress.seconds += measured["seconds"]
     return {
         "loss": loss_sum,
@@ -71,8 +72,8 @@ def train_step(run: Run, parts: list[MicroBatch], meter: Meter) -> dict[str, flo
     }
 
 
-def whole(norm: torch.Tensor) -> float:
-    """A norm as a number, of gradients that are spread over processes too."""
+def as_number(norm: torch.Tensor) -> float:
+    """A norm of gradients, sharded ones too, as a number."""
     return (norm.full_tensor() if isinstance(norm, DTensor) else norm).item()
 
 

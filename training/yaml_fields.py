@@ -8,20 +8,21 @@ from typing import Any
 
 import yaml
 
+from shtopk.training.aliases import our_names
+
 
 def yaml_words(path: str, parser: argparse.ArgumentParser) -> list[str]:
-    """The words of a file, `--name=value` each; what is wrong with the file goes to parser.error."""
-    try:
-        fields = _load(path)
-        known: dict[str, argparse.Action] = {}
-        for action in parser._actions:
-            known.setdefault(action.dest, action)
-        unknown = sorted(str(name) for name in fields if name not in known.keys() - {"help", "config"})
-        if unknown:
-            raise ValueError(f"unknown fields in {path}: {', '.join(unknown)}; see train.py --help")
-        return [f"--{name}={_word(known[name], value)}" for name, value in fields.items() if value is not None]
-    except ValueError as error:
-        parser.error(str(error))
+    """The words of a file, `--field=value` or `--field value value ...`; ValueError for a file that has none."""
+    fields = _load(path)
+    ours = our_names(fields)
+    actions: dict[str, argparse.Action] = {}
+    for action in parser._actions:
+        actions.setdefault(action.dest, action)
+    unknown = sorted(str(name) for name, field in ours.items() if field not in actions.keys() - {"help", "config"})
+    if unknown:
+        raise ValueError(f"unknown fields in {path}: {', '.join(unknown)}; see train.py --help")
+    given = {actions[ours[name]]: value for name, value in fields.items() if value is not None}
+    return [word for action, value in given.items() for word in _words(action, value)]
 
 
 def _load(path: str) -> dict:
@@ -47,18 +48,28 @@ def _load(path: str) -> dict:
     return fields
 
 
+def _words(action: argparse.Action, value: Any) -> list[str]:
+    """The words of one field; a list is several values where the field takes several."""
+    if action.nargs != "*" or not isinstance(value, list):
+        return [f"--{action.dest}={_word(action, value)}"]
+    words = [_word(action, one) for one in value]
+    if option := next((word for word in words if word.startswith("--")), None):
+        raise ValueError(f"expected values as {action.dest}, got {option}")
+    return [f"--{action.dest}", *words]
+
+
 def _word(action: argparse.Action, value: Any) -> str:
-    """A value as the command line has it. Raises ValueError for a text that YAML takes for something else."""
+    """One value as the command line has it. Raises ValueError for a text that YAML takes for something else."""
     if value is False and "no" in (action.choices or ()):
         return "no"  # which YAML takes for false
     if action.dest == "k_by_layer" and isinstance(value, dict):
-        return ",".join(f"{_said(key)}:{_said(its)}" for key, its in value.items())
+        return ",".join(f"{_text(key)}:{_text(k)}" for key, k in value.items())
     if action.type is str and (isinstance(value, bool) or not isinstance(value, str | int | float)):
         kind = type(value).__name__
-        raise ValueError(f"expected a text as {action.dest}, got {_said(value)} ({kind}) in YAML; put it in quotes")
-    return _said(value)
+        raise ValueError(f"expected a text as {action.dest}, got {_text(value)} ({kind}) in YAML; put it in quotes")
+    return _text(value)
 
 
-def _said(value: Any) -> str:
-    """In full what is one value; of lists and mappings, which may hold themselves, the beginning."""
+def _text(value: Any) -> str:
+    """A single value in full; the beginning of a list or a mapping, which may hold itself."""
     return str(value) if isinstance(value, str | int | float) else reprlib.repr(value)

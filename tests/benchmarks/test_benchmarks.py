@@ -100,7 +100,8 @@ def test_all_command_lines_take_turns(encoder, tmp_path):
         "".join(json.dumps({"text": f"a b {'c ' * i} goal", "summary": "goal"}) + "\n" for i in range(300))
     )
     words = ["--train_file", str(file), "--summary_column", "summary", "--max_summary_tokens", "5", "--epochs", "0.5",
-             "--backbone", str(encoder), "--batch_size", "4", "--eval_batch_size", "4"]  # fmt: skip
+             "--backbone", str(encoder), "--batch_size", "4", "--eval_batch_size", "4",
+             "--mixed_precision", "no"]  # fmt: skip
     soft, hard = pace([[*words, "--k=4"], [*words, "--k=4", "--operator=hard_gated"]], torch.device("cpu"))
     assert soft["updates"] == hard["updates"] == 27  # half of 216 training documents, four at a time
     assert min(soft["update_seconds"], hard["update_seconds"], hard["generated_tokens_per_second"]) > 0

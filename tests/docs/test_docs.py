@@ -284,6 +284,6 @@ def test_the_page_on_training_names_what_there_is():
     }
     options = set(re.findall(r"--[a-z_]+", page))
     assert options - others <= ours
-    assert {"--resume_from_checkpoint", "--save_every", "--total_limit", "--profile", "--tracker"} <= options
+    assert {"--resume", "--save_every", "--total_limit", "--profile", "--tracker"} <= options
     for path in re.findall(r"configs/[\w/-]+\.yaml", page):
         assert (DOCS.parent / path).is_file(), path

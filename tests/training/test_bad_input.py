@@ -3,7 +3,8 @@
 import json
 import re
 import shutil
-from typing import Any, get_args, get_type_hints
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, get_args, get_type_hints
 
 import pytest
 from accelerate.state import AcceleratorState
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 from refusals import FIELDS, GROUPS, assert_refused
 
 import train
-from shtopk.training.command_line import parse
+from shtopk.training.command_line import Parser, parse
+from shtopk.training.yaml_fields import yaml_words
 
 OFTEN = {"derandomize": True, "deadline": None, "suppress_health_check": list(HealthCheck)}
 
@@ -26,7 +28,7 @@ SENSIBLE: dict[str, list[Any]] = {
     "keep_order": [True, False],
     "freeze_encoder": [True],
     "freeze_layers": [1],
-    "protect_first": [1],
+    "protected": [0, -1],
     "window": [8, 64],
     "window_k": [2],
     "k_by_layer": ["1:8", {1: 8}],
@@ -41,8 +43,8 @@ SENSIBLE: dict[str, list[Any]] = {
     "num_beams": [2],
     "decoder_layers": [1],
     "metric": ["f1", "rougeL"],
-    "attention": ["eager"],
-    "resume_from_checkpoint": ["latest"],
+    "attn_implementation": ["eager"],
+    "resume": ["latest"],
 }
 WILD = [
     *("", " ", "nan", "inf", "-inf", "-1", "0", "1", "1.5", "1e3", "1e400", "1" * 400, "9" * 5000, "none", "no"),
@@ -163,7 +165,7 @@ OF_A_RUN = {
     **{name: [-1, 0, 1, 2, 9, *LARGE] for name in sorted(numeric)},
     **{name: [value for value in WILD if value.isprintable()] for name in sorted(FIELDS.keys() - numeric)},
 }
-for name in ("output_dir", "train_file", "backbone", "task", "overwrite_output_dir"):
+for name in ("output_dir", "train_file", "backbone", "task", "overwrite"):
     del OF_A_RUN[name]
 
 
@@ -198,7 +200,7 @@ def test_any_run_begins_to_train_or_is_refused_in_one_line(words, start, capsys)
     (["--epochs", "1e308"], "epochs"),
     (["--max_tokens", str(2**64)], "max_tokens"),
     (["--length_penalty", "nan"], "length_penalty"),
-    (["--protect_first", str(2**30)], "protect_first"),
+    (["--protected", "first"], "protected"),
     (["--k", str(2**21)], "k"),
     (["--k_by_layer", "1:2097152"], "layer 1 in k_by_layer"),
     (["--k_by_layer", "1:" + "9" * 5000], "k_by_layer"),
@@ -237,5 +239,23 @@ def test_a_yaml_file_says_what_is_wrong(text, named, elsewhere, capsys):
 
 def test_a_bare_no_is_no_and_a_byte_order_mark_is_none(elsewhere):
     (elsewhere / "any.yaml").write_text("\ufeffmixed_precision: no\nk: 8\nkeep_order: off\n", encoding="utf-8")
-    _, _, model, arguments = parse(["--config", "any.yaml"])
-    assert (arguments.mixed_precision, model.k, model.keep_order) == ("no", "8", False)
+    arguments = parse(["--config", "any.yaml"])
+    assert (arguments.training.mixed_precision, arguments.model.k, arguments.model.keep_order) == ("no", "8", False)
+
+
+def test_a_list_in_yaml_is_several_values_where_a_field_takes_several(elsewhere, capsys):
+    @dataclass
+    class Places:
+        _argument_group_name: ClassVar[str] = "model"
+        protected: list[int] = field(default_factory=lambda: [1])
+
+    parser = Parser(Places)
+    for text, expected in (("[0, -1]", ["--protected", "0", "-1"]), ("[]", ["--protected"]), ("null", []),
+                           ("2", ["--protected=2"])):  # fmt: skip
+        (elsewhere / "any.yaml").write_text(f"protected: {text}")
+        assert yaml_words("any.yaml", parser) == expected
+    assert parser.parse_args_into_dataclasses(["--protected", "0", "-1"])[0].protected == [0, -1]
+    assert parser.parse_args_into_dataclasses(["--protected"])[0].protected == []
+    (elsewhere / "any.yaml").write_text("protected: [--k]")
+    with pytest.raises(ValueError, match="expected values as protected, got --k"):
+        yaml_words("any.yaml", parser)

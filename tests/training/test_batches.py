@@ -5,10 +5,10 @@ from itertools import islice
 import pytest
 import torch
 from datasets import Dataset
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shtopk.training import Updates
+from shtopk.training.batches import UpdateBatches
 
 
 def collate(rows):
@@ -16,7 +16,7 @@ def collate(rows):
 
 
 def updates(n, **options):
-    return Updates(Dataset.from_dict({"labels": range(n)}), collate, **options)
+    return UpdateBatches(Dataset.from_dict({"labels": range(n)}), collate, **options)
 
 
 def read(n, count, start=0, **options):
@@ -34,6 +34,7 @@ def documents(update):
     return sorted(i for parts in update for part in parts if part.items for i in part.inputs["labels"].tolist())
 
 
+@settings(deadline=None)  # a loaded machine takes its time
 @given(n=st.integers(1, 40), batch_size=st.integers(1, 5), accumulation=st.integers(1, 3), processes=st.integers(1, 3))
 def test_every_epoch_has_every_document_once_however_it_is_divided(n, batch_size, accumulation, processes):
     options = {"batch_size": batch_size, "accumulation": accumulation, "processes": processes}
@@ -85,5 +86,5 @@ def test_a_process_without_documents_reads_a_stand_in(n):
 
 def test_items_of_a_summary_are_its_tokens():
     rows = Dataset.from_dict({"labels": [[5, 6, -100], [7, -100, -100]]})
-    (part,) = next(Updates(rows, collate, batch_size=2).starting_at(0))
+    (part,) = next(UpdateBatches(rows, collate, batch_size=2).starting_at(0))
     assert (part.items, part.documents) == (3, 2)

@@ -6,7 +6,7 @@ import json
 import pytest
 from safetensors import SafetensorError
 
-from shtopk.training import CheckpointError, Checkpoints, publish
+from shtopk.training.checkpoints import CheckpointError, Checkpoints, publish
 
 
 def fill(text):
@@ -99,7 +99,7 @@ def test_going_on_from_elsewhere_brings_the_best_along(checkpoints, tmp_path):
 def test_going_back_does_not_lose_later_ones_unless_told_to(checkpoints):
     for update in (1, 2):
         checkpoints.write(update, fill(str(update)))
-    with pytest.raises(CheckpointError, match="--overwrite_output_dir true"):
+    with pytest.raises(CheckpointError, match="--overwrite true"):
         checkpoints.start(checkpoints.path(1))
     assert checkpoints.updates() == [1, 2]
     checkpoints.start(checkpoints.path(1), overwrite=True)
@@ -144,7 +144,7 @@ def test_what_an_older_one_needs_stays_while_it_does(checkpoints):
 def test_damaged_ones_are_not_lost_unless_told_to(checkpoints):
     checkpoints.write(1, fill("old"))
     (checkpoints.path(1) / "state.json").unlink()
-    with pytest.raises(CheckpointError, match=r"no checkpoint in .* is whole; .*--overwrite_output_dir true"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint in .* is whole; .*--overwrite true"):
         checkpoints.find("latest")
     assert checkpoints.updates() == [1]
     assert checkpoints.find("latest", overwrite=True) is None

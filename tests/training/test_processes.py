@@ -15,7 +15,14 @@ from safetensors.torch import load_file
 import train
 
 ROOT = Path(__file__).resolve().parents[2]
-STILL = ["--dropout", "0", "--epochs", "3", "--eval_batch_size", "5"]  # dropout differs from process to process
+STILL = [
+    "--classifier_dropout",
+    "0",
+    "--epochs",
+    "3",
+    "--eval_batch_size",
+    "5",
+]  # dropout differs from process to process
 FSDP = {
     "ACCELERATE_USE_FSDP": "true",
     "FSDP_VERSION": "2",
@@ -88,7 +95,7 @@ def test_two_processes_summarize_as_one(summary_words, alone, tmp_path):
 
 @pytest.mark.slow
 def test_micro_batches_learn_as_one(summary_words, alone, tmp_path):
-    few = ["--batch_size", "4", "--gradient_accumulation_steps", "4", "--output_dir", str(tmp_path / "few")]
+    few = ["--batch_size", "4", "--accumulation", "4", "--output_dir", str(tmp_path / "few")]
     train.main([*summary_words, *STILL, *few])
     same_course(tmp_path / "few", alone(base=summary_words))
 
@@ -112,7 +119,7 @@ def test_a_model_that_is_shared_out_learns_as_one_and_one_process_goes_on(words,
     assert weights.keys() == expected.keys()
     for name in weights:
         torch.testing.assert_close(weights[name], expected[name], rtol=1e-3, atol=1e-3)  # 2e-4 seen, of Adam's signs
-    on = ["--resume_from_checkpoint", str(two / "checkpoints" / "update_6"), "--output_dir", str(tmp_path / "on")]
+    on = ["--resume", str(two / "checkpoints" / "update_6"), "--output_dir", str(tmp_path / "on")]
     train.main([*base, *STILL, "--batch_size", "16", *on])
     same_course(tmp_path / "on", two)
 

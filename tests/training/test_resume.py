@@ -14,11 +14,11 @@ from filelock import FileLock
 from refusals import assert_refused
 
 import train
-from shtopk.training import Checkpoints
-from shtopk.training.checkpoints import describe
+from shtopk.training import experiment, loop, results
+from shtopk.training.checkpoints import Checkpoints, sizes_and_hashes
 
 ROOT = Path(__file__).resolve().parents[2]
-LATEST = ["--resume_from_checkpoint", "latest"]
+LATEST = ["--resume", "latest"]
 
 
 def outcome(run):
@@ -42,24 +42,31 @@ def outcome(run):
 def harder(words):
     """With dropout, two poolings, accumulation, and checkpoints that are not where evaluations are."""
     return [*words, "--epochs", "8", "--k_by_layer", "1:8", "--batch_size", "4", "--save_every", "4",
-            "--gradient_accumulation_steps", "2", "--backbone_dropout", "0.1", "--warmup", "0.3"]  # fmt: skip
+            "--accumulation", "2", "--backbone_dropout", "0.1", "--warmup", "0.3"]  # fmt: skip
 
 
 @pytest.fixture
 def stop_at(monkeypatch):
     """Send this process a signal in the middle of an update, or of an evaluation after so many."""
 
-    def arrange(update, number, within="train_step"):
-        original = getattr(train, within)
+    def arrange(update, number):
+        original = loop.train_step
 
         def signalled(run, *arguments):
             if run.progress.update == update:
                 os.kill(os.getpid(), number)
             return original(run, *arguments)
 
-        monkeypatch.setattr(train, within, signalled)
+        monkeypatch.setattr(loop, "train_step", signalled)
 
     return arrange
+
+
+def with_state(checkpoint, state):
+    """Give a checkpoint another state.json, and the manifest that belongs to it."""
+    (checkpoint / "state.json").write_text(state)
+    manifest = {"needs": [], "files": sizes_and_hashes(checkpoint)}
+    (checkpoint / "manifest.json").write_text(json.dumps(manifest))
 
 
 def stopped(words):
@@ -72,13 +79,17 @@ def stopped(words):
 def test_a_run_that_is_stopped_goes_on_to_the_same_bits(
     harder, summary_words, trained, stop_at, tmp_path, capsys, kind
 ):
-    words = harder if kind == "classes" else [*summary_words, "--epochs", "6", "--dropout", "0.2", "--show", "1"]
+    words = (
+        harder
+        if kind == "classes"
+        else [*summary_words, "--epochs", "6", "--classifier_dropout", "0.2", "--show", "1"]
+    )
     whole = outcome(trained(words))
     stop_at(7, signal.SIGTERM)
     assert stopped(words) == 143
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert_refused(said, "SIGTERM", "update 8", "python train.py --train_file")
-    assert said.endswith("--resume_from_checkpoint latest")
+    assert said.endswith("--resume latest")
     stop_at(20, signal.SIGINT)
     assert stopped([*words, *LATEST]) == 130
     assert Checkpoints(tmp_path / "run" / "checkpoints", 2).updates()[-1] == 21
@@ -88,8 +99,9 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_bits(
 
 KILLED_AT = """
 import os, pathlib, signal, sys, train
+from shtopk.training import loop
 kind, number = sys.argv[1:3]
-of = pathlib.Path if hasattr(pathlib.Path, kind) else os if hasattr(os, kind) else train
+of = pathlib.Path if hasattr(pathlib.Path, kind) else os if hasattr(os, kind) else loop
 call = getattr(of, kind)
 calls = iter(range(1, int(number)))
 def until(*arguments, **options):
@@ -102,9 +114,8 @@ train.main(sys.argv[3:])
 
 @pytest.mark.slow
 @pytest.mark.parametrize("points", [
-    (("train_step", 6), ("train_step", 20)),  # between checkpoints
-    (("rename", 3), ("fsync", 11)),  # as one gets its name, while one is written
-    (("fsync", 1), ("replace", 2)),  # while the first one is written, while the history is
+    (("rename", 3), ("train_step", 20)),  # as the third checkpoint gets its name, and between two of them
+    (("fsync", 1), ("replace", 2)),  # while the first one is written, and as the result is published
 ], ids=str)  # fmt: skip
 def test_a_run_that_is_killed_goes_on_to_the_same_bits(harder, trained, tmp_path, points):
     whole = outcome(trained(harder))
@@ -119,7 +130,7 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bits(harder, trained, tmp_path
 
 def test_an_evaluation_that_is_stopped_is_made_after_all(harder, trained, tmp_path, monkeypatch):
     whole = outcome(trained(harder))
-    original = train.Run.evaluate
+    original = loop.evaluate
 
     def signalled(run, *arguments):
         if run.progress.update == 12:
@@ -127,7 +138,7 @@ def test_an_evaluation_that_is_stopped_is_made_after_all(harder, trained, tmp_pa
         return original(run, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train.Run, "evaluate", signalled)
+        patch.setattr(loop, "evaluate", signalled)
         assert stopped(harder) == 143
     state = json.loads((tmp_path / "run" / "checkpoints" / "update_12" / "state.json").read_text())
     assert (state["progress"]["update"], state["progress"]["evaluated"]) == (12, 6)
@@ -169,14 +180,14 @@ def test_other_arguments_or_data_are_refused_in_one_line(refusal, words, trained
     assert_refused(refusal("--epochs", 1, "--train_file", other, *LATEST), "data", "train")
     checkpoint = run / "checkpoints" / "update_6"
     (checkpoint / "model.safetensors").write_bytes(b"x")
-    assert_refused(refusal("--epochs", 1, "--resume_from_checkpoint", checkpoint), "model.safetensors", "damaged")
+    assert_refused(refusal("--epochs", 1, "--resume", checkpoint), "model.safetensors", "damaged")
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_names_the_last_checkpoint(words, tmp_path, monkeypatch, capsys):
-    forward = train.build_model
+    build = experiment.build_model
 
     def poisoned(*arguments):
-        model = forward(*arguments)
+        model = build(*arguments)
 
         def spoil(module, inputs, output):
             if model.training and model.pooling.progress >= 8 / 71:  # from the ninth of 72 updates on
@@ -186,7 +197,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_last_checkpoint(wo
         model.register_forward_hook(spoil)
         return model
 
-    monkeypatch.setattr(train, "build_model", poisoned)
+    monkeypatch.setattr(experiment, "build_model", poisoned)
     assert stopped(words) == 1
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert_refused(said, "loss", "update 9", "nan", tmp_path / "run" / "checkpoints" / "update_6")
@@ -194,7 +205,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_last_checkpoint(wo
 
 
 def test_a_gradient_that_is_no_number_stops_the_run_before_it_spoils_the_weights(words, tmp_path, monkeypatch, capsys):
-    build = train.build_model
+    build = experiment.build_model
 
     def poisoned(*arguments):
         model = build(*arguments)
@@ -202,7 +213,7 @@ def test_a_gradient_that_is_no_number_stops_the_run_before_it_spoils_the_weights
         weight.register_hook(lambda g: g * float("nan") if model.pooling.progress >= 6 / 71 else g)
         return model
 
-    monkeypatch.setattr(train, "build_model", poisoned)
+    monkeypatch.setattr(experiment, "build_model", poisoned)
     assert stopped(words) == 1
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert_refused(said, "gradient's norm", "update 7", "nan", tmp_path / "run" / "checkpoints" / "update_6")
@@ -217,14 +228,14 @@ def test_another_run_is_kept_out_of_the_folder(words, refusal, tmp_path):
 
 def test_sigterm_while_the_best_is_tested_says_how_to_go_on(words, trained, tmp_path, monkeypatch, capsys):
     whole = outcome(trained([*words, "--epochs", "2"]))
-    publish = train.publish
+    publish = results.publish
 
     def signalled(*arguments):
         os.kill(os.getpid(), signal.SIGTERM)
         return publish(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "publish", signalled)
+        patch.setattr(results, "publish", signalled)
         assert stopped([*words, "--epochs", "2", *LATEST]) == 143
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert_refused(said, "after training", "python train.py")
@@ -238,17 +249,17 @@ def test_going_on_elsewhere_takes_the_history_along(words, trained, stop_at, tmp
     stop_at(8, signal.SIGINT)
     assert stopped([*words, "--epochs", "2"]) == 130
     source = tmp_path / "run" / "checkpoints" / "update_9"
-    elsewhere = ["--output_dir", str(tmp_path / "elsewhere"), "--resume_from_checkpoint", str(source)]
+    elsewhere = ["--output_dir", str(tmp_path / "elsewhere"), "--resume", str(source)]
     train.main([*words, "--epochs", "2", *elsewhere])
     assert outcome(tmp_path / "elsewhere") == whole
 
 
 @pytest.mark.parametrize("state", ["[]", "{}", '{"progress": {"update": 3, "more": 1}, "identity": {}}'])
 def test_a_checkpoint_of_another_version_is_refused(refusal, words, trained_here, state, monkeypatch):
-    monkeypatch.setattr("shtopk.training.Provenance.differences", lambda its, identity: "")
+    monkeypatch.setattr("shtopk.training.provenance.Provenance.differences", lambda provenance, identity: "")
     checkpoint = trained_here([*words, "--epochs", "1"]) / "checkpoints" / "update_6"
     (checkpoint / "state.json").write_text(state)
-    manifest = {"needs": [], "files": describe(checkpoint)}
+    manifest = {"needs": [], "files": sizes_and_hashes(checkpoint)}
     (checkpoint / "manifest.json").write_text(json.dumps(manifest))
     assert_refused(refusal("--epochs", 1, *LATEST), checkpoint, "version")
 
@@ -274,7 +285,7 @@ def test_a_disk_that_fills_between_checkpoints_ends_the_run_in_one_line(words, m
         if update == 8:
             raise OSError(errno.ENOSPC, "No space left on device", "history.jsonl")
 
-    monkeypatch.setattr(train.History, "add", run_out)
+    monkeypatch.setattr(loop.History, "add", run_out)
     assert stopped(words) == 1
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert_refused(said, "No space left on device", "history.jsonl", "python train.py")

@@ -13,7 +13,8 @@ from PIL import Image
 from refusals import assert_refused
 
 import train
-from shtopk.training import History, plot
+from shtopk.training.history import History
+from shtopk.training.plot import plot
 from shtopk.training.provenance import code_revision
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,8 +11,9 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, pipeline
 
 import train
 from shtopk.models import TopKPoolingForConditionalGeneration, TopKPoolingForSequenceClassification
-from shtopk.training import parameter_groups
-from shtopk.training.arguments import TrainArguments
+from shtopk.training import TrainArguments
+from shtopk.training.build import parameter_groups
+from shtopk.training.command_line import parse
 
 
 def test_a_run_learns_and_leaves_a_checkpoint_that_a_pipeline_loads(words, documents, tmp_path):
@@ -51,7 +52,7 @@ def test_the_same_seed_gives_the_same_weights(words, trained, tmp_path):
 
 
 def test_gradient_accumulation_counts_updates(words):
-    results = train.main([*words, "--epochs", "1", "--gradient_accumulation_steps", "2"])
+    results = train.main([*words, "--epochs", "1", "--accumulation", "2"])
     assert results["updates"] == 3  # 42 documents: 6 micro-batches of 8
 
 
@@ -81,9 +82,10 @@ def test_frozen_parts_stay_as_they_were(words, tmp_path):
 def test_the_command_line_wins_over_the_yaml_and_the_yaml_over_the_defaults(tmp_path):
     config = tmp_path / "some.yaml"
     config.write_text("k: 8\nlearning_rate: 1e-3\nfreeze_encoder: true\ninitial_temperature: null\n")
-    _, _, model, arguments = train.parse(["--config", str(config), "--k", "5", "--output_dir", str(tmp_path / "run")])
-    assert (model.k, arguments.learning_rate, model.freeze_encoder, arguments.batch_size) == ("5", 1e-3, True, 16)
-    assert model.initial_temperature == 4.0
+    arguments = parse(["--config", str(config), "--k", "5", "--output_dir", str(tmp_path / "run")])
+    assert (arguments.model.k, arguments.model.freeze_encoder) == ("5", True)
+    assert (arguments.training.learning_rate, arguments.training.batch_size) == (1e-3, 16)
+    assert arguments.model.initial_temperature == 4.0
 
 
 # Summaries
@@ -124,7 +126,7 @@ def test_a_decoder_has_its_own_learning_rate(words):
     ("summary_column", "points", "'points'"),
     ("metric", "accuracy", "metric"),
     ("metric", "empty", "metric"),
-    ("attention", "flash_attention_2", "FlashAttention2"),
+    ("attn_implementation", "flash_attention_2", "FlashAttention2"),
     ("decoder_layers", 3, "decoder_layers"),
     ("window_k", 0, "window_k"),
     ("num_beams", 0, "num_beams"),
@@ -147,10 +149,10 @@ def test_impossible_summarizers_are_refused_in_one_line(refusal, summary_words, 
     ("learning_rate", "nan", "learning_rate"),
     ("batch_size", "two", "batch_size"),
     ("warmup", 2, "warmup"),
-    ("dropout", 1, "dropout"),
+    ("classifier_dropout", 1, "classifier_dropout"),
     ("window", 1, "window"),
     ("window", 100, "window"),
-    ("protect_first", 9, "protected"),
+    ("protected", "first", "protected"),
     ("freeze_layers", 3, "freeze 3 layers"),
     ("backbone", "/nowhere", "/nowhere"),
     ("backbone_sha256", "00", "00"),
@@ -186,7 +188,7 @@ def test_a_label_that_training_lacks_is_refused_before_training(refusal, tmp_pat
 def test_a_run_does_not_overwrite_another_unless_told_to(words, refusal, trained_here):
     trained_here([*words, "--epochs", "1"])
     assert_refused(refusal(), "output_dir")
-    train.main([*words, "--epochs", "1", "--overwrite_output_dir", "true"])
+    train.main([*words, "--epochs", "1", "--overwrite", "true"])
 
 
 def test_damaged_weights_are_refused_in_one_line(refusal, encoder, tmp_path):

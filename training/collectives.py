@@ -1,4 +1,4 @@
-"""What all processes of a run have to agree on."""
+"""What processes tell one another, and how FSDP shares a model out among them."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,25 +14,25 @@ T = TypeVar("T")
 
 
 def on_main_process(accelerator: Accelerator, work: Callable[[], T]) -> T:
-    """What `work` returns on the main process, on every one; if it fails with a `CheckpointError`, all of them do."""
-    answer, problem = None, None
+    """Do work on the main process, and return its result, or raise its `CheckpointError`, on every process."""
+    result, problem = None, None
     if accelerator.is_main_process:
         try:
-            answer = work()
+            result = work()
         except CheckpointError as error:
             problem = str(error)
-    answer, problem = broadcast_object_list([answer, problem])
+    result, problem = broadcast_object_list([result, problem])
     if problem is not None:
         raise CheckpointError(problem)
-    return answer
+    return result
 
 
-def any_process(accelerator: Accelerator, is_so: bool) -> bool:
-    """Whether it is so on any of them."""
-    return bool(total(accelerator, float(is_so))[0])
+def any_process(accelerator: Accelerator, flag: bool) -> bool:
+    """Whether the flag is set on any process."""
+    return bool(reduce_sum(accelerator, float(flag))[0])
 
 
-def total(accelerator: Accelerator, *numbers: float) -> list[float]:
+def reduce_sum(accelerator: Accelerator, *numbers: float) -> list[float]:
     """The sums of these numbers over all processes."""
     dtype = torch.float32 if accelerator.device.type == "mps" else torch.float64
     return accelerator.reduce(torch.tensor(numbers, dtype=dtype, device=accelerator.device)).tolist()
@@ -40,11 +40,11 @@ def total(accelerator: Accelerator, *numbers: float) -> list[float]:
 
 @contextmanager
 def sharding(accelerator: Accelerator, model) -> Iterator[None]:
-    """Where FSDP is asked for, a context in which Accelerate prepares a model so that it can be shared out.
+    """Under FSDP, a context in which Accelerate can shard a model; otherwise an empty one.
 
-    It would take for layers all that transformers wants to keep on one device, BERT's embeddings among it, and then
-    share out the table inside these once more, which fails. And of tied embeddings it looks at no more than two, while
-    torch wants all in one group: left alone they come to be in that of the whole model.
+    By default Accelerate wraps all that transformers wants to keep on one device, BERT's embeddings among it, and then
+    their table once more, which fails. And it keeps two tied embeddings in one group, where torch needs all of them in
+    one: hidden from Accelerate they fall to the group of the whole model.
     """
     plugin = getattr(accelerator.state, "fsdp_plugin", None)
     if plugin is None:

@@ -1,0 +1,110 @@
+"""Arguments that no run can have, found before anything is read."""
+
+import importlib.util
+import math
+import os
+from pathlib import Path
+
+import torch
+
+from shtopk.tasks import check, get_task
+from shtopk.training.arguments import Arguments
+from shtopk.training.kinds import kind_of
+
+LARGEST = 2**31 - 1  # of any number: more is a slip, and would overflow
+POSITIVE = (
+    *("epochs", "batch_size", "eval_batch_size", "accumulation", "eval_every", "patience"),
+    *("save_every", "total_limit"),
+    *("learning_rate", "decoder_learning_rate", "head_learning_rate", "scorer_learning_rate"),
+    *("max_norm", "scorer_max_norm", "num_beams"),
+)
+TRACKERS = ("tensorboard", "trackio", "wandb")
+NOT_NEGATIVE = (
+    *("weight_decay", "show", "profile", "freeze_layers", "seed"),
+    *("no_repeat_ngram_size", "min_new_tokens"),
+)
+
+
+def problem_of(arguments: Arguments, writes: bool) -> str | None:
+    """What is wrong with these arguments, in one line; None if all is well.
+
+    Args:
+        writes: the output folder is to be written into, so it has to be fit for that.
+    """
+    data, model, training = arguments.data, arguments.model, arguments.training
+    fields = vars(training) | vars(model) | vars(data)
+    for name, value in fields.items():
+        if isinstance(value, str) and not value.strip():
+            return f"expected something as {name}, got an empty text; leave it out for the default"
+    for name in POSITIVE:
+        if fields[name] is not None and not 0 < fields[name] < math.inf:
+            return f"expected {name} > 0, got {fields[name]}"
+    for name in NOT_NEGATIVE:
+        if fields[name] is not None and not 0 <= fields[name] < math.inf:
+            return f"expected {name} >= 0, got {fields[name]}"
+    for name, value in fields.items():
+        if isinstance(value, int | float) and not -LARGEST <= value <= LARGEST:
+            return f"expected {name} to be a number of at most {LARGEST:,}, got {value}"
+    if not 0 <= training.warmup <= 1:
+        return f"expected warmup in [0, 1], got {training.warmup}"
+    for name, value in (
+        ("classifier_dropout", model.classifier_dropout),
+        ("backbone_dropout", model.backbone_dropout or 0.0),
+    ):
+        if not 0 <= value < 1:
+            return f"expected {name} in [0, 1), got {value}"
+    if training.mixed_precision == "fp16" and not torch.cuda.is_available():
+        return "mixed_precision fp16 needs a GPU; use bf16 or no"
+    for name in training.trackers:
+        if name not in TRACKERS:
+            return f"expected tracker to be none or of {', '.join(TRACKERS)}; got {name!r}"
+        if importlib.util.find_spec(name) is None:
+            return f"the tracker {name} needs the package {name}; install it or leave the tracker out"
+    if writes and (problem := _unusable(Path(training.output_dir), bool(training.overwrite or training.resume))):
+        return problem
+    try:
+        model.pooling.check(model.share_or_count)
+        _ = model.shares_or_counts
+        check(data)
+        task = get_task(data)
+    except ValueError as error:
+        return str(error)
+    if training.metric is not None and training.metric not in task.selectors:
+        return f"expected metric to be one of {', '.join(task.selectors)}; got {training.metric!r}"
+    if (model.min_new_tokens or 0) > data.max_summary_tokens:
+        return f"expected min_new_tokens <= max_summary_tokens, {data.max_summary_tokens}; got {model.min_new_tokens}"
+    for name in kind_of(task).meaningless:
+        if getattr(model, name):
+            return f"{name} is for summaries, but the task {task.name} has classes; leave it out"
+    return None
+
+
+def _unusable(folder: Path, again: bool) -> str | None:
+    """Why a run cannot write into a folder; None if it can, or if the folder can be made. again: it may hold files."""
+    try:
+        there = next(place for place in (folder, *folder.parents, Path(".")) if _exists(place))
+    except OSError as error:
+        return f"cannot use output_dir {folder}: {error.strerror}; choose another one"
+    if not there.is_dir():
+        what = "is a file" if there.is_file() else "is no folder"
+        where = (
+            f"output_dir {folder} {what}" if there == folder else f"output_dir {folder} lies in {there}, which {what}"
+        )
+        return f"{where}; choose another one"
+    if not os.access(there, os.W_OK | os.X_OK):
+        return f"cannot write to {there}, where output_dir {folder} is to be; choose another one"
+    if there == folder and any(folder.iterdir()) and not again:
+        return (
+            f"output_dir {folder} is not empty; choose another one, go on with --resume latest, or "
+            f"start anew with --overwrite true"
+        )
+    return None
+
+
+def _exists(place: Path) -> bool:
+    """Whether there is anything, even a broken link. Raises OSError for an impossible path."""
+    try:
+        place.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True

@@ -1,0 +1,134 @@
+"""An experiment: what every command needs, whether it trains, evaluates or predicts."""
+
+import shlex
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import GradientAccumulationPlugin, ProjectConfiguration, set_seed
+from datasets import DatasetDict, disable_progress_bars
+from torch.utils.data import DataLoader
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.logging import disable_progress_bar
+
+from shtopk.models import load_tokenizer
+from shtopk.tasks import Task, get_task
+from shtopk.training.arguments import Arguments
+from shtopk.training.build import build_model
+from shtopk.training.command_line import parse
+from shtopk.training.console import PROGRAM, refuse
+from shtopk.training.kinds import Kind, kind_of
+
+
+class Experiment:
+    """Arguments, and all that follows from them; each part is made when it is first asked for.
+
+    A part can be replaced before that: `experiment.model = ...` evaluates another model on the same data.
+
+    Args:
+        arguments: as a command line was parsed.
+        command: the line that started it, for the record.
+
+    Example:
+        experiment = Experiment.prepare(["--config", "configs/bbc.yaml"])
+        experiment.model = AutoModelForSequenceClassification.from_pretrained("runs/bbc")
+        results, predictions = evaluate(experiment, "test", "test")
+    """
+
+    writes: ClassVar[bool] = False  # into the output folder
+
+    def __init__(self, arguments: Arguments, command: str = ""):
+        self.arguments, self.command = arguments, command
+
+    @classmethod
+    def prepare(cls, argv: list[str], description: str | None = None):
+        """From the words of a command line, and what `--help` shows first."""
+        return cls(parse(argv, description, writes=cls.writes), shlex.join(["python", PROGRAM, *argv]))
+
+    @property
+    def output(self) -> Path:
+        return Path(self.arguments.training.output_dir)
+
+    @property
+    def precision(self) -> str:
+        """no, bf16 or fp16: whatever auto means on this machine."""
+        chosen = self.arguments.training.mixed_precision
+        return best_precision() if chosen == "auto" else chosen
+
+    @cached_property
+    def accelerator(self) -> Accelerator:
+        accelerator = Accelerator(
+            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),  # train_step accumulates by itself
+            mixed_precision=self.precision,
+            log_with=self.arguments.training.trackers or None,
+            project_config=ProjectConfiguration(project_dir=str(self.output), logging_dir=str(self.output / "logs")),
+        )
+        plugin = getattr(accelerator.state, "fsdp_plugin", None)
+        if plugin is not None and plugin.fsdp_version != 2:
+            refuse(f"expected version 2 of FSDP, got {plugin.fsdp_version}; see configs/accelerate/fsdp.yaml")
+        if not accelerator.is_main_process:
+            disable_progress_bar()
+            disable_progress_bars()
+        return accelerator
+
+    @cached_property
+    def task(self) -> Task:
+        return get_task(self.arguments.data)
+
+    @cached_property
+    def kind(self) -> Kind:
+        return kind_of(self.task)
+
+    @cached_property
+    def texts(self) -> DatasetDict:
+        """The splits, with documents and answers as texts."""
+        task = self.task
+        with self.accelerator.main_process_first():
+            return task.load(self.arguments.data)
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        return load_tokenizer(self.arguments.model.backbone)
+
+    @cached_property
+    def model(self) -> PreTrainedModel:
+        """A new one around the backbone, on the CPU; the same on every process."""
+        texts = self.texts
+        set_seed(self.arguments.training.seed)
+        return build_model(self.kind, self.arguments, texts)
+
+    @cached_property
+    def encoded(self) -> DatasetDict:
+        """The splits as token numbers."""
+        texts, tokenizer, model = self.texts, self.tokenizer, self.model
+        with self.accelerator.main_process_first():
+            return self.task.encode(tokenizer, texts, self.arguments.data, model.generation_start)
+
+    @cached_property
+    def collate(self):
+        """Rows -> batch."""
+        return self.kind.collator(self.tokenizer)
+
+    @cached_property
+    def loaders(self) -> dict[str, DataLoader]:
+        """Batches of the splits for evaluation, divided among processes."""
+        size = self.arguments.training.eval_batch_size
+        return {
+            name: self.accelerator.prepare_data_loader(
+                DataLoader(self.encoded[name], size, collate_fn=self.collate, generator=torch.Generator())
+            )
+            for name in ("validation", "test")
+        }
+
+    def references(self, split: str) -> list:
+        return self.texts[split][self.task.target][:]
+
+
+def best_precision() -> str:
+    """bf16 where the device computes in it, else full precision."""
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
+    probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return "bf16" if probe is not None and probe() else "no"

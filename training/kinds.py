@@ -1,0 +1,136 @@
+"""Classifier or summarizer: everything that differs between training the one and the other.
+
+The task decides which of the two it is, once (`kind_of`). Nothing else in training asks.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from datasets import Dataset, DatasetDict
+from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
+from transformers import (
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    DataCollatorForSeq2Seq,
+    DataCollatorWithPadding,
+)
+
+from shtopk.models import TopKPoolingForConditionalGeneration, TopKPoolingForSequenceClassification
+from shtopk.tasks import Task, write_samples
+from shtopk.training.arguments import Arguments
+
+GENERATION = ("num_beams", "no_repeat_ngram_size", "min_new_tokens", "length_penalty")
+
+
+class Kind(ABC):
+    """What a model is trained to answer with.
+
+    Attributes:
+        auto_class: loads a saved model.
+        collator: called with a tokenizer, it gives rows -> batch.
+        meaningless: fields of `ModelArguments` that must be left out.
+        forward_methods: methods besides `forward` that FSDP has to gather the parameters for.
+    """
+
+    auto_class: ClassVar[Any]
+    collator: ClassVar[Any]
+    meaningless: ClassVar[tuple[str, ...]] = ()
+    forward_methods: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def from_backbone(self, arguments: Arguments, texts: DatasetDict, fields: Mapping[str, Any]):
+        """A model around the backbone of the arguments, with these fields of its configuration."""
+
+    @abstractmethod
+    def answer(self, model, batch: Mapping[str, Tensor], new_tokens: int | None = None) -> Tensor:
+        """The answers to a batch; new_tokens: generate so many for each summary, whatever the model has learnt."""
+
+    @abstractmethod
+    def truth(self, model, answer: Any) -> dict[str, str]:
+        """The known answer to a document, as an argument of `show_document`."""
+
+    def padding(self, model) -> int:
+        """Fills answers of different lengths."""
+        return 0
+
+    def speed(self, model, answers: list, seconds: float) -> dict[str, float]:
+        """Measures of speed beside documents per second."""
+        return {}
+
+    def write_samples(self, folder: Path, split: Dataset, predictions: list, baselines: Mapping[str, list]) -> None:
+        """Write a page of answers to read, where they are texts."""
+        return
+
+
+class Classifier(Kind):
+    auto_class = AutoModelForSequenceClassification
+    collator = DataCollatorWithPadding
+    meaningless = ("decoder", "copy_head", *GENERATION)
+
+    def from_backbone(self, arguments, texts, fields):
+        labels = texts["train"].features["label"].names
+        return TopKPoolingForSequenceClassification.from_backbone(
+            arguments.model.backbone,
+            id2label=dict(enumerate(labels)),
+            label2id={label: i for i, label in enumerate(labels)},
+            classifier_dropout=arguments.model.classifier_dropout,
+            **fields,
+        )
+
+    def answer(self, model, batch, new_tokens=None):
+        return model(**batch).logits.argmax(-1)
+
+    def truth(self, model, answer):
+        return {"label": model.config.id2label[answer]}
+
+
+class Summarizer(Kind):
+    auto_class = AutoModelForSeq2SeqLM
+    collator = DataCollatorForSeq2Seq
+    forward_methods = ("generate",)
+
+    def from_backbone(self, arguments, texts, fields):
+        given = arguments.model
+        model = TopKPoolingForConditionalGeneration.from_backbone(
+            given.backbone,
+            decoder=given.decoder,
+            decoder_layers=given.decoder_layers,
+            copy_head=given.copy_head,
+            **fields,
+        )
+        options = {name: getattr(given, name) for name in GENERATION}
+        model.set_generation(max_new_tokens=arguments.data.max_summary_tokens, **options)
+        return model
+
+    def answer(self, model, batch, new_tokens=None):
+        exactly = {} if new_tokens is None else {"min_new_tokens": new_tokens, "max_new_tokens": new_tokens}
+        return model.generate(
+            batch["input_ids"],
+            attention_mask=batch["attention_mask"],
+            synced_gpus=isinstance(model, FSDPModule),  # whose processes need each other for every token
+            **exactly,
+        )
+
+    def padding(self, model):
+        return model.generation_config.pad_token_id
+
+    def speed(self, model, answers, seconds):
+        pad = self.padding(model)
+        generated = sum(token != pad for summary in answers for token in summary[1:])  # without the start token
+        return {"generated_tokens_per_second": generated / seconds}
+
+    def truth(self, model, answer):
+        return {"reference": answer}
+
+    def write_samples(self, folder, split, predictions, baselines):
+        write_samples(folder, split, predictions, baselines)
+
+
+KINDS: dict[str, Kind] = {"label": Classifier(), "summary": Summarizer()}
+
+
+def kind_of(task: Task) -> Kind:
+    return KINDS[task.target]

@@ -1,0 +1,69 @@
+"""The training loop: updates, evaluations and checkpoints, one after the other."""
+
+from tqdm.auto import tqdm
+
+from shtopk.training.collectives import any_process
+from shtopk.training.evaluation import Stopped, evaluate
+from shtopk.training.history import HISTORY, History
+from shtopk.training.interruption import Interrupted, Interruption
+from shtopk.training.meter import Meter
+from shtopk.training.plot import plot
+from shtopk.training.profile import profiler
+from shtopk.training.resumption import save
+from shtopk.training.run import Run
+from shtopk.training.step import train_step
+
+
+def fit(run: Run) -> None:
+    """Train, evaluate and save until the run is done. Raises `Interrupted` where a signal ended it early."""
+    accelerator, training, progress = run.accelerator, run.arguments.training, run.progress
+    main = accelerator.is_main_process
+    if training.trackers:
+        config = {name: str(x) if isinstance(x, list) else x for name, x in run.provenance.arguments.items()}
+        accelerator.init_trackers("shtopk", config=config)
+    history = History(run.output / HISTORY, progress.update, progress.evaluated) if main else None
+    meter = Meter(run.model, accelerator.device)
+    incoming = run.batches.starting_at(progress.update)
+    bar = tqdm(total=run.updates, initial=progress.update, desc="train", disable=not main)
+    trace = profiler(training.profile if main else 0, run.output / "trace.json")
+    with bar, Interruption() as interruption, trace as profile:
+
+        def stopping() -> bool:
+            return any_process(accelerator, bool(interruption))
+
+        def log(measured: dict) -> None:
+            accelerator.log(measured, step=progress.update)
+            if history is not None:
+                history.add(progress.update, measured)
+
+        meter.begin()
+        stop = False
+        while not (run.done or stop):
+            evaluating = run.evaluation_due
+            if evaluating:
+                try:
+                    results, _ = evaluate(run, "validation", "eval", stopping)
+                except Stopped:
+                    stop = True
+                else:
+                    progress.judge(results, run.metric)
+                    log(results)
+                    if main:
+                        bar.write(f"update {progress.update}: {run.task.in_short(results, 'eval')}")
+            else:
+                measured = train_step(run, next(incoming), meter)
+                log(measured)
+                bar.update()
+                bar.set_postfix(loss=f"{measured['loss']:.3f}", temperature=f"{measured['temperature']:.3g}")
+                if profile is not None:
+                    profile.step()
+            stop = stop or stopping()
+            due = training.save_every and progress.update % training.save_every == 0 and not run.evaluation_due
+            if evaluating or due or stop:
+                save(run)
+            meter.begin()
+        stopped = stopping()
+    if history is not None:
+        plot(history.path, run.metric, run.output / "training.png")
+    if stopped:
+        raise Interrupted(f"stopped by {interruption.name} after update {progress.update}", interruption.exit_code)

@@ -1,0 +1,76 @@
+"""What a run leaves at its end: the best checkpoint's answers to the test split, and everything that explains them."""
+
+import json
+from typing import Any
+
+from torch.distributed.fsdp import FSDPModule
+
+from shtopk.models import write_model_card
+from shtopk.show.answer import show_document
+from shtopk.tasks import write_predictions
+from shtopk.training.checkpoints import publish
+from shtopk.training.evaluation import evaluate
+from shtopk.training.provenance import device_name
+from shtopk.training.run import Run
+from shtopk.training.snapshot import load_weights
+
+
+def finish(run: Run) -> dict[str, Any]:
+    """Test the best checkpoint, write the results into the run's folder, and return them."""
+    accelerator, progress, output, task = run.accelerator, run.progress, run.output, run.task
+    best = run.checkpoints.path(progress.best_update)
+    load_weights(run.model, best)
+    tested, predictions = evaluate(run, "test", "test")
+    references = run.references("test")
+    baselines = task.baselines(run.texts) if accelerator.is_main_process else {}
+    results: dict[str, Any] = (
+        progress.best
+        | tested
+        | {
+            "best_update": progress.best_update,
+            "updates": progress.update,
+            "epochs": progress.update / len(run.batches),
+            "train_runtime": progress.seconds,
+            "train_documents_per_second": progress.documents / progress.seconds,
+            "train_tokens_per_second": progress.tokens / progress.seconds,
+            "parameters": sum(p.numel() for p in run.model.parameters()),
+            "processes": accelerator.num_processes,
+            "device": device_name(accelerator.device),
+            "mixed_precision": accelerator.mixed_precision,
+            "command": run.command,
+            "arguments": run.provenance.arguments,
+            "baselines": {name: task.compute_metrics(answers, references) for name, answers in baselines.items()},
+        }
+    )
+    if accelerator.is_main_process:
+        publish(best, output)
+        (output / "all_results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        write_predictions(output, references, predictions)
+        run.kind.write_samples(output, run.texts["test"], predictions, baselines)
+        write_model_card(
+            output,
+            target=task.target,
+            base_model=run.arguments.model.backbone or "sentence-transformers/all-MiniLM-L6-v2",
+            data=task.description,
+            licence=task.licence,
+            command=run.command,
+            results=results,
+        )
+        show_documents(run)
+        for name, metrics in results["baselines"].items():
+            print(f"{name}: {task.in_short(metrics)}")
+        print(f"test: {task.in_short(results, 'test')}; see {output}")
+    accelerator.end_training()
+    return results
+
+
+def show_documents(run: Run) -> None:
+    """Write HTML pages that show what was kept of the first test documents."""
+    count = min(run.arguments.training.show, len(run.texts["test"]))
+    model = run.model
+    if count and isinstance(model, FSDPModule):  # sharded: load the whole model
+        model = run.kind.auto_class.from_pretrained(run.output).eval()
+    for i, document in enumerate(run.texts["test"].select(range(count))):
+        truth = run.kind.truth(model, document[run.task.target])
+        page = show_document(model, run.tokenizer, document["text"], max_tokens=run.arguments.data.max_tokens, **truth)
+        (run.output / f"document_{i}.html").write_text(page, encoding="utf-8")
