@@ -4,7 +4,7 @@ python benchmarks/scaling.py [--backbone folder] [--k 64] [--lengths 512 ... 163
 
 With an untrained model (by default MiniLM, read in windows of 512 tokens, and a decoder of two layers): a step of
 training on two documents with targets of 64 tokens, forward and backward; and generating 64 tokens for each with four
-beams, of which the decoder's time is shown too. Every cell runs in a new process, so that its peak memory is its own.
+beams, with the decoder's share of the time. Every cell runs in a new process, so that its peak memory is its own.
 Writes benchmarks/results/scaling.json after every cell, then .md; delete the file to measure anew.
 """
 

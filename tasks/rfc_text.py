@@ -62,10 +62,7 @@ def unwrap(lines: Block) -> str:
 
 
 def without_copy(text: str, abstract: str) -> str:
-    """The text without passages that repeat most of the abstract, perhaps with other words here and there.
-
-    Single sentences of the abstract may stay.
-    """
+    """The text without passages that repeat most of the abstract, perhaps reworded; single sentences may stay."""
     wanted, found = ([word.lower() for word in _WORD.findall(words)] for words in (abstract, text))
     # Most texts hold no copy, as a search for a third of the runs shows in a fraction of the time.
     haystack, probes = " ".join(found), [" ".join(wanted[i : i + _RUN]) for i in range(0, len(wanted), _RUN)]

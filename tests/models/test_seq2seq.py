@@ -79,7 +79,7 @@ def test_documents_without_a_token_with_one_and_with_very_many_are_summarized(fa
 def test_every_parameter_gets_a_gradient(family, length):
     model = build(family).train()
     model(**documents(length, length), labels=torch.tensor([[5, 6, 7], [8, 9, -100]])).loss.backward()
-    # Pegasus computes its positions under no_grad: its own, and DDP's, affair.
+    # Pegasus computes its positions under no_grad, so that they get none.
     without = [name for name, p in model.named_parameters() if p.grad is None and "embed_positions" not in name]
     assert without == [], "DDP would need find_unused_parameters"
     assert (model.pooling.scorer.weight.grad != 0).any() == (length == 40)

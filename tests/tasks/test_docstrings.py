@@ -298,8 +298,8 @@ def test_every_similar_set_is_found():
     sets = [{int(12 * draw.random() ** 2) for _ in range(draw.randint(0, 8))} for _ in range(150)]
     for threshold in (0.25, 0.3, 0.6, 1.0):
         index = Similar(sets, threshold)
-        for i, mine in enumerate(sets):
-            assert index.to(i) == {j for j, other in enumerate(sets) if j != i and jaccard(mine, other) >= threshold}
+        for i, items in enumerate(sets):
+            assert index.to(i) == {j for j, other in enumerate(sets) if j != i and jaccard(items, other) >= threshold}
 
 
 def test_trigrams_of_few_words_are_the_words():
