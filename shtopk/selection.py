@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -12,15 +12,15 @@ from shtopk.assignment import Assignment
 class Choice(NamedTuple):
     """`TopK` as it was in 0.1.0."""
 
-    values: Tensor
-    scores: Tensor
+    values: Any
+    scores: Any
     mask: Tensor
     positions: Tensor
     weights: Tensor
     slots: Tensor | None
 
     @classmethod
-    def of(cls, values: Tensor, scores: Tensor, assignment: Assignment) -> Choice:
+    def of(cls, values: Any, scores: Any, assignment: Assignment) -> Choice:
         return cls(values, scores, assignment.mask, assignment.positions, assignment.weights, assignment.slots)
 
     @property

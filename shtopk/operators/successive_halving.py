@@ -39,8 +39,8 @@ def successive_halving_topk(
 ) -> TopK:
     r"""Pool n vectors to the k of the highest scores by a differentiable tournament.
 
-    Without a temperature the choice is sharp whatever the scores' scale: `boost="relative"` at 1/16. A temperature is in
-    units of the scores: `boost="softmax"`.
+    Without a temperature the choice is sharp whatever the scores' scale: `boost="relative"` at 1/16. A temperature is
+    in units of the scores: `boost="softmax"`.
 
     In each round the candidates are sorted by score, the i-th best meets the i-th worst, and a pair (x, y) becomes
     one candidate :math:`w v_x + (1 - w) v_y` with the score :math:`w x + (1 - w) y`, until k are left;

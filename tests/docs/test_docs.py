@@ -20,6 +20,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from shtopk import TopKPooling
 from shtopk.models import ModelArguments
 from shtopk.tasks import DataArguments
 from shtopk.training.arguments import TrainArguments
@@ -243,7 +244,7 @@ def test_a_compressed_prompt_does_not_depend_on_its_padding():
 def test_rotary_positions_follow_the_tokens_that_are_kept():
     """Sharp, a slot is a token: what follows sees the tokens kept, where they stood, and no other."""
     model = compressed_prompt("llama", 4)
-    model.pooling.temperature = 1e-6
+    model.pooling = TopKPooling(32, 4, temperature=1e-6).eval()
     prompt, rest = prompts_and_rest()
     prompt, rest = prompt[1:2], rest[1:2]
     logits, _ = model(model.read(prompt, torch.ones_like(prompt)), rest)

@@ -15,8 +15,16 @@ def straight_through(*args, **kwargs):
     return hard_topk(*args, gradient="straight_through", **kwargs)
 
 
-OPERATORS = [successive_halving_topk, iterative_topk, hard_topk, gated, straight_through]
-SUMS_TO_ONE = [successive_halving_topk, iterative_topk, hard_topk, straight_through]
+def softmax_halving(*args, **kwargs):
+    return successive_halving_topk(*args, boost="softmax", **kwargs)
+
+
+def relative_halving(*args, **kwargs):
+    return successive_halving_topk(*args, boost="relative", **kwargs)
+
+
+SUMS_TO_ONE = [softmax_halving, relative_halving, iterative_topk, hard_topk, straight_through]
+OPERATORS = [*SUMS_TO_ONE, gated]
 
 
 def sample(n, d=3, batch=4, dtype=torch.float64, seed=0, masked=True):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from operator_cases import OPERATORS, sample
+from operator_cases import OPERATORS, gated, sample
 
 from shtopk import Assignment, hard_topk, iterative_topk, successive_halving_topk
 
@@ -47,6 +47,8 @@ def test_what_slots_have_is_divided_among_their_tokens_without_loss(topk):
     tokens = given.unpool(attention)
     torch.testing.assert_close(tokens.sum(-1), attention.sum(-1))
     assert (tokens.sum(1)[~mask] == 0).all()
+    with pytest.raises(ValueError, match=r"amounts of 6 slots, got \[3, 5, 7\]"):
+        given.unpool(torch.rand(3, 5, 7))
 
 
 def test_protected_tokens_stand_alone_in_front(topk):
@@ -93,7 +95,8 @@ def test_the_tokens_of_a_slot_are_those_with_a_weight_there(topk):
 
 def test_entropy_is_none_for_a_hard_choice_and_that_of_the_weights_for_a_soft_one():
     values, scores, mask = sample(20, batch=3)
-    assert hard_topk(values, scores, 4, mask=mask).assignment.entropy().tolist() == [0, 0, 0]
+    for hard in (hard_topk, gated):
+        torch.testing.assert_close(hard(values, scores, 4, mask=mask).assignment.entropy(), torch.zeros(3).double())
     soft = iterative_topk(values, scores, 4, mask=mask)
     expected = torch.special.entr(soft.weights).sum((-2, -1)) / soft.mask.sum(-1).clamp(min=1)
     torch.testing.assert_close(soft.assignment.entropy(), expected)

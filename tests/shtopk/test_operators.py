@@ -5,7 +5,17 @@ import reference
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from operator_cases import OPERATORS, SHAPES, SUMS_TO_ONE, gated, gradients, sample, straight_through
+from operator_cases import (
+    OPERATORS,
+    SHAPES,
+    SUMS_TO_ONE,
+    gated,
+    gradients,
+    relative_halving,
+    sample,
+    softmax_halving,
+    straight_through,
+)
 
 from shtopk import hard_topk, iterative_topk, successive_halving_topk
 
@@ -161,7 +171,7 @@ def test_any_leading_dimensions(operator, batch):
     torch.testing.assert_close(out.dense_weights().reshape(-1, 4, 9), flat.dense_weights())
 
 
-@pytest.mark.parametrize("operator", [successive_halving_topk, iterative_topk])
+@pytest.mark.parametrize("operator", [softmax_halving, relative_halving, iterative_topk])
 def test_the_limit_of_zero_temperature_is_hard_topk(operator):
     values, scores, mask = sample(50)
     out, hard = operator(values, scores, 6, mask=mask, temperature=1e-16), hard_topk(values, scores, 6, mask=mask)
