@@ -59,10 +59,8 @@ class Assignment(NamedTuple):
     @classmethod
     def cat(cls, parts: Sequence[Assignment]) -> Assignment:
         """Concatenate along the batch."""
-        weights, slots, mask, positions = zip(*parts, strict=True)
-        return cls(
-            torch.cat(weights), None if slots[0] is None else torch.cat(slots), torch.cat(mask), torch.cat(positions)
-        )
+        weights, slots, *rest = zip(*parts, strict=True)
+        return cls(torch.cat(weights), None if slots[0] is None else torch.cat(slots), *map(torch.cat, rest))
 
     def dense(self) -> Tensor:
         """As one matrix [*, k, n]: `pool(values) == dense() @ values`."""

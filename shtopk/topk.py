@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from shtopk.assignment import Assignment
-
-if TYPE_CHECKING:
-    from shtopk.selection import Choice
+from shtopk.selection import Choice
 
 
 class TopK(NamedTuple):
@@ -61,8 +59,6 @@ class TopK(NamedTuple):
     @property
     def choice(self) -> Choice:
         """The same in the form that the model code inside checkpoints of 0.1.0 knows."""
-        from shtopk.selection import Choice
-
         return Choice.of(self.values, self.scores, self.assignment)
 
     def dense_weights(self) -> Tensor:

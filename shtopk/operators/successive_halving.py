@@ -113,10 +113,7 @@ class _SuccessiveHalving(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad_values, grad_scores, _mask, _positions, grad_weights, _slots):
-        of_values, of_scores, _, of_temperature = ctx.needs_input_grad[:4]
-        gradients, wanted = (
-            Gradients(grad_values, grad_scores, grad_weights),
-            Wanted(of_values, of_scores, of_temperature),
-        )
+        values, scores, _, temperature = ctx.needs_input_grad[:4]
+        gradients, wanted = Gradients(grad_values, grad_scores, grad_weights), Wanted(values, scores, temperature)
         of_values, of_scores, of_temperature = ctx.backend.backward(ctx.saved_tensors, gradients, ctx.rule, wanted)
         return of_values, of_scores, None, of_temperature, None, None
