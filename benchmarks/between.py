@@ -8,23 +8,16 @@ on equally many documents. Writes benchmarks/results/between.json after every tr
 (pace.py: the machine must have nothing else to do), and writes the table beside it as .md.
 """
 
-import argparse
 import statistics
-import sys
 import tempfile
-from pathlib import Path
-
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 import torch
 from pace import pace
-from record import resume, save
+from record import ROOT, CommandLine, publish, resume, save
 from tqdm.auto import tqdm
 
 import train
 
-RESULTS = ROOT / "benchmarks" / "results"
 LAYER = 2
 HARD = {"operator": "hard"}
 NOWHERE = "not pooled"
@@ -100,14 +93,11 @@ def measure_pace(chosen: list[str], device: torch.device) -> list[dict]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandLine(__doc__)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="rows; the first is needed")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--train-only", action="store_true", help="leave the speed and the table to another call")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the table")
     arguments = parser.parse_args()
-    arguments.results.mkdir(parents=True, exist_ok=True)
     path = arguments.results / "between.json"
     record = resume(path, arguments.device)
     done = {(run["way"], run["tokens"], run["seed"]) for run in record["runs"]}
@@ -123,8 +113,7 @@ def main() -> None:
     if "pace" not in record:
         record["pace"] = measure_pace(arguments.ways, torch.device(arguments.device))
         save(record, path)
-    path.with_suffix(".md").write_text(table(record))
-    print(table(record))
+    publish(record, path, table)
 
 
 if __name__ == "__main__":

@@ -15,19 +15,14 @@ table are from there.
 import argparse
 import itertools
 import statistics
-import sys
 import tempfile
 import time
-from pathlib import Path
-
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 import torch
 from frozen import Classifier, fit, predict, token_vectors
 from memory import PeakMemory, in_its_own_process
 from pace import pace
-from record import resume, save
+from record import RESULTS, ROOT, CommandLine, resume, save
 from tqdm.auto import tqdm
 from variants import NEEDLE_ONLY, SUMMARIES, VARIANTS, Variant
 
@@ -35,8 +30,7 @@ import train
 from shtopk import TopKPooling, tasks
 from shtopk.models import default_encoder
 
-RESULTS = ROOT / "benchmarks" / "results"
-CACHE = ROOT / "benchmarks" / ".cache"
+CACHE = RESULTS.parent / ".cache"
 
 
 class Frozen:
@@ -240,18 +234,15 @@ def rows_of(task: str, ks: list[int]) -> dict[tuple[str, str], tuple[Variant, in
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandLine(__doc__)
     parser.add_argument("--tasks", nargs="+", choices=["needle", "bbc", "docstrings"], default=["needle", "bbc"])
     parser.add_argument("--k", nargs="+", type=int, default=[8, 32], help="slots")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--fine-tune", action="store_true", help="task bbc: train the encoder too")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the tables")
     parser.add_argument("--train", nargs=argparse.REMAINDER, help="all that follows goes to train.py")
     arguments = parser.parse_args()
     if arguments.fine_tune and arguments.tasks != ["bbc"]:
         parser.error("--fine-tune goes with --tasks bbc")
-    arguments.results.mkdir(parents=True, exist_ok=True)
     device = torch.device(arguments.device)
     for task in arguments.tasks:
         path = arguments.results / f"compare-{task}{'-fine-tuned' if arguments.fine_tune else ''}.json"

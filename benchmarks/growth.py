@@ -7,7 +7,6 @@ one length. The figures are medians over the updates in history.jsonl but the fi
 must have nothing else to do. Writes benchmarks/results/growth.json, and a table beside it as .md.
 """
 
-import argparse
 import json
 import os
 import random
@@ -17,13 +16,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
-
-from record import resume, save
+from record import ROOT, CommandLine, publish, resume, save
 from tqdm.auto import tqdm
 
-RESULTS = ROOT / "benchmarks" / "results"
 BASE = {"tokens": 1024, "k": 32, "batch_size": 8, "processes": 1}
 VARIED = {"tokens": (256, 512, 2048, 4096), "k": (8, 128, 512), "batch_size": (2, 4, 16), "processes": (2,)}
 NAMES = {"tokens": "tokens a document", "k": "k", "batch_size": "documents a process", "processes": "processes"}
@@ -94,19 +89,16 @@ def key(run: dict) -> tuple:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandLine(__doc__, device=False)
     parser.add_argument("--updates", type=int, default=6, help="of each run; the first is left out")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the table")
     arguments = parser.parse_args()
-    arguments.results.mkdir(parents=True, exist_ok=True)
     path = arguments.results / "growth.json"
     record = resume(path, "cpu", updates=arguments.updates)
     done = {key(run) for run in record["runs"]}
     for run in tqdm([run for run in RUNS if key(run) not in done], desc="growth"):
         record["runs"].append(run | measure(**run, updates=arguments.updates))
         save(record, path)
-    path.with_suffix(".md").write_text(table(record))
-    print(table(record))
+    publish(record, path, table)
 
 
 if __name__ == "__main__":

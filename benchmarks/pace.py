@@ -5,14 +5,9 @@ one process and take turns, batch by batch, three times over; of each batch the 
 """
 
 import math
-import sys
 import time
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
-
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT)]
 
 import torch
 from torch import nn

@@ -7,7 +7,6 @@ in the paper. Writes paper-<grid>.json and .csv after every cell, so that an int
 then the table (.md) and the pictures (.png).
 """
 
-import argparse
 import csv
 from collections.abc import Callable
 from functools import partial
@@ -16,7 +15,7 @@ from pathlib import Path
 import matplotlib
 import torch
 from literal import literal_successive_halving
-from record import resume, save
+from record import CommandLine, publish, resume, save
 from torch import Tensor
 from torch.utils.benchmark import Timer
 from tqdm.auto import tqdm
@@ -26,7 +25,6 @@ from shtopk import hard_topk, iterative_topk, nccs, successive_halving_topk
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
 
-RESULTS = Path(__file__).resolve().parent / "results"
 BATCH, DEPTH, SAMPLES = 16, 32, 256  # SAMPLES rows for nCCS, as in the authors' run
 GRIDS = {
     "small": [(2**i, 2**j) for i in range(4, 13, 2) for j in range(1, 10, 2) if j < i],
@@ -138,12 +136,9 @@ def table(record: dict) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandLine(__doc__)
     parser.add_argument("--grid", choices=GRIDS, default="full")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args()
-    arguments.results.mkdir(parents=True, exist_ok=True)
     path = arguments.results / f"paper-{arguments.grid}.json"
     record = resume(path, arguments.device)
     runs = record["runs"]
@@ -157,11 +152,10 @@ def main() -> None:
             writer = csv.DictWriter(file, list(runs[0]))
             writer.writeheader()
             writer.writerows(runs)
-    path.with_suffix(".md").write_text(table(record))
     draw(runs, list(METHODS), ["seconds"], path.with_name(f"{path.stem}-time.png"))
     draw(runs, list(METHODS), ["nccs"], path.with_name(f"{path.stem}-nccs.png"))
     draw(runs, IN_README, ["seconds", "nccs"], path.with_suffix(".png"))
-    print(table(record))
+    publish(record, path, table)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ learning rate, are tuned for each method on one seed; five others give the figur
 with the settings of the small one, two seeds. Writes planted-<size>.json after every training, then .md.
 """
 
-import argparse
 import itertools
 import math
 import statistics
@@ -19,13 +18,12 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from record import resume, save
+from record import CommandLine, publish, resume, save
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from shtopk import hard_topk, iterative_topk, successive_halving_topk
 
-RESULTS = Path(__file__).resolve().parent / "results"
 PAYLOAD, MARK = 4, 5.0  # MARK: shift of a marked token, in standard deviations of the noise
 BATCH, TEST = 32, 512
 TUNING_SEED, LEARNING_RATES = 100, (0.01, 0.03)
@@ -201,12 +199,9 @@ def run_all(path: Path, plan: list[tuple], size: str, device: str) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandLine(__doc__)
     parser.add_argument("--size", choices=SIZES, default="small")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args()
-    arguments.results.mkdir(parents=True, exist_ok=True)
 
     plan = [(method, *setting) for method in METHODS
             for setting in itertools.product(method.temperatures, LEARNING_RATES, [TUNING_SEED])]  # fmt: skip
@@ -218,8 +213,7 @@ def main() -> None:
     path = arguments.results / f"planted-{arguments.size}.json"
     plan = [(method, *best[method.name], seed) for seed in SIZES[arguments.size].seeds for method in METHODS]
     record = run_all(path, plan, arguments.size, arguments.device)
-    path.with_suffix(".md").write_text(table(record))
-    print(table(record))
+    publish(record, path, table)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,34 @@
 """The JSON of a benchmark: the figures of its runs, and the command and machine that they come from."""
 
+import argparse
 import json
 import platform
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+sys.path.insert(0, str(ROOT))  # where train.py is
+
+
+class CommandLine(argparse.ArgumentParser):
+    """The options that every benchmark has, beside its own."""
+
+    def __init__(self, description: str | None, *, device: bool = True):
+        super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+        if device:
+            self.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+        self.add_argument("--results", type=Path, default=RESULTS, help="folder of the tables")
+
+    def parse_args(self, *given: Any) -> Any:
+        arguments = super().parse_args(*given)
+        arguments.results.mkdir(parents=True, exist_ok=True)
+        return arguments
 
 
 def resume(path: Path, device: str, **facts: Any) -> dict:
@@ -37,3 +58,9 @@ def resume(path: Path, device: str, **facts: Any) -> dict:
 
 def save(record: dict, path: Path) -> None:
     path.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def publish(record: Any, path: Path, table: Callable[[Any], str]) -> None:
+    """Write the table of a record beside its file, and print it."""
+    path.with_suffix(".md").write_text(table(record))
+    print(table(record))

@@ -12,21 +12,15 @@ once. Scorers learn by cross-entropy over the MaxSim of the documents in a batch
 interrupted, and the tables beside it as .md.
 """
 
-import argparse
 import itertools
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
-
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 import torch
 import torch.nn.functional as F
-from record import resume, save
+from record import RESULTS, CommandLine, publish, resume, save
 from retrieval_tasks import QUERIES, Split, Vectors, encoder, texts, token_vectors
 from sentence_transformers.multi_vector_encoder.modules import (
     BaseTokenPooling,
@@ -41,8 +35,7 @@ from shtopk import anneal
 from shtopk.integrations.sentence_transformers import TopKTokenPooling
 from shtopk.models import default_encoder
 
-RESULTS = ROOT / "benchmarks" / "results"
-CACHE = ROOT / "benchmarks" / ".cache"
+CACHE = RESULTS.parent / ".cache"
 BATCH = 48  # documents of an update, each with one of its queries
 EPOCHS = 6
 BYTES = 2  # of a number in the index
@@ -277,16 +270,14 @@ def facts(task: str, splits: dict[str, Split], split: str) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandLine(__doc__, device=False)
     parser.add_argument("--tasks", nargs="+", choices=["bbc", "needle"], default=["bbc", "needle"])
     parser.add_argument("--k", nargs="+", type=int, default=[8, 32], help="vectors of a document")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--tune", action="store_true", help="every candidate's settings, on the validation split")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the tables")
     arguments = parser.parse_args()
     if min(arguments.k) < 1:
         parser.error(f"expected --k >= 1, got {min(arguments.k)}")
-    arguments.results.mkdir(parents=True, exist_ok=True)
     path = arguments.results / f"retrieval{'-tuning' * arguments.tune}.json"
     split = "validation" if arguments.tune else "test"
     record = resume(path, "cpu", split=split)
@@ -308,8 +299,7 @@ def main() -> None:
             record["runs"].append(new | run(way, k, seed, splits, split))
             save(record, path)
     save(record, path)
-    path.with_suffix(".md").write_text(table(record))
-    print(table(record))
+    publish(record, path, table)
 
 
 if __name__ == "__main__":

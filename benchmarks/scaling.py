@@ -8,22 +8,15 @@ beams, with the decoder's share of the time. Every cell runs in a new process, s
 Writes benchmarks/results/scaling.json after every cell, then .md; delete the file to measure anew.
 """
 
-import argparse
-import sys
 import time
-from pathlib import Path
-
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 import torch
 from memory import PeakMemory, in_its_own_process
-from record import resume, save
+from record import CommandLine, publish, resume, save
 from tqdm.auto import tqdm
 
 from shtopk.models import TopKPoolingForConditionalGeneration
 
-RESULTS = ROOT / "benchmarks" / "results"
 LENGTHS = [2**i for i in range(9, 15)]
 BATCH, TARGET, BEAMS = 2, 64, 4
 
@@ -94,14 +87,11 @@ def table(record: dict) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandLine(__doc__)
     parser.add_argument("--backbone", help="folder or hub name of an encoder or encoder-decoder")
     parser.add_argument("--k", type=int, default=64)
     parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args()
-    arguments.results.mkdir(parents=True, exist_ok=True)
     path = arguments.results / "scaling.json"
     record = resume(path, arguments.device, backbone=arguments.backbone, pooled_to=arguments.k)
     done = {(run["length"], run["k"]) for run in record["runs"]}
@@ -109,8 +99,7 @@ def main() -> None:
     for length, k in tqdm(plan, desc="scaling"):
         record["runs"].append(in_its_own_process(measure, arguments.backbone, length, k, arguments.device))
         save(record, path)
-    path.with_suffix(".md").write_text(table(record))
-    print(table(record))
+    publish(record, path, table)
 
 
 if __name__ == "__main__":

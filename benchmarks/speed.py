@@ -9,18 +9,16 @@ all is timed a second time while the process keeps the memory that it frees, as 
 benchmarks/results/speed.json after every (n, k), then .md.
 """
 
-import argparse
 import ctypes
 import platform
 import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import torch
 from literal import literal_successive_halving
 from memory import PeakMemory
-from record import resume, save
+from record import CommandLine, publish, resume, save
 from torch import Tensor
 from torch.utils.benchmark import Timer
 from tqdm.auto import tqdm
@@ -28,7 +26,6 @@ from tqdm.auto import tqdm
 from shtopk import hard_topk, iterative_topk, successive_halving_topk
 from shtopk.backends import native
 
-RESULTS = Path(__file__).resolve().parent / "results"
 BATCH, DEPTH, THREADS, TURNS = 16, 256, 2, 20
 SHAPES = [(1024, 8), (1024, 128), (4096, 512), (16384, 2), (16384, 128), (16384, 2048)]
 SHORT = [(16, 2), (64, 2), (64, 32), (256, 2), (256, 16)]
@@ -227,14 +224,10 @@ def table(record: dict) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    arguments = parser.parse_args()
+    arguments = CommandLine(__doc__).parse_args()
     if LIBRARY is None and arguments.device == "cpu":
         sys.exit("shtopk was installed without a C compiler; install one, then: make clean env")
     torch.set_num_threads(THREADS)
-    arguments.results.mkdir(parents=True, exist_ok=True)
     path = arguments.results / "speed.json"
     record = resume(path, arguments.device)
 
@@ -253,8 +246,7 @@ def main() -> None:
         if any("seconds_memory_kept" not in run for run in runs):
             measure_time(runs, arguments.device, "seconds_memory_kept")
             save(record, path)
-    path.with_suffix(".md").write_text(table(record))
-    print(table(record))
+    publish(record, path, table)
 
 
 if __name__ == "__main__":

@@ -6,18 +6,13 @@ Writes benchmarks/results/tune-needle.json after every training, so that an inte
 and the settings of each method, the best first, beside it as .md; variants.py holds the choice.
 """
 
-import argparse
 import dataclasses
 import json
 import statistics
-import sys
-from pathlib import Path
-
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 import torch
-from compare import RESULTS, Frozen
+from compare import Frozen
+from record import CommandLine, publish
 from tqdm.auto import tqdm
 from variants import Variant
 
@@ -48,12 +43,8 @@ ATTENTION = Variant("softmax attention, k queries", kind="attention")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    arguments = parser.parse_args()
+    arguments = CommandLine(__doc__).parse_args()
     path = arguments.results / "tune-needle.json"
-    arguments.results.mkdir(parents=True, exist_ok=True)
     runs = json.loads(path.read_text()) if path.exists() else []
     frozen = Frozen("needle", torch.device(arguments.device))
 
@@ -74,9 +65,7 @@ def main() -> None:
     train([
         dataclasses.replace(variant, scorer_learning_rate=rate) for rate in OTHER_LEARNING_RATES for variant in best
     ])  # fmt: skip
-    text = table(runs)
-    path.with_suffix(".md").write_text(text)
-    print(text)
+    publish(runs, path, table)
 
 
 def settings(variant: Variant) -> dict:
