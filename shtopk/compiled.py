@@ -20,13 +20,7 @@ def _given(x: Tensor | None, like: Tensor) -> Tensor:
 
 @torch.library.custom_op("shtopk::successive_halving", mutates_args=())
 def successive_halving(
-    values: Tensor,
-    scores: Tensor,
-    mask: Tensor | None,
-    temperature: Tensor,
-    k: int,
-    relative: bool,
-    log_base: float,
+    values: Tensor, scores: Tensor, mask: Tensor | None, temperature: Tensor, k: int, relative: bool, log_base: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The fields of a `backends.Answer`."""
     rule = Rule(relative, log_base)
