@@ -7,8 +7,8 @@ from shtopk.show.command import main
 
 CONTROLS = "".join(map(chr, (*range(9), *range(11, 13), *range(14, 32), 127, 0x85, 0x202E, 0x2028)))
 HOSTILE = f"""<script>alert('x')</script> & "&amp;" </p></style></title> <img src=x onerror="x"> --> {CONTROLS}."""
-TAGS = {"html", "head", "meta", "title", "style", "body", "h1", "h2", "h3", "p", "div", "span", "mark", "a", "b", "small",
-        "table", "tr", "th", "td", "input", "label"}  # fmt: skip
+TAGS = {"html", "head", "meta", "title", "style", "body", "h1", "h2", "h3", "p", "div", "span", "mark", "a", "b",
+        "small", "table", "tr", "th", "td", "input", "label"}  # fmt: skip
 ATTRIBUTES = {"lang", "charset", "name", "content", "http-equiv", "class", "style", "id", "title", "href", "type",
               "checked", "for"}  # fmt: skip
 
