@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from tiny import BERT
 from torch import nn
 from transformers import BertConfig, BertModel, HfArgumentParser
 
@@ -14,8 +15,6 @@ from shtopk.integrations.sentence_transformers import TopKTokenPooling
 from shtopk.models import ModelArguments, TopKPoolingConfig
 from shtopk.operators import OPERATORS
 from shtopk.training.command_line import parse
-
-BERT = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16, "num_hidden_layers": 3}
 
 
 def of_the_command_line(given):

@@ -34,12 +34,10 @@ def test_it_scores_then_pools_by_the_operator(operator, function):
 ])  # fmt: skip
 def test_protected_tokens_stand_alone_in_their_slot_with_weight_one(operator, protected, places):
     torch.manual_seed(0)
-    hidden = torch.randn(4, 20, 8)
-    mask = torch.ones(4, 20)
-    mask[1, 15:] = 0
-    mask[1, 3] = 0
-    mask[2] = torch.arange(20) == 7
-    mask[3] = 0
+    hidden, mask = torch.randn(4, 20, 8), torch.ones(4, 20)
+    mask[1, [3, *range(15, 20)]] = 0
+    mask[2:] = 0
+    mask[2, 7] = 1
     pooling = TopKPooling(8, 5, operator=operator, protected=protected).eval()
     pooled = pooling(hidden, mask)
     weights = pooled.dense_weights()
@@ -104,15 +102,11 @@ def test_without_a_call_of_anneal_training_is_soft():
 def test_soft_at_the_start_a_slot_mixes_many_tokens_and_sharp_at_the_end_one():
     hidden, _ = tokens(n=200, batch=1)
     pooling = TopKPooling(8, 4, initial_temperature=16.0).train()
-
-    def tokens_in_a_slot():
-        weights = pooling(hidden).dense_weights()
-        return (1 / weights.square().sum(-1)).mean().item()  # effective number
-
-    anneal(pooling, 0)
-    soft = tokens_in_a_slot()
-    anneal(pooling, 1)
-    assert soft > 8 and tokens_in_a_slot() < 2
+    mixed = []  # the effective number of tokens in a slot
+    for progress in (0, 1):
+        anneal(pooling, progress)
+        mixed.append((1 / pooling(hidden).dense_weights().square().sum(-1)).mean())
+    assert mixed[0] > 8 and mixed[1] < 2
 
 
 @pytest.mark.parametrize("operator", [name for name, operator in OPERATORS.items() if operator.teaches])

@@ -86,7 +86,7 @@ def test_saved_and_loaded_it_encodes_bit_for_bit_the_same(build, encoder, tmp_pa
     assert saved.get_config_dict() == read.get_config_dict()
 
 
-def test_no_pickle_is_written_or_read(encoder, tmp_path):
+def test_no_pickle_is_written_or_read(tmp_path):
     pooling = TopKTokenPooling(8, 2)
     pooling.save(str(tmp_path), safe_serialization=False)
     assert not list(tmp_path.glob("*.bin"))
