@@ -35,6 +35,7 @@ FIELDS = {  # the type of model, and what makes it another one -> fields of its 
 CONFIGS = {name: AutoConfig.for_model(name.split(",")[0], **fields) for name, fields in FIELDS.items()}
 VIT = CONFIGS.pop("vit")  # no words
 ONLY_EAGER = ("deberta-v2", "mpnet")
+SHARP = {"temperature": 1e-4, "initial_temperature": None}
 
 
 def lively(model):

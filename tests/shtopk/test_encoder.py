@@ -5,14 +5,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from encoders import CONFIGS, LAYERS, VIT, build, lively, with_holes
+from encoders import CONFIGS, LAYERS, SHARP, VIT, build, lively, with_holes
 from transformers import ViTModel
 
 from shtopk.integrations.encoder import pool_encoder, unpool_encoder
 
 FAMILIES = pytest.mark.parametrize("name", CONFIGS)
 ATTENTION = pytest.mark.parametrize("attention", ["sdpa", "eager"])
-SHARP = {"temperature": 1e-4, "initial_temperature": None}
 
 
 def vectors(model, document):

@@ -87,15 +87,6 @@ def test_gradcheck_of_the_temperature(boost):
     )
 
 
-def test_relative_has_the_gradient_of_softmax_at_the_temperature_times_the_spread():
-    values, scores, _ = sample(24, batch=1, masked=False)
-    ranked = scores[0].detach().sort(descending=True).values
-    spread = float(ranked[:4].mean() - ranked[4:8].mean())
-    relative = successive_halving_topk(values, scores, 4, boost="relative", temperature=0.3)
-    softmax = successive_halving_topk(values, scores, 4, boost="softmax", temperature=0.3 * spread)
-    torch.testing.assert_close(gradients(values, scores, *relative[:2]), gradients(values, scores, *softmax[:2]))
-
-
 def test_values_and_positions_are_those_of_the_dense_weights(operator):
     values, scores, mask = sample(30)
     out = operator(values, scores, 5, mask=mask)

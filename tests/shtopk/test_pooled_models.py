@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 import torch
 from compilers import INDUCTOR
-from encoders import CONFIGS, VIT, lively, with_holes
+from encoders import CONFIGS, SHARP, VIT, lively, with_holes
 from encoders import build as encoder
 from seq2seq_families import FAMILIES
 from tiny import BERT, WORDS
@@ -29,7 +29,6 @@ from transformers import (
 from shtopk.integrations.encoder import load_pooled, pool_encoder, unpool_encoder
 from shtopk.integrations.layers.state import STATE
 
-SHARP = {"temperature": 1e-4, "initial_temperature": None}
 DEEPER = {  # fields that give these families an encoder of three layers
     "bart": {"encoder_layers": 3},
     "t5": {"num_layers": 3},
@@ -172,7 +171,8 @@ def test_it_compiles_in_one_graph_and_in_parts(name, how):
     (lambda: AlbertModel(AlbertConfig(hidden_size=16, num_attention_heads=2)), "of type albert; it works for bart,"),
     (lambda: BertLMHeadModel(BertConfig(**BERT, is_decoder=True)), "answers for every token"),
     (lambda: BertForMaskedLM(CONFIGS["bert"]), "BertForMaskedLM answers for every token"),
-    (lambda: classifier("modernbert", ModernBertForSequenceClassification, classifier_pooling="mean"), "averages"),
+    (lambda: classifier("modernbert", ModernBertForSequenceClassification, classifier_pooling="mean"),
+     "averages over all tokens"),
     (lambda: classifier("eurobert", EuroBertForSequenceClassification), "'bos'"),
 ])  # fmt: skip
 def test_unsupported_models_and_heads_that_need_every_token_are_refused(build, message):

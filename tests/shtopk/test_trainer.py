@@ -51,8 +51,8 @@ def test_from_soft_to_sharp_and_logged_beside_the_loss(model, tmp_path):
     (1.0, {"max_steps": -1, "num_train_epochs": 2, "gradient_accumulation_steps": 2}, [i / 6 for i in range(6)]),
 ], ids=["sharp after its share of training", "updates of two batches in whole epochs"])  # fmt: skip
 def test_progress_counts_updates(model, tmp_path, end, arguments, progress):
-    trainer = trainer_of(model, tmp_path, [AnnealTemperature(end=end)], **arguments)
-    trainer.train()
+    trainer = trainer_of(model, tmp_path, [AnnealTemperature(end)], **arguments)
+    trainer.train()  # 24 rows in batches of 4
     assert list(temperatures_of(trainer).values()) == pytest.approx([at(p) for p in progress])
 
 
