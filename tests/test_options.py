@@ -5,29 +5,16 @@ import json
 
 import pytest
 import torch
+from tiny import BERT
 from torch import nn
 from transformers import BertConfig, BertModel, HfArgumentParser
 
-from shtopk import PoolingOptions, TopKPooling, successive_halving_topk
+from shtopk import PoolingOptions, TopKPooling
 from shtopk.integrations.encoder import pool_encoder
 from shtopk.integrations.sentence_transformers import TopKTokenPooling
 from shtopk.models import ModelArguments, TopKPoolingConfig
 from shtopk.operators import OPERATORS
 from shtopk.training.command_line import parse
-
-BERT = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16, "num_hidden_layers": 3}
-
-
-def of_module(given):
-    return TopKPooling(16, 4, **given).options
-
-
-def of_configuration(given):
-    return TopKPoolingConfig(**given).pooling_options
-
-
-def of_a_saved_configuration(given):
-    return TopKPoolingConfig.from_dict(json.loads(TopKPoolingConfig(**given).to_json_string())).pooling_options
 
 
 def of_the_command_line(given):
@@ -35,44 +22,41 @@ def of_the_command_line(given):
     return HfArgumentParser(ModelArguments).parse_args_into_dataclasses(words)[0].pooling
 
 
-def of_an_encoder(given):
-    model = pool_encoder(BertModel(BertConfig(**BERT)), {1: 4}, **{"protected": ()} | given)
+def of_an_encoder(*record, **by_name):
+    model = pool_encoder(BertModel(BertConfig(**BERT)), {1: 4}, *record, **by_name)
     return model.encoder.pooling["1"].options
 
 
-def of_an_encoder_by_record(given):
-    model = pool_encoder(BertModel(BertConfig(**BERT)), {1: 4}, PoolingOptions(**given))
-    return model.encoder.pooling["1"].options
+def saved_and_read(configuration):
+    return TopKPoolingConfig.from_dict(json.loads(configuration.to_json_string()))
 
 
-def of_sentence_transformers(given):
-    return TopKTokenPooling(16, 4, **given).pooling.options
+PLACES = {
+    "module": lambda given: TopKPooling(16, 4, **given).options,
+    "configuration": lambda given: TopKPoolingConfig(**given).pooling_options,
+    "saved configuration": lambda given: saved_and_read(TopKPoolingConfig(**given)).pooling_options,
+    "command line": of_the_command_line,
+    "sentence-transformers": lambda given: TopKTokenPooling(16, 4, **given).pooling.options,
+}
+ENCODERS = {  # whose order is fixed
+    "encoder": lambda given: of_an_encoder(**{"protected": ()} | given),
+    "encoder, by record": lambda given: of_an_encoder(PoolingOptions(**given)),
+}
 
 
-PLACES = [of_module, of_configuration, of_a_saved_configuration, of_the_command_line, of_an_encoder,
-          of_an_encoder_by_record, of_sentence_transformers]  # fmt: skip
-
-
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("place", PLACES | ENCODERS)
 @pytest.mark.parametrize("given", [{}, {"operator": "iterative"}, {"temperature": 0.5}, {"initial_temperature": 2.0},
                                    {"operator": "hard_gated", "temperature": 2.0, "scorer": "mlp"}])  # fmt: skip
 def test_wherever_options_stand_they_mean_the_same(place, given):
-    assert place(given) == PoolingOptions(**given)
+    assert (PLACES | ENCODERS)[place](given) == PoolingOptions(**given)
 
 
-@pytest.mark.parametrize(
-    "place", [place for place in PLACES if "encoder" not in place.__name__]
-)  # where order is fixed
+@pytest.mark.parametrize("place", PLACES)
 def test_every_option_can_be_given_wherever_options_stand(place):
-    others = {
-        "operator": "hard",
-        "temperature": 3.0,
-        "initial_temperature": 5.0,
-        "scorer": "first",
-        "keep_order": False,
-    }
+    others = {"operator": "hard", "temperature": 3.0, "initial_temperature": 5.0, "scorer": "first",
+              "keep_order": False}  # fmt: skip
     assert {*others, "protected"} == {field.name for field in dataclasses.fields(PoolingOptions)}
-    assert place(others) == PoolingOptions(**others)
+    assert PLACES[place](others) == PoolingOptions(**others)
 
 
 @pytest.mark.parametrize("name", OPERATORS)
@@ -95,14 +79,6 @@ def test_a_temperature_in_yaml_alone_is_constant(tmp_path):
     assert model.shares_or_counts == {"2": 64, "4": 0.5}
 
 
-def test_the_same_temperature_is_the_same_choice_in_the_module_and_in_the_function():
-    hidden = torch.randn(2, 30, 16)
-    pooling = TopKPooling(16, 4, temperature=0.3, keep_order=False)
-    scores = pooling.scorer(hidden).squeeze(-1)
-    expected = successive_halving_topk(hidden, scores, 4, temperature=0.3)
-    torch.testing.assert_close(pooling(hidden).assignment.weights, expected.weights)
-
-
 @pytest.mark.parametrize("scorer", [nn.Sequential(nn.Linear(16, 1)), nn.Sequential(nn.Linear(16, 1), nn.Flatten(-2))])
 def test_any_module_can_score(scorer):
     pooling = TopKPooling(16, 4, scorer=scorer, temperature=1.0)
@@ -113,10 +89,8 @@ def test_any_module_can_score(scorer):
 
 
 def test_what_0_1_0_saved_still_says_what_it_said():
-    assert (
-        TopKPoolingConfig(boost="softmax", temperature=0.0625, initial_temperature=4.0).pooling_options
-        == PoolingOptions()
-    )
+    default = TopKPoolingConfig(boost="softmax", temperature=0.0625, initial_temperature=4.0)
+    assert default.pooling_options == PoolingOptions()
     relative = TopKPoolingConfig(boost="relative", temperature=0.1, initial_temperature=4.0)
     assert relative.operator == TopKPooling(8, 2, boost="relative").options.operator == "successive_halving_relative"
     assert (relative.temperature, relative.initial_temperature) == (0.1, 4.0)
@@ -131,8 +105,3 @@ def test_an_option_can_be_read_on_the_module_and_none_is_set_in_vain():
     assert (pooling.temperature, pooling.keep_order, pooling.protected) == (1.0, True, ())
     with pytest.raises(AttributeError):
         pooling.temperature = 0.1
-
-
-def test_unknown_options_are_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match=r"\(operator, temperature, .*\), got keeporder"):
-        TopKPooling(8, 2, keeporder=True)

@@ -1,11 +1,15 @@
 """What the wheel brings: every package of the repository under one name, and the configurations."""
 
 import importlib
+import shutil
+import sysconfig
 import tomllib
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
+
+from shtopk.backends import native
 
 ROOT = Path(__file__).resolve().parent.parent
 SETUPTOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
@@ -35,6 +39,12 @@ def test_the_configurations_come_along():
     installed = {path.name for path in files("shtopk.configs").iterdir() if path.name.endswith(".yaml")}
     assert installed == {path.name for path in (ROOT / "configs").glob("*.yaml")}
     patterns = SETUPTOOLS["package-data"]["shtopk.configs"]
-    assert {path for pattern in patterns for path in (ROOT / "configs").glob(pattern)} == {
-        *(ROOT / "configs").rglob("*.yaml")
-    }
+    found = {path for pattern in patterns for path in (ROOT / "configs").glob(pattern)}
+    assert found == set((ROOT / "configs").rglob("*.yaml"))
+
+
+def test_where_there_is_a_compiler_installing_compiles():
+    compiler = (sysconfig.get_config_var("CC") or "cc").split()[0]
+    if not shutil.which(compiler):
+        pytest.skip(f"needs a C compiler, found no {compiler}")
+    assert native.LIBRARY is not None

@@ -1,5 +1,7 @@
 """What every operator is tried on, and the gradients that are compared."""
 
+from functools import partial
+
 import torch
 
 from shtopk import hard_topk, iterative_topk, successive_halving_topk
@@ -7,21 +9,18 @@ from shtopk import hard_topk, iterative_topk, successive_halving_topk
 SHAPES = [(1, 1), (2, 1), (3, 2), (7, 1), (7, 3), (8, 2), (12, 5), (16, 4), (21, 2), (40, 13), (63, 8), (5, 5), (4, 9)]
 
 
-def gated(*args, **kwargs):
-    return hard_topk(*args, gradient="gate", **kwargs)
+def variant(name, operator, **options):
+    """An operator with these options; tests show it by the name."""
+    with_options = partial(operator, **options)
+    with_options.__name__ = name
+    return with_options
 
 
-def straight_through(*args, **kwargs):
-    return hard_topk(*args, gradient="straight_through", **kwargs)
-
-
-def softmax_halving(*args, **kwargs):
-    return successive_halving_topk(*args, boost="softmax", **kwargs)
-
-
-def relative_halving(*args, **kwargs):
-    return successive_halving_topk(*args, boost="relative", **kwargs)
-
+gated = variant("gated", hard_topk, gradient="gate")
+straight_through = variant("straight_through", hard_topk, gradient="straight_through")
+softmax_halving = variant("softmax_halving", successive_halving_topk, boost="softmax")
+relative_halving = variant("relative_halving", successive_halving_topk, boost="relative")
+power_halving = variant("power_halving", successive_halving_topk, boost="power")
 
 SUMS_TO_ONE = [softmax_halving, relative_halving, iterative_topk, hard_topk, straight_through]
 OPERATORS = [*SUMS_TO_ONE, gated]
@@ -32,10 +31,8 @@ def sample(n, d=3, batch=4, dtype=torch.float64, seed=0, masked=True):
     generator = torch.Generator().manual_seed(seed)
     values = torch.randn(batch, n, d, generator=generator, dtype=torch.float64)
     scores = torch.rand(batch, n, generator=generator, dtype=torch.float64)
-    mask = torch.rand(batch, n, generator=generator) < 0.7
+    mask = torch.rand(batch, n, generator=generator) < (0.7 if masked else 1.0)
     mask[0], mask[-1] = True, not masked
-    if not masked:
-        mask[:] = True
     return values.to(dtype).requires_grad_(), scores.to(dtype).requires_grad_(), mask
 
 

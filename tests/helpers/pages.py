@@ -1,9 +1,16 @@
-"""Reading a page as a browser would, and texts that try to get into it."""
+"""Reading a page as a browser would, texts that try to get into it, and the command that writes it."""
 
+import re
 from html.parser import HTMLParser
+
+from shtopk.show.command import main
 
 CONTROLS = "".join(map(chr, (*range(9), *range(11, 13), *range(14, 32), 127, 0x85, 0x202E, 0x2028)))
 HOSTILE = f"""<script>alert('x')</script> & "&amp;" </p></style></title> <img src=x onerror="x"> --> {CONTROLS}."""
+TAGS = {"html", "head", "meta", "title", "style", "body", "h1", "h2", "h3", "p", "div", "span", "mark", "a", "b",
+        "small", "table", "tr", "th", "td", "input", "label"}  # fmt: skip
+ATTRIBUTES = {"lang", "charset", "name", "content", "http-equiv", "class", "style", "id", "title", "href", "type",
+              "checked", "for"}  # fmt: skip
 
 
 class Text(HTMLParser):
@@ -17,14 +24,12 @@ class Text(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         self.tags.add(tag)
-        self.attributes |= {name for name, _ in attributes}
-        if ("class", "document") in attributes:
-            self.inside = True
+        self.attributes |= dict(attributes).keys()
+        self.inside |= ("class", "document") in attributes
         self.tag = tag
 
     def handle_endtag(self, tag):
-        if tag == "p":
-            self.inside = False
+        self.inside &= tag != "p"
         self.tag = None
 
     def handle_data(self, data):
@@ -36,10 +41,17 @@ class Text(HTMLParser):
 
 
 def harmless(html):
-    """The page, if it has the tags and attributes of our own alone."""
+    """The page, if it has the tags and attributes of our own alone and asks nothing of the network."""
     shown = Text(html)
-    assert not shown.tags & {"script", "img", "iframe", "object", "embed", "form", "base", "svg", "math", "u"}
-    assert shown.attributes <= {"lang", "charset", "name", "content", "http-equiv", "class", "style", "id", "title",
-                                "href", "type", "checked", "for"}  # fmt: skip
+    assert not shown.tags - TAGS and not shown.attributes - ATTRIBUTES
     assert html.count("</style>") == html.count("</title>") == 1
+    assert "default-src 'none'" in html and not re.search(r"https?:|@import|url\(", html)
     return shown
+
+
+def refusal(folder, document, capsys):
+    """The one line by which the command refuses to show a document."""
+    capsys.readouterr()
+    assert main([str(folder), str(document)]) == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    return error

@@ -56,16 +56,12 @@ def sort(E, v):
 
 
 def tournament(E, v, target, weigh):
-    E_new, v_new = [], []
-    for i in range(target):
-        opponent = 2 * target - 1 - i
-        if opponent >= len(v):
-            E_new.append(E[i])
-            v_new.append(v[i])
-        else:
-            w = weigh(v[i], v[opponent])
-            E_new.append(E[i] * w[0] + E[opponent] * w[1])
-            v_new.append(v[i] * w[0] + v[opponent] * w[1])
+    E_new, v_new = E[:target], v[:target]  # as they are, for whom there is no opponent
+    for opponent in range(target, len(v)):
+        i = 2 * target - 1 - opponent
+        w = weigh(v[i], v[opponent])
+        E_new[i] = E[i] * w[0] + E[opponent] * w[1]
+        v_new[i] = v[i] * w[0] + v[opponent] * w[1]
     return E_new, v_new
 
 

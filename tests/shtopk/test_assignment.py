@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from operator_cases import OPERATORS, gated, sample
+from operator_cases import OPERATORS, gated, sample, softmax_halving
 
 from shtopk import Assignment, hard_topk, iterative_topk, successive_halving_topk
 
@@ -12,23 +12,18 @@ def topk(request):
     return request.param
 
 
-def test_two_assignments_one_after_the_other_are_one_of_the_tokens(topk):
+SPARSE_AND_DENSE = [(softmax_halving, iterative_topk), (iterative_topk, hard_topk)]
+
+
+@pytest.mark.parametrize(("one", "other"), [*((topk, topk) for topk in OPERATORS), *SPARSE_AND_DENSE])
+def test_two_assignments_one_after_the_other_are_one_of_the_tokens(one, other):
     values, scores, mask = sample(30, batch=3)
-    first = topk(values, scores, 12, mask=mask)
-    second = topk(first.values, first.scores, 4, mask=first.mask)
+    first = one(values, scores, 12, mask=mask)
+    second = other(first.values, first.scores, 4, mask=first.mask)
     both = first.assignment.then(second.assignment)
     torch.testing.assert_close(both.dense(), second.dense_weights() @ first.dense_weights())
     torch.testing.assert_close(both.pool(values), second.values)
-    assert both.positions.tolist() == both.dense().argmax(-1).masked_fill(~both.mask, 0).tolist()
-
-
-def test_sparse_and_dense_ones_go_together():
-    values, scores, mask = sample(30, batch=3)
-    sparse = successive_halving_topk(values, scores, 12, mask=mask, temperature=0.3)
-    for first, operator in ((sparse, iterative_topk), (iterative_topk(values, scores, 12, mask=mask), hard_topk)):
-        second = operator(first.values, first.scores, 4, mask=first.mask)
-        both = first.assignment.then(second.assignment)
-        torch.testing.assert_close(both.pool(values), second.values)
+    assert both.positions.equal(both.dense().argmax(-1).masked_fill(~both.mask, 0))
 
 
 def test_slots_in_another_order_hold_what_they_held(topk):

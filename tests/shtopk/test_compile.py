@@ -23,44 +23,43 @@ def pooled_and_gradients(function, pooling, n):
     return pooled.hidden_states, pooled.positions, hidden_states.grad, pooling.scorer.weight.grad.clone()
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_one_graph_serves_every_length(backend):
+def assert_same(compiled, pooling, n):
+    torch.testing.assert_close(pooled_and_gradients(compiled, pooling, n), pooled_and_gradients(pooling, pooling, n))
+
+
+@pytest.fixture(autouse=True)
+def nothing_compiled():
     torch._dynamo.reset()
     torch.manual_seed(0)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_one_graph_serves_every_length(backend):
     pooling = TopKPooling(8, 4, protected=(0,), initial_temperature=4.0).train()
     anneal(pooling, 0.5)
     counter = CompileCounterWithBackend(backend)
     compiled = torch.compile(pooling, fullgraph=True, dynamic=True, backend=counter)
     graphs = set()
     for n in (40, 57, 128, 1000):
-        torch.testing.assert_close(
-            pooled_and_gradients(compiled, pooling, n), pooled_and_gradients(pooling, pooling, n)
-        )
+        assert_same(compiled, pooling, n)
         graphs.add(counter.frame_count)
     assert len(graphs) == 1  # none after the first length
 
 
 def test_annealing_compiles_nothing_anew():
-    torch._dynamo.reset()
-    torch.manual_seed(0)
     pooling = TopKPooling(8, 4, initial_temperature=4.0).train()
     counter = CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(pooling, fullgraph=True, dynamic=True, backend=counter)
     for update in range(20):
         anneal(pooling, update / 19)
-        torch.testing.assert_close(
-            pooled_and_gradients(compiled, pooling, 40), pooled_and_gradients(pooling, pooling, 40)
-        )
+        assert_same(compiled, pooling, 40)
     assert counter.frame_count <= 2
 
 
 @pytest.mark.parametrize("operator", TEACHING)
 def test_every_operator_compiles_in_one_graph(operator):
-    torch._dynamo.reset()
-    torch.manual_seed(0)
     pooling = TopKPooling(8, 4, operator=operator)
-    compiled = torch.compile(pooling, fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(pooled_and_gradients(compiled, pooling, 40), pooled_and_gradients(pooling, pooling, 40))
+    assert_same(torch.compile(pooling, fullgraph=True, backend="aot_eager"), pooling, 40)
 
 
 def test_an_exported_program_serves_every_length():

@@ -1,19 +1,17 @@
 """Pooling between the layers of Hugging Face encoders."""
 
 import copy
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from encoders import CONFIGS, LAYERS, VIT, build, lively, with_holes
+from encoders import CONFIGS, LAYERS, SHARP, VIT, build, lively, with_holes
 from transformers import ViTModel
 
-from shtopk import anneal
 from shtopk.integrations.encoder import pool_encoder, unpool_encoder
 
 FAMILIES = pytest.mark.parametrize("name", CONFIGS)
 ATTENTION = pytest.mark.parametrize("attention", ["sdpa", "eager"])
-SHARP = {"temperature": 1e-4, "initial_temperature": None}
 
 
 def vectors(model, document):
@@ -21,23 +19,18 @@ def vectors(model, document):
         return model(**document)
 
 
-def compare_on_real_tokens(pooled, expected, mask):
-    """Where no two tokens had to share a slot, the vectors kept are those of the real tokens."""
-    for row, (real, kept) in enumerate(zip(mask.bool(), pooled.pooled_attention_mask, strict=True)):
-        torch.testing.assert_close(
-            pooled.last_hidden_state[row, kept], expected.last_hidden_state[row, real], atol=1e-5, rtol=1e-5
-        )
-        assert pooled.assignment.positions[row, kept].equal(real.nonzero().squeeze(-1))
-
-
 @ATTENTION
 @FAMILIES
 @pytest.mark.parametrize("k_by_layer", [{1: 33}, {2: 35, 3: 31}], ids=["one stage", "two stages"])
 def test_what_is_kept_computes_as_if_nothing_had_been_left_out(name, attention, k_by_layer):
+    """Where no two tokens had to share a slot, the vectors kept are those of the real tokens."""
     model, document = build(name, attention), with_holes(40, 31, 17, 1)
     expected = vectors(model, document)
     pooled = vectors(pool_encoder(model, k_by_layer), document)
-    compare_on_real_tokens(pooled, expected, document["attention_mask"])
+    for row, (real, kept) in enumerate(zip(document["attention_mask"], pooled.pooled_attention_mask, strict=True)):
+        assert pooled.assignment.positions[row, kept].equal(real.nonzero().squeeze(-1))
+        found, wanted = pooled.last_hidden_state[row, kept], expected.last_hidden_state[row, real.bool()]
+        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
 
 
 @ATTENTION
@@ -53,14 +46,15 @@ def test_a_padded_document_is_pooled_as_it_is_alone(name, attention):
 
 
 @FAMILIES
-def test_no_mask_means_that_all_tokens_are_real(name):
-    model, document = pool_encoder(build(name, "sdpa"), {1: 9}, **SHARP), with_holes(30, 30)
-    with_mask = vectors(model, document)
-    del document["attention_mask"]
-    torch.testing.assert_close(
-        vectors(model, document).last_hidden_state, with_mask.last_hidden_state, atol=1e-5, rtol=1e-5
-    )
-    assert with_mask.pooled_attention_mask.all()
+@pytest.mark.parametrize(("real", "change"), [
+    (30, lambda document: {"input_ids": document["input_ids"]}),
+    (5, lambda document: document | {"attention_mask": document["attention_mask"].float()}),
+], ids=["no mask", "float mask"])  # fmt: skip
+def test_no_mask_means_that_all_tokens_are_real_and_a_float_mask_gives_the_same(name, real, change):
+    model, document = pool_encoder(build(name, "sdpa"), {1: 9}, **SHARP), with_holes(30, 30, real)
+    expected, found = vectors(model, document), vectors(model, change(document))
+    assert found.pooled_attention_mask.equal(expected.pooled_attention_mask)
+    torch.testing.assert_close(found.last_hidden_state, expected.last_hidden_state, atol=1e-5, rtol=1e-5)
 
 
 @FAMILIES
@@ -70,9 +64,11 @@ def test_hidden_states_shrink_where_they_are_pooled(name):
     assert [x.shape[1] for x in states] == [30, 30, 30, *[9] * (LAYERS - 2)]
 
 
-@FAMILIES
-def test_gradients_reach_scorer_and_embeddings_and_checkpointing_changes_nothing(name):
-    model, document = pool_encoder(build(name), {1: 9, 3: 5}).train(), with_holes(30, 30, 12)
+@pytest.mark.parametrize(("name", "operator"), [*((name, "successive_halving") for name in CONFIGS),
+                                                ("bert", "iterative"), ("bert", "hard_gated")])  # fmt: skip
+def test_gradients_reach_scorer_and_embeddings_and_checkpointing_changes_nothing(name, operator):
+    model = pool_encoder(build(name), {1: 9, 3: 5}, operator=operator).train()
+    document = with_holes(30, 30, 12)
 
     def gradients():
         model.zero_grad()
@@ -131,15 +127,6 @@ def test_two_stages_give_the_tokens_of_their_slots():
     assert out.assignment.positions.equal(dense.argmax(-1))
 
 
-@pytest.mark.parametrize("operator", ["iterative", "hard_gated"])
-def test_the_rivals_pool_between_layers_too(operator):
-    model, document = pool_encoder(build("bert"), {1: 9, 3: 5}, operator=operator), with_holes(30, 30, 30)
-    out = model(**document)
-    assert out.last_hidden_state.shape == (2, 5, 32)
-    out.last_hidden_state.square().sum().backward()
-    assert model.encoder.pooling["3"].scorer.weight.grad.abs().sum() > 0
-
-
 def test_a_dropped_layer_does_not_drop_the_pooling():
     model, document = pool_encoder(build("bart"), {1: 9}), with_holes(30, 30)
     model.layerdrop = 0.9
@@ -155,25 +142,10 @@ def test_copies_and_threads_do_not_meet():
     expected = [vectors(model, document).last_hidden_state for document in documents]
     unpool_encoder(twin)
     assert vectors(twin, documents[0]).last_hidden_state.shape[1] == 20
-    found = {}
-
-    def work(number):
-        for _ in range(5):
-            found[number] = vectors(model, documents[number]).last_hidden_state
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for number in range(4):
-        torch.testing.assert_close(found[number], expected[number], atol=1e-6, rtol=1e-6)
-
-
-def test_it_anneals_and_trains_in_training_mode():
-    model = pool_encoder(build("bert"), {1: 9}, temperature=0.1, initial_temperature=10.0).train()
-    assert anneal(model, 0.5) == 1.0
-    assert model.encoder.pooling["1"].training
+    with ThreadPoolExecutor(4) as threads:
+        found = threads.map(lambda it: [vectors(model, it).last_hidden_state for _ in range(5)], documents)
+    for each, wanted in zip(found, expected, strict=True):
+        torch.testing.assert_close(each, [wanted] * 5, atol=1e-6, rtol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -213,16 +185,6 @@ def test_one_token_that_is_protected_stays_as_it_is():
     pooled = vectors(pool_encoder(model, {1: 9}), document)
     torch.testing.assert_close(pooled.last_hidden_state, expected.last_hidden_state)
     assert pooled.assignment.positions.tolist() == [[0]] and pooled.assignment.weights.tolist() == [[1.0]]
-
-
-@FAMILIES
-def test_a_float_mask_gives_the_same(name):
-    model, document = pool_encoder(build(name), {1: 9}, **SHARP), with_holes(30, 30, 5)
-    expected = vectors(model, document)
-    document["attention_mask"] = document["attention_mask"].float()
-    found = vectors(model, document)
-    assert found.pooled_attention_mask.equal(expected.pooled_attention_mask)
-    torch.testing.assert_close(found.last_hidden_state, expected.last_hidden_state, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["bert", "modernbert", "eurobert"])

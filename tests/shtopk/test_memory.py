@@ -2,6 +2,7 @@
 
 import ctypes
 import mmap
+import re
 from pathlib import Path
 
 import pytest
@@ -16,14 +17,10 @@ SETTING = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 def huge_kib(address):
     """KiB in huge pages of the mapping around this address."""
-    inside = False
-    for line in Path("/proc/self/smaps").read_text().splitlines():
-        first = line.split()[0]
-        if "-" in first and not first.endswith(":"):
-            begin, end = (int(part, 16) for part in first.split("-"))
-            inside = begin <= address < end
-        elif inside and first == "AnonHugePages:":
-            return int(line.split()[1])
+    for mapping in re.split(r"^(?=[0-9a-f]+-)", Path("/proc/self/smaps").read_text(), flags=re.MULTILINE)[1:]:
+        begin, end = (int(part, 16) for part in mapping.split()[0].split("-"))
+        if begin <= address < end:
+            return int(re.search(r"AnonHugePages:\s*(\d+) kB", mapping)[1])
     raise AssertionError(f"{address:x} lies in no mapping")
 
 

@@ -9,13 +9,10 @@ from shtopk import hard_topk, iterative_topk, nccs, successive_halving_topk
 PUBLISHED = {(1024, 8): (0.844, 0.059), (8192, 512): (0.971, 0.062)}
 
 
-def paper_data(n, batch, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.rand(batch, n, 32, generator=generator) * 2 - 1, torch.rand(batch, n, generator=generator)
-
-
 def quality(operator, n, k, batch=16, **options):
-    values, scores = paper_data(n, batch)
+    """nCCS on data as the paper draws it."""
+    generator = torch.Generator().manual_seed(0)
+    values, scores = torch.rand(batch, n, 32, generator=generator) * 2 - 1, torch.rand(batch, n, generator=generator)
     return nccs(hard_topk(values, scores, k).values, operator(values, scores, k, **options).values).mean().item()
 
 

@@ -11,6 +11,7 @@ from operator_cases import (
     SUMS_TO_ONE,
     gated,
     gradients,
+    power_halving,
     relative_halving,
     sample,
     softmax_halving,
@@ -20,112 +21,78 @@ from operator_cases import (
 from shtopk import hard_topk, iterative_topk, successive_halving_topk
 
 BOOSTS = {"relative": 0.5, "softmax": 0.3, "power": 1.0}
-
+HALVING = [(boost, {"boost": boost, "temperature": temperature}) for boost, temperature in BOOSTS.items()]
+ALGORITHMS = {
+    **{boost: (successive_halving_topk, reference.algorithm_2, options) for boost, options in HALVING},
+    "iterative, sharp": (iterative_topk, reference.algorithm_1, {"temperature": 0.02}),
+    "iterative, soft": (iterative_topk, reference.algorithm_1, {"temperature": 1.0}),
+    "hard": (hard_topk, reference.hard, {}),
+}
 
 pytestmark = pytest.mark.usefixtures("backend")
 
 
-def assert_equals_reference(values, scores, out, expected, tolerance=1e-9):
-    torch.testing.assert_close((out.values, out.scores), expected, rtol=0, atol=tolerance)
-    torch.testing.assert_close(
-        gradients(values, scores, out.values, out.scores),
-        gradients(values, scores, *expected),
-        rtol=0,
-        atol=tolerance,
-    )
+@pytest.fixture(params=OPERATORS)
+def operator(request):
+    return request.param
 
 
-@pytest.mark.parametrize("boost", BOOSTS)
+def assert_equals_reference(operator, algorithm, values, scores, mask, k, **options):
+    """Values and gradients; the operator's answer."""
+    out = operator(values, scores, k, mask=mask, **options)
+    expected = reference.by_rows(algorithm, values, scores, mask, k, **options)
+    torch.testing.assert_close((out.values, out.scores), expected, rtol=0, atol=1e-9)
+    found = gradients(values, scores, out.values, out.scores)
+    torch.testing.assert_close(found, gradients(values, scores, *expected), rtol=0, atol=1e-9)
+    return out
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
 @pytest.mark.parametrize(("n", "k"), SHAPES)
-def test_successive_halving_is_algorithm_2(n, k, boost):
-    values, scores, mask = sample(n, seed=n + k)
-    options = {"boost": boost, "temperature": BOOSTS[boost]}
-    out = successive_halving_topk(values, scores, k, mask=mask, **options)
-    assert_equals_reference(
-        values, scores, out, reference.by_rows(reference.algorithm_2, values, scores, mask, k, **options)
-    )
+def test_the_operators_are_algorithm_1_and_2_and_hard_topk(n, k, name):
+    operator, algorithm, options = ALGORITHMS[name]
+    assert_equals_reference(operator, algorithm, *sample(n, seed=n + k), k, **options)
 
 
 @pytest.mark.parametrize(("boost", "temperature"), [("relative", 0.0625), ("relative", 0.01), ("softmax", 0.001)])
 @pytest.mark.parametrize(("n", "k"), [(400, 4), (300, 1), (513, 16)])
 def test_a_sharp_tournament_in_which_few_play_is_algorithm_2(n, k, boost, temperature):
-    values, scores, mask = sample(n, batch=3, seed=n)
-    options = {"boost": boost, "temperature": temperature}
-    out = successive_halving_topk(values, scores, k, mask=mask, **options)
+    documents, options = sample(n, batch=3, seed=n), {"boost": boost, "temperature": temperature}
+    out = assert_equals_reference(successive_halving_topk, reference.algorithm_2, *documents, k, **options)
     assert (out.slots[0] >= 0).sum() < n / 4
-    assert_equals_reference(
-        values, scores, out, reference.by_rows(reference.algorithm_2, values, scores, mask, k, **options)
-    )
 
 
-@pytest.mark.parametrize("temperature", [0.02, 1.0])
-@pytest.mark.parametrize(("n", "k"), SHAPES)
-def test_iterative_is_algorithm_1(n, k, temperature):
-    values, scores, mask = sample(n, seed=n + k)
-    out = iterative_topk(values, scores, k, mask=mask, temperature=temperature)
-    expected = reference.by_rows(reference.algorithm_1, values, scores, mask, k, temperature=temperature)
-    assert_equals_reference(values, scores, out, expected)
-
-
-@pytest.mark.parametrize(("n", "k"), SHAPES)
-def test_hard_keeps_the_highest_scores(n, k):
-    values, scores, mask = sample(n, seed=n + k)
-    out = hard_topk(values, scores, k, mask=mask)
-    assert_equals_reference(values, scores, out, reference.by_rows(reference.hard, values, scores, mask, k))
-
-
-@pytest.mark.parametrize("boost", BOOSTS)
-def test_successive_halving_in_single_precision_stays_close_to_algorithm_2(boost):
+@pytest.mark.parametrize(("boost", "options"), HALVING)
+def test_successive_halving_in_single_precision_stays_close_to_algorithm_2(boost, options):
     values, scores, mask = sample(200, d=8, dtype=torch.float32)
-    options = {"boost": boost, "temperature": BOOSTS[boost]}
     out = successive_halving_topk(values, scores, 7, mask=mask, **options)
     expected = reference.by_rows(reference.algorithm_2, values.double(), scores.double(), mask, 7, **options)
     # A score's rounding, 6e-8, weighs 1 / (temperature * spread), about 70 here, in a pair's weight.
     torch.testing.assert_close((out.values.double(), out.scores.double()), expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("boost", ["softmax", "power"])
-def test_gradcheck_successive_halving(boost):
-    values, scores, mask = sample(11)
-    assert torch.autograd.gradcheck(
-        lambda v, s: successive_halving_topk(v, s, 3, mask=mask, boost=boost, temperature=0.7)[:2], (values, scores)
-    )
+@pytest.mark.parametrize(("operator", "temperature"), [(softmax_halving, 0.7), (power_halving, 0.7),
+                                                       (iterative_topk, 0.4), (gated, 0.4)])  # fmt: skip
+def test_gradcheck(operator, temperature):
+    *inputs, mask = sample(11)
+    assert torch.autograd.gradcheck(lambda v, s: operator(v, s, 3, mask=mask, temperature=temperature)[:2], inputs)
 
 
 @pytest.mark.parametrize("boost", BOOSTS)
 def test_gradcheck_of_the_temperature(boost):
-    values, scores, mask = sample(11)
-    values, scores = values.detach(), scores.detach()
+    values, scores, mask = (x.detach() for x in sample(11))
     temperature = torch.tensor(BOOSTS[boost], dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(
         lambda t: successive_halving_topk(values, scores, 3, mask=mask, boost=boost, temperature=t)[:2], temperature
     )
 
 
-@pytest.mark.parametrize("operator", [iterative_topk, gated])
-def test_gradcheck_rivals(operator):
-    values, scores, mask = sample(9)
-    assert torch.autograd.gradcheck(lambda v, s: operator(v, s, 3, mask=mask, temperature=0.4)[:2], (values, scores))
-
-
-def test_relative_has_the_gradient_of_softmax_at_the_temperature_times_the_spread():
-    values, scores, _ = sample(24, batch=1, masked=False)
-    ranked = scores[0].detach().sort(descending=True).values
-    spread = float(ranked[:4].mean() - ranked[4:8].mean())
-    relative = successive_halving_topk(values, scores, 4, boost="relative", temperature=0.3)
-    softmax = successive_halving_topk(values, scores, 4, boost="softmax", temperature=0.3 * spread)
-    torch.testing.assert_close(
-        gradients(values, scores, relative.values, relative.scores),
-        gradients(values, scores, softmax.values, softmax.scores),
-    )
-
-
-@pytest.mark.parametrize("operator", OPERATORS)
-def test_the_dense_weights_make_the_values(operator):
-    values, scores, mask = sample(17)
-    out = operator(values, scores, 4, mask=mask)
+def test_values_and_positions_are_those_of_the_dense_weights(operator):
+    values, scores, mask = sample(30)
+    out = operator(values, scores, 5, mask=mask)
     torch.testing.assert_close(out.dense_weights() @ values, out.values)
     torch.testing.assert_close(out.pool(values), out.values)
+    assert out.positions.equal(out.dense_weights().argmax(-1).masked_fill(~out.mask, 0))
 
 
 @pytest.mark.parametrize("operator", SUMS_TO_ONE)
@@ -137,30 +104,17 @@ def test_the_weights_of_a_filled_slot_sum_to_one_and_of_an_empty_slot_to_zero(op
     assert (out.values[~out.mask] == 0).all() and (out.scores[~out.mask] == 0).all()
 
 
-@pytest.mark.parametrize("operator", OPERATORS)
-def test_a_position_is_the_token_with_the_largest_weight(operator):
-    values, scores, mask = sample(30)
-    out = operator(values, scores, 5, mask=mask)
-    expected = out.dense_weights().argmax(-1).masked_fill(~out.mask, 0)
-    assert out.positions.tolist() == expected.tolist()
-
-
-@pytest.mark.parametrize("operator", OPERATORS)
 def test_keep_order_sorts_the_slots_by_position_and_nothing_else(operator):
     values, scores, mask = sample(30)
-    ranked = operator(values, scores, 12, mask=mask)
-    ordered = operator(values, scores, 12, mask=mask, keep_order=True)
-    for row in range(len(scores)):
-        kept = int(ranked.mask[row].sum())
+    ranked, ordered = (operator(values, scores, 12, mask=mask, keep_order=keep) for keep in (False, True))
+    for row, kept in enumerate(ranked.mask.sum(-1).tolist()):
         order = ranked.positions[row, :kept].argsort()
-        assert ordered.positions[row, :kept].tolist() == ranked.positions[row, order].tolist()
-        torch.testing.assert_close(ordered.values[row, :kept], ranked.values[row, order])
-        torch.testing.assert_close(ordered.scores[row, :kept], ranked.scores[row, order])
+        for name in ("positions", "values", "scores"):
+            torch.testing.assert_close(getattr(ordered, name)[row, :kept], getattr(ranked, name)[row, order])
         torch.testing.assert_close(ordered.dense_weights()[row, :kept], ranked.dense_weights()[row, order])
         assert ordered.mask[row].tolist() == [True] * kept + [False] * (12 - kept)
 
 
-@pytest.mark.parametrize("operator", OPERATORS)
 @pytest.mark.parametrize("batch", [(), (2,), (3, 1, 2), (0,)])
 def test_any_leading_dimensions(operator, batch):
     values, scores, mask = torch.randn(*batch, 9, 2), torch.randn(*batch, 9), torch.rand(*batch, 9) < 0.6
@@ -201,10 +155,7 @@ def test_padding_never_changes_the_result(n, k, padding, seed, operator):
     torch.testing.assert_close((padded.values, padded.scores), (out.values, out.scores))
     torch.testing.assert_close(padded.dense_weights()[..., place], out.dense_weights())
     assert padded.positions[out.mask].tolist() == place[out.positions[out.mask]].tolist()
-    torch.testing.assert_close(
-        gradients(values, scores, padded.values, padded.scores),
-        gradients(values, scores, out.values, out.scores),
-    )
+    torch.testing.assert_close(gradients(values, scores, *padded[:2]), gradients(values, scores, *out[:2]))
 
 
 @settings(deadline=None, max_examples=60)
@@ -227,7 +178,6 @@ def test_relative_does_not_change_when_scores_are_scaled_or_shifted(scale, shift
     torch.testing.assert_close(moved.values, out.values, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("operator", OPERATORS)
 def test_masked_tokens_get_no_weight_and_no_gradient_whatever_stands_there(operator):
     values, scores, mask = sample(20)
     with torch.no_grad():
@@ -239,7 +189,6 @@ def test_masked_tokens_get_no_weight_and_no_gradient_whatever_stands_there(opera
         assert gradient.shape == tensor.shape
 
 
-@pytest.mark.parametrize("operator", OPERATORS)
 @pytest.mark.parametrize("scores", [torch.zeros(2, 12), torch.full((2, 12), 5.0),
                                     torch.tensor([[1.0, 0.0] * 6, [0.0] * 11 + [1.0]])])  # fmt: skip
 def test_ties_give_each_token_one_place_and_finite_gradients(operator, scores):
@@ -250,7 +199,6 @@ def test_ties_give_each_token_one_place_and_finite_gradients(operator, scores):
 
 
 @pytest.mark.parametrize("scale", [1e-8, 1e4, 1e30])
-@pytest.mark.parametrize("operator", OPERATORS)
 def test_tiny_and_huge_scores_keep_values_and_gradients_finite(operator, scale):
     scores, values = (torch.randn(2, 60) * scale).requires_grad_(), torch.randn(2, 60, 3, requires_grad=True)
     out = operator(values, scores, 5)
@@ -258,7 +206,6 @@ def test_tiny_and_huge_scores_keep_values_and_gradients_finite(operator, scale):
     assert all(g.isfinite().all() for g in gradients(values, scores, out.values, out.scores / scale))
 
 
-@pytest.mark.parametrize("operator", OPERATORS)
 def test_infinite_scores_of_real_tokens_rank_first_and_last(operator):
     scores = torch.tensor([0.0, torch.inf, 1.0, -torch.inf])
     out = operator(torch.eye(4), scores, 3)
@@ -267,7 +214,6 @@ def test_infinite_scores_of_real_tokens_rank_first_and_last(operator):
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 2e-2), (torch.float16, 3e-3)])
-@pytest.mark.parametrize("operator", OPERATORS)
 def test_half_precision_keeps_its_dtype_and_stays_close_to_double(operator, dtype, tolerance):
     values, scores, mask = sample(64, dtype=dtype)
     out = operator(values, scores, 8, mask=mask)
@@ -278,7 +224,6 @@ def test_half_precision_keeps_its_dtype_and_stays_close_to_double(operator, dtyp
         assert gradient.dtype == dtype and gradient.isfinite().all()
 
 
-@pytest.mark.parametrize("operator", OPERATORS)
 def test_autocast_gives_what_it_gives_without(operator):
     values, scores, mask = sample(33, dtype=torch.float32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -313,7 +258,6 @@ def test_a_sharp_choice_reads_few_of_the_values():
     assert (successive_halving_topk(values, scores, 64).weights > 0).sum() < 0.2 * 2 * 4096
 
 
-@pytest.mark.parametrize("operator", OPERATORS)
 @pytest.mark.parametrize(("change", "message"), [
     ({"k": 0}, "whole number >= 1, got 0"),
     ({"k": True}, "whole number >= 1, got True"),

@@ -1,48 +1,40 @@
 """Models around an encoder that is pooled between its layers: heads, decoders, saving, loading, compiling."""
 
 import json
+from functools import partial
 
 import pytest
 import torch
-from compilers import why_not_inductor
-from encoders import CONFIGS, VIT, lively, with_holes
+from compilers import INDUCTOR
+from encoders import CONFIGS, SHARP, VIT, lively, with_holes
 from encoders import build as encoder
-from tiny import BART, BERT, SPECIAL
+from seq2seq_families import FAMILIES
+from tiny import BERT, WORDS
 from transformers import (
     AlbertConfig,
     AlbertModel,
     AutoModel,
     AutoModelForImageClassification,
+    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
-    BartConfig,
-    BartForConditionalGeneration,
     BertConfig,
     BertForMaskedLM,
     BertForSequenceClassification,
     BertLMHeadModel,
-    EncoderDecoderConfig,
-    EncoderDecoderModel,
     EuroBertForSequenceClassification,
     ModernBertForSequenceClassification,
-    T5Config,
-    T5ForConditionalGeneration,
     ViTForImageClassification,
 )
 
 from shtopk.integrations.encoder import load_pooled, pool_encoder, unpool_encoder
 from shtopk.integrations.layers.state import STATE
 
-SHARP = {"temperature": 1e-4, "initial_temperature": None}
-DECODERS = {
-    "bart": (BartForConditionalGeneration, BartConfig(**BART | {"encoder_layers": 3}, max_position_embeddings=64)),
-    "t5": (T5ForConditionalGeneration, T5Config(vocab_size=BART["vocab_size"], d_model=16, d_kv=8, d_ff=17,
-                                                num_layers=3, num_decoder_layers=1, num_heads=2, dropout_rate=0.0,
-                                                **SPECIAL)),
-    "bert with bert": (EncoderDecoderModel, EncoderDecoderConfig(
-        encoder=BertConfig(**BERT | {"num_hidden_layers": 3}).to_dict(),
-        decoder=BertConfig(**BERT, is_decoder=True, add_cross_attention=True).to_dict(), **SPECIAL)),
-}  # fmt: skip
-WITH_DECODER = pytest.mark.parametrize("name", DECODERS)
+DEEPER = {  # fields that give these families an encoder of three layers
+    "bart": {"encoder_layers": 3},
+    "t5": {"num_layers": 3},
+    "encoder-decoder": {"encoder": BertConfig(**BERT | {"num_hidden_layers": 3}).to_dict()},
+}
+WITH_DECODER = pytest.mark.parametrize("name", DEEPER)
 
 
 def slow(value):
@@ -51,21 +43,22 @@ def slow(value):
 
 def build(name):
     torch.manual_seed(0)
-    model_class, config = DECODERS[name]
-    return lively(model_class(config=type(config).from_dict(config.to_dict())))
+    config = FAMILIES[name]
+    return lively(AutoModelForSeq2SeqLM.from_config(type(config).from_dict(config.to_dict() | DEEPER[name])))
+
+
+documents = partial(with_holes, words=len(WORDS))  # of words that these models know
 
 
 def logits_of(model, document, labels):
     with torch.no_grad():
-        out = model(**document, decoder_input_ids=labels)
-    return out.logits
+        return model(**document, decoder_input_ids=labels).logits
 
 
 @WITH_DECODER
 def test_the_decoder_sees_the_slots_under_their_own_mask(name):
     """A document with holes whose tokens all fit: the logits and texts are those of all its tokens."""
-    model, document, labels = build(name), with_holes(30, 12, 5), torch.randint(4, 30, (2, 6))
-    document["input_ids"].clamp_(max=BART["vocab_size"] - 1)
+    model, document, labels = build(name), documents(30, 12, 5), torch.randint(4, 30, (2, 6))
     expected = logits_of(model, document, labels)
     tokens = {beams: model.generate(**document, num_beams=beams, max_new_tokens=6) for beams in (1, 3)}
     pool_encoder(model, {1: 14, 2: 13}, **SHARP)
@@ -76,9 +69,7 @@ def test_the_decoder_sees_the_slots_under_their_own_mask(name):
 
 @WITH_DECODER
 def test_generation_computes_what_training_does(name):
-    model = pool_encoder(build(name), {1: 7}, temperature=0.5)
-    document = with_holes(30, 30, 5)
-    document["input_ids"].clamp_(max=BART["vocab_size"] - 1)
+    model, document = pool_encoder(build(name), {1: 7}, temperature=0.5), documents(30, 30, 5)
     out = model.generate(**document, max_new_tokens=5, min_new_tokens=5, return_dict_in_generate=True,
                          output_logits=True, num_beams=1)  # fmt: skip
     logits = logits_of(model, document, out.sequences[:, :-1])
@@ -87,28 +78,24 @@ def test_generation_computes_what_training_does(name):
     torch.testing.assert_close(logits_of(model, alone, out.sequences[1:, :-1]), logits[1:], atol=1e-4, rtol=1e-4)
 
 
-def classifier(config=None, model_class=BertForSequenceClassification, **fields):
+def classifier(name="bert", model_class=BertForSequenceClassification, **fields):
     torch.manual_seed(0)
-    config = CONFIGS["bert"] if config is None else config
+    config = CONFIGS[name]
     return lively(model_class(type(config).from_dict(config.to_dict() | {"num_labels": 3} | fields)))
 
 
 @pytest.mark.parametrize("auto_class", [AutoModelForSequenceClassification, BertForSequenceClassification])
 def test_saved_and_loaded_it_predicts_the_same(auto_class, tmp_path):
-    model, document = (
-        pool_encoder(classifier(), {1: 9, 2: 0.2}, operator="iterative", scorer="mlp"),
-        with_holes(30, 30, 12),
-    )
+    model = pool_encoder(classifier(), {1: 9, 2: 0.2}, operator="iterative", scorer="mlp")
+    document = with_holes(30, 30, 12)
     model.save_pretrained(tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["encoder_pooling"] == {
         "k_by_layer": {"1": 9, "2": 0.2}, "operator": "iterative", "temperature": 1.0, "initial_temperature": None,
         "scorer": "mlp", "keep_order": True, "protected": [0, -1],
     }  # fmt: skip
     loaded = load_pooled(auto_class, tmp_path).eval()
-    assert (
-        type(loaded) is BertForSequenceClassification
-        and loaded.bert.encoder.pooling["1"].options.operator == "iterative"
-    )
+    assert type(loaded) is BertForSequenceClassification
+    assert loaded.bert.encoder.pooling["1"].options.operator == "iterative"
     assert loaded(**document).logits.equal(model(**document).logits)
     loaded.save_pretrained(tmp_path / "again")
     assert load_pooled(auto_class, tmp_path / "again").eval()(**document).logits.equal(model(**document).logits)
@@ -153,10 +140,9 @@ def one_graph(model):
 
 
 def layer_by_layer(model):
-    for layer in [
-        x for x in model.modules() if type(x).__name__ in ("BertLayer", "ModernBertEncoderLayer", "T5Block")
-    ]:
-        layer.compile(backend="eager")
+    for layer in list(model.modules()):
+        if type(layer).__name__ in ("BertLayer", "ModernBertEncoderLayer", "T5Block"):
+            layer.compile(backend="eager")
     return model
 
 
@@ -171,34 +157,31 @@ def layers_together(model):
 def test_it_compiles_in_one_graph_and_in_parts(name, how):
     torch._dynamo.reset()
     model = pool_encoder(encoder(name, "sdpa"), {1: 9, 3: 5})
-    documents = [with_holes(n, n, 12) for n in (30, 26)]
-    expected = [model(**document) for document in documents]
+    batches = [with_holes(n, n, 12) for n in (30, 26)]
+    expected = [model(**document) for document in batches]
     compiled = how(model)
-    for document, eager in zip(documents, expected, strict=True):
+    for document, eager in zip(batches, expected, strict=True):
         out = compiled(**document)
         torch.testing.assert_close(out.last_hidden_state, eager.last_hidden_state)
         assert out.assignment.positions.equal(eager.assignment.positions)
         torch.testing.assert_close(out.assignment.weights, eager.assignment.weights)
 
 
-def test_unsupported_models_are_refused():
-    albert = AlbertModel(AlbertConfig(vocab_size=50, hidden_size=16, num_attention_heads=2, intermediate_size=16))
-    with pytest.raises(ValueError, match="of a model of type albert; it works for bart,"):
-        pool_encoder(albert, {1: 4})
-    decoder = BertLMHeadModel(BertConfig(**BERT, is_decoder=True))
-    with pytest.raises(ValueError, match="answers for every token"):
-        pool_encoder(decoder, {1: 4})
+@pytest.mark.parametrize(("build", "message"), [
+    (lambda: AlbertModel(AlbertConfig(hidden_size=16, num_attention_heads=2)), "of type albert; it works for bart,"),
+    (lambda: BertLMHeadModel(BertConfig(**BERT, is_decoder=True)), "answers for every token"),
+    (lambda: BertForMaskedLM(CONFIGS["bert"]), "BertForMaskedLM answers for every token"),
+    (lambda: classifier("modernbert", ModernBertForSequenceClassification, classifier_pooling="mean"),
+     "averages over all tokens"),
+    (lambda: classifier("eurobert", EuroBertForSequenceClassification), "'bos'"),
+])  # fmt: skip
+def test_unsupported_models_and_heads_that_need_every_token_are_refused(build, message):
+    with pytest.raises(ValueError, match=message):
+        pool_encoder(build(), {1: 4})
 
 
-def test_heads_that_need_every_token_are_refused():
-    with pytest.raises(ValueError, match="BertForMaskedLM answers for every token"):
-        pool_encoder(BertForMaskedLM(CONFIGS["bert"]), {1: 4})
-    mean = classifier(CONFIGS["modernbert"], ModernBertForSequenceClassification, classifier_pooling="mean")
-    with pytest.raises(ValueError, match="averages over all tokens"):
-        pool_encoder(mean, {1: 4})
-    with pytest.raises(ValueError, match="'bos'"):
-        pool_encoder(classifier(CONFIGS["eurobert"], EuroBertForSequenceClassification), {1: 4})
-    bos = classifier(CONFIGS["eurobert"], EuroBertForSequenceClassification, classifier_pooling="bos")
+def test_a_head_that_reads_the_first_token_alone_is_not_refused():
+    bos = classifier("eurobert", EuroBertForSequenceClassification, classifier_pooling="bos")
     assert pool_encoder(bos, {1: 4})(**with_holes(20, 20)).logits.shape == (1, 3)
 
 
@@ -211,15 +194,13 @@ def test_pooling_twice_and_unpooling_what_is_not_pooled_are_refused():
         unpool_encoder(classifier())
 
 
-@pytest.mark.slow
-def test_inductor_finds_the_same_positions():
+@pytest.mark.parametrize("backend", [pytest.param("inductor", marks=INDUCTOR)])
+def test_inductor_finds_the_same_positions(backend):
     """Two stages: inductor once fused the choice of each slot's leading token into nonsense."""
-    if why_not_inductor():
-        pytest.skip(str(why_not_inductor()))
     torch._dynamo.reset()
     model, document = pool_encoder(encoder("bert", "sdpa"), {1: 9, 3: 5}), with_holes(30, 30, 12)
     with torch.no_grad():
-        eager, compiled = model(**document), torch.compile(model)(**document)
+        eager, compiled = model(**document), torch.compile(model, backend=backend)(**document)
     assert compiled.assignment.positions.equal(eager.assignment.positions)
     torch.testing.assert_close(compiled.assignment.weights, eager.assignment.weights)
 
@@ -246,8 +227,7 @@ def test_nothing_is_left_behind_when_a_part_runs_alone_or_a_layer_fails():
 
 
 def test_an_encoder_that_ran_alone_does_not_change_what_the_decoder_sees():
-    model, document = pool_encoder(build("bart"), {1: 7}), with_holes(30, 30, 5)
-    document["input_ids"].clamp_(max=BART["vocab_size"] - 1)
+    model, document = pool_encoder(build("bart"), {1: 7}), documents(30, 30, 5)
     encoded = model.get_encoder()(**document)
     assert encoded.attention_mask.shape == (2, 7)
     given = {"input_ids": torch.tensor([[2, 5]] * 2), "encoder_hidden_states": torch.randn(2, 7, 16),
@@ -273,8 +253,7 @@ def test_options_of_from_pretrained_reach_where_they_belong(tmp_path):
 
 
 def test_the_encoder_of_an_encoder_decoder_says_on_its_own_how_it_is_pooled(tmp_path):
-    model, document = pool_encoder(build("bert with bert"), {1: 7}), with_holes(30, 30, 5)
-    document["input_ids"].clamp_(max=BART["vocab_size"] - 1)
+    model, document = pool_encoder(build("encoder-decoder"), {1: 7}), documents(30, 30, 5)
     model.encoder.save_pretrained(tmp_path)
     alone = load_pooled(AutoModel, tmp_path).eval()
     torch.testing.assert_close(alone(**document).last_hidden_state, model.encoder(**document).last_hidden_state)

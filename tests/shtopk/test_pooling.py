@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from operator_cases import gated, softmax_halving
 from torch import nn
 
-from shtopk import TopKPooling, anneal, hard_topk, successive_halving_topk
-
-OPERATORS = ["successive_halving", "iterative", "hard", "hard_gated", "hard_straight_through"]
+from shtopk import TopKPooling, anneal
+from shtopk.operators import OPERATORS
 
 
 def tokens(n=20, batch=3, d=8):
@@ -15,59 +15,43 @@ def tokens(n=20, batch=3, d=8):
     return torch.randn(batch, n, d), mask.long()
 
 
-def test_it_scores_then_pools_by_the_operator():
+@pytest.mark.parametrize(("operator", "function"), [("successive_halving", softmax_halving), ("hard_gated", gated)])
+def test_it_scores_then_pools_by_the_operator(operator, function):
     hidden, mask = tokens()
-    pooling = TopKPooling(8, 4, keep_order=False, temperature=0.3).eval()
-    scores = pooling.scorer(hidden).squeeze(-1)
+    pooling = TopKPooling(8, 4, operator=operator, keep_order=False, temperature=0.3).eval()
+    expected = function(hidden, pooling.scorer(hidden).squeeze(-1), 4, mask=mask, temperature=0.3)
     pooled = pooling(hidden, mask)
-    expected = successive_halving_topk(hidden, scores, 4, mask=mask, temperature=0.3, boost="softmax")
     torch.testing.assert_close(pooled.hidden_states, expected.values)
-    assert pooled.positions.tolist() == expected.positions.tolist()
-    assert (
-        pooled.attention_mask.dtype == mask.dtype and pooled.attention_mask.tolist() == expected.mask.long().tolist()
-    )
+    assert pooled.positions.equal(expected.positions)
+    assert pooled.attention_mask.dtype == mask.dtype and pooled.attention_mask.equal(expected.mask.long())
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
-def test_protected_tokens_stand_alone_in_their_slot_with_weight_one(operator):
-    hidden, mask = tokens()
-    mask[2] = 0  # a row without a single token
-    hidden.requires_grad_()
-    pooled = TopKPooling(8, 5, operator=operator, protected=(0, 2)).eval()(hidden, mask)
+@pytest.mark.parametrize(("protected", "places"), [
+    ((0, 2), [(0, 2), (0, 2), ()]),
+    ((0, -1), [(0, 19), (0, 14), (7,)]),  # counted from the last real token
+    ((0, 7, -1), [(0, 7, 19), (0, 7, 14), (7,)]),  # twice the same token in the third row
+])  # fmt: skip
+def test_protected_tokens_stand_alone_in_their_slot_with_weight_one(operator, protected, places):
+    torch.manual_seed(0)
+    hidden, mask = torch.randn(4, 20, 8), torch.ones(4, 20)
+    mask[1, [3, *range(15, 20)]] = 0
+    mask[2:] = 0
+    mask[2, 7] = 1
+    pooling = TopKPooling(8, 5, operator=operator, protected=protected).eval()
+    pooled = pooling(hidden, mask)
     weights = pooled.dense_weights()
-    for row in (0, 1):
-        for token in (0, 2):
-            (slot,) = (pooled.positions[row] == token).nonzero().flatten().tolist()
+    for row, of_row in enumerate(places):
+        for token in of_row:
+            (slot,) = ((pooled.positions[row] == token) & pooled.mask[row]).nonzero().flatten().tolist()
             assert torch.equal(pooled.hidden_states[row, slot], hidden[row, token])
             assert weights[row, slot].tolist() == [float(j == token) for j in range(20)]
-    assert not pooled.attention_mask[2].any() and (pooled.hidden_states[2] == 0).all()
+    assert pooled.attention_mask.sum(-1).tolist() == [5, 5, 1, 0]
+    assert (pooled.hidden_states[3] == 0).all()
     torch.testing.assert_close(weights @ hidden, pooled.hidden_states)
     torch.testing.assert_close(pooled.pool(hidden), pooled.hidden_states)
-
-
-@pytest.mark.parametrize("operator", OPERATORS)
-def test_places_count_from_the_last_real_token_too(operator):
-    hidden, mask = tokens()
-    mask[:] = 1
-    mask[1, 15:] = 0
-    mask[1, 3] = 0
-    mask[2] = torch.arange(20) == 7  # one real token: the last one is the first one as well
-    pooling = TopKPooling(8, 5, operator=operator, protected=(0, -1)).eval()
-    pooled = pooling(hidden, mask)
-    weights = pooled.dense_weights()
-    for row, places in ((0, (0, 19)), (1, (0, 14)), (2, (7,))):
-        for token in places:
-            (slot,) = (
-                ((pooled.positions[row] == token) & (pooled.attention_mask[row] == 1)).nonzero().flatten().tolist()
-            )
-            assert torch.equal(pooled.hidden_states[row, slot], hidden[row, token])
-            assert weights[row, slot].tolist() == [float(j == token) for j in range(20)]
-    assert pooled.attention_mask.sum(-1).tolist() == [5, 5, 1]
-    torch.testing.assert_close(weights @ hidden, pooled.hidden_states)
     shorter = pooling(hidden[1:2, :15], mask[1:2, :15])
     torch.testing.assert_close(shorter.hidden_states, pooled.hidden_states[1:2])
-    first = TopKPooling(8, 5, operator=operator, protected=(0, 7, -1)).eval()(hidden, mask)  # twice the same token
-    assert first.attention_mask.sum(-1).tolist()[2] == 1
 
 
 def test_protecting_a_token_does_not_change_how_sharply_the_others_are_chosen():
@@ -84,9 +68,8 @@ def test_slots_stand_in_document_order_by_default():
         assert row[:kept] == sorted(row[:kept])
 
 
-@pytest.mark.parametrize(
-    ("k", "n", "slots"), [(3, 20, 3), (0.25, 20, 5), (0.25, 21, 6), (1.0, 7, 7), (0.01, 9, 1), (30, 20, 30)]
-)
+@pytest.mark.parametrize(("k", "n", "slots"), [(3, 20, 3), (0.25, 20, 5), (0.25, 21, 6), (1.0, 7, 7), (0.01, 9, 1),
+                                               (30, 20, 30)])  # fmt: skip
 def test_k_is_a_number_or_a_share_of_n(k, n, slots):
     assert TopKPooling(8, k)(torch.randn(2, n, 8)).hidden_states.shape == (2, slots, 8)
 
@@ -119,18 +102,14 @@ def test_without_a_call_of_anneal_training_is_soft():
 def test_soft_at_the_start_a_slot_mixes_many_tokens_and_sharp_at_the_end_one():
     hidden, _ = tokens(n=200, batch=1)
     pooling = TopKPooling(8, 4, initial_temperature=16.0).train()
-
-    def tokens_in_a_slot():
-        weights = pooling(hidden).dense_weights()
-        return (1 / weights.square().sum(-1)).mean().item()  # effective number
-
-    anneal(pooling, 0)
-    soft = tokens_in_a_slot()
-    anneal(pooling, 1)
-    assert soft > 8 and tokens_in_a_slot() < 2
+    mixed = []  # the effective number of tokens in a slot
+    for progress in (0, 1):
+        anneal(pooling, progress)
+        mixed.append((1 / pooling(hidden).dense_weights().square().sum(-1)).mean())
+    assert mixed[0] > 8 and mixed[1] < 2
 
 
-@pytest.mark.parametrize("operator", ["successive_halving", "iterative", "hard_gated", "hard_straight_through"])
+@pytest.mark.parametrize("operator", [name for name, operator in OPERATORS.items() if operator.teaches])
 @pytest.mark.parametrize("scorer", ["linear", "mlp"])
 def test_the_scorer_learns_from_the_pooled_vectors(operator, scorer):
     pooling = TopKPooling(8, 4, operator=operator, scorer=scorer, initial_temperature=4.0)
@@ -147,11 +126,9 @@ def test_learning_finds_planted_tokens():
     for step in range(150):
         anneal(pooling, step / 149)
         hidden, label = torch.randn(32, 64, 16), torch.randint(2, (32,))
-        planted = torch.stack([torch.randperm(64)[:4] for _ in range(32)])
-        hidden[torch.arange(32)[:, None], planted, 0] += 4.0  # the mark
-        hidden[torch.arange(32)[:, None], planted, 1] += 1.5 * (
-            2 * label[:, None] - 1
-        )  # what the label depends on: weak in the mean of all
+        planted, row = torch.stack([torch.randperm(64)[:4] for _ in range(32)]), torch.arange(32)[:, None]
+        hidden[row, planted, 0] += 4.0  # the mark
+        hidden[row, planted, 1] += 3.0 * label[:, None] - 1.5  # the label: weak in the mean of all
         loss = nn.functional.cross_entropy(head(pooling(hidden).hidden_states.mean(1)), label)
         optimizer.zero_grad()
         loss.backward()
@@ -175,6 +152,7 @@ def test_the_scores_differ_from_the_start(scorer):
     ({"initial_temperature": 0.0}, "initial_temperature > 0"),
     ({"protected": (0, 1, 2, 3)}, "fewer protected tokens than k = 4"),
     ({"protected": (-1, -1)}, "different places"),
+    ({"keeporder": True}, r"\(operator, temperature, .*\), got keeporder"),
 ])  # fmt: skip
 def test_impossible_settings_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
@@ -186,10 +164,3 @@ def test_anneal_refuses_what_it_cannot_do():
         anneal(TopKPooling(8, 2), 1.5)
     with pytest.raises(ValueError, match="found none in Linear"):
         anneal(nn.Linear(2, 2), 0.5)
-
-
-def test_hard_gated_is_hard_topk_with_a_gate():
-    hidden, mask = tokens()
-    pooling = TopKPooling(8, 4, operator="hard_gated", temperature=1.0, initial_temperature=None, keep_order=False)
-    expected = hard_topk(hidden, pooling.scorer(hidden).squeeze(-1), 4, mask=mask, gradient="gate")
-    torch.testing.assert_close(pooling(hidden, mask).hidden_states, expected.values)

@@ -28,12 +28,8 @@ K = 4
 def multi_vector(encoder, **options):
     """Transformer, mask, pooling to 4, unit length."""
     torch.manual_seed(0)
-    modules = [
-        Transformer(str(encoder)),
-        MultiVectorMask(),
-        TopKTokenPooling(32, K, **options),
-        Normalize("token_embeddings"),
-    ]
+    pooling = TopKTokenPooling(32, K, **options)
+    modules = [Transformer(str(encoder)), MultiVectorMask(), pooling, Normalize("token_embeddings")]
     return MultiVectorEncoder(modules=modules, device="cpu")
 
 
@@ -90,7 +86,7 @@ def test_saved_and_loaded_it_encodes_bit_for_bit_the_same(build, encoder, tmp_pa
     assert saved.get_config_dict() == read.get_config_dict()
 
 
-def test_no_pickle_is_written_or_read(encoder, tmp_path):
+def test_no_pickle_is_written_or_read(tmp_path):
     pooling = TopKTokenPooling(8, 2)
     pooling.save(str(tmp_path), safe_serialization=False)
     assert not list(tmp_path.glob("*.bin"))
@@ -138,10 +134,7 @@ def test_a_skiplist_behind_it_drops_slots_led_by_such_tokens(encoder):
 
 @pytest.mark.parametrize(
     ("build", "loss"),
-    [
-        (multi_vector, MultiVectorMultipleNegativesRankingLoss),
-        (single_vector, MultipleNegativesRankingLoss),
-    ],
+    [(multi_vector, MultiVectorMultipleNegativesRankingLoss), (single_vector, MultipleNegativesRankingLoss)],
 )
 def test_the_losses_gradient_reaches_the_scorer(build, loss, encoder):
     model = build(encoder).train()
@@ -203,19 +196,21 @@ def test_an_empty_batch_stays_empty():
     assert TopKTokenPooling(8, 2)(given)["token_embeddings"].shape == (0, 5, 8)
 
 
-def test_bad_input_is_refused_in_one_line(encoder):
-    with pytest.raises(ValueError, match=r"expected k to be a whole number >= 1, got 0.5; a share would depend on"):
-        TopKTokenPooling(8, 0.5)
-    with pytest.raises(ValueError, match="expected k to be a whole number"):
-        TopKTokenPooling(8, 0)
-    with pytest.raises(ValueError, match="got sentence_embedding; put TopKTokenPooling behind a Transformer"):
-        TopKTokenPooling(8, 2)({"sentence_embedding": torch.zeros(2, 8)})
-    with pytest.raises(ValueError, match=r"expected token_embeddings \[B, n, 7\].*set hidden_size"):
-        TopKTokenPooling(7, 2)(features(9, 2))
+@pytest.mark.parametrize(("call", "message"), [
+    (lambda: TopKTokenPooling(8, 0.5), r"expected k to be a whole number >= 1, got 0.5; a share would depend on"),
+    (lambda: TopKTokenPooling(8, 0), "expected k to be a whole number"),
+    (lambda: TopKTokenPooling(8, 2)({"sentence_embedding": 1}), "got sentence_embedding; put .* behind a Transformer"),
+    (lambda: TopKTokenPooling(7, 2)(features(9, 2)), r"expected token_embeddings \[B, n, 7\].*set hidden_size"),
+])  # fmt: skip
+def test_bad_input_is_refused_in_one_line(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_a_mean_without_the_prompt_is_refused(encoder):
+    modules = [Transformer(str(encoder)), TopKTokenPooling(32, 2), Pooling(32, "mean", include_prompt=False)]
     with pytest.raises(ValueError, match="include_prompt=True"):
-        SentenceTransformer(
-            modules=[Transformer(str(encoder)), TopKTokenPooling(32, 2), Pooling(32, "mean", include_prompt=False)]
-        )
+        SentenceTransformer(modules=modules)
 
 
 @pytest.mark.parametrize("operator", ["hard_gated", "hard_straight_through"])

@@ -3,40 +3,40 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from pages import HOSTILE, Text, harmless
+from pages import HOSTILE, Text, harmless, refusal
 from safetensors.torch import load_file, save_file
-from tiny import tiny_tokenizer
+from tiny import BERT, tiny_tokenizer
 from transformers import BertConfig, BertForSequenceClassification
 
 from shtopk.models import TopKPoolingForSequenceClassification
 from shtopk.show import Slot, page
 from shtopk.show.answer import show_document
-from shtopk.show.checkpoint import load_checkpoint
 from shtopk.show.command import main
 
 from_backbone = TopKPoolingForSequenceClassification.from_backbone
+CLASSES = {"id2label": {0: "sport", 1: "<b>money</b>"}, "num_labels": 2}
+TEXT = "a goal b match c d bank e f shares"
 
 
 @pytest.fixture(scope="module")
 def checkpoint(encoder, tmp_path_factory):
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("checkpoint")
-    from_backbone(encoder, k=4, id2label={0: "sport", 1: "<b>money</b>"}, num_labels=2).save_pretrained(folder)
+    from_backbone(encoder, k=4, **CLASSES).save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
     return folder
 
 
 def test_the_page_shows_the_document_as_it_is_with_the_kept_tokens_marked():
     text = "Big <script>alert(1)</script> & small"
-    html = page(text, [(0, 0), (0, 3), (32, 37)], [Slot(2, [(2, 0.75), (1, 0.25)])], [("x", 1.0)], title="<i>")
-    assert "<script" not in html
-    assert "<i>" not in html
+    html = page(text, [(0, 0), (0, 3), (32, 37)], [Slot(2, [(2, 0.75), (1, 0.25)])], [("x", 1.0)], title="t")
     shown = Text(html)
     assert shown.document == text
     assert shown.marked == ["small"]
@@ -52,13 +52,6 @@ def test_whatever_the_texts_hold_they_are_shown_and_nothing_of_them_is_run():
         assert shown.document == HOSTILE
         assert shown.said.count(HOSTILE) >= 4  # title, headline, remark, class
         assert html.count("true class") == 1
-
-
-def test_a_model_shows_a_hostile_document_and_label_as_they_are(encoder):
-    model = from_backbone(encoder, k=4, id2label={0: HOSTILE, 1: "x"}, num_labels=2)
-    text = f"a goal {HOSTILE}\n{HOSTILE} b"
-    shown = harmless(show_document(model, tiny_tokenizer(), text, label=HOSTILE))
-    assert shown.document == text and f"{HOSTILE} true class" in shown.said
 
 
 def test_tokens_without_weight_are_left_plain():
@@ -90,66 +83,41 @@ def test_the_true_class_is_named_however_unlikely():
     assert html.count("true class") == 1
 
 
-def test_the_page_asks_nothing_of_the_network():
-    html = page("a", [(0, 1)], [Slot(0, [(0, 1.0)])], [("x", 1.0)], title="t")
-    assert "default-src 'none'" in html
-    assert not re.search(r"https?:|src=|@import|url\(", html.replace("default-src", ""))
-
-
-def test_a_document_is_shown_with_what_the_model_kept(checkpoint):
-    model, tokenizer = load_checkpoint(checkpoint)
-    text = "a goal b match c d bank e f shares"
+@pytest.mark.parametrize(("fields", "text"), [({}, TEXT), ({"window": 8, "window_k": 3}, f"{TEXT} " * 9)])
+def test_what_the_last_step_of_a_models_pooling_kept_is_marked(encoder, fields, text):
+    model, tokenizer = from_backbone(encoder, k=4, **CLASSES, **fields).eval(), tiny_tokenizer()
     html = show_document(model, tokenizer, text, label="sport")
     kept = model(**tokenizer(text, return_tensors="pt", return_token_type_ids=False)).assignment.positions[0].tolist()
     words = text.split()
-    assert Text(html).marked == [words[position - 1] for position in kept if 0 < position <= len(words)]
+    assert Text(html).marked == [words[position - 1] for position in sorted(kept) if 0 < position <= len(words)]
     assert "sport <b>true class</b>" in html
     assert "&lt;b&gt;money" in html
 
 
 @pytest.mark.parametrize("operator", ["successive_halving", "iterative", "hard_gated"])
-@pytest.mark.parametrize("text", ["", "a", "a b " * 2000])
-def test_any_text_makes_a_page(encoder, operator, text):
-    model = from_backbone(encoder, k=4, num_labels=2, operator=operator)
-    assert Text(show_document(model, tiny_tokenizer(), text)).document == text
+@pytest.mark.parametrize("text", ["", "a", "a b " * 2000, f"a goal {HOSTILE}\n{HOSTILE} b"])
+def test_any_text_makes_a_harmless_page(encoder, operator, text):
+    model = from_backbone(encoder, k=4, id2label={0: HOSTILE, 1: "x"}, num_labels=2, operator=operator)
+    shown = harmless(show_document(model, tiny_tokenizer(), text, label=HOSTILE))
+    assert shown.document == text and f"{HOSTILE} true class" in shown.said
 
 
-def test_of_two_steps_of_pooling_the_page_shows_the_last(encoder):
-    tokenizer = tiny_tokenizer()
-    model = from_backbone(encoder, k=4, window=8, window_k=3, num_labels=2)
-    text = "a goal b match c d bank e f shares " * 9
-    kept = (
-        model.eval()(**tokenizer(text, return_tensors="pt", return_token_type_ids=False))
-        .assignment.positions[0]
-        .tolist()
-    )
-    words = text.split()
-    marked = Text(show_document(model, tokenizer, text)).marked
-    assert marked == [words[position - 1] for position in sorted(kept) if 0 < position <= len(words)]
-
-
-def test_the_command_writes_a_page(checkpoint, tmp_path, capsys):
+@pytest.mark.parametrize("damaged", [True, False])
+def test_the_command_writes_a_page(checkpoint, tmp_path, capsys, damaged):
     document, output = tmp_path / "text.txt", tmp_path / "page.html"
-    document.write_bytes(b"a goal \xff b")
+    document.write_bytes(b"a goal \xff b" if damaged else "a goal \ufffd b".encode())
     assert main([str(checkpoint), str(document), "--output", str(output)]) == 0
     printed = capsys.readouterr()
-    assert printed.err.splitlines() == [f"{document} is not valid UTF-8 throughout; such bytes are shown as \ufffd"]
+    said = [f"{document} is not valid UTF-8 throughout; such bytes are shown as \ufffd"]
+    assert printed.err.splitlines() == (said if damaged else [])
     assert re.fullmatch(rf"(sport|<b>money</b>) \(\d+\.\d %\), see {re.escape(str(output))}\n", printed.out)
     assert "\ufffd" in output.read_text(encoding="utf-8")
-
-
-def test_a_valid_replacement_character_is_no_damage(checkpoint, tmp_path, capsys):
-    document = tmp_path / "text.txt"
-    document.write_text("a \ufffd b", encoding="utf-8")
-    assert main([str(checkpoint), str(document), "--output", str(tmp_path / "page.html")]) == 0
-    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.slow
 def test_code_in_a_checkpoint_is_not_run_and_nothing_asks_whether_it_may(checkpoint, tmp_path):
     folder, document, page = tmp_path / "folder", tmp_path / "text.txt", tmp_path / "page.html"
-    folder.mkdir()
-    copied(folder, checkpoint)
+    shutil.copytree(checkpoint, folder)
     for path in folder.glob("*.py"):
         path.write_text("raise SystemExit('it ran')")
     document.write_text("a goal")
@@ -165,49 +133,41 @@ def test_code_in_a_checkpoint_is_not_run_and_nothing_asks_whether_it_may(checkpo
     assert list(folder.glob("*.py")) and page.is_file()
 
 
-def copied(folder, source):
-    for path in source.iterdir():
-        (folder / path.name).write_bytes(path.read_bytes())
+def without_configuration(folder):
+    (folder / "config.json").unlink()
 
 
-def damaged(folder, source):
-    copied(folder, source)
+def damaged(folder):
     (folder / "model.safetensors").write_bytes(b"\x01" * 64)
 
 
-def incomplete(folder, source):
-    copied(folder, source)
+def incomplete(folder):
     weights = load_file(folder / "model.safetensors")
     save_file({name: w for name, w in weights.items() if "classifier" not in name}, folder / "model.safetensors")
 
 
-def of_another_size(folder, source):
-    copied(folder, source)
+def of_another_size(folder):
     weights = load_file(folder / "model.safetensors")
     save_file(weights | {"classifier.weight": torch.zeros(3, 32)}, folder / "model.safetensors")
 
 
-def with_another_tokenizer(folder, source):
-    copied(folder, source)
+def with_another_tokenizer(folder):
     tokenizer = tiny_tokenizer()
     tokenizer.add_tokens(["one more"])
     tokenizer.save_pretrained(folder)
 
 
-def foreign(folder, source):
-    BertForSequenceClassification(
-        BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, vocab_size=40)
-    ).save_pretrained(folder)
-
-
-def with_code_for_another_model(folder, source):
-    copied(folder, source)
+def with_code_for_another_model(folder):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"model_type": "other"}))
 
 
-@pytest.mark.parametrize(("prepare", "message"), [
-    (lambda folder, source: None, "expected a checkpoint with a config.json"),
+def foreign(folder):
+    BertForSequenceClassification(BertConfig(**BERT)).save_pretrained(folder)
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (without_configuration, "expected a checkpoint with a config.json"),
     (damaged, "cannot load the checkpoint"),
     (incomplete, "the weights lack classifier.bias, classifier.weight"),
     (of_another_size, "the weights have other shapes than config.json says"),
@@ -215,20 +175,11 @@ def with_code_for_another_model(folder, source):
     (with_code_for_another_model, "needs code that lies in the checkpoint, which is never run"),
     (foreign, "expected a model of type topk_pooling or topk_pooling_seq2seq, got bert"),
 ])  # fmt: skip
-def test_what_is_no_checkpoint_is_refused_in_one_line(prepare, message, checkpoint, tmp_path, capsys):
-    folder, document = tmp_path / "folder", tmp_path / "text.txt"
-    folder.mkdir()
-    document.write_text("a")
-    prepare(folder, checkpoint)
-    capsys.readouterr()
-    assert main([str(folder), str(document)]) == 2
-    error = capsys.readouterr().err.splitlines()
-    assert len(error) == 1
-    assert message in error[0]
+def test_what_is_no_checkpoint_is_refused_in_one_line(change, message, checkpoint, tmp_path, capsys):
+    shutil.copytree(checkpoint, tmp_path / "folder")
+    change(tmp_path / "folder")
+    assert message in refusal(tmp_path / "folder", __file__, capsys)
 
 
 def test_a_missing_document_is_refused_in_one_line(checkpoint, tmp_path, capsys):
-    assert main([str(checkpoint), str(tmp_path / "none.txt")]) == 2
-    error = capsys.readouterr().err.splitlines()
-    assert len(error) == 1
-    assert "none.txt: No such file" in error[0]
+    assert "none.txt: No such file" in refusal(checkpoint, tmp_path / "none.txt", capsys)

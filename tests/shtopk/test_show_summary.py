@@ -1,11 +1,12 @@
 """The page of a summary: which kept tokens each of its tokens came from, chosen without scripts."""
 
 import re
+import shutil
 from html import unescape
 
 import pytest
 import torch
-from pages import HOSTILE, Text, harmless
+from pages import HOSTILE, Text, harmless, refusal
 from safetensors.torch import load_file, save_file
 from seq2seq_families import FAMILIES, build
 from tiny import WORDS, tiny_tokenizer
@@ -89,7 +90,7 @@ def test_attention_is_eager_for_a_while_and_again_as_before_whatever_happens():
     assert [*seen, decoder.config._attn_implementation] == ["eager", "sdpa"]
 
 
-@pytest.mark.parametrize("text", ["", "a", "a b " * 500, "<b>&amp;"], ids=["empty", "a word", "long", "HTML"])
+@pytest.mark.parametrize("text", ["", "a", "a b " * 500, HOSTILE], ids=["empty", "a word", "long", "hostile"])
 @pytest.mark.parametrize("fields", [
     {},
     {"copy_head": True},
@@ -98,10 +99,10 @@ def test_attention_is_eager_for_a_while_and_again_as_before_whatever_happens():
     {"window": 16, "window_k": 3, "copy_head": True},
     {"k": 0.5},
 ], ids=lambda fields: " ".join(map(str, fields.values())) or "default")  # fmt: skip
-def test_any_text_makes_a_page(fields, text):
-    html = show_document(talkative(build(**fields)), tiny_tokenizer(), text, reference="<i>")
-    assert Text(html).document == text
-    assert "<b>reference</b> &lt;i&gt;" in html
+def test_any_text_makes_a_harmless_page(fields, text):
+    html = show_document(talkative(build(**fields)), tiny_tokenizer(), text, reference=HOSTILE)
+    shown = harmless(html)
+    assert shown.document == text and f"reference {HOSTILE}" in shown.said
     assert html.count('class="token" style') == 6
 
 
@@ -156,6 +157,7 @@ def test_choosing_a_token_shades_what_it_came_from_and_shows_its_shares():
     details = re.findall(r'<div class="detail" style="display:var\(--d(\d),none\)">(.*?)</div></div></div>', html)
     shares = {number: re.findall(r'#t(\d+)".*?class="p">(\d+ %)', detail) for number, detail in details}
     assert shares == {"0": [("2", "55 %"), ("1", "45 %")], "1": [("1", "90 %"), ("2", "10 %")], "2": [("2", "100 %")]}
+    assert 'id="o1">goal</label> <label' in html  # the space of " b" stands between them
     assert html.count("checked>") == 1 and "copied" not in html.split("<body>")[1]
 
 
@@ -179,25 +181,13 @@ def test_places_where_the_same_word_stands_count_as_one_source():
     assert cell in summary_page("goal Goal", [(0, 4), (5, 9), (9, 9)], slots, tokens, title="t")
 
 
-def test_every_text_is_escaped_and_the_page_asks_nothing_of_the_network():
-    tokens = [OutputToken("<script>", [1.0, 0.0]), OutputToken(" </style>&", [1.0, 0.0])]
-    html = summary_page("a <i>  b", SPANS, SLOTS, tokens, title="<u>", reference="<s>", facts=["<q>"])
-    assert not re.search("<script|<i>|<u>|<s>|<q>", html)
-    assert html.count("</style>") == 1
-    assert "&lt;script&gt;</label> <label" in html
-    assert "default-src 'none'" in html
-    assert not re.search(r"https?:|src=|@import|url\(|\son\w+=", html.replace("default-src", ""))
-
-
 @pytest.mark.parametrize("copied", [0.0, 1.0])
 def test_whatever_a_summary_and_its_reference_hold_nothing_of_them_is_run(copied):
     spans = [(i, i + 1) for i in range(len(HOSTILE))]
     slots = [Slot(0, [(0, 1.0)]), Slot(1, [(1, 0.5), (2, 0.5)])]
     tokens = [OutputToken(text, [0.5, 0.5], [1.0, 0.0], copied, copied) for text in (HOSTILE, f" {HOSTILE}", "\0", "")]
-    html = page_with_fixed_spaces(
-        HOSTILE, spans, slots, tokens, title=HOSTILE, reference=HOSTILE, facts=[HOSTILE, HOSTILE]
-    )
-    shown = harmless(html)
+    texts = {"title": HOSTILE, "reference": HOSTILE, "facts": [HOSTILE, HOSTILE]}
+    shown = harmless(page_with_fixed_spaces(HOSTILE, spans, slots, tokens, **texts))
     assert shown.document == HOSTILE
     assert f"reference {HOSTILE}" in shown.said and shown.said.count(HOSTILE) >= 2 + 2 + 1 + 3 * 2 + 1
 
@@ -206,8 +196,7 @@ def test_markup_that_a_model_generates_is_shown_as_text(monkeypatch):
     monkeypatch.setattr("tiny.WORDS", ["<script>alert('&')</script>" if word == "goal" else word for word in WORDS])
     model = talkative(build(copy_head=True))
     model.generation_config.suppress_tokens = [i for i, word in enumerate(WORDS) if word != "goal"]
-    shown = harmless(show_document(model, tiny_tokenizer(), f"a b {HOSTILE}", reference=HOSTILE))
-    assert shown.document == f"a b {HOSTILE}" and f"reference {HOSTILE}" in shown.said
+    shown = harmless(show_document(model, tiny_tokenizer(), "a b"))
     assert shown.said.count("<script>alert('&')</script>") >= 6
 
 
@@ -234,14 +223,7 @@ def test_the_command_writes_the_page_of_a_summary(checkpoint, tmp_path, capsys):
 
 
 def test_a_summarizer_without_its_copy_head_is_refused_in_one_line(checkpoint, tmp_path, capsys):
-    folder, document = tmp_path / "folder", tmp_path / "text.txt"
-    folder.mkdir()
-    document.write_text("a")
-    for path in checkpoint.iterdir():
-        (folder / path.name).write_bytes(path.read_bytes())
+    folder = shutil.copytree(checkpoint, tmp_path / "folder")
     weights = load_file(folder / "model.safetensors")
     save_file({name: w for name, w in weights.items() if "copy_head" not in name}, folder / "model.safetensors")
-    capsys.readouterr()
-    assert main([str(folder), str(document)]) == 2
-    (error,) = capsys.readouterr().err.splitlines()
-    assert "the weights lack copy_head.gate.bias" in error
+    assert "the weights lack copy_head.gate.bias" in refusal(folder, __file__, capsys)

@@ -1,7 +1,5 @@
 """AnnealTemperature: what the poolings work at while transformers' Trainer trains, and what it logs."""
 
-import doctest
-
 import pytest
 import torch
 from tiny import tiny_tokenizer
@@ -9,7 +7,6 @@ from torch import nn
 from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainerCallback, TrainingArguments
 
 from shtopk import TopKPooling
-from shtopk.integrations import trainer as module
 from shtopk.integrations.trainer import AnnealTemperature
 from shtopk.models import TopKPoolingForSequenceClassification
 
@@ -49,10 +46,14 @@ def test_from_soft_to_sharp_and_logged_beside_the_loss(model, tmp_path):
     assert model.pooling.progress == 1  # when all is done
 
 
-def test_after_its_share_of_training_the_choice_stays_sharp(model, tmp_path):
-    trainer = trainer_of(model, tmp_path, [AnnealTemperature(end=0.5)])
-    trainer.train()
-    assert list(temperatures_of(trainer).values()) == pytest.approx([at(0), at(1 / 3), at(2 / 3), *[SHARP] * 3])
+@pytest.mark.parametrize(("end", "arguments", "progress"), [
+    (0.5, {}, [0, 1 / 3, 2 / 3, 1, 1, 1]),
+    (1.0, {"max_steps": -1, "num_train_epochs": 2, "gradient_accumulation_steps": 2}, [i / 6 for i in range(6)]),
+], ids=["sharp after its share of training", "updates of two batches in whole epochs"])  # fmt: skip
+def test_progress_counts_updates(model, tmp_path, end, arguments, progress):
+    trainer = trainer_of(model, tmp_path, [AnnealTemperature(end)], **arguments)
+    trainer.train()  # 24 rows in batches of 4
+    assert list(temperatures_of(trainer).values()) == pytest.approx([at(p) for p in progress])
 
 
 def test_a_run_that_is_resumed_goes_on_where_it_stopped(model, encoder, tmp_path):
@@ -69,13 +70,6 @@ def test_a_run_that_is_resumed_goes_on_where_it_stopped(model, encoder, tmp_path
     assert began_at == pytest.approx([4 / 6])
     history = temperatures_of(resumed)  # the checkpoint's, and what followed
     assert history == pytest.approx({1 + update: at(update / 6) for update in range(6)})
-
-
-def test_progress_counts_updates_of_whole_epochs_however_many_batches_each_takes(model, tmp_path):
-    trainer = trainer_of(model, tmp_path, [AnnealTemperature()], max_steps=-1, num_train_epochs=2,
-                         gradient_accumulation_steps=2)  # fmt: skip
-    trainer.train()  # 24 rows, batches of 4, two for an update
-    assert temperatures_of(trainer) == pytest.approx({1 + update: at(update / 6) for update in range(6)})
 
 
 def test_evaluation_between_updates_neither_changes_the_temperature_nor_logs_one(model, tmp_path):
@@ -129,11 +123,6 @@ def test_a_model_without_a_pooling_is_refused_before_training(tmp_path):
     with pytest.raises(ValueError, match="a model with a TopKPooling inside, found none in BertForSequenceClass"):
         trainer.train()
     assert trainer.state.global_step == 0
-
-
-def test_the_example_in_its_docstring_runs():
-    results = doctest.testmod(module)
-    assert results.attempted and not results.failed
 
 
 @pytest.mark.parametrize("end", [0, -0.5, 1.5])
