@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from code_blocks import blocks, run
+from refusals import GROUPS
 from safetensors.torch import load_file
 from tiny import BERT, tiny_tokenizer
 from torch import nn
@@ -21,17 +22,10 @@ from transformers import (
 )
 
 from shtopk import TopKPooling
-from shtopk.models import ModelArguments
-from shtopk.tasks import DataArguments
-from shtopk.training.arguments import TrainArguments
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-GROUPS = (DataArguments, ModelArguments, TrainArguments)
 MODELS, REUSE = DOCS / "put_it_in_your_model.md", DOCS / "reuse.md"
-TEXTS, LABELS = (
-    ["goal match " + "a b c d " * 12, "bank shares " + "b c d e " * 11] * 6,
-    [0, 1] * 6,
-)  # more than k words
+TEXTS = ["goal match " + "a b c d " * 12, "bank shares " + "b c d e " * 11] * 6  # more than k words
 
 
 @functools.cache
@@ -40,6 +34,13 @@ def defined(name: str) -> type:
     imports, *others = blocks(MODELS)
     (block,) = [block for block in others if f"class {name}(" in block]
     return run([imports, block])[name]
+
+
+def answers(pooling: TopKPooling) -> list:
+    """What a pooling answers from now on."""
+    found: list = []
+    pooling.register_forward_hook(lambda module, given, output: found.append(output))
+    return found
 
 
 @pytest.fixture
@@ -67,12 +68,12 @@ def test_links_between_the_pages_lead_somewhere():
 @pytest.mark.slow
 def test_what_reuses_the_pooling_works(hub_in_a_folder):
     pytest.importorskip("peft")
-    names = run(blocks(REUSE), texts=TEXTS, labels=LABELS)
+    names = run(blocks(REUSE), texts=TEXTS, labels=[0, 1] * 6)
 
-    losses, temperatures = zip(*names["history"], strict=True)
-    assert len(losses) == 6  # updates
+    temperatures = [temperature for _, temperature in names["history"]]
+    assert len(temperatures) == 6  # updates
     assert temperatures[0] == 4
-    assert sorted(temperatures, reverse=True) == list(temperatures)
+    assert sorted(temperatures, reverse=True) == temperatures
 
     check_that_the_adapter_holds_the_pooling(names)
     assert [set(answer) for answer in names["answers"]] == [{"label", "score"}] * 2
@@ -131,8 +132,7 @@ def check_that_they_keep_what_is_marked(names):
     """Far more often than by chance, though not always: the layer below lets other tokens know."""
 
     def share_kept(marked, model, run):
-        pooled = []
-        model.pooling.register_forward_hook(lambda module, given, output: pooled.append(output))
+        pooled = answers(model.pooling)
         answer = run()
         kept = torch.zeros_like(marked).scatter(1, pooled[0].positions, pooled[0].attention_mask != 0)
         return ((marked & kept).sum() / marked.sum()).item(), answer
@@ -166,8 +166,7 @@ def test_an_encoder_of_torchs_layers_does_not_see_padding():
 
 def test_a_vision_transformer_keeps_its_class_token():
     model = defined("VisionTransformer")(classes=4).eval()
-    pooled = []
-    model.pooling.register_forward_hook(lambda module, given, output: pooled.append(output))
+    pooled = answers(model.pooling)
     model(torch.randn(3, 1, 32, 32))
     assert (pooled[0].positions[:, 0] == 0).all()
     assert pooled[0].hidden_states.shape == (3, 9, 32)
@@ -247,21 +246,17 @@ def test_rotary_positions_follow_the_tokens_that_are_kept():
     model.pooling = TopKPooling(32, 4, temperature=1e-6).eval()
     prompt, rest = prompts_and_rest()
     prompt, rest = prompt[1:2], rest[1:2]
+    pooled = answers(model.pooling)
     logits, _ = model(model.read(prompt, torch.ones_like(prompt)), rest)
 
     decoder = model.lm.model
     both = torch.cat([prompt, rest], 1)
     positions = torch.arange(both.shape[1]).unsqueeze(0)
     vectors = decoder.embed_tokens(both)
-    kept = model.pooling.forward
-    chosen = []
-    model.pooling.forward = lambda *given: chosen.append(kept(*given)) or chosen[-1]
-    model.read(prompt, torch.ones_like(prompt))
-    (places,) = chosen[0].positions
     for number, layer in enumerate(decoder.layers):
         if number == 2:  # hide all that was not kept, and leave the rest at its place
             hide = torch.ones(both.shape[1], dtype=torch.bool)
-            hide[places] = hide[12:] = False
+            hide[pooled[0].positions[0]] = hide[12:] = False
         hidden = torch.ones(17, 17, dtype=torch.bool).triu(1) | (hide if number >= 2 else False)
         bias = torch.zeros(1, 1, 17, 17).masked_fill(hidden, torch.finfo().min)
         vectors = layer(vectors, attention_mask=bias, position_embeddings=decoder.rotary_emb(vectors, positions))
@@ -271,20 +266,10 @@ def test_rotary_positions_follow_the_tokens_that_are_kept():
 
 def test_the_page_on_training_names_what_there_is():
     page = (DOCS / "training.md").read_text(encoding="utf-8")
-    parser = HfArgumentParser(GROUPS)
-    ours = {option for action in parser._actions for option in action.option_strings}
-    others = {
-        "--updates",
-        "--config",
-        "--help",
-        "--config_file",
-        "--num_processes",
-        "--machine_rank",
-        "--main_process_ip",
-        "--nproc_per_node",
-    }
+    ours = {option for action in HfArgumentParser(GROUPS)._actions for option in action.option_strings}
+    accelerates = {"--config_file", "--num_processes", "--machine_rank", "--main_process_ip", "--nproc_per_node"}
     options = set(re.findall(r"--[a-z_]+", page))
-    assert options - others <= ours
+    assert options - accelerates - {"--updates", "--config", "--help"} <= ours
     assert {"--resume", "--save_every", "--total_limit", "--profile", "--tracker"} <= options
     for path in re.findall(r"configs/[\w/-]+\.yaml", page):
         assert (DOCS.parent / path).is_file(), path
