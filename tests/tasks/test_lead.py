@@ -30,7 +30,6 @@ SENTENCES = {
 NAMES = {
     "successive_halving_topk": "successive halving topk",
     "TopKPooling": "Top K Pooling",
-    "parse_HTTPResponse": "parse HTTP Response",
     "utf8Decode": "utf8 Decode",
     "__init__": "init",
     "Reader.readLine": "Reader read Line",
