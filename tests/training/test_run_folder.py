@@ -100,11 +100,6 @@ def test_a_history_goes_on_where_the_run_does(tmp_path):
     assert path.read_text() == ""
 
 
-@pytest.mark.parametrize(("tracker", "unknown"), [("tensorbord", "'tensorbord'"), ("tensorboard,", "''")])
-def test_unknown_trackers_are_refused(refusal, tracker, unknown):
-    assert_refused(refusal("--tracker", tracker), "tracker", unknown)
-
-
 def test_a_tracker_that_is_not_installed_is_named(refusal, monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "wandb" else find(name))
