@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 from refusals import assert_refused
+from run_files import rows_of
 from safetensors.torch import load_file
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, pipeline
 
@@ -29,7 +30,7 @@ def test_a_run_learns_and_leaves_a_checkpoint_that_a_pipeline_loads(words, docum
     assert wanted <= {path.name for path in run.iterdir()}
     assert list(run.glob("logs/**/events*"))
     classify = pipeline("text-classification", model=str(run))
-    rows = [json.loads(line) for line in documents.read_text().splitlines()]
+    rows = rows_of(documents)
     answers = classify([row["text"] for row in rows], batch_size=8)
     right = [answer["label"] == row["label"] for answer, row in zip(answers, rows, strict=True)]
     assert sum(right) > 0.9 * len(right)
@@ -44,8 +45,9 @@ def test_the_same_seed_gives_the_same_weights(words, trained, tmp_path):
 
 
 def test_gradient_accumulation_counts_updates(words):
-    results = train.main([*words, "--epochs", "1", "--accumulation", "2"])
-    assert results["updates"] == 3  # 42 documents: 6 micro-batches of 8
+    assert (
+        train.main([*words, "--epochs", "1", "--accumulation", "2"])["updates"] == 3
+    )  # 42 documents: 6 micro-batches of 8
 
 
 def test_encoder_decoder_head_and_scorer_have_learning_rates_of_their_own(words):
@@ -85,7 +87,7 @@ def test_a_summarizer_learns_and_leaves_a_checkpoint_and_samples(summary_words, 
     assert results["test_rouge1"] > 0.8
     assert results["test_documents"] == 12
     assert results["baselines"]["first_16_words"]["rouge1"] < 0.3
-    predictions = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
+    predictions = rows_of(run / "predictions.jsonl")
     assert len(predictions) == 12 and {row["reference"] for row in predictions} <= {"goal", "bank"}
     for i, row in enumerate(predictions[:2]):
         page = (run / f"document_{i}.html").read_text()
