@@ -186,19 +186,16 @@ def test_gradient_accumulation_changes_no_loss_of_any_kind(encoder, tmp_path):
     for batch_size in (8, 4):
         torch.manual_seed(0)
         model = from_backbone(encoder, k=4, num_labels=1, backbone_dropout=0.0, classifier_dropout=0.0)
-        arguments = TrainingArguments(
-            tmp_path, max_steps=1, per_device_train_batch_size=batch_size, gradient_accumulation_steps=8 // batch_size,
-            optim="sgd", learning_rate=0.1, lr_scheduler_type="constant", max_grad_norm=0, save_strategy="no",
-            report_to=[], use_cpu=True,
-        )  # fmt: skip
+        sizes = {"per_device_train_batch_size": batch_size, "gradient_accumulation_steps": 8 // batch_size}
+        arguments = TrainingArguments(tmp_path, max_steps=1, optim="sgd", learning_rate=0.1, max_grad_norm=0,
+                                      save_strategy="no", report_to=[], use_cpu=True, **sizes)  # fmt: skip
         Trainer(model=model, args=arguments, train_dataset=rows, processing_class=tiny_tokenizer()).train()
         biases.append(model.classifier.bias.detach())
     torch.testing.assert_close(*biases)
 
 
-@pytest.mark.parametrize("problem", ["regression", "multi_label_classification"])
-def test_other_kinds_of_labels_give_a_loss(encoder, problem):
-    labels = 1 if problem == "regression" else 3
+@pytest.mark.parametrize(("problem", "labels"), [("regression", 1), ("multi_label_classification", 3)])
+def test_other_kinds_of_labels_give_a_loss(encoder, problem, labels):
     model = from_backbone(encoder, k=4, num_labels=labels, problem_type=problem)
     assert model(**documents(8, 8), labels=torch.rand(2, labels).squeeze(-1)).loss > 0
 
