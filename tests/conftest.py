@@ -1,8 +1,9 @@
-"""Small things that several tests share: a tiny encoder with its tokenizer, in the hub's format."""
+"""What tests of several rooms share: a tiny encoder, documents, command lines, runs and their refusals."""
 
 import json
 import os
 import random
+import re
 import shutil
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -26,16 +27,32 @@ def encoder(tmp_path_factory):
     return folder
 
 
+def write_rows(make, path):
+    """A file of JSON lines: 60 rows, made of a generator, the row's number and one of two words."""
+    noise = random.Random(0)
+    path.write_text("".join(json.dumps(make(noise, i, ("goal", "bank")[i % 2])) + "\n" for i in range(60)))
+    return path
+
+
 @pytest.fixture(scope="session")
 def documents(tmp_path_factory):
-    """60 documents of two classes that one word tells apart, as a JSON lines file."""
-    path = tmp_path_factory.mktemp("data") / "documents.jsonl"
-    rows, noise = [], random.Random(0)
-    for i in range(60):
-        words = noise.choices(["a", "b", "c", ("goal", "bank")[i % 2]], k=40 + 2 * i)
-        rows.append({"text": " ".join(words), "label": ("sport", "money")[i % 2]})
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
+    """60 documents of two classes that one word tells apart."""
+
+    def row(noise, i, word):
+        words = noise.choices(["a", "b", "c", word], k=40 + 2 * i)
+        return {"text": " ".join(words), "label": ("sport", "money")[i % 2]}
+
+    return write_rows(row, tmp_path_factory.mktemp("data") / "documents.jsonl")
+
+
+@pytest.fixture(scope="session")
+def summaries(tmp_path_factory):
+    """60 documents whose summary is the one word of them that is no letter."""
+
+    def row(noise, i, word):
+        return {"body": " ".join([*noise.sample("abcdefghijkl", 8), word]), "gist": word}
+
+    return write_rows(row, tmp_path_factory.mktemp("data") / "summaries.jsonl")
 
 
 @pytest.fixture
@@ -46,11 +63,17 @@ def words(encoder, documents, tmp_path):
             "--mixed_precision", "no"]  # fmt: skip
 
 
+@pytest.fixture
+def summary_words(words, summaries):
+    return [*words, "--train_file", str(summaries), "--text_column", "body", "--summary_column", "gist",
+            "--copy_head", "true", "--decoder_layers", "1", "--max_summary_tokens", "4"]  # fmt: skip
+
+
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
     """The folder of a run with these words, their output_dir apart: trained once, for whoever only looks or copies."""
 
-    import train
+    import train  # the slowest import of all
 
     folders = {}
 
@@ -72,43 +95,34 @@ def trained_here(trained, tmp_path):
     return lambda words: shutil.copytree(trained(words), tmp_path / "run")
 
 
-@pytest.fixture(scope="session")
-def summaries(tmp_path_factory):
-    """60 documents whose summary is the one word that stands twice in them."""
-    path = tmp_path_factory.mktemp("data") / "summaries.jsonl"
-    rows, noise = [], random.Random(0)
-    for i in range(60):
-        letters = noise.sample("abcdefghijkl", 8)
-        rows.append({"body": " ".join([*letters, ("goal", "bank")[i % 2]]), "gist": ("goal", "bank")[i % 2]})
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
 @pytest.fixture
-def summary_words(words, summaries):
-    return [*words, "--train_file", str(summaries), "--text_column", "body", "--summary_column", "gist",
-            "--copy_head", "true", "--decoder_layers", "1", "--max_summary_tokens", "4"]  # fmt: skip
+def last_line(capsys):
+    """Run something; if that exits, with this code: its last line, before which a refusal shows only progress bars."""
 
-
-@pytest.fixture
-def refusal(words, capsys):
-    """Run train.py with something impossible; the one line it says."""
-
-    import train  # the slowest import of all
-
-    def run(*more, base=words):
+    def run(function, *arguments, code=2):
         capsys.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            train.main([*base, *map(str, more)])
-        error = capsys.readouterr().err
-        assert stop.value.code == 2
-        assert "Traceback" not in error
-        *before, message = [line for line in error.replace("\r", "\n").splitlines() if line]
-        assert all("%|" in line for line in before), before  # nothing but progress bars
-        assert message.startswith("train.py: ")
+        try:
+            function(*arguments)
+        except SystemExit as caught:
+            stop = caught
+        else:
+            return None
+        *before, message = [line for line in re.split("[\r\n]", capsys.readouterr().err) if line]
+        assert stop.code == code
+        assert code != 2 or all("%|" in line for line in before), before
+        assert message.startswith("train.py: ") and message.isprintable() and len(message) < 1100, message
         return message
 
     return run
+
+
+@pytest.fixture
+def refusal(words, last_line):
+    """Run train.py with something impossible; the one line it says."""
+
+    import train
+
+    return lambda *more, base=words: last_line(train.main, [*base, *map(str, more)])
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """train.py under FSDP2 on processes without a GPU, where Accelerate would put up with plain data parallelism.
 
-torch shares a model out on a CPU just as well; Accelerate only never asks it to. Here it is told that it may. Start it
-like train.py, by torchrun, with ACCELERATE_USE_FSDP and its like.
+Start it like train.py, by torchrun, with ACCELERATE_USE_FSDP and its like.
 """
 
 import sys

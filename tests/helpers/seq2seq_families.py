@@ -4,15 +4,7 @@ import copy
 
 import torch
 from tiny import BART, BERT, SPECIAL, WORDS
-from transformers import (
-    BartConfig,
-    BertConfig,
-    EncoderDecoderConfig,
-    LEDConfig,
-    MBartConfig,
-    PegasusConfig,
-    T5Config,
-)
+from transformers import BartConfig, BertConfig, EncoderDecoderConfig, LEDConfig, MBartConfig, PegasusConfig, T5Config
 
 from shtopk.models import TopKPoolingForConditionalGeneration, TopKPoolingSeq2SeqConfig
 
@@ -42,6 +34,11 @@ def documents(*lengths, longest=None):
     torch.manual_seed(sum(lengths))
     mask = torch.arange(longest or max(lengths)) < torch.tensor(lengths).unsqueeze(1)
     return {"input_ids": torch.randint(4, V, mask.shape) * mask, "attention_mask": mask.long()}
+
+
+def same_weights(one, other):
+    one, other = one.state_dict(), other.state_dict()
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
 GENERATION = {

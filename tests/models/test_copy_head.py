@@ -2,11 +2,9 @@
 
 import pytest
 import torch
-from seq2seq_families import FAMILIES, GENERATION, V, build, documents
+from seq2seq_families import FAMILIES, V, build, documents
 from torch.nn import functional
-from transformers import (
-    BartForConditionalGeneration,
-)
+from transformers import BartForConditionalGeneration
 
 from shtopk.models import TopKPoolingForConditionalGeneration
 
@@ -23,11 +21,8 @@ def test_with_a_copy_head_the_logits_are_log_probabilities_and_any_part_learns(f
     torch.testing.assert_close(out.logits.exp().sum(-1), torch.ones(2, 3))
     torch.testing.assert_close(out.loss, functional.cross_entropy(out.logits.flatten(0, 1), labels.flatten()))
     assert out.decoder_hidden_states is None
-    assert all(
-        (p.grad != 0).any()
-        for p in (*model.copy_head.parameters(), *model.pooling.scorer.parameters())
-        if p is not model.pooling.scorer.bias
-    )  # a shift of all scores changes nothing
+    learning = [*model.copy_head.parameters(), model.pooling.scorer.weight]  # a shift of all scores changes nothing
+    assert all((p.grad != 0).any() for p in learning)
 
 
 @pytest.mark.parametrize("operator", ["successive_halving", "iterative"])
@@ -86,24 +81,7 @@ def _dense(encoded):
     return encoded.assignment.weights[0] * (encoded.assignment.slots[0] == slot)
 
 
-@pytest.mark.parametrize("mode", GENERATION)
-def test_a_padded_row_with_a_copy_head_generates_what_it_generates_alone(mode):
-    model, options = build(copy_head=True), GENERATION[mode] | {"max_new_tokens": 6, "min_new_tokens": 6}
-    batch = documents(9, 30, 0)
-    rows = options.get("num_return_sequences", 1)
-    torch.manual_seed(1)
-    together = model.generate(**batch, **options)
-    assert together.shape[0] == 3 * rows
-    if mode != "sampling":
-        alone = model.generate(batch["input_ids"][:1, :9], attention_mask=batch["attention_mask"][:1, :9], **options)
-        assert torch.equal(together[:rows], alone)
-
-
-def test_a_copy_head_is_saved_and_loaded(tmp_path):
-    model = build(copy_head=True)
-    model.save_pretrained(tmp_path)
-    again = TopKPoolingForConditionalGeneration.from_pretrained(tmp_path)
-    assert torch.equal(again.copy_head.query.weight, model.copy_head.query.weight)
-    BartForConditionalGeneration(FAMILIES["bart"]).save_pretrained(tmp_path / "bare")
-    model = TopKPoolingForConditionalGeneration.from_backbone(tmp_path / "bare", k=4, copy_head=True)
+def test_a_copy_head_around_a_bare_model_is_drawn(tmp_path):
+    BartForConditionalGeneration(FAMILIES["bart"]).save_pretrained(tmp_path)
+    model = TopKPoolingForConditionalGeneration.from_backbone(tmp_path, k=4, copy_head=True)
     assert model.copy_head.query.weight.std() > 0.01

@@ -4,16 +4,7 @@ import pytest
 import torch
 from seq2seq_families import build, documents
 from tiny import BERT
-from transformers import (
-    AutoModel,
-    AutoModelForSeq2SeqLM,
-    BertConfig,
-    BertLMHeadModel,
-    MPNetConfig,
-    MPNetModel,
-    ViTConfig,
-    ViTModel,
-)
+from transformers import AutoModel, AutoModelForSeq2SeqLM, BertConfig, BertLMHeadModel, MPNetConfig, ViTConfig
 
 from shtopk.models import TopKPoolingForConditionalGeneration
 
@@ -22,9 +13,8 @@ def test_an_encoder_alone_gets_a_decoder_that_starts_from_its_first_and_last_lay
     model = TopKPoolingForConditionalGeneration.from_backbone(encoder, k=4, copy_head=True)
     given = AutoModel.from_pretrained(encoder, add_pooling_layer=False).state_dict()
     decoder = model.backbone.decoder
-    for layer, source in enumerate((0, 1)):
-        weight = decoder.bert.encoder.layer[layer].attention.self.query.weight
-        assert torch.equal(weight, given[f"encoder.layer.{source}.attention.self.query.weight"])
+    for i, layer in enumerate(decoder.bert.encoder.layer):
+        assert torch.equal(layer.attention.self.query.weight, given[f"encoder.layer.{i}.attention.self.query.weight"])
     assert torch.equal(model.encoder.embeddings.word_embeddings.weight, given["embeddings.word_embeddings.weight"])
     assert decoder.get_output_embeddings().weight is decoder.get_input_embeddings().weight
     assert all(("crossattention" in name or "cls.predictions" in name) or not name.startswith("backbone")
@@ -61,9 +51,14 @@ def test_what_cannot_be_joined_is_refused_in_one_line(encoder, tmp_path, monkeyp
         TopKPoolingForConditionalGeneration.from_backbone(encoder, **options)
 
 
-def test_what_has_no_decoder_is_refused(tmp_path):
-    MPNetModel(MPNetConfig(**BERT)).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="of type mpnet cannot decode what an encoder kept; BERT"):
+@pytest.mark.parametrize(("config", "message"), [
+    (MPNetConfig(**BERT), "of type mpnet cannot decode what an encoder kept; BERT"),
+    (ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2),
+     r"an encoder-decoder such as BART or T5 .* got a model of type vit"),
+], ids=["mpnet", "vit"])  # fmt: skip
+def test_what_has_no_decoder_is_refused(config, message, tmp_path):
+    AutoModel.from_config(config).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=message):
         TopKPoolingForConditionalGeneration.from_backbone(tmp_path)
 
 
@@ -77,9 +72,3 @@ def test_a_checkpoints_beams_and_least_length_give_way_to_what_is_asked_for():
     assert (kept.num_beams, kept.min_new_tokens, kept.length_penalty) == (2, 7, 2.0)
     model.set_generation(max_new_tokens=5)
     assert kept.min_new_tokens == 0
-
-
-def test_what_is_no_text_model_is_refused(tmp_path):
-    ViTModel(ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2)).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"an encoder-decoder such as BART or T5 .* got a model of type vit"):
-        TopKPoolingForConditionalGeneration.from_backbone(tmp_path)

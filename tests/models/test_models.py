@@ -1,14 +1,11 @@
 """The classifier as Hugging Face users meet it: loading, saving, Auto classes, pipelines, Trainer."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from seq2seq_families import documents, same_weights
 from tiny import BERT, WORDS, tiny_tokenizer
 from transformers import (
     AutoConfig,
@@ -26,15 +23,14 @@ from transformers import (
     RobertaModel,
     Trainer,
     TrainingArguments,
-    ViTConfig,
     pipeline,
 )
 
 from shtopk import anneal
 from shtopk.models import TopKPoolingConfig, TopKPoolingForSequenceClassification, encode_in_windows, load_tokenizer
 
-ROOT = Path(__file__).resolve().parents[2]
 from_backbone = TopKPoolingForSequenceClassification.from_backbone
+ENCODER = BertConfig(**BERT).to_dict()
 SMALL = {key: value for key, value in BERT.items() if key != "max_position_embeddings"}
 OTHERS = {
     "roberta": (RobertaModel, RobertaConfig(**SMALL, max_position_embeddings=66, pad_token_id=1)),
@@ -50,17 +46,6 @@ OTHERS = {
 def model(encoder):
     torch.manual_seed(0)
     return from_backbone(encoder, k=4, num_labels=3, initial_temperature=4.0).eval()
-
-
-def documents(*lengths, longest=None):
-    torch.manual_seed(sum(lengths))
-    mask = torch.arange(longest or max(lengths)) < torch.tensor(lengths).unsqueeze(1)
-    return {"input_ids": torch.randint(4, len(WORDS), mask.shape) * mask, "attention_mask": mask.long()}
-
-
-def same_weights(one, other):
-    one, other = one.state_dict(), other.state_dict()
-    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
 def test_a_bare_encoder_loads_and_only_pooling_and_head_are_new(encoder, model):
@@ -120,39 +105,13 @@ def test_saved_and_loaded_again_it_is_the_same(model, tmp_path):
     assert torch.equal(again.eval()(**batch).logits, model(**batch).logits)
 
 
-def test_a_checkpoint_loads_where_only_shtopk_is_installed(model, encoder, tmp_path):
-    model.save_pretrained(tmp_path / "checkpoint")
-    tiny_tokenizer().save_pretrained(tmp_path / "checkpoint")
-    code = (
-        "import sys; sys.path = [p for p in sys.path if p not in ('', {root!r})] + [{library!r}]\n"
-        "import torch; from transformers import AutoModelForSequenceClassification as A\n"
-        "m = A.from_pretrained({checkpoint!r}, trust_remote_code=True).eval()\n"
-        "assert 'shtopk.models' not in sys.modules\n"
-        "print(*m(input_ids=torch.arange(4, 20)[None]).logits[0].tolist())"
-    )
-    (tmp_path / "library").mkdir()
-    (tmp_path / "library" / "shtopk").symlink_to(ROOT / "shtopk")
-    code = code.format(root=str(ROOT), library=str(tmp_path / "library"), checkpoint=str(tmp_path / "checkpoint"))
-    environment = os.environ | {"HF_HOME": str(tmp_path / "home"), "PYTHONPATH": ""}
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    expected = model(input_ids=torch.arange(4, 20)[None]).logits[0]
-    torch.testing.assert_close(torch.tensor([float(x) for x in done.stdout.split()]), expected)
-
-
-def test_a_padded_row_equals_the_row_alone(model):
-    batch = documents(10, 40)
-    alone = model(**{name: tensor[:1, :10] for name, tensor in batch.items()})
+@pytest.mark.parametrize("lengths", [(10, 40), (150, 20), (150, 500), (150, 64, 65, 1)])
+def test_a_document_does_not_depend_on_what_it_is_batched_with(model, lengths):
+    batch = documents(*lengths)
+    alone = model(**{name: tensor[:1, : lengths[0]] for name, tensor in batch.items()})
     together = model(**batch)
     torch.testing.assert_close(together.logits[:1], alone.logits)
     assert together.assignment.positions[0].tolist() == alone.assignment.positions[0].tolist()
-
-
-@pytest.mark.parametrize("lengths", [(150,), (150, 20), (150, 500), (150, 64, 65, 1)])
-def test_a_long_document_does_not_depend_on_what_it_is_batched_with(model, lengths):
-    batch = documents(*lengths)
-    alone = model(**{name: tensor[:1, :150] for name, tensor in batch.items()})
-    torch.testing.assert_close(model(**batch).logits[:1], alone.logits)
 
 
 def test_empty_slots_do_not_count_in_the_mean(model):
@@ -227,19 +186,16 @@ def test_gradient_accumulation_changes_no_loss_of_any_kind(encoder, tmp_path):
     for batch_size in (8, 4):
         torch.manual_seed(0)
         model = from_backbone(encoder, k=4, num_labels=1, backbone_dropout=0.0, classifier_dropout=0.0)
-        arguments = TrainingArguments(
-            tmp_path, max_steps=1, per_device_train_batch_size=batch_size, gradient_accumulation_steps=8 // batch_size,
-            optim="sgd", learning_rate=0.1, lr_scheduler_type="constant", max_grad_norm=0, save_strategy="no",
-            report_to=[], use_cpu=True,
-        )  # fmt: skip
+        sizes = {"per_device_train_batch_size": batch_size, "gradient_accumulation_steps": 8 // batch_size}
+        arguments = TrainingArguments(tmp_path, max_steps=1, optim="sgd", learning_rate=0.1, max_grad_norm=0,
+                                      save_strategy="no", report_to=[], use_cpu=True, **sizes)  # fmt: skip
         Trainer(model=model, args=arguments, train_dataset=rows, processing_class=tiny_tokenizer()).train()
         biases.append(model.classifier.bias.detach())
     torch.testing.assert_close(*biases)
 
 
-@pytest.mark.parametrize("problem", ["regression", "multi_label_classification"])
-def test_other_kinds_of_labels_give_a_loss(encoder, problem):
-    labels = 1 if problem == "regression" else 3
+@pytest.mark.parametrize(("problem", "labels"), [("regression", 1), ("multi_label_classification", 3)])
+def test_other_kinds_of_labels_give_a_loss(encoder, problem, labels):
     model = from_backbone(encoder, k=4, num_labels=labels, problem_type=problem)
     assert model(**documents(8, 8), labels=torch.rand(2, labels).squeeze(-1)).loss > 0
 
@@ -249,9 +205,8 @@ def test_gradient_checkpointing_and_attention_implementations(encoder):
     for attention in ("eager", "sdpa"):
         config = TopKPoolingConfig(backbone=AutoConfig.from_pretrained(encoder), k=4, num_labels=3)
         torch.manual_seed(0)
-        model = TopKPoolingForSequenceClassification.from_pretrained(
-            encoder, config=config, attn_implementation=attention
-        )
+        options = {"config": config, "attn_implementation": attention}
+        model = TopKPoolingForSequenceClassification.from_pretrained(encoder, **options)
         assert model.backbone.config._attn_implementation == attention
         bare = from_backbone(encoder, attn_implementation=attention)
         assert bare.backbone.config._attn_implementation == attention
@@ -275,6 +230,10 @@ def test_gradient_checkpointing_and_attention_implementations(encoder):
     ({"window": 65}, "at most 64 tokens"),
     ({"classifier_dropout": 1.0}, "classifier_dropout in"),
     ({"k": "many"}, "k"),
+    ({"k_by_layer": {9: 4}}, r"expected layers in 0\.\.1"),
+    ({"k_by_layer": {1: 0}}, "expected k to be a whole number >= 1"),
+    ({"k_by_layer": {1: 9}, "protected": [0]}, "does not go with protected tokens"),
+    ({"backbone_sha256": "00"}, "not the expected ones"),
 ])  # fmt: skip
 def test_impossible_configurations_are_refused(encoder, change, message):
     with pytest.raises(ValueError, match=message) as refused:
@@ -288,24 +247,25 @@ def test_a_configuration_draws_no_random_numbers():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_what_is_no_encoder_is_refused_in_one_line(encoder, tmp_path):
-    with pytest.raises(ValueError, match="cannot load an encoder"):
+@pytest.mark.parametrize(("config", "weights", "message"), [
+    (None, None, "cannot load an encoder"),
+    ({"model_type": "bart"}, None, "expected an encoder such as BERT"),
+    ({"model_type": "vit"}, None, "got a model of type vit"),
+    (ENCODER, None, "cannot load the weights"),
+    (ENCODER, "pytorch_model.bin", "no file named model.safetensors"),  # a pickle
+    (ENCODER | {"intermediate_size": 64}, "model.safetensors", r"not fit config.json: expected .* \[64\], got \[37\]"),
+    (ENCODER | {"hidden_size": "wide"}, "model.safetensors", "'hidden_size' expected int, got str"),
+    (ENCODER | {"num_hidden_layers": 3}, "model.safetensors", "lack 16 tensors of the model"),
+])  # fmt: skip
+def test_a_folder_without_an_encoder_is_refused_in_one_line(encoder, tmp_path, config, weights, message):
+    if config is not None:
+        (tmp_path / "config.json").write_text(json.dumps(config))
+    if weights is not None:
+        write = save_file if weights == "model.safetensors" else torch.save
+        write(load_file(encoder / "model.safetensors"), tmp_path / weights)
+    with pytest.raises(ValueError, match=message) as refused:
         from_backbone(tmp_path)
-    (tmp_path / "config.json").write_text('{"model_type": "bart"}')
-    with pytest.raises(ValueError, match="expected an encoder such as BERT"):
-        from_backbone(tmp_path)
-    (tmp_path / "config.json").write_text((encoder / "config.json").read_text())
-    with pytest.raises(ValueError, match="cannot load the weights"):
-        from_backbone(tmp_path)
-    with pytest.raises(ValueError, match="not the expected ones"):
-        from_backbone(encoder, backbone_sha256="00")
-
-
-def test_pickled_weights_are_not_read(encoder, tmp_path):
-    (tmp_path / "config.json").write_text((encoder / "config.json").read_text())
-    torch.save(load_file(encoder / "model.safetensors"), tmp_path / "pytorch_model.bin")
-    with pytest.raises(ValueError, match=r"no file named model.safetensors"):
-        from_backbone(tmp_path)
+    assert "\n" not in str(refused.value)
 
 
 def test_a_path_that_is_no_folder_is_refused(encoder, tmp_path, monkeypatch):
@@ -317,32 +277,10 @@ def test_a_path_that_is_no_folder_is_refused(encoder, tmp_path, monkeypatch):
                 load(path)
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"intermediate_size": 64}, r"do not fit config.json: expected .* \[64\], got \[37\]"),
-    ({"hidden_size": "wide"}, "'hidden_size' expected int, got str"),
-    ({"num_hidden_layers": 3}, "lack 16 tensors of the model"),
-])  # fmt: skip
-def test_a_config_that_does_not_fit_the_weights_is_refused_in_one_line(encoder, tmp_path, change, message):
-    (tmp_path / "model.safetensors").write_bytes((encoder / "model.safetensors").read_bytes())
-    (tmp_path / "config.json").write_text(json.dumps(json.loads((encoder / "config.json").read_text()) | change))
-    with pytest.raises(ValueError, match=message) as refused:
-        from_backbone(tmp_path)
-    assert "\n" not in str(refused.value)
-
-
-def test_an_encoder_of_images_is_refused(tmp_path):
-    ViTConfig().save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="got a model of type vit"):
-        from_backbone(tmp_path)
-
-
-def test_an_encoder_without_its_tokenizer_is_refused(encoder, tmp_path):
+def test_an_encoder_without_a_tokenizer_that_pads_is_refused(encoder, tmp_path):
     (tmp_path / "config.json").write_text((encoder / "config.json").read_text())
     with pytest.raises(ValueError, match="expected a tokenizer beside the model"):
         load_tokenizer(tmp_path)
-
-
-def test_a_tokenizer_that_cannot_pad_is_refused(tmp_path):
     tokenizer = tiny_tokenizer()
     tokenizer.pad_token = None
     tokenizer.save_pretrained(tmp_path)

@@ -30,11 +30,11 @@ def pooled_in_windows(batch, k=5, window=16, window_k=6, **options):
 def test_the_weights_of_both_steps_together_make_the_vectors(temperature, operator):
     batch = documents(70, 9, 33)
     encoder, _, pooled = pooled_in_windows(batch, temperature=temperature, operator=operator)
-    choice = pooled
-    torch.testing.assert_close(choice.pool(encoder.table(batch["input_ids"])), pooled.hidden_states)
-    torch.testing.assert_close(choice.dense_weights().sum(-1), pooled.attention_mask.float())
-    assert torch.equal(choice.dense_weights().argmax(-1), pooled.positions)
-    assert not choice.dense_weights().sum(1)[batch["attention_mask"] == 0].any()
+    dense = pooled.dense_weights()
+    torch.testing.assert_close(pooled.pool(encoder.table(batch["input_ids"])), pooled.hidden_states)
+    torch.testing.assert_close(dense.sum(-1), pooled.attention_mask.float())
+    assert torch.equal(dense.argmax(-1), pooled.positions)
+    assert not dense.sum(1)[batch["attention_mask"] == 0].any()
 
 
 def test_in_two_steps_the_vectors_stand_in_document_order_however_soft_the_choice():
@@ -76,7 +76,6 @@ def test_the_model_pools_in_two_steps_when_asked_to():
     model = build(k=4, window=16, window_k=3)
     batch = documents(100, 9)
     encoded = model.get_encoder()(**batch)
-    filled = (encoded.assignment.slots[0] >= 0).sum()
     assert encoded.last_hidden_state.shape == (2, 4, 16)
-    assert filled > 0
+    assert (encoded.assignment.slots[0] >= 0).any()
     assert model.generate(**batch, max_new_tokens=3).shape[0] == 2

@@ -21,7 +21,7 @@ class Recorder:
 
 
 def run(rows, length, window, side="right", at_once=8):
-    ids, mask = torch.zeros(len(rows), length, dtype=torch.long), torch.zeros(len(rows), length, dtype=torch.long)
+    ids, mask = torch.zeros(2, len(rows), length, dtype=torch.long)
     for i, row in enumerate(rows):
         place = slice(0, len(row)) if side == "right" else slice(length - len(row), length)
         ids[i, place], mask[i, place] = torch.tensor(row), 1

@@ -19,7 +19,7 @@ def test_an_alias_names_a_field_and_is_none():
 def test_aliases_are_read_from_the_command_line_and_from_yaml(tmp_path):
     config = tmp_path / "theirs.yaml"
     config.write_text(
-        "num_train_epochs: 2\nper_device_train_batch_size: 4\nmax_seq_length: 64\nreport_to: tensorboard\n"
+        "{num_train_epochs: 2, per_device_train_batch_size: 4, max_seq_length: 64, report_to: tensorboard}"
     )
     words = ["--config", str(config), "--output_dir", str(tmp_path / "run"), "--per-device-train-batch-size=8",
              "--gradient_accumulation_steps", "2", "--overwrite_output_dir", "--epochs", "3"]  # fmt: skip
@@ -32,9 +32,8 @@ def test_aliases_are_read_from_the_command_line_and_from_yaml(tmp_path):
 def test_two_names_of_one_field_are_refused(refusal, tmp_path):
     wanted = "epochs and num_train_epochs are two names of one field, epochs; leave one of them out"
     assert wanted in refusal("--num_train_epochs", "3")
-    assert "max_seq_length and max_source_length are two names" in refusal(
-        "--max_seq_length=9", "--max_source_length=9"
-    )
+    message = refusal("--max_seq_length=9", "--max_source_length=9")
+    assert "max_seq_length and max_source_length are two names" in message
     config = tmp_path / "both.yaml"
     config.write_text("num_train_epochs: 2\nepochs: 3\n")
     assert "num_train_epochs and epochs are two names" in refusal("--config", config)

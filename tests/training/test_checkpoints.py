@@ -22,6 +22,10 @@ def checkpoints(tmp_path):
     return Checkpoints(tmp_path / "checkpoints", total_limit=2)
 
 
+def names(checkpoints):
+    return sorted(path.name for path in checkpoints.folder.iterdir())
+
+
 def test_the_newest_stay_and_the_best_does(checkpoints):
     for update in range(10, 70, 10):
         checkpoints.write(update, fill(str(update)), keep=[20] if update >= 20 else [])
@@ -52,7 +56,7 @@ def test_a_full_disk_is_told_in_one_line_and_leaves_the_last_checkpoint(checkpoi
     with pytest.raises(CheckpointError, match="No space left on device") as told:
         checkpoints.write(2, run_out)
     assert "\n" not in str(told.value) and str(checkpoints.path(1)) in str(told.value)
-    assert [path.name for path in checkpoints.folder.iterdir()] == ["update_1"]
+    assert names(checkpoints) == ["update_1"]
     assert checkpoints.latest() == checkpoints.path(1)
 
 
@@ -62,7 +66,7 @@ def test_a_half_written_one_is_never_taken_and_goes_with_the_next(checkpoints):
     fill("half")(leftover)
     assert checkpoints.latest() is None
     checkpoints.write(1, fill("whole"))
-    assert [path.name for path in checkpoints.folder.iterdir()] == ["update_1"]
+    assert names(checkpoints) == ["update_1"]
 
 
 @pytest.mark.parametrize(("damage", "message"), [
@@ -83,7 +87,7 @@ def test_damage_is_found_and_the_one_before_is_taken(checkpoints, capsys, damage
         checkpoints.find(str(checkpoints.path(2)))
     checkpoints.write(2, fill("again"))
     assert checkpoints.find("latest") == checkpoints.path(2)
-    assert [path.name for path in sorted(checkpoints.folder.iterdir())] == ["update_1", "update_2"]
+    assert names(checkpoints) == ["update_1", "update_2"]
 
 
 def test_going_on_from_elsewhere_brings_the_best_along(checkpoints, tmp_path):
@@ -115,19 +119,15 @@ def test_another_folder_is_no_checkpoint(checkpoints, tmp_path):
         checkpoints.find(str(tmp_path / "update_7"))
 
 
-def test_what_is_published_is_the_model_alone(checkpoints, tmp_path):
+def test_a_manifest_names_every_file_and_the_model_alone_is_published(checkpoints, tmp_path):
     checkpoints.write(1, fill("weights"))
+    files = json.loads((checkpoints.path(1) / "manifest.json").read_text())["files"]
+    assert files.keys() == {"model.safetensors", "state.json"}
+    assert files["model.safetensors"]["bytes"] == 7
     (tmp_path / "model.safetensors").write_text("old")
     publish(checkpoints.path(1), tmp_path)
     assert (tmp_path / "model.safetensors").read_text() == "weights"
     assert {path.name for path in tmp_path.iterdir()} == {"model.safetensors", "checkpoints"}
-
-
-def test_a_manifest_names_every_file(checkpoints):
-    checkpoints.write(1, fill("weights"))
-    manifest = json.loads((checkpoints.path(1) / "manifest.json").read_text())
-    assert manifest["files"].keys() == {"model.safetensors", "state.json"}
-    assert manifest["files"]["model.safetensors"]["bytes"] == 7
 
 
 def test_what_an_older_one_needs_stays_while_it_does(checkpoints):

@@ -1,9 +1,8 @@
 """An experiment: what an evaluation needs can be had without optimizer, schedule and folder."""
 
-import json
-
 import pytest
 import torch
+from run_files import rows_of
 from transformers import AutoModelForSequenceClassification
 
 import train
@@ -18,8 +17,7 @@ def test_a_saved_model_is_evaluated_without_training_anything(words, tmp_path, m
     experiment.model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "run")
     tested, predictions = evaluate(experiment, "test", "test")
     assert tested["test_accuracy"] == results["test_accuracy"]
-    written = [json.loads(line) for line in (tmp_path / "run" / "predictions.jsonl").read_text().splitlines()]
-    assert predictions == [row["prediction"] for row in written]
+    assert predictions == [row["prediction"] for row in rows_of(tmp_path / "run" / "predictions.jsonl")]
     assert sorted(tmp_path.rglob("*")) == before
 
 

@@ -10,19 +10,14 @@ import pytest
 import torch
 from accelerate.commands.config.config_args import load_config_from_file
 from refusals import assert_refused
+from run_files import course, results, rows_of
 from safetensors.torch import load_file
 
 import train
 
 ROOT = Path(__file__).resolve().parents[2]
-STILL = [
-    "--classifier_dropout",
-    "0",
-    "--epochs",
-    "3",
-    "--eval_batch_size",
-    "5",
-]  # dropout differs from process to process
+# Without dropout, which differs from process to process
+STILL = ["--classifier_dropout", "0", "--epochs", "3", "--eval_batch_size", "5"]
 FSDP = {
     "ACCELERATE_USE_FSDP": "true",
     "FSDP_VERSION": "2",
@@ -44,28 +39,20 @@ def on_two_processes(words, output, *, fsdp=False, check=True):
     said = [[log.read_text() for log in logs if log.parent.name == rank] for rank in "01"]
     if check:
         assert done.returncode == 0, said
-        assert json.loads((output / "run.json").read_text())["processes"] == 2
-        assert json.loads((output / "run.json").read_text())["distributed"] == ("FSDP" if fsdp else "MULTI_CPU")
+        record = json.loads((output / "run.json").read_text())
+        assert (record["processes"], record["distributed"]) == (2, "FSDP" if fsdp else "MULTI_CPU")
     return done, said
-
-
-def history(run):
-    return [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
 
 
 def same_course(run, other):
     """The losses, the gradients' norms and all metrics of two runs agree, but for the order of additions."""
-    assert len(history(run)) == len(history(other))
-    for its, others in zip(history(run), history(other), strict=True):
-        assert its.keys() == others.keys()
-        for name in its.keys() - {"selection_entropy", "peak_memory_gib"}:  # of the first process's documents
-            if not name.endswith(("seconds", "_per_second", "runtime")):
-                # Measured: up to 5e-6 after 9 updates of Adam, in float32
-                assert its[name] == pytest.approx(others[name], rel=5e-5, abs=1e-7), name
-    results, others = (json.loads((folder / "all_results.json").read_text()) for folder in (run, other))
-    for name in results:
-        if name.startswith("test_") and not name.endswith(("runtime", "_per_second")):
-            assert results[name] == pytest.approx(others[name], rel=1e-6), name
+    for its, others in zip(course(run), course(other), strict=True):
+        for row in (its, others):
+            row.pop("selection_entropy", None)  # of the first process's documents
+        assert its == pytest.approx(others, rel=5e-5, abs=1e-7)  # measured: 5e-6 after 9 updates of Adam, in float32
+    its, others = ({name: value for name, value in results(folder).items() if name.startswith("test_")}
+                   for folder in (run, other))  # fmt: skip
+    assert its == pytest.approx(others, rel=1e-6)
 
 
 @pytest.fixture
@@ -73,24 +60,21 @@ def alone(words, trained):
     return lambda *more, base=words: trained([*base, *STILL, "--batch_size", "16", *more])
 
 
+@pytest.fixture(params=["classes", "summaries"])
+def base(request, words, summary_words):
+    return words if request.param == "classes" else summary_words
+
+
 @pytest.mark.slow
-def test_two_processes_learn_as_one_and_one_of_them_speaks(words, alone, tmp_path):
-    layers = ["--k_by_layer", "1:8"]
-    done, said = on_two_processes([*words, *STILL, *layers], tmp_path / "two")
-    same_course(tmp_path / "two", alone(*layers))
-    results = json.loads((tmp_path / "two" / "all_results.json").read_text())
-    assert (results["eval_documents"], results["test_documents"]) == (6, 12)  # neither divides by 2 x 5
-    assert len((tmp_path / "two" / "predictions.jsonl").read_text().splitlines()) == 12
+def test_two_processes_learn_as_one_and_one_of_them_speaks(base, words, alone, tmp_path):
+    layers = ["--k_by_layer", "1:8"] if base == words else []
+    done, said = on_two_processes([*base, *STILL, *layers], tmp_path / "two")
+    same_course(tmp_path / "two", alone(*layers, base=base))
+    documents = results(tmp_path / "two")
+    assert (documents["eval_documents"], documents["test_documents"]) == (6, 12)  # neither divides by 2 x 5
+    assert len(rows_of(tmp_path / "two" / "predictions.jsonl")) == 12
     assert "train: 100%" in said[0][0] and "see " in said[0][1]
     assert said[1] == ["", ""]
-
-
-@pytest.mark.slow
-def test_two_processes_summarize_as_one(summary_words, alone, tmp_path):
-    words = [*summary_words, *STILL]
-    on_two_processes(words, tmp_path / "two")
-    same_course(tmp_path / "two", alone(base=summary_words))
-    assert len((tmp_path / "two" / "predictions.jsonl").read_text().splitlines()) == 12
 
 
 @pytest.mark.slow
@@ -107,18 +91,14 @@ def test_a_scorer_without_gradient_does_not_stop_data_parallelism(words, tmp_pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["classes", "summaries"])
-def test_a_model_that_is_shared_out_learns_as_one_and_one_process_goes_on(words, summary_words, alone, tmp_path, kind):
-    base = words if kind == "classes" else summary_words
+def test_a_model_that_is_shared_out_learns_as_one_and_one_process_goes_on(base, alone, tmp_path):
     two = tmp_path / "two"
     on_two_processes([*base, *STILL, "--show", "1"], two, fsdp=True)
     assert (two / "document_0.html").stat().st_size > 1000
     same_course(two, alone(base=base))
-    weights = load_file(two / "checkpoints" / "update_9" / "model.safetensors")
-    expected = load_file(alone(base=base) / "checkpoints" / "update_9" / "model.safetensors")
-    assert weights.keys() == expected.keys()
-    for name in weights:
-        torch.testing.assert_close(weights[name], expected[name], rtol=1e-3, atol=1e-3)  # 2e-4 seen, of Adam's signs
+    weights, expected = (load_file(folder / "checkpoints" / "update_9" / "model.safetensors")
+                         for folder in (two, alone(base=base)))  # fmt: skip
+    torch.testing.assert_close(weights, expected, rtol=1e-3, atol=1e-3)  # 2e-4 seen, of Adam's signs
     on = ["--resume", str(two / "checkpoints" / "update_6"), "--output_dir", str(tmp_path / "on")]
     train.main([*base, *STILL, "--batch_size", "16", *on])
     same_course(tmp_path / "on", two)
@@ -140,22 +120,18 @@ def test_accelerate_reads_its_configurations(path):
     assert (config.distributed_type.value == "FSDP") == (path.stem == "fsdp") == bool(config.fsdp_config)
 
 
-def launch(name, words, *options):
+GPUS = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two: Accelerate shares nothing out on a CPU")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "options", "processes"), [
+    ("single", [], 1),
+    pytest.param("multi_gpu", ["--num_processes", "2"], 2, marks=GPUS),
+    pytest.param("fsdp", ["--num_processes", "2"], 2, marks=GPUS),
+])  # fmt: skip
+def test_accelerate_launches(name, options, processes, words, tmp_path):
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", f"configs/accelerate/{name}.yaml",
-               *options, "train.py", *words]  # fmt: skip
+               *options, "train.py", *words, "--epochs", "1"]  # fmt: skip
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
-
-
-@pytest.mark.slow
-def test_accelerate_launches_a_single_process(words, tmp_path):
-    launch("single", [*words, "--epochs", "1"])
-    assert json.loads((tmp_path / "run" / "run.json").read_text())["processes"] == 1
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs: Accelerate shares nothing out on a CPU")
-@pytest.mark.parametrize("name", ["multi_gpu", "fsdp"])
-def test_accelerate_launches_on_gpus(name, words, tmp_path):
-    launch(name, [*words, "--epochs", "1"], "--num_processes", "2")
-    assert json.loads((tmp_path / "run" / "run.json").read_text())["processes"] == 2
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["processes"] == processes
