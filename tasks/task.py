@@ -3,18 +3,16 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from datasets import Dataset, DatasetDict
 
 from shtopk.tasks.arguments import OWNERS, DataArguments
+from shtopk.tasks.baselines import BASELINES, nearest_neighbour
 from shtopk.tasks.metrics import classification_metrics
-from shtopk.tasks.neighbour import nearest_neighbour
 from shtopk.tasks.preprocess import encode_documents, encode_summaries
 from shtopk.tasks.rouge import ROUGE, SUMMARIZATION_METRICS, summarization_metrics
-from shtopk.tasks.split import shuffled
-
-SPLITS = ("train", "validation", "test")
+from shtopk.tasks.split import SPLITS, shuffled
 
 
 @dataclass(frozen=True)
@@ -140,3 +138,11 @@ class Summarization(Task):
             train: Dataset = texts["train"]
             found["nearest_neighbour"] = nearest_neighbour(train["text"][:], train["summary"][:], documents)
         return found
+
+
+def of_any_rows(source: str, **record: Any) -> tuple[Classification, Summarization]:
+    """The two records of a source of any documents: with their classes, and with their summaries."""
+    classes = Classification(description=f"Documents and their classes from {source}", **record)
+    return classes, Summarization(
+        description=f"Documents and their summaries from {source}", leads=BASELINES, **record
+    )

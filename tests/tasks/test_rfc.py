@@ -9,8 +9,8 @@ import pytest
 from made_up_rfcs import prose, published, words, wrapped, write
 
 from shtopk.tasks.duplicates import Similar
-from shtopk.tasks.groups import Groups
 from shtopk.tasks.rfc import check, read
+from shtopk.tasks.split import Groups
 
 ROOT = Path(__file__).resolve().parents[2]
 

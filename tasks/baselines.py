@@ -1,15 +1,22 @@
-"""Summaries that need no model: the beginning of the document. They belong beside every summarizer's figures.
+"""Summaries that need no model: the beginning of the document, or what training has for the most similar one.
+
+They belong beside every summarizer's figures.
 
 >>> [lead("One sentence. And another.") for lead in BASELINES.values()]
 ['One sentence.', 'One sentence. And another.', 'One sentence. And another.']
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+
+import numpy as np
+from sklearn.feature_extraction.text import TfidfVectorizer
 
 from shtopk.tasks.sentences import sentences
 from shtopk.tasks.split import normalise
+
+SIMILARITIES = 1 << 22  # of documents with training documents, held at a time: at most 80 MB
 
 # From the first line, which names what is documented, to the first line that ends with a colon.
 _SIGNATURE = re.compile(r"\s*(?:async\s+)?(?:def|class)\s+([\w.]+)(?:.*\n)*?.*:[^\S\n]*(?:\n|\Z)")
@@ -29,11 +36,7 @@ def first_words(text: str, n: int) -> str:
 
 
 def docstring_body(text: str) -> str:
-    """What follows the signature; the whole text where it does not start with one.
-
-    Args:
-        text: a signature, `def name(arguments):` or `class Name(Bases):` on one or more lines of which the last ends
-            with the colon, then a line break and the body.
+    """What follows the signature, whose last line ends with a colon; the whole text where it does not start with one.
 
     Example:
         >>> docstring_body("def mean(x,\\n         y):\\nAverage of two.")
@@ -63,8 +66,34 @@ def name_and_first_words(text: str, n: int = 8) -> str:
     return f"{name} {first_words(docstring_body(text), n)}".strip()
 
 
-def _of_body(baseline: Callable[[str], str]) -> Callable[[str], str]:
-    return lambda text: baseline(docstring_body(text))
+def nearest_neighbour(train_texts: Sequence[str], train_summaries: Sequence[str], texts: Sequence[str]) -> list[str]:
+    """Answer every text with the summary of its nearest training text, by the cosine of their TF-IDF vectors.
+
+    A figure near a model's says that training and test share documents, or that the model only remembers.
+
+    Of equally near ones, and for a text that shares no word with any training text, the first summary counts.
+
+    Raises:
+        ValueError: unequal lists, or no training text with a word of two letters or digits in it.
+
+    Example:
+        >>> nearest_neighbour(["the red fox", "a blue whale"], ["fox", "whale"], ["whales, or one whale"])
+        ['whale']
+    """
+    counts = len(train_texts), len(train_summaries)
+    if counts[0] != counts[1] or not counts[0]:
+        raise ValueError(f"expected as many train_texts as train_summaries, got {counts[0]} and {counts[1]}")
+    if not len(texts):
+        return []
+    vectorizer = TfidfVectorizer(sublinear_tf=True, dtype=np.float32)
+    train = vectorizer.fit_transform(train_texts).T.tocsr()  # [words, train texts], of length 1 each
+    rows = max(1, SIMILARITIES // len(train_texts))
+    nearest: list[int] = []
+    for start in range(0, len(texts), rows):
+        similarities = vectorizer.transform(texts[start : start + rows]) @ train
+        nearest += similarities.toarray().argmax(axis=1).tolist()
+    summaries = list(train_summaries)  # a column of a data set would read from disk for every index
+    return [summaries[i] for i in nearest]
 
 
 BASELINES: dict[str, Callable[[str], str]] = {
@@ -75,8 +104,8 @@ BASELINES: dict[str, Callable[[str], str]] = {
 """Name -> document text to summary."""
 
 DOCSTRING_BASELINES: dict[str, Callable[[str], str]] = {
-    "first_sentence": _of_body(first_sentence),
-    "first_16_words": _of_body(partial(first_words, n=16)),
+    "first_sentence": lambda text: first_sentence(docstring_body(text)),
+    "first_16_words": lambda text: first_words(docstring_body(text), 16),
     "name_and_first_8_words": name_and_first_words,
 }
 """Likewise for documents that start with a signature; all but the last skip it."""
