@@ -27,11 +27,6 @@ def on_main_process(accelerator: Accelerator, work: Callable[[], T]) -> T:
     return result
 
 
-def any_process(accelerator: Accelerator, flag: bool) -> bool:
-    """Whether the flag is set on any process."""
-    return bool(reduce_sum(accelerator, float(flag))[0])
-
-
 def reduce_sum(accelerator: Accelerator, *numbers: float) -> list[float]:
     """The sums of these numbers over all processes."""
     dtype = torch.float32 if accelerator.device.type == "mps" else torch.float64
