@@ -86,10 +86,7 @@ class TopKPoolingModel(TopKPoolingPreTrainedModel):
         token_type_ids: Tensor | None = None,
         **kwargs,
     ) -> TopKPoolingModelOutput:
-        """Pool documents [B, L] of any length.
-
-        token_type_ids are accepted, as tokenizers make them, and not used: a document is one segment.
-        """
+        """Pool documents [B, L] of any length; token_type_ids are not used: a document is one segment."""
         pooled = pool_document(self.backbone, self.pooling, input_ids, attention_mask, self.config)
         return TopKPoolingModelOutput(
             last_hidden_state=pooled.hidden_states,
@@ -168,10 +165,7 @@ class TopKPoolingForSequenceClassification(TopKPoolingPreTrainedModel):
         output_attentions: bool | None = None,
         **kwargs,
     ) -> TopKPoolingClassifierOutput:
-        """Classify documents [B, L] of any length; labels [B] give a loss.
-
-        token_type_ids are accepted, as tokenizers make them, and not used: a document is one segment.
-        """
+        """Classify documents [B, L] of any length; labels [B] give a loss; token_type_ids are not used."""
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         if output_attentions is None:

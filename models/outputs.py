@@ -56,11 +56,9 @@ class TopKPoolingClassifierOutput(WithAssignment, ModelOutput):
     Attributes:
         loss: [] when labels were given.
         logits: [B, num_labels].
-        pooled_hidden_states: [B, k, d] the vectors that were kept.
-        pooled_attention_mask: [B, k] which slots hold a token.
+        pooled_hidden_states, pooled_attention_mask, positions, weights, slots: the vectors that were kept, as in
+            `TopKPoolingModelOutput`.
         pooled_scores: [B, k] the scores of the slots.
-        positions: [B, k] index of the token that dominates each slot.
-        weights, slots: see `shtopk.Assignment`, which `assignment` is.
         hidden_states, attentions: the encoder's, if asked for (documents no longer than its window).
     """
 
@@ -79,22 +77,14 @@ class TopKPoolingClassifierOutput(WithAssignment, ModelOutput):
 
 
 @dataclass
-class PooledEncoderOutput(WithAssignment, ModelOutput):
+class PooledEncoderOutput(TopKPoolingModelOutput):
     """What the decoder sees of B documents, and where it came from.
 
     Attributes:
-        last_hidden_state: [B, k, d] the vectors that were kept.
-        attention_mask: [B, k] which of them are real.
         scores: [B, k] the scores of the slots.
-        positions: [B, k] index of the token that dominates each slot.
-        weights, slots: see `shtopk.Assignment`, which `assignment` is.
         input_ids: [B, L] the documents.
+        others: see `TopKPoolingModelOutput`.
     """
 
-    last_hidden_state: Tensor | None = None
-    attention_mask: Tensor | None = None
-    positions: Tensor | None = None
-    weights: Tensor | None = None
-    slots: Tensor | None = None
     scores: Tensor | None = None
     input_ids: Tensor | None = None

@@ -17,9 +17,7 @@ POSITIVE = (
     *("learning_rate", "decoder_learning_rate", "head_learning_rate", "scorer_learning_rate"),
     *("max_norm", "scorer_max_norm", "total_limit", "num_beams"),
 )
-NOT_NEGATIVE = (
-    *("weight_decay", "show", "profile", "freeze_layers", "seed", "no_repeat_ngram_size", "min_new_tokens"),
-)
+NOT_NEGATIVE = ("weight_decay", "show", "profile", "freeze_layers", "seed", "no_repeat_ngram_size", "min_new_tokens")
 TRACKERS = ("tensorboard", "trackio", "wandb")
 
 
