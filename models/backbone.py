@@ -59,9 +59,7 @@ def load_backbone(
 
 def build_around(backbone: Backbone, model_class: Any, fields: dict[str, Any], attn_implementation: str | None) -> Any:
     """A model of this package, with fields of its configuration, around a backbone; what the backbone lacks is drawn.
-
-    Raises:
-        ValueError: unknown or impossible fields.
+    ValueError for unknown or impossible fields.
     """
     config_class = model_class.config_class
     unknown = sorted(field for field in fields if not hasattr(config_class, field))

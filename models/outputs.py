@@ -33,58 +33,37 @@ def parts_of(assignment: Assignment) -> dict[str, Any]:
 
 @dataclass
 class TopKPoolingModelOutput(WithAssignment, ModelOutput):
-    """The vectors that were kept.
+    """The vectors that were kept; weights and slots: see `shtopk.Assignment`, which `assignment` is."""
 
-    Attributes:
-        last_hidden_state: [B, k, d], zero in empty slots.
-        attention_mask: [B, k] which slots hold a token.
-        positions: [B, k] index of the token that dominates each slot.
-        weights, slots: see `shtopk.Assignment`, which `assignment` is.
-    """
-
-    last_hidden_state: Tensor | None = None
-    attention_mask: Tensor | None = None
-    positions: Tensor | None = None
+    last_hidden_state: Tensor | None = None  # [B, k, d], zero in empty slots
+    attention_mask: Tensor | None = None  # [B, k] which slots hold a token
+    positions: Tensor | None = None  # [B, k] index of the token that dominates each slot
     weights: Tensor | None = None
     slots: Tensor | None = None
 
 
 @dataclass
 class TopKPoolingClassifierOutput(WithAssignment, ModelOutput):
-    """What the classifier answers.
-
-    Attributes:
-        loss: [] when labels were given.
-        logits: [B, num_labels].
-        pooled_hidden_states, pooled_attention_mask, positions, weights, slots: the vectors that were kept, as in
-            `TopKPoolingModelOutput`.
-        pooled_scores: [B, k] the scores of the slots.
-        hidden_states, attentions: the encoder's, if asked for (documents no longer than its window).
-    """
+    """What the classifier answers; of the vectors that were kept, the same as `TopKPoolingModelOutput`."""
 
     mask_name = "pooled_attention_mask"
 
-    loss: Tensor | None = None
-    logits: Tensor | None = None
-    pooled_hidden_states: Tensor | None = None
-    pooled_attention_mask: Tensor | None = None
+    loss: Tensor | None = None  # [] when labels were given
+    logits: Tensor | None = None  # [B, num_labels]
+    pooled_hidden_states: Tensor | None = None  # [B, k, d]
+    pooled_attention_mask: Tensor | None = None  # [B, k]
     positions: Tensor | None = None
     weights: Tensor | None = None
     slots: Tensor | None = None
-    pooled_scores: Tensor | None = None
+    pooled_scores: Tensor | None = None  # [B, k] of the slots
+    # The encoder's, if asked for (documents no longer than its window).
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
 
 
 @dataclass
 class PooledEncoderOutput(TopKPoolingModelOutput):
-    """What the decoder sees of B documents, and where it came from.
+    """What the decoder sees of B documents, and where it came from."""
 
-    Attributes:
-        scores: [B, k] the scores of the slots.
-        input_ids: [B, L] the documents.
-        others: see `TopKPoolingModelOutput`.
-    """
-
-    scores: Tensor | None = None
-    input_ids: Tensor | None = None
+    scores: Tensor | None = None  # [B, k] of the slots
+    input_ids: Tensor | None = None  # [B, L] the documents

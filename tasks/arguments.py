@@ -39,9 +39,7 @@ class DataArguments:
     max_tokens: int | None = option(None, "cut documents to so many tokens, >= 1; by default they are read in full")
     max_summary_tokens: int = option(128, "cut summaries to so many tokens, >= 1, and generate no longer ones")
     max_train_samples: int | None = option(None, "documents to train on at most, >= 1; by default all")
-    max_eval_samples: int | None = option(
-        None, "documents of the validation and test splits each, >= 1; by default all"
-    )
+    max_eval_samples: int | None = option(None, "documents of validation and test each at most, >= 1; by default all")
     needle_tokens: int = option(2000, "length of a needle document, >= 200 wordpieces")
     data_seed: int = option(
         0, "seed of the splits that files and hub lack, the needle documents and max_*_samples; the rest is fixed"

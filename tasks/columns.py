@@ -78,10 +78,8 @@ def assemble(
     Args:
         splits: split -> texts and answers; "train" at least. Missing splits are drawn from it, class by class: a
             fifth for test, a tenth for validation. Texts that are equal up to whitespace stay together.
-        answer: "label" or "summary".
         sources: split -> what to call its data in a message.
         order: the classes in the order of their numbers; empty: sorted, numbers as numbers.
-        seed: of the draw.
 
     Raises:
         ValueError: fewer than two classes, a label that train lacks, too few documents to split.

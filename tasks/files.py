@@ -51,11 +51,8 @@ def read(arguments: DataArguments) -> DatasetDict:
 
 
 def read_columns(path: Path) -> Columns:
-    """The columns of a file.
-
-    Raises:
-        ValueError: in one line that names the file: it cannot be read, is not UTF-8, breaks its format, or has two
-            columns of one name.
+    """The columns of a file. Raises ValueError, in one line that names the file, where it cannot be read, is not
+    UTF-8, breaks its format, or has two columns of one name.
     """
     try:
         return READERS[path.suffix.lower()](path)

@@ -32,11 +32,8 @@ def stratified_split(
     or fewer where rows that belong together leave a gap; `rest` gets the others.
 
     Args:
-        labels, keys: one for each row; the order is drawn from the keys and the seed.
+        labels, keys: one for each row; the order of a split's rows is drawn from the keys and the seed.
         shares: split -> share in (0, 1), at most 1 in total.
-
-    Returns:
-        split -> indices of its rows, in the order drawn.
 
     Example:
         >>> stratified_split(["a"] * 4 + ["b"] * 4, list("12345678"), {"test": 0.25})

@@ -20,29 +20,21 @@ class Task(ABC):
     """A corpus with what is needed to train on it and to score it.
 
     Attributes:
-        name: what `--task` calls it.
-        description: one sentence, for the model card.
-        licence: whose the texts are and what they may be used for.
         read: arguments -> DatasetDict of train, validation and test, with the columns "text" (str) and `target`,
             perhaps others. Raises ValueError, in one line, for data it cannot use.
         check_source: raises ValueError, in one line, where the data is missing; reads none of it.
-        fields: the fields of `DataArguments` that belong to this task alone.
-        target: the column that a model predicts.
-        metrics: the keys that `compute_metrics` returns.
-        selectors: the metrics that may pick the best checkpoint (higher is better); the first one by default.
-        shown: the metrics that `in_short` shows.
     """
 
-    name: str
-    description: str
-    licence: str
+    name: str  # what `--task` calls it
+    description: str  # one sentence, for the model card
+    licence: str  # whose the texts are and what they may be used for
     read: Callable[[DataArguments], DatasetDict]
     check_source: Callable[[DataArguments], None]
-    fields: tuple[str, ...] = ()
-    target: ClassVar[str]
-    metrics: ClassVar[tuple[str, ...]]
-    selectors: ClassVar[tuple[str, ...]]
-    shown: ClassVar[tuple[str, ...]]
+    fields: tuple[str, ...] = ()  # of `DataArguments` that belong to this task alone
+    target: ClassVar[str]  # the column that a model predicts
+    metrics: ClassVar[tuple[str, ...]]  # the keys that `compute_metrics` returns
+    selectors: ClassVar[tuple[str, ...]]  # those that may pick the best checkpoint (higher is better); the first does
+    shown: ClassVar[tuple[str, ...]]  # those that `in_short` shows
 
     def check(self, arguments: DataArguments) -> None:
         """Raise ValueError for arguments that cannot work; reads no data."""
@@ -107,15 +99,10 @@ class Classification(Task):
 
 @dataclass(frozen=True)
 class Summarization(Task):
-    """Documents and their summaries: "summary" is a text.
+    """Documents and their summaries: "summary" is a text."""
 
-    Attributes:
-        leads: name -> document text to summary, a summarizer that needs no model.
-        remembers: whether `baselines` has the summary of the nearest training document as well (slow for long ones).
-    """
-
-    leads: dict[str, Callable[[str], str]] = field(default_factory=dict)
-    remembers: bool = False
+    leads: dict[str, Callable[[str], str]] = field(default_factory=dict)  # name -> a summarizer that needs no model
+    remembers: bool = False  # `baselines` has the nearest training document's summary as well (slow for long ones)
     target = "summary"
     metrics = SUMMARIZATION_METRICS
     selectors = ("rougeL", "rouge1", "rouge2", "rougeLsum")

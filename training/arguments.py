@@ -25,17 +25,11 @@ class TrainArguments:
     warmup: float = option(0.1, "share of the updates, in [0, 1]")
     max_norm: float = option(1.0, "> 0, gradient norm of everything but the scorer is clipped to it")
     scorer_max_norm: float = option(1.0, "> 0, the same for the scorer alone, whose gradients are far larger")
-    mixed_precision: Literal["auto", "no", "bf16", "fp16"] = option(
-        "auto", "auto: bf16 where the device computes in it"
-    )
+    mixed_precision: Literal["auto", "no", "bf16", "fp16"] = option("auto", "auto: bf16 where the device can")
     eval_every: int | None = option(None, "updates between evaluations; by default one per epoch")
     patience: int | None = option(None, "stop after so many evaluations without a better metric; by default never")
-    metric: str | None = option(
-        None, "on the validation split, picks the best checkpoint; by default accuracy or rougeL"
-    )
-    save_every: int | None = option(
-        None, "updates between checkpoints; each evaluation leaves one as well, and so does an interruption"
-    )
+    metric: str | None = option(None, "picks the best checkpoint, on validation; by default accuracy or rougeL")
+    save_every: int | None = option(None, "updates between checkpoints; evaluations and interruptions leave one too")
     total_limit: int = option(2, "of the newest checkpoints to keep, >= 1; the best is kept besides")
     resume: str | None = option(
         None, "go on from the run's latest checkpoint ('latest', from the start if there is none) or from a folder"

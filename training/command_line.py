@@ -12,7 +12,7 @@ from transformers import HfArgumentParser
 
 from shtopk.models import ModelArguments
 from shtopk.tasks import DataArguments
-from shtopk.training.aliases import also, our_names, with_our_names
+from shtopk.training.aliases import ALIASES, our_names, with_our_names
 from shtopk.training.arguments import Arguments, TrainArguments
 from shtopk.training.checks import problem_of
 from shtopk.training.console import PROGRAM, refuse, refusing
@@ -25,7 +25,8 @@ class Parser(HfArgumentParser):
         super().__init__(*arguments, allow_abbrev=False, **options)
         for action in self._actions:
             action.nargs = "*" if action.nargs == "+" else action.nargs
-            action.help = f"{action.help}{also(action.dest)}"
+            if names := [f"--{theirs}" for theirs, ours in ALIASES.items() if ours == action.dest]:
+                action.help = f"{action.help} (also {', '.join(names)})"
 
     def error(self, message: str) -> NoReturn:
         refuse(message)
@@ -34,10 +35,7 @@ class Parser(HfArgumentParser):
 def parse(argv: list[str], description: str | None = None, *, writes: bool = True) -> Arguments:
     """The arguments: the defaults, then the YAML file that --config names, then the command line.
 
-    Args:
-        argv: the words of the command line.
-        description: what `--help` shows first.
-        writes: the output folder is to be written into.
+    description: what `--help` shows first. writes: the output folder has to be fit for that.
     """
     parser = Parser((DataArguments, ModelArguments, TrainArguments), description=description)
     parser.add_argument("--config", help="YAML file of fields")
@@ -76,13 +74,13 @@ def yaml_words(path: str, parser: argparse.ArgumentParser) -> list[str]:
         actions.setdefault(action.dest, action)
     unknown = sorted(str(name) for name, field in ours.items() if field not in actions.keys() - {"help", "config"})
     if unknown:
-        raise ValueError(f"unknown fields in {path}: {', '.join(unknown)}; see train.py --help")
+        raise ValueError(f"unknown fields in {path}: {', '.join(unknown)}; see {PROGRAM} --help")
     given = {actions[ours[name]]: value for name, value in fields.items() if value is not None}
     return [word for action, value in given.items() for word in _words(action, value)]
 
 
 def _load(path: str) -> dict:
-    """The fields of a file. Raises ValueError where it cannot be read or is no mapping of fields, each given once."""
+    """The fields of a file; ValueError where it cannot be read or is no mapping of fields, each given once."""
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
         node = yaml.compose(text, Loader=yaml.SafeLoader)

@@ -21,26 +21,16 @@ from shtopk.training.provenance import Provenance
 
 @dataclass
 class Progress:
-    """The counters of a training loop.
+    """The counters of a training loop."""
 
-    Attributes:
-        update: optimizer updates done.
-        evaluated: number of the update before the last evaluation; 0: none so far.
-        best: metrics of the best evaluation so far.
-        best_update: number of the update before the best evaluation.
-        since_best: evaluations after the best one.
-        documents, tokens: read in training so far, by all processes together.
-        seconds: spent in training so far.
-    """
-
-    update: int = 0
-    evaluated: int = 0
-    best: dict[str, float] = field(default_factory=dict)
-    best_update: int = 0
-    since_best: int = 0
-    documents: int = 0
+    update: int = 0  # optimizer updates done
+    evaluated: int = 0  # number of the update before the last evaluation; 0: none so far
+    best: dict[str, float] = field(default_factory=dict)  # metrics of the best evaluation so far
+    best_update: int = 0  # number of the update before it
+    since_best: int = 0  # evaluations after it
+    documents: int = 0  # read in training so far, by all processes together
     tokens: int = 0
-    seconds: float = 0.0
+    seconds: float = 0.0  # spent in training so far
 
     def judge(self, results: dict[str, float], metric: str) -> None:
         """Record an evaluation after the present update; a higher `metric` is better."""

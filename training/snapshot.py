@@ -80,17 +80,11 @@ def _go_on(run: Run) -> None:
 
 @dataclass
 class Snapshot:
-    """The whole state on the main process; on the others nothing of use.
+    """The whole state on the main process; on the others nothing of use."""
 
-    Attributes:
-        weights: of the model.
-        moments: of the optimizer, by parameter/kind.
-        state: everything that is not a tensor.
-    """
-
-    weights: dict[str, torch.Tensor]
-    moments: dict[str, torch.Tensor]
-    state: dict[str, Any]
+    weights: dict[str, torch.Tensor]  # of the model
+    moments: dict[str, torch.Tensor]  # of the optimizer, by parameter/kind
+    state: dict[str, Any]  # everything that is not a tensor
 
     def write(self, folder: Path, model, tokenizer) -> None:
         """Write into a folder, which also loads as a model."""
