@@ -52,10 +52,8 @@ def with_cross_attention(config: PreTrainedConfig, **changes) -> PreTrainedConfi
 def joined_config(encoder: PreTrainedConfig, decoder: PreTrainedConfig, tokenizer) -> EncoderDecoderConfig:
     """The configuration of both together. A summary starts from the tokenizer's [CLS] and ends with [SEP]."""
     if encoder.vocab_size != decoder.vocab_size:
-        raise ValueError(
-            "expected an encoder and a decoder of one vocabulary, "
-            f"got {encoder.vocab_size} and {decoder.vocab_size} words"
-        )
+        sizes = f"{encoder.vocab_size} and {decoder.vocab_size} words"
+        raise ValueError(f"expected an encoder and a decoder of one vocabulary, got {sizes}")
     start = tokenizer.bos_token_id if tokenizer.cls_token_id is None else tokenizer.cls_token_id
     end = tokenizer.eos_token_id if tokenizer.sep_token_id is None else tokenizer.sep_token_id
     return EncoderDecoderConfig(

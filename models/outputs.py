@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from torch import Tensor
 from transformers.utils import ModelOutput
 
-from shtopk import Assignment
+from shtopk import Assignment, TopK
 
 
 class WithAssignment:
@@ -18,17 +18,20 @@ class WithAssignment:
     fields are tensors. So the parts of the assignment are fields: weights, slots, positions, and the output's mask.
     """
 
+    vectors_name: ClassVar[str] = "last_hidden_state"
     mask_name: ClassVar[str] = "attention_mask"
+
+    @classmethod
+    def of(cls, pooled: TopK, **more: Any) -> Self:
+        """An output with what was kept, and more fields."""
+        names: Any = {cls.vectors_name: pooled.hidden_states, cls.mask_name: pooled.attention_mask}
+        parts = pooled.assignment
+        return cls(**names, weights=parts.weights, slots=parts.slots, positions=parts.positions, **more)
 
     @property
     def assignment(self) -> Assignment:
         fields: Any = self
         return Assignment(fields.weights, fields.slots, getattr(fields, self.mask_name) != 0, fields.positions)
-
-
-def parts_of(assignment: Assignment) -> dict[str, Any]:
-    """Fields of an output that has an assignment, its mask aside."""
-    return {"weights": assignment.weights, "slots": assignment.slots, "positions": assignment.positions}
 
 
 @dataclass
@@ -46,7 +49,7 @@ class TopKPoolingModelOutput(WithAssignment, ModelOutput):
 class TopKPoolingClassifierOutput(WithAssignment, ModelOutput):
     """What the classifier answers; of the vectors that were kept, the same as `TopKPoolingModelOutput`."""
 
-    mask_name = "pooled_attention_mask"
+    vectors_name, mask_name = "pooled_hidden_states", "pooled_attention_mask"
 
     loss: Tensor | None = None  # [] when labels were given
     logits: Tensor | None = None  # [B, num_labels]

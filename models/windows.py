@@ -52,9 +52,8 @@ def checked(input_ids: Tensor | None) -> Tensor:
 class Windows(NamedTuple):
     """A batch of documents, cut into W windows of at most s tokens.
 
-    A row of l > window real tokens is cut into ceil(l / window) windows of nearly equal size, side by side. How a row
-    is cut depends on its own tokens alone, and no window holds padding of its document, so the result of a row does
-    not depend on the rest of its batch.
+    A row of l > window real tokens is cut into ceil(l / window) windows of nearly equal size, side by side, without
+    its padding: its result does not depend on the rest of its batch.
     """
 
     input_ids: Tensor  # [W, s]

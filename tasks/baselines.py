@@ -57,10 +57,7 @@ def name_words(name: str) -> str:
 
 
 def name_and_first_words(text: str, n: int = 8) -> str:
-    """The words of the documented name, then the first n of the body; see `docstring_body` and `name_words`.
-
-    Without a signature, the first n words of the text.
-    """
+    """The words of the documented name, then the first n of the body; without a signature, the first n of the text."""
     signature = _SIGNATURE.match(text)
     name = name_words(signature[1]) if signature else ""
     return f"{name} {first_words(docstring_body(text), n)}".strip()

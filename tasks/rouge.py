@@ -24,11 +24,8 @@ def document_scores(predictions: Sequence[str], references: Sequence[str]) -> np
 
     rouge1 and rouge2 count shared words and bigrams, rougeL the longest common subsequence of the whole texts,
     rougeLsum that of every reference sentence with all predicted ones. Words are runs of ASCII letters and digits, in
-    lower case and stemmed (Porter), as is usual in papers: other scripts score 0. Where nothing can be shared, because
-    a text is empty or has no bigram, the score is 0.
-
-    The sentences are those of `shtopk.tasks.sentences`: nltk's would have to be downloaded. A line break ends one, as
-    in the corpora that rougeLsum comes from, so lines broken at a fixed width should be joined before.
+    lower case and stemmed (Porter), as is usual in papers: other scripts, and texts without bigrams, score 0.
+    Sentences are those of `shtopk.tasks.sentences`; a line break ends one, so join lines broken at a fixed width.
     """
     scorer = RougeScorer(list(ROUGE), tokenizer=DefaultTokenizer(use_stemmer=True))
     scores = np.zeros((len(references), len(ROUGE)))

@@ -29,11 +29,9 @@ class CheckpointError(Exception):
 
 
 class Checkpoints:
-    """The checkpoints of a run, folders update_N. Only the main process writes.
+    """The checkpoints of a run, folders update_N among other files of a folder. Only the main process writes.
 
-    Args:
-        folder: holds the checkpoints; created on the first write. Other files in it are left alone.
-        total_limit: number of newest checkpoints to keep, besides those that these need.
+    total_limit: number of newest checkpoints to keep, besides those that these need.
     """
 
     def __init__(self, folder: Path, total_limit: int):
@@ -163,8 +161,7 @@ def verify(folder: Path) -> None:
 
 
 def _verify(folder: Path) -> None:
-    expected = read_manifest(folder)["files"]
-    for name, size_and_hash in expected.items():
+    for name, size_and_hash in read_manifest(folder)["files"].items():
         path = folder / name
         if not path.is_file():
             raise CheckpointError(f"{folder} is no whole checkpoint: {name} is missing")

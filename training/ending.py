@@ -67,8 +67,7 @@ def handling(handler: Callable, *signals: signal.Signals) -> Iterator[None]:
 def one_line_at_the_end(argv: list[str]) -> Iterator[SimpleNamespace]:
     """Inside this context failures and signals end the process: exit code 1, and 130 (Ctrl-C) or 143 (SIGTERM).
 
-    Yields:
-        An object whose `run` is to be set as soon as there is one to go on with; its lock is released in any case.
+    It gives an object whose `run` is to be set as soon as there is one to go on with; its lock is always released.
     """
     begun = SimpleNamespace(run=None)
     try:
