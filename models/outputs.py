@@ -24,9 +24,10 @@ class WithAssignment:
     @classmethod
     def of(cls, pooled: TopK, **more: Any) -> Self:
         """An output with what was kept, and more fields."""
-        names: Any = {cls.vectors_name: pooled.hidden_states, cls.mask_name: pooled.attention_mask}
         parts = pooled.assignment
-        return cls(**names, weights=parts.weights, slots=parts.slots, positions=parts.positions, **more)
+        more |= {cls.vectors_name: pooled.hidden_states, cls.mask_name: pooled.attention_mask}
+        more |= {"weights": parts.weights, "slots": parts.slots, "positions": parts.positions}
+        return cls(**more)
 
     @property
     def assignment(self) -> Assignment:
