@@ -3,8 +3,8 @@
 from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoModelForSequenceClassification
 
 from .arguments import ModelArguments
+from .backbone import freeze_layers
 from .configuration_topk_pooling import TopKPoolingConfig, TopKPoolingSeq2SeqConfig
-from .freezing import freeze_layers
 from .model_card import write_model_card
 from .modeling_topk_pooling import TopKPoolingForSequenceClassification, TopKPoolingModel
 from .modeling_topk_pooling_seq2seq import TopKPoolingForConditionalGeneration

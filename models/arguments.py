@@ -31,8 +31,7 @@ class ModelArguments(OptionArguments):
     backbone_sha256: str | None = _option(None, "expected SHA-256 of the backbone's model.safetensors (hex)")
     backbone_dropout: float | None = _option(None, "dropout inside the backbone, in [0, 1); by default its own")
     attn_implementation: str | None = _option(
-        None,
-        "how the backbone computes attention: sdpa, eager, flash_attention_2, ...; by default its own way",
+        None, "how the backbone computes attention: sdpa, eager, flash_attention_2, ...; by default its own way"
     )
     decoder: str | None = _option(None, "folder or hub name of a language model to join to an encoder (summaries)")
     decoder_layers: int = _option(2, "layers of the decoder that starts from the encoder's, without a decoder given")
@@ -41,13 +40,10 @@ class ModelArguments(OptionArguments):
     no_repeat_ngram_size: int | None = _option(None, "no sequence of so many tokens twice; by default as the backbone")
     min_new_tokens: int | None = _option(None, "generate no shorter summaries, >= 0; by default as the backbone says")
     length_penalty: float | None = _option(None, "with beams, > 0 favours long summaries, < 0 short ones")
-    k: str = _option(
-        str(TopKPoolingConfig.k), "vectors to keep: a whole number >= 1, or a share of the tokens such as 0.1"
-    )
+    k: str = _option(str(TopKPoolingConfig.k), "vectors to keep: a count >= 1, or a share of the tokens such as 0.1")
     window: int | None = _option(None, "tokens that the encoder sees at once; by default as many as it has positions")
     windows_at_once: int = _option(
-        TopKPoolingConfig.windows_at_once,
-        "windows per call of the encoder, >= 1, a bound on memory; FSDP2 takes all at once",
+        TopKPoolingConfig.windows_at_once, "windows per call of the encoder, >= 1, a bound on memory; FSDP2: all"
     )
     window_k: int | None = _option(None, "pool in two steps: every window to so many vectors, then all of them to k")
     k_by_layer: str | None = _option(

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoModel, GenerationConfig, PreTrainedConfig
 from transformers.utils import logging
 
@@ -59,9 +59,7 @@ def load_backbone(
 
 def build_around(backbone: Backbone, model_class: Any, fields: dict[str, Any], attn_implementation: str | None) -> Any:
     """A model of this package, with fields of its configuration, around a backbone; what the backbone lacks is drawn.
-
-    Raises:
-        ValueError: unknown or impossible fields.
+    ValueError for unknown or impossible fields.
     """
     config_class = model_class.config_class
     unknown = sorted(field for field in fields if not hasattr(config_class, field))
@@ -104,6 +102,20 @@ def set_dropout(config: PreTrainedConfig, dropout: float | None) -> None:
             set_dropout(value, dropout)
         elif ("dropout" in field or field.endswith("pdrop")) and isinstance(value, float):
             setattr(config, field, dropout)
+
+
+def freeze_layers(encoder: Any, count: int) -> None:
+    """Stop training an encoder's embeddings and lowest layers; ValueError where it has fewer than count."""
+    layers = [
+        m for m in encoder.modules() if isinstance(m, nn.ModuleList) and len(m) == encoder.config.num_hidden_layers
+    ]
+    if not layers or count > len(layers[0]):
+        raise ValueError(
+            f"cannot freeze {count} layers of {type(encoder).__name__}: found {len(layers[0]) if layers else 0}"
+        )
+    for part in (encoder.get_input_embeddings(), getattr(encoder, "embeddings", None), *layers[0][:count]):
+        if part is not None:
+            part.requires_grad_(False)
 
 
 @contextmanager

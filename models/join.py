@@ -19,7 +19,9 @@ def join(
     """An encoder (folder or hub name, configuration) and a decoder as one encoder-decoder; see `from_backbone`."""
     weights = load_encoder(name, config).weights
     if decoder is None:
-        of_decoder = decoder_config(config, decoder_layers)
+        if not 1 <= decoder_layers <= config.num_hidden_layers:
+            raise ValueError(f"expected decoder_layers in 1..{config.num_hidden_layers}, got {decoder_layers}")
+        of_decoder = with_cross_attention(config, num_hidden_layers=decoder_layers)
         with torch.device("meta"):
             empty = AutoModelForCausalLM.from_config(of_decoder)
         started = decoder_weights(weights, empty, config.num_hidden_layers)
@@ -31,17 +33,6 @@ def join(
     weights = {f"encoder.{key}": tensor for key, tensor in weights.items()}
     weights |= {f"decoder.{key}": tensor for key, tensor in started.items()}
     return Backbone(name, joined_config(config, of_decoder, load_tokenizer(name)), weights)
-
-
-def decoder_config(encoder: PreTrainedConfig, layers: int) -> PreTrainedConfig:
-    """The configuration of a decoder with so many layers like the encoder's.
-
-    Raises:
-        ValueError: layers outside 1..the encoder's, or an encoder whose family has no decoder with cross-attention.
-    """
-    if not 1 <= layers <= encoder.num_hidden_layers:
-        raise ValueError(f"expected decoder_layers in 1..{encoder.num_hidden_layers}, got {layers}")
-    return with_cross_attention(encoder, num_hidden_layers=layers)
 
 
 def with_cross_attention(config: PreTrainedConfig, **changes) -> PreTrainedConfig:
@@ -61,10 +52,8 @@ def with_cross_attention(config: PreTrainedConfig, **changes) -> PreTrainedConfi
 def joined_config(encoder: PreTrainedConfig, decoder: PreTrainedConfig, tokenizer) -> EncoderDecoderConfig:
     """The configuration of both together. A summary starts from the tokenizer's [CLS] and ends with [SEP]."""
     if encoder.vocab_size != decoder.vocab_size:
-        raise ValueError(
-            "expected an encoder and a decoder of one vocabulary, "
-            f"got {encoder.vocab_size} and {decoder.vocab_size} words"
-        )
+        sizes = f"{encoder.vocab_size} and {decoder.vocab_size} words"
+        raise ValueError(f"expected an encoder and a decoder of one vocabulary, got {sizes}")
     start = tokenizer.bos_token_id if tokenizer.cls_token_id is None else tokenizer.cls_token_id
     end = tokenizer.eos_token_id if tokenizer.sep_token_id is None else tokenizer.sep_token_id
     return EncoderDecoderConfig(
@@ -78,13 +67,8 @@ def joined_config(encoder: PreTrainedConfig, decoder: PreTrainedConfig, tokenize
 
 
 def decoder_weights(encoder: dict[str, Tensor], decoder: PreTrainedModel, encoder_layers: int) -> dict[str, Tensor]:
-    """The part of a decoder's state dict that an encoder can fill: embeddings, and layers at equal distances from its
-    first to its last. Cross-attention and the language model's head stay new.
-
-    Args:
-        encoder: state dict of an encoder without a head.
-        decoder: a model made from `decoder_config`.
-        encoder_layers: how many layers the encoder has.
+    """The part of a decoder's state dict that the state dict of a bare encoder can fill: embeddings, and layers at
+    equal distances from its first to its last. Cross-attention and the language model's head stay new.
     """
     count = decoder.config.num_hidden_layers
     source = torch.linspace(0, encoder_layers - 1, count).round().int().tolist()

@@ -38,7 +38,6 @@ def write_model_card(
         target: what the model predicts, "label" or "summary".
         base_model: the pretrained backbone, a name on the hub or a folder.
         data, licence: a sentence each on the corpus.
-        command: the command line of the training.
         results: the content of all_results.json.
     """
     title, tag, head, code, metrics = KINDS[target]

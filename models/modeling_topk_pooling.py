@@ -15,7 +15,7 @@ from shtopk.scorers import ScorerLinear
 
 from .backbone import build_around, encoder_options, is_encoder, load_encoder, set_dropout
 from .configuration_topk_pooling import TopKPoolingConfig
-from .outputs import TopKPoolingClassifierOutput, TopKPoolingModelOutput, parts_of
+from .outputs import TopKPoolingClassifierOutput, TopKPoolingModelOutput
 from .pretrained import load_config
 from .windows import check_window, checked, pool_document, pool_encoded, positions_of
 
@@ -86,16 +86,9 @@ class TopKPoolingModel(TopKPoolingPreTrainedModel):
         token_type_ids: Tensor | None = None,
         **kwargs,
     ) -> TopKPoolingModelOutput:
-        """Pool documents [B, L] of any length.
-
-        token_type_ids are accepted, as tokenizers make them, and not used: a document is one segment.
-        """
+        """Pool documents [B, L] of any length; token_type_ids are not used: a document is one segment."""
         pooled = pool_document(self.backbone, self.pooling, input_ids, attention_mask, self.config)
-        return TopKPoolingModelOutput(
-            last_hidden_state=pooled.hidden_states,
-            attention_mask=pooled.attention_mask,
-            **parts_of(pooled.assignment),
-        )
+        return TopKPoolingModelOutput.of(pooled)
 
 
 class TopKPoolingForSequenceClassification(TopKPoolingPreTrainedModel):
@@ -168,15 +161,12 @@ class TopKPoolingForSequenceClassification(TopKPoolingPreTrainedModel):
         output_attentions: bool | None = None,
         **kwargs,
     ) -> TopKPoolingClassifierOutput:
-        """Classify documents [B, L] of any length; labels [B] give a loss.
-
-        token_type_ids are accepted, as tokenizers make them, and not used: a document is one segment.
-        """
+        """Classify documents [B, L] of any length; labels [B] give a loss; token_type_ids are not used."""
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         if output_attentions is None:
             output_attentions = self.config.output_attentions
-        hidden_states = attentions = None
+        encoders: dict[str, Any] = {}
         if output_hidden_states or output_attentions:
             input_ids = checked(input_ids)
             if self.config.window_k is not None:
@@ -192,7 +182,7 @@ class TopKPoolingForSequenceClassification(TopKPoolingPreTrainedModel):
                 output_attentions=output_attentions,
             )  # fmt: skip
             pooled = pool_encoded(self.pooling, encoded, attention_mask)
-            hidden_states, attentions = encoded.hidden_states, encoded.attentions
+            encoders = {"hidden_states": encoded.hidden_states, "attentions": encoded.attentions}
         else:
             pooled = pool_document(self.backbone, self.pooling, input_ids, attention_mask, self.config)
         kept = pooled.attention_mask.unsqueeze(-1).to(pooled.hidden_states.dtype)  # [B, k, 1]
@@ -202,15 +192,8 @@ class TopKPoolingForSequenceClassification(TopKPoolingPreTrainedModel):
         if labels is not None:
             loss = self.loss_function(labels=labels, pooled_logits=logits, config=self.config, **kwargs)
             loss = with_scores(loss, pooled.scores)
-        return TopKPoolingClassifierOutput(
-            loss=loss,
-            logits=logits,
-            pooled_hidden_states=pooled.hidden_states,
-            pooled_attention_mask=pooled.attention_mask,
-            pooled_scores=pooled.scores,
-            **parts_of(pooled.assignment),
-            hidden_states=hidden_states,
-            attentions=attentions,
+        return TopKPoolingClassifierOutput.of(
+            pooled, loss=loss, logits=logits, pooled_scores=pooled.scores, **encoders
         )
 
 

@@ -18,7 +18,7 @@ from .configuration_topk_pooling import TopKPoolingSeq2SeqConfig
 from .copy_head import CopyHead
 from .join import join
 from .modeling_topk_pooling import TopKPoolingPreTrainedModel, with_scores
-from .outputs import PooledEncoderOutput, parts_of
+from .outputs import PooledEncoderOutput
 from .pretrained import load_config
 from .windows import check_window, pool_document, positions_of
 
@@ -35,13 +35,7 @@ class PooledEncoder(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs) -> PooledEncoderOutput:
         """Encode documents [B, L] of any length and pool them to k."""
         pooled = pool_document(self.encoder, self.pooling, input_ids, attention_mask, self.config)
-        return PooledEncoderOutput(
-            last_hidden_state=pooled.hidden_states,
-            attention_mask=pooled.attention_mask,
-            scores=pooled.scores,
-            **parts_of(pooled.assignment),
-            input_ids=input_ids,
-        )
+        return PooledEncoderOutput.of(pooled, scores=pooled.scores, input_ids=input_ids)
 
 
 class BackboneGenerationConfig(GenerationConfig):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from torch import Tensor
 from transformers.utils import ModelOutput
 
-from shtopk import Assignment
+from shtopk import Assignment, TopK
 
 
 class WithAssignment:
@@ -18,7 +18,16 @@ class WithAssignment:
     fields are tensors. So the parts of the assignment are fields: weights, slots, positions, and the output's mask.
     """
 
+    vectors_name: ClassVar[str] = "last_hidden_state"
     mask_name: ClassVar[str] = "attention_mask"
+
+    @classmethod
+    def of(cls, pooled: TopK, **more: Any) -> Self:
+        """An output with what was kept, and more fields."""
+        parts = pooled.assignment
+        more |= {cls.vectors_name: pooled.hidden_states, cls.mask_name: pooled.attention_mask}
+        more |= {"weights": parts.weights, "slots": parts.slots, "positions": parts.positions}
+        return cls(**more)
 
     @property
     def assignment(self) -> Assignment:
@@ -26,75 +35,39 @@ class WithAssignment:
         return Assignment(fields.weights, fields.slots, getattr(fields, self.mask_name) != 0, fields.positions)
 
 
-def parts_of(assignment: Assignment) -> dict[str, Any]:
-    """Fields of an output that has an assignment, its mask aside."""
-    return {"weights": assignment.weights, "slots": assignment.slots, "positions": assignment.positions}
-
-
 @dataclass
 class TopKPoolingModelOutput(WithAssignment, ModelOutput):
-    """The vectors that were kept.
+    """The vectors that were kept; weights and slots: see `shtopk.Assignment`, which `assignment` is."""
 
-    Attributes:
-        last_hidden_state: [B, k, d], zero in empty slots.
-        attention_mask: [B, k] which slots hold a token.
-        positions: [B, k] index of the token that dominates each slot.
-        weights, slots: see `shtopk.Assignment`, which `assignment` is.
-    """
-
-    last_hidden_state: Tensor | None = None
-    attention_mask: Tensor | None = None
-    positions: Tensor | None = None
+    last_hidden_state: Tensor | None = None  # [B, k, d], zero in empty slots
+    attention_mask: Tensor | None = None  # [B, k] which slots hold a token
+    positions: Tensor | None = None  # [B, k] index of the token that dominates each slot
     weights: Tensor | None = None
     slots: Tensor | None = None
 
 
 @dataclass
 class TopKPoolingClassifierOutput(WithAssignment, ModelOutput):
-    """What the classifier answers.
+    """What the classifier answers; of the vectors that were kept, the same as `TopKPoolingModelOutput`."""
 
-    Attributes:
-        loss: [] when labels were given.
-        logits: [B, num_labels].
-        pooled_hidden_states: [B, k, d] the vectors that were kept.
-        pooled_attention_mask: [B, k] which slots hold a token.
-        pooled_scores: [B, k] the scores of the slots.
-        positions: [B, k] index of the token that dominates each slot.
-        weights, slots: see `shtopk.Assignment`, which `assignment` is.
-        hidden_states, attentions: the encoder's, if asked for (documents no longer than its window).
-    """
+    vectors_name, mask_name = "pooled_hidden_states", "pooled_attention_mask"
 
-    mask_name = "pooled_attention_mask"
-
-    loss: Tensor | None = None
-    logits: Tensor | None = None
-    pooled_hidden_states: Tensor | None = None
-    pooled_attention_mask: Tensor | None = None
+    loss: Tensor | None = None  # [] when labels were given
+    logits: Tensor | None = None  # [B, num_labels]
+    pooled_hidden_states: Tensor | None = None  # [B, k, d]
+    pooled_attention_mask: Tensor | None = None  # [B, k]
     positions: Tensor | None = None
     weights: Tensor | None = None
     slots: Tensor | None = None
-    pooled_scores: Tensor | None = None
+    pooled_scores: Tensor | None = None  # [B, k] of the slots
+    # The encoder's, if asked for (documents no longer than its window).
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
 
 
 @dataclass
-class PooledEncoderOutput(WithAssignment, ModelOutput):
-    """What the decoder sees of B documents, and where it came from.
+class PooledEncoderOutput(TopKPoolingModelOutput):
+    """What the decoder sees of B documents, and where it came from."""
 
-    Attributes:
-        last_hidden_state: [B, k, d] the vectors that were kept.
-        attention_mask: [B, k] which of them are real.
-        scores: [B, k] the scores of the slots.
-        positions: [B, k] index of the token that dominates each slot.
-        weights, slots: see `shtopk.Assignment`, which `assignment` is.
-        input_ids: [B, L] the documents.
-    """
-
-    last_hidden_state: Tensor | None = None
-    attention_mask: Tensor | None = None
-    positions: Tensor | None = None
-    weights: Tensor | None = None
-    slots: Tensor | None = None
-    scores: Tensor | None = None
-    input_ids: Tensor | None = None
+    scores: Tensor | None = None  # [B, k] of the slots
+    input_ids: Tensor | None = None  # [B, L] the documents

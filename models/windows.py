@@ -52,9 +52,8 @@ def checked(input_ids: Tensor | None) -> Tensor:
 class Windows(NamedTuple):
     """A batch of documents, cut into W windows of at most s tokens.
 
-    A row of l > window real tokens is cut into ceil(l / window) windows of nearly equal size, side by side. How a row
-    is cut depends on its own tokens alone, and no window holds padding of its document, so the result of a row does
-    not depend on the rest of its batch.
+    A row of l > window real tokens is cut into ceil(l / window) windows of nearly equal size, side by side, without
+    its padding: its result does not depend on the rest of its batch.
     """
 
     input_ids: Tensor  # [W, s]
@@ -99,17 +98,14 @@ def encode_in_windows(
 ) -> Tensor:
     """Token vectors [B, L, d] of documents [B, L] that may be longer than the encoder's positions.
 
-    Where L <= window, this is one call of the encoder; else the documents are cut, see `Windows`.
+    Where L <= window, this is one call of the encoder; else the documents are cut, see `Windows`, and the vectors are
+    zero at padding.
 
     Args:
         encoder: called as encoder(input_ids=..., attention_mask=...), returns an output with last_hidden_state.
-        input_ids: [B, L] token ids.
         attention_mask: [B, L] nonzero for real tokens; padding may stand anywhere.
         window: tokens that the encoder sees at once, >= 1.
         windows_at_once: windows per call of the encoder, >= 1, a bound on memory.
-
-    Returns:
-        [B, L, d], zero at padding (where documents were cut).
 
     Raises:
         ValueError: a window or a number of windows below 1.
@@ -141,10 +137,9 @@ def pool_in_windows(
     goes through both steps too, so that its result does not depend on the rest of its batch.
 
     Args:
-        encoder, input_ids, attention_mask, window, windows_at_once: see `encode_in_windows`.
-        pooling: the pooling of both steps, without protected tokens.
-        window_k: vectors to keep of each window, >= 1; None: all that come out of an encoder that pools between its
-            layers.
+        pooling: of both steps, without protected tokens.
+        window_k: vectors to keep of each window, >= 1; None: all of an encoder that pools between its layers.
+        others: see `encode_in_windows`.
 
     Returns:
         TopK, as of one pooling of all L tokens; a token's weight is the product of its weights in both steps.
@@ -155,16 +150,15 @@ def pool_in_windows(
     _check(window=window, windows_at_once=windows_at_once, window_k=1 if window_k is None else window_k)
     check_two_steps(pooling.options.protected)
     windows = Windows.cut(input_ids, attention_mask, window)
-    vectors, assignments = [], []
+    parts = []
     for ids, mask in windows.split(windows_at_once):
         encoded = _encode(encoder, ids, mask)
         if window_k is None:
-            vectors.append(encoded.last_hidden_state)
-            assignments.append(encoded.assignment)
+            parts.append((encoded.last_hidden_state, encoded.assignment))
         else:
             pooled = pool_encoded(pooling, encoded, mask, window_k)
-            vectors.append(pooled.hidden_states)
-            assignments.append(pooled.assignment)
+            parts.append((pooled.hidden_states, pooled.assignment))
+    vectors, assignments = zip(*parts, strict=True)
 
     # The slots of a document's windows, side by side, are the candidates of the second step.
     of_window = vectors[0].shape[1]
@@ -198,9 +192,8 @@ def pool_encoded(
 
 
 def _both(first: Assignment, second: TopK, pooling: TopKPooling) -> TopK:
-    """Two steps as one."""
+    """Two steps as one, in the order of tokens, not of candidates."""
     pooled = second.after(first)
-    # By the positions of tokens, not of candidates.
     return pooled.in_order() if pooling.options.keep_order else pooled
 
 

@@ -10,7 +10,8 @@ OWNERS = (  # field -> the task that it belongs to
 )
 
 
-def _option(default, help: str):
+def option(default, help: str):
+    """A field with what `--help` says about it."""
     return field(default=default, metadata={"help": help})
 
 
@@ -19,30 +20,28 @@ class DataArguments:
     """The data of a run. `task` is filled in from the other fields where it is left out."""
 
     _argument_group_name: ClassVar[str] = "data"
-    task: str | None = _option(
+    task: str | None = option(
         None,
         "bbc, needle, docstrings, rfc, files or hub; by default files with a train_file, hub with a dataset_name, rfc "
         "with an rfc_folder, else bbc",
     )
-    dataset_name: str | None = _option(None, "data set on the hub, or a folder laid out like one")
-    dataset_config: str | None = _option(None, "configuration of that data set, where it has several")
-    train_file: str | None = _option(None, "path of a .json, .jsonl, .csv or .parquet file")
-    validation_file: str | None = _option(None, "likewise; by default a tenth of the training file")
-    test_file: str | None = _option(None, "likewise; by default a fifth of the training file")
-    text_column: str = _option("text", "column with the documents (files and hub)")
-    label_column: str = _option("label", "column with their classes, strings or whole numbers (files and hub)")
-    summary_column: str | None = _option(
+    dataset_name: str | None = option(None, "data set on the hub, or a folder laid out like one")
+    dataset_config: str | None = option(None, "configuration of that data set, where it has several")
+    train_file: str | None = option(None, "path of a .json, .jsonl, .csv or .parquet file")
+    validation_file: str | None = option(None, "likewise; by default a tenth of the training file")
+    test_file: str | None = option(None, "likewise; by default a fifth of the training file")
+    text_column: str = option("text", "column with the documents (files and hub)")
+    label_column: str = option("label", "column with their classes, strings or whole numbers (files and hub)")
+    summary_column: str | None = option(
         None, "column with their summaries, instead of classes: the model is then an encoder-decoder (files and hub)"
     )
-    rfc_folder: str | None = _option(None, "folder of RFC Editor files, rfcN.json and rfcN.txt; see `make rfcs`")
-    max_tokens: int | None = _option(None, "cut documents to so many tokens, >= 1; by default they are read in full")
-    max_summary_tokens: int = _option(128, "cut summaries to so many tokens, >= 1, and generate no longer ones")
-    max_train_samples: int | None = _option(None, "documents to train on at most, >= 1; by default all")
-    max_eval_samples: int | None = _option(
-        None, "documents of the validation and test splits each, >= 1; by default all"
-    )
-    needle_tokens: int = _option(2000, "length of a needle document, >= 200 wordpieces")
-    data_seed: int = _option(
+    rfc_folder: str | None = option(None, "folder of RFC Editor files, rfcN.json and rfcN.txt; see `make rfcs`")
+    max_tokens: int | None = option(None, "cut documents to so many tokens, >= 1; by default they are read in full")
+    max_summary_tokens: int = option(128, "cut summaries to so many tokens, >= 1, and generate no longer ones")
+    max_train_samples: int | None = option(None, "documents to train on at most, >= 1; by default all")
+    max_eval_samples: int | None = option(None, "documents of validation and test each at most, >= 1; by default all")
+    needle_tokens: int = option(2000, "length of a needle document, >= 200 wordpieces")
+    data_seed: int = option(
         0, "seed of the splits that files and hub lack, the needle documents and max_*_samples; the rest is fixed"
     )
 

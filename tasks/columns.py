@@ -1,16 +1,16 @@
 """From rows of any source to splits with the columns "text" and "label" or "summary"."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import UnionType
 from typing import Any, NamedTuple
 
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 from shtopk.tasks.arguments import DataArguments
-from shtopk.tasks.split import normalise, stratified_split
+from shtopk.tasks.split import SHARES, SPLITS, normalise, stratified_split
 
-SHARES = {"test": 0.2, "validation": 0.1}
+STRING = Value("string")
 
 
 class Answers(NamedTuple):
@@ -28,11 +28,9 @@ ANSWERS = {
 
 
 def pick(columns: Sequence[str], arguments: DataArguments, source: str) -> str:
-    """The name of the column of labels or summaries; ValueError if it is missing, or the column of texts is.
+    """The name of the column of labels or summaries; ValueError if it, or the column of texts, is not in columns.
 
-    Args:
-        columns: the names of all columns.
-        source: what to call the data in the message.
+    source: what to call the data in the message.
     """
     option = f"{arguments.answer}_column"
     target = getattr(arguments, option)
@@ -46,12 +44,9 @@ def pick(columns: Sequence[str], arguments: DataArguments, source: str) -> str:
 
 
 def clean(texts: Sequence[Any], answers: Sequence[Any], answer: str, source: str) -> tuple[list[str], list[str]]:
-    """Texts unchanged and answers as strings; ValueError names the first row without a valid one.
+    """Texts unchanged and answers as strings; ValueError names the first row of source without a valid one.
 
-    Args:
-        texts, answers: equally many.
-        answer: their kind, "label" (non-empty strings or whole numbers) or "summary" (non-empty strings).
-        source: what to call the data in the message.
+    answer: their kind, "label" (non-empty strings or whole numbers) or "summary" (non-empty strings).
     """
     types, wanted, _ = ANSWERS[answer]
     if not texts:
@@ -83,10 +78,8 @@ def assemble(
     Args:
         splits: split -> texts and answers; "train" at least. Missing splits are drawn from it, class by class: a
             fifth for test, a tenth for validation. Texts that are equal up to whitespace stay together.
-        answer: "label" or "summary".
         sources: split -> what to call its data in a message.
         order: the classes in the order of their numbers; empty: sorted, numbers as numbers.
-        seed: of the draw.
 
     Raises:
         ValueError: fewer than two classes, a label that train lacks, too few documents to split.
@@ -108,14 +101,17 @@ def assemble(
                     f"expected enough documents {of_class}in {sources['train']} to draw a {name} split from, "
                     f"got {len(texts)} documents{of_them}; give more of them, or a {name} split of its own"
                 )
-    kind = _classes(splits, sources, order) if are_classes else Value("string")
-    features = Features({"text": Value("string"), answer: kind})
-    return DatasetDict(
-        {
-            name: Dataset.from_dict(dict(zip(("text", answer), splits[name], strict=True)), features)
-            for name in ("train", "validation", "test")
-        }
-    )
+    kind = _classes(splits, sources, order) if are_classes else STRING
+    return to_datasets({name: list(zip(*splits[name], strict=True)) for name in SPLITS}, answer, kind)
+
+
+def to_datasets(splits: Mapping[str, Sequence[tuple]], answer: str, kind: Any = STRING) -> DatasetDict:
+    """Splits of pairs of a text and an answer, with the columns "text" and `answer`, whose type is kind."""
+    data, features = DatasetDict(), Features({"text": STRING, answer: kind})
+    for name, rows in splits.items():
+        columns = {"text": [text for text, _ in rows], answer: [value for _, value in rows]}
+        data[name] = Dataset.from_dict(columns, features)
+    return data
 
 
 def _classes(splits: dict, sources: dict[str, str], order: Sequence[str]) -> ClassLabel:

@@ -11,15 +11,16 @@ from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
-from datasets import Dataset, DatasetDict, Features, Value
+from datasets import DatasetDict
 from tqdm.auto import tqdm
 
 from shtopk.tasks.arguments import DataArguments
+from shtopk.tasks.baselines import DOCSTRING_BASELINES
 from shtopk.tasks.cache import cached
+from shtopk.tasks.columns import to_datasets
 from shtopk.tasks.duplicates import Similar, trigrams
-from shtopk.tasks.lead import DOCSTRING_BASELINES
 from shtopk.tasks.packages import package_folder
-from shtopk.tasks.split import shuffled
+from shtopk.tasks.split import SPLITS, shuffled
 from shtopk.tasks.task import Summarization
 
 # Each is installed with this project's extra "train", so the corpus depends on the pinned versions alone.
@@ -183,14 +184,8 @@ def split(files: Sequence[Sequence[Pair]], sizes: dict[str, int] = SIZES) -> dic
     """Hold out pairs of the first files until both sizes are reached, and train on the files after them.
 
     Of pairs with one summary or body, the first stays. A pair is held out only if the corpus has no near-duplicate
-    of it, so that looking up the nearest training text does not score; the first files' other pairs are dropped.
-
-    Args:
-        files: the pairs of each file, which end in one split.
-        sizes: pairs at most in "test" and "validation".
-
-    Returns:
-        train, validation and test -> their pairs, in the order given.
+    of it, so that looking up the nearest training text does not score; the first files' other pairs are dropped. The
+    pairs of a file end in one split, in the order given.
     """
     seen: set[str] = set()
     rows: list[tuple[int, Pair]] = []
@@ -202,7 +197,7 @@ def split(files: Sequence[Sequence[Pair]], sizes: dict[str, int] = SIZES) -> dic
                 seen |= keys
     bodies = Similar([trigrams(words(pair.body)) for _, pair in rows], BODY_SIMILARITY)
     summaries = Similar([set(words(pair.summary)) for _, pair in rows], SUMMARY_SIMILARITY)
-    splits: dict[str, list[Pair]] = {name: [] for name in ("train", "validation", "test")}
+    splits: dict[str, list[Pair]] = {name: [] for name in SPLITS}
     for _, group in groupby(range(len(rows)), key=lambda i: rows[i][0]):
         name = next((name for name, size in sizes.items() if len(splits[name]) < size), "train")
         chosen = list(group)
@@ -218,13 +213,7 @@ def read(
 ) -> DatasetDict:
     """The corpus in its one split, which depends on the versions of the libraries and of Python alone.
 
-    Args:
-        arguments: ignored.
-        packages: to read instead of all; ValueError if one is not installed.
-        sizes: pairs held out in "test" and "validation" at most.
-
-    Returns:
-        train, validation and test with the columns "text" (signature, line break, body) and "summary".
+    The column "text" holds signature, line break and body. ValueError if one of the packages is not installed.
     """
     files = source_files(packages)
     collecting = gc.isenabled()
@@ -234,12 +223,11 @@ def read(
     finally:
         if collecting:
             gc.enable()
-    features = Features({"text": Value("string"), "summary": Value("string")})
-    columns = {
-        name: {"text": [f"{pair.signature}\n{pair.body}" for pair in part], "summary": [pair.summary for pair in part]}
+    rows = {
+        name: [(f"{pair.signature}\n{pair.body}", pair.summary) for pair in part]
         for name, part in split(found, sizes).items()
     }
-    return DatasetDict({name: Dataset.from_dict(part, features) for name, part in columns.items()})
+    return to_datasets(rows, "summary")
 
 
 def check(arguments: DataArguments) -> None:

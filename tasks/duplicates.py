@@ -21,15 +21,13 @@ class Similar:
 
     Exact, without comparing all pairs. A set that reaches the threshold shares at least threshold * n of the n items,
     so it must hold one of the rarest n - ceil(threshold * n) + 1: only sets that do are compared.
+
+    Args:
+        sets: what to search; empty ones are similar to none.
+        threshold: in (0, 1].
     """
 
     def __init__(self, sets: Sequence[AbstractSet[Hashable]], threshold: float):
-        """Index the sets.
-
-        Args:
-            sets: what to search; empty ones are similar to none.
-            threshold: in (0, 1].
-        """
         self.sets, self.threshold = sets, threshold
         self.holders: dict[Hashable, list[int]] = defaultdict(list)
         for i, items in enumerate(sets):

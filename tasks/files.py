@@ -11,8 +11,7 @@ from datasets import DatasetDict
 
 from shtopk.tasks.arguments import FILE_FIELDS, DataArguments
 from shtopk.tasks.columns import assemble, clean, pick
-from shtopk.tasks.lead import BASELINES
-from shtopk.tasks.task import Classification, Summarization
+from shtopk.tasks.task import of_any_rows
 
 Columns = dict[str, list[Any]]
 
@@ -52,11 +51,8 @@ def read(arguments: DataArguments) -> DatasetDict:
 
 
 def read_columns(path: Path) -> Columns:
-    """The columns of a file.
-
-    Raises:
-        ValueError: in one line that names the file: it cannot be read, is not UTF-8, breaks its format, or has two
-            columns of one name.
+    """The columns of a file. Raises ValueError, in one line that names the file, where it cannot be read, is not
+    UTF-8, breaks its format, or has two columns of one name.
     """
     try:
         return READERS[path.suffix.lower()](path)
@@ -167,12 +163,11 @@ SIGNATURES = {  # first bytes -> kind of file, and its cure
 
 READERS = {".json": _read_json, ".jsonl": _read_json, ".csv": _read_csv, ".parquet": _read_parquet}
 
-RECORD: dict[str, Any] = {
-    "name": "files",
-    "licence": "Whatever the files' owner says",
-    "read": read,
-    "check_source": check,
-    "fields": FILE_FIELDS,
-}
-FILES = Classification(description="Documents and their classes from local files", **RECORD)
-FILE_SUMMARIES = Summarization(description="Documents and their summaries from local files", leads=BASELINES, **RECORD)
+FILES, FILE_SUMMARIES = of_any_rows(
+    "local files",
+    name="files",
+    licence="Whatever the files' owner says",
+    read=read,
+    check_source=check,
+    fields=FILE_FIELDS,
+)

@@ -16,9 +16,7 @@ LEAST_DOCUMENTED = 0.5  # share of a file that must be documentation; the others
 def passages(low: float, high: float) -> Iterator[list[str]]:
     """Docstrings as lists of paragraphs, in an order that depends only on the versions installed.
 
-    Args:
-        low: in [0, 1). Files are spread over [0, 1) by the hash of their path; those in [low, high) are read.
-        high: in (low, 1].
+    Files are spread over [0, 1) by the hash of their path; those in [low, high) are read.
     """
     for file in source_files(low, high):
         for text in docstrings(file.read_text(encoding="utf-8", errors="ignore")):

@@ -1,14 +1,11 @@
 """Any data set that `datasets.load_dataset` knows by name, or a folder laid out like one."""
 
-from typing import Any
-
 from datasets import ClassLabel, Dataset, DatasetDict, load_dataset
 from datasets.exceptions import DatasetGenerationError
 
 from shtopk.tasks.arguments import HUB_FIELDS, DataArguments
 from shtopk.tasks.columns import assemble, clean, pick
-from shtopk.tasks.lead import BASELINES
-from shtopk.tasks.task import Classification, Summarization
+from shtopk.tasks.task import of_any_rows
 
 NAMES = {"train": ("train",), "validation": ("validation", "valid", "dev", "val"), "test": ("test",)}
 
@@ -55,14 +52,11 @@ def _answers(part: Dataset, column: str) -> tuple[list, tuple[str, ...]]:
     return named, tuple(feature.names)
 
 
-RECORD: dict[str, Any] = {
-    "name": "hub",
-    "licence": "See the data set's card",
-    "read": read,
-    "check_source": check,
-    "fields": HUB_FIELDS,
-}
-HUB = Classification(description="Documents and their classes from a data set on the hub", **RECORD)
-HUB_SUMMARIES = Summarization(
-    description="Documents and their summaries from a data set on the hub", leads=BASELINES, **RECORD
+HUB, HUB_SUMMARIES = of_any_rows(
+    "a data set on the hub",
+    name="hub",
+    licence="See the data set's card",
+    read=read,
+    check_source=check,
+    fields=HUB_FIELDS,
 )

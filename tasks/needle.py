@@ -36,16 +36,10 @@ def generate(tokens: int = TOKENS, sizes: dict[str, int] = SIZES, seed: int = 0)
     """Build the documents, which depend on the arguments and the versions of the libraries alone.
 
     An article stays in its BBC split, a library file in one split. Passages and articles (perhaps with other
-    sentences) are used again only when a split has run out of them.
+    sentences) are used again only when a split has run out of them. The hidden sentences are the characters
+    text[evidence_start:evidence_end], whose columns stand beside "text" and "label".
 
-    Args:
-        tokens: length of a document in wordpieces, about; >= 200.
-        sizes: documents for each split, >= 1.
-        seed: draws the sentences and their places.
-
-    Returns:
-        Splits with the columns "text", "label", and "evidence_start" and "evidence_end": the characters
-        text[evidence_start:evidence_end] are the hidden sentences.
+    tokens: length of a document in wordpieces, about; >= 200.
     """
     if tokens < 200:
         raise ValueError(f"expected needle_tokens >= 200, got {tokens}")

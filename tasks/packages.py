@@ -5,11 +5,7 @@ from pathlib import Path
 
 
 def package_folder(name: str, extra: str) -> Path:
-    """The folder of an installed package.
-
-    Raises:
-        ValueError: it is not installed; the message names the extra to install.
-    """
+    """The folder of a package; ValueError, which names the extra to install, where it is missing."""
     spec = importlib.util.find_spec(name)
     if spec is None or not spec.submodule_search_locations:
         raise ValueError(f"expected the package {name} to be installed, found none; pip install '.[{extra}]'")

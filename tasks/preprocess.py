@@ -1,26 +1,23 @@
 """Texts to token numbers."""
 
-from datasets import DatasetDict
+import os
 
-from shtopk.tasks.shortened import tell_shortened
+import pyarrow
+import pyarrow.compute
+from datasets import Dataset, DatasetDict
+
+LONG = 2**15  # tokens; training on a longer document, which is reported, may run out of memory
 
 
 def encode_documents(tokenizer, dataset: DatasetDict, max_tokens: int | None = None) -> DatasetDict:
-    """Tokenise every document in full.
+    """Tokenise the column "text" in full, or cut to max_tokens, special ones included.
 
-    Args:
-        tokenizer: a Hugging Face tokenizer.
-        dataset: splits with the column "text".
-        max_tokens: cut documents to so many tokens, special ones included; None: cut nothing, for a
-            model that encodes in windows.
+    Prints how many documents have no text and how many were cut, if any. ValueError if max_tokens leaves no room
+    beside the special tokens.
 
     Returns:
         The same splits with the columns "input_ids", "attention_mask" and, as before, "label" or "summary". An empty
-        text becomes the special tokens alone. Padding is the collator's. Prints how many documents have no text and
-        how many were cut, if any.
-
-    Raises:
-        ValueError: max_tokens leaves no room beside the special tokens.
+        text becomes the special tokens alone. Padding is the collator's.
     """
     _check_room(tokenizer, "max_tokens", max_tokens)
 
@@ -38,18 +35,14 @@ def encode_documents(tokenizer, dataset: DatasetDict, max_tokens: int | None = N
     columns = [name for name in next(iter(dataset.values())).column_names if name not in ("label", "summary")]
     encoded = dataset.map(tokenise, batched=True, remove_columns=columns, desc="tokenise")
     special = tokenizer.num_special_tokens_to_add()
-    tell_shortened("documents", encoded, "input_ids", empty=special, limit=max_tokens, name="max_tokens")
+    _tell_shortened("documents", encoded, "input_ids", empty=special, limit=max_tokens, name="max_tokens")
     return encoded
 
 
 def encode_summaries(tokenizer, dataset: DatasetDict, max_tokens: int, start: int | None = None) -> DatasetDict:
-    """Tokenise the column "summary" as the targets of a decoder, the new column "labels".
+    """Tokenise the column "summary" as the targets of a decoder, the new column "labels", cut to max_tokens.
 
-    Args:
-        tokenizer: a Hugging Face tokenizer.
-        dataset: splits with the column "summary".
-        max_tokens: cut summaries to so many tokens, special ones included.
-        start: the token that the decoder starts from, which a target does not repeat.
+    start: the token that the decoder starts from, which a target does not repeat.
     """
     _check_room(tokenizer, "max_summary_tokens", max_tokens)
 
@@ -60,7 +53,7 @@ def encode_summaries(tokenizer, dataset: DatasetDict, max_tokens: int, start: in
     encoded = dataset.map(tokenise, batched=True, remove_columns="summary", desc="tokenise summaries")
     starts = tokenizer(text_target="")["input_ids"][:1] == [start]  # then labels are shorter by one token
     empty, limit = tokenizer.num_special_tokens_to_add() - starts, max_tokens - starts
-    tell_shortened("summaries", encoded, "labels", empty=empty, limit=limit, name="max_summary_tokens")
+    _tell_shortened("summaries", encoded, "labels", empty=empty, limit=limit, name="max_summary_tokens")
     return encoded
 
 
@@ -68,3 +61,36 @@ def _check_room(tokenizer, name: str, limit: int | None) -> None:
     special = tokenizer.num_special_tokens_to_add()
     if limit is not None and limit <= special:  # tokenizers would not cut at all
         raise ValueError(f"expected {name} > {special}, the tokenizer's special tokens, got {limit}")
+
+
+def _tell_shortened(what: str, dataset: DatasetDict, column: str, *, empty: int, limit: int | None, name: str) -> None:
+    """Print, on the main process, a line on empty, cut and very long texts by split; nothing if there are none.
+
+    Args:
+        column: of token ids, in encoded splits.
+        empty, limit: numbers of tokens of an empty text, and of one that was cut; None: nothing was cut.
+        name: the field of the limit.
+    """
+    lengths = {split: _lengths(rows, column) for split, rows in dataset.items()}
+    parts = {"without text": {split: _count(pyarrow.compute.less_equal(n, empty)) for split, n in lengths.items()}}
+    if limit is not None:
+        full = {split: _count(pyarrow.compute.greater_equal(n, limit)) for split, n in lengths.items()}
+        parts[f"reach {name}, where longer ones are cut"] = full
+    reports = [
+        f"{sum(counts.values()):,} {how} ({', '.join(f'{split} {n:,}' for split, n in counts.items() if n)})"
+        for how, counts in parts.items()
+        if any(counts.values())
+    ]
+    longest = max(pyarrow.compute.max(n).as_py() or 0 for n in lengths.values())
+    if longest > LONG:
+        reports.append(f"the longest has {longest:,} tokens, which training holds in memory at once; {name} cuts")
+    if reports and os.environ.get("RANK", "0") == "0":
+        print(f"{what}: {'; '.join(reports)}")
+
+
+def _lengths(split: Dataset, column: str) -> pyarrow.ChunkedArray:
+    return pyarrow.compute.list_value_length(split.select_columns(column).with_format("arrow")[:][column])
+
+
+def _count(mask: pyarrow.ChunkedArray) -> int:
+    return pyarrow.compute.sum(mask).as_py() or 0

@@ -14,16 +14,16 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from datasets import Dataset, DatasetDict, Features, Value
+from datasets import DatasetDict
 from tqdm.auto import tqdm
 
 from shtopk.tasks.arguments import DataArguments
+from shtopk.tasks.baselines import BASELINES
 from shtopk.tasks.cache import cached
+from shtopk.tasks.columns import to_datasets
 from shtopk.tasks.duplicates import Similar
-from shtopk.tasks.groups import Groups
-from shtopk.tasks.lead import BASELINES
 from shtopk.tasks.rfc_text import clean, unwrap
-from shtopk.tasks.split import stratified_split
+from shtopk.tasks.split import SPLITS, Groups, stratified_split
 from shtopk.tasks.task import Summarization
 
 ABSTRACT = (20, 400)  # words
@@ -108,24 +108,13 @@ def read(folder: Path) -> DatasetDict:
     for i, pair in enumerate(pairs):
         for j in alike.to(i):
             groups.join(pair.number, pairs[j].number)
-    return _split(pairs, groups, folder)
-
-
-def _split(pairs: list[Pair], groups: Groups, folder: Path) -> DatasetDict:
     held_out = min(HELD_OUT, len(pairs) // 10)
     if not held_out:
         raise ValueError(f"expected at least 10 usable RFCs in {folder}, got {len(pairs)}; the line above says why")
     shares = {name: held_out / len(pairs) for name in ("test", "validation")}
     keys = [f"rfc{groups.first(pair.number)}" for pair in pairs]
     rows = stratified_split(["rfc"] * len(pairs), keys, shares)
-    features = Features({"text": Value("string"), "summary": Value("string")})
-    data = {}
-    for name in ("train", "validation", "test"):
-        part = [pairs[i] for i in rows[name]]
-        data[name] = Dataset.from_dict(
-            {"text": [p.text for p in part], "summary": [p.summary for p in part]}, features
-        )
-    return DatasetDict(data)
+    return to_datasets({name: [pairs[i][1:] for i in rows[name]] for name in SPLITS}, "summary")
 
 
 def _facts(kinds: dict[str, Path]) -> dict:

@@ -41,12 +41,8 @@ _COPY = 0.6  # share of the abstract's runs that makes a passage a copy
 
 
 def clean(text: str, title: str, abstract: str) -> str:
-    """The document as a model should read it: title, headings and paragraphs, with an empty line between them.
-
-    Args:
-        text: of an RFC as it is published, in pages of lines.
-        title: its title; may be empty.
-        abstract: its abstract, which the result must not hold.
+    """An RFC, published in pages of lines, as a model should read it: title, which may be empty, headings and
+    paragraphs, with an empty line between them, without the abstract.
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\xa0", " ").expandtabs()
     text = re.sub(r".\x08", "", text)  # printed twice on one spot to look bold

@@ -6,12 +6,11 @@ ROUGE: C.-Y. Lin, "ROUGE: A Package for Automatic Evaluation of Summaries", 2004
 import re
 from collections.abc import Sequence
 
-import evaluate
 import numpy as np
-from datasets import Features, Value
 from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenizers import DefaultTokenizer
 
+from shtopk.tasks.metrics import Metric
 from shtopk.tasks.sentences import sentences
 from shtopk.tasks.split import normalise
 
@@ -25,11 +24,8 @@ def document_scores(predictions: Sequence[str], references: Sequence[str]) -> np
 
     rouge1 and rouge2 count shared words and bigrams, rougeL the longest common subsequence of the whole texts,
     rougeLsum that of every reference sentence with all predicted ones. Words are runs of ASCII letters and digits, in
-    lower case and stemmed (Porter), as is usual in papers: other scripts score 0. Where nothing can be shared, because
-    a text is empty or has no bigram, the score is 0.
-
-    The sentences are those of `shtopk.tasks.sentences`: nltk's would have to be downloaded. A line break ends one, as
-    in the corpora that rougeLsum comes from, so lines broken at a fixed width should be joined before.
+    lower case and stemmed (Porter), as is usual in papers: other scripts, and texts without bigrams, score 0.
+    Sentences are those of `shtopk.tasks.sentences`; a line break ends one, so join lines broken at a fixed width.
     """
     scorer = RougeScorer(list(ROUGE), tokenizer=DefaultTokenizer(use_stemmer=True))
     scores = np.zeros((len(references), len(ROUGE)))
@@ -40,15 +36,14 @@ def document_scores(predictions: Sequence[str], references: Sequence[str]) -> np
 
 
 def confidence_interval(scores: np.ndarray, resamples: int = 1000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Bounds of the 95 % confidence interval of the mean over documents, by the percentile bootstrap.
+    """Lower and upper bounds, [m] each, of the 95 % confidence interval of the mean over documents.
+
+    By the percentile bootstrap; the same scores in any order give the same bounds. They reflect the choice of
+    documents, not of the training run.
 
     Args:
         scores: [n, m], m figures for each of n documents, n >= 1.
         resamples: samples of n documents that are drawn with replacement; >= 1.
-        seed: of the draws. The same scores in any order give the same bounds.
-
-    Returns:
-        Lower and upper bounds, [m] each. They reflect the choice of documents, not of the training run.
     """
     n = len(scores)
     scores = np.sort(scores, axis=0)  # every column by itself: a bound depends on one column alone
@@ -71,37 +66,19 @@ def repeats_trigram(text: str) -> bool:
     return len(set(trigrams)) < len(trigrams)
 
 
-class _TextMetric(evaluate.Metric):
-    """Figures from two lists of texts."""
+class RougeAndDegeneration(Metric):
+    """Mean ROUGE F-measures with 95 % confidence intervals; lengths, repetition, empty and equal predictions."""
 
-    def _info(self):
-        return evaluate.MetricInfo(
-            description=type(self).__doc__,
-            citation="",
-            inputs_description="predictions and references: texts, equally many",
-            features=Features({"predictions": Value("string"), "references": Value("string")}),
-        )
-
-
-class Rouge(_TextMetric):
-    """Mean ROUGE-1, 2, L and Lsum F-measures with their 95 % confidence intervals."""
+    element = "string"
 
     def _compute(self, predictions, references):
-        scores = document_scores(predictions, references)
+        scores, n = document_scores(predictions, references), len(predictions)
         columns = zip(ROUGE, scores.mean(axis=0), *confidence_interval(scores), strict=True)
         return {
             f"{name}{bound}": float(value)
             for name, *values in columns
             for bound, value in zip(("", "_low", "_high"), values, strict=True)
-        }
-
-
-class Degeneration(_TextMetric):
-    """Lengths, repetition, empty and equal predictions."""
-
-    def _compute(self, predictions, references):
-        n = len(predictions)
-        return {
+        } | {
             "prediction_words": sum(len(words(text)) for text in predictions) / n,
             "reference_words": sum(len(words(text)) for text in references) / n,
             "prediction_repeats": sum(map(repeats_trigram, predictions)) / n,
@@ -112,16 +89,11 @@ class Degeneration(_TextMetric):
 
 
 def summarization_metrics(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-    """ROUGE with confidence intervals, and signs of degenerate output.
-
-    Args:
-        predictions: the summaries that were generated.
-        references: the true summaries, equally many and at least one.
+    """ROUGE with confidence intervals, and signs of degenerate output, of equally many summaries and true ones.
 
     Returns:
         `SUMMARIZATION_METRICS` -> value:
-        rouge1, rouge2, rougeL, rougeLsum: mean F-measure in [0, 1], see `document_scores`; with _low and _high the
-            bounds of its 95 % confidence interval, see `confidence_interval`.
+        rouge1, rouge2, rougeL, rougeLsum: see `document_scores`; with _low and _high see `confidence_interval`.
         prediction_words, reference_words: mean number of words, runs of letters and digits.
         prediction_repeats, reference_repeats: share of the texts in which three words in a row come again.
         empty: share of the predictions without a letter or digit.
@@ -138,12 +110,7 @@ def summarization_metrics(predictions: Sequence[str], references: Sequence[str])
     for name, texts in (("predictions", predictions), ("references", references)):
         if isinstance(texts, str):
             raise ValueError(f"expected {name} to be a list of texts, got the text {texts[:40]!r}")
-    if len(predictions) != len(references) or not len(references):
-        raise ValueError(f"expected as many predictions as references, got {len(predictions)} and {len(references)}")
-    for name, texts in (("predictions", predictions), ("references", references)):
         for i, text in enumerate(texts):
             if not isinstance(text, str):
                 raise ValueError(f"expected {name}[{i}] to be a text, got {text!r} ({type(text).__name__})")
-    # In memory: a file in the cache would be shared by processes that evaluate at the same time.
-    metrics = evaluate.combine([Rouge(keep_in_memory=True, seed=0), Degeneration(keep_in_memory=True, seed=0)])
-    return metrics.compute(predictions=list(predictions), references=list(references))
+    return RougeAndDegeneration.figures(list(predictions), list(references))

@@ -17,12 +17,8 @@ def write_predictions(folder: Path, references: list, predictions: list) -> None
 
 
 def write_samples(folder: Path, split: Dataset, predictions: list[str], baselines: Mapping[str, list[str]]) -> None:
-    """Write folder/samples.md with the first documents of a split, not picked.
-
-    Args:
-        split: the documents, with the columns "text" and "summary".
-        predictions: one for each.
-        baselines: name -> summaries that need no model, one for each document.
+    """Write folder/samples.md with the first documents of a split, not picked, and their summaries: the true ones,
+    the predictions, and those of baselines by name.
     """
     references = split["summary"][:]
     parts = [f"# The first {SHOWN} test documents, not picked"]

@@ -2,7 +2,10 @@
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+
+SPLITS = ("train", "validation", "test")
+SHARES = {"test": 0.2, "validation": 0.1}  # of those that are drawn, unless a task says otherwise
 
 
 def normalise(text: str) -> str:
@@ -29,14 +32,8 @@ def stratified_split(
     or fewer where rows that belong together leave a gap; `rest` gets the others.
 
     Args:
-        labels: one for each row.
-        keys: one for each row; the order is drawn from them and the seed.
+        labels, keys: one for each row; the order of a split's rows is drawn from the keys and the seed.
         shares: split -> share in (0, 1), at most 1 in total.
-        rest: the split for what is left.
-        seed: another seed, another split.
-
-    Returns:
-        split -> indices of its rows, in the order drawn.
 
     Example:
         >>> stratified_split(["a"] * 4 + ["b"] * 4, list("12345678"), {"test": 0.25})
@@ -57,3 +54,33 @@ def stratified_split(
             if name != rest:
                 room[name][label] -= n
     return splits
+
+
+class Groups:
+    """Rows that belong together (union-find): joining two joins all that were joined to either.
+
+    Anything that can be ordered and hashed stands for a row.
+
+    Example:
+        >>> groups = Groups()
+        >>> groups.join(3, 2), groups.join(2, 1)
+        (None, None)
+        >>> groups.first(3), groups.first(7)
+        (1, 7)
+    """
+
+    def __init__(self):
+        self._parent: dict[Hashable, Hashable] = {}
+
+    def first(self, item):
+        """The smallest member of the item's group: the same for all its members."""
+        path = []
+        while (parent := self._parent.get(item, item)) != item:
+            path.append(item)
+            item = parent
+        self._parent.update(dict.fromkeys(path, item))
+        return item
+
+    def join(self, one, other) -> None:
+        low, high = sorted((self.first(one), self.first(other)))
+        self._parent[high] = low

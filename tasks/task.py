@@ -3,18 +3,16 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from datasets import Dataset, DatasetDict
 
 from shtopk.tasks.arguments import OWNERS, DataArguments
+from shtopk.tasks.baselines import BASELINES, nearest_neighbour
 from shtopk.tasks.metrics import classification_metrics
-from shtopk.tasks.neighbour import nearest_neighbour
 from shtopk.tasks.preprocess import encode_documents, encode_summaries
 from shtopk.tasks.rouge import ROUGE, SUMMARIZATION_METRICS, summarization_metrics
-from shtopk.tasks.split import shuffled
-
-SPLITS = ("train", "validation", "test")
+from shtopk.tasks.split import SPLITS, shuffled
 
 
 @dataclass(frozen=True)
@@ -22,29 +20,21 @@ class Task(ABC):
     """A corpus with what is needed to train on it and to score it.
 
     Attributes:
-        name: what `--task` calls it.
-        description: one sentence, for the model card.
-        licence: whose the texts are and what they may be used for.
         read: arguments -> DatasetDict of train, validation and test, with the columns "text" (str) and `target`,
             perhaps others. Raises ValueError, in one line, for data it cannot use.
         check_source: raises ValueError, in one line, where the data is missing; reads none of it.
-        fields: the fields of `DataArguments` that belong to this task alone.
-        target: the column that a model predicts.
-        metrics: the keys that `compute_metrics` returns.
-        selectors: the metrics that may pick the best checkpoint (higher is better); the first one by default.
-        shown: the metrics that `in_short` shows.
     """
 
-    name: str
-    description: str
-    licence: str
+    name: str  # what `--task` calls it
+    description: str  # one sentence, for the model card
+    licence: str  # whose the texts are and what they may be used for
     read: Callable[[DataArguments], DatasetDict]
-    check_source: Callable[[DataArguments], None]
-    fields: tuple[str, ...] = ()
-    target: ClassVar[str]
-    metrics: ClassVar[tuple[str, ...]]
-    selectors: ClassVar[tuple[str, ...]]
-    shown: ClassVar[tuple[str, ...]]
+    check_source: Callable[[DataArguments], object]
+    fields: tuple[str, ...] = ()  # of `DataArguments` that belong to this task alone
+    target: ClassVar[str]  # the column that a model predicts
+    metrics: ClassVar[tuple[str, ...]]  # the keys that `compute_metrics` returns
+    selectors: ClassVar[tuple[str, ...]]  # those that may pick the best checkpoint (higher is better); the first does
+    shown: ClassVar[tuple[str, ...]]  # those that `in_short` shows
 
     def check(self, arguments: DataArguments) -> None:
         """Raise ValueError for arguments that cannot work; reads no data."""
@@ -75,9 +65,9 @@ class Task(ABC):
     def encode(self, tokenizer, texts: DatasetDict, arguments: DataArguments, start: int | None = None) -> DatasetDict:
         """The splits as token numbers, with "labels"; start: the token that a decoder, if any, starts from."""
 
-    @abstractmethod
     def decode(self, tokenizer, predicted: list) -> list:
         """A model's predictions in the form of the references."""
+        return predicted
 
     @abstractmethod
     def compute_metrics(self, predictions: Sequence, references: Sequence) -> dict[str, float]:
@@ -100,24 +90,16 @@ class Classification(Task):
     def encode(self, tokenizer, texts: DatasetDict, arguments: DataArguments, start: int | None = None) -> DatasetDict:
         return encode_documents(tokenizer, texts, arguments.max_tokens).rename_column("label", "labels")
 
-    def decode(self, tokenizer, predicted: list[int]) -> list[int]:
-        return predicted
-
     def compute_metrics(self, predictions: Sequence[int], references: Sequence[int]) -> dict[str, float]:
         return classification_metrics(predictions, references)
 
 
 @dataclass(frozen=True)
 class Summarization(Task):
-    """Documents and their summaries: "summary" is a text.
+    """Documents and their summaries: "summary" is a text."""
 
-    Attributes:
-        leads: name -> document text to summary, a summarizer that needs no model.
-        remembers: whether `baselines` has the summary of the nearest training document as well (slow for long ones).
-    """
-
-    leads: dict[str, Callable[[str], str]] = field(default_factory=dict)
-    remembers: bool = False
+    leads: dict[str, Callable[[str], str]] = field(default_factory=dict)  # name -> a summarizer that needs no model
+    remembers: bool = False  # `baselines` has the nearest training document's summary as well (slow for long ones)
     target = "summary"
     metrics = SUMMARIZATION_METRICS
     selectors = ("rougeL", "rouge1", "rouge2", "rougeLsum")
@@ -140,3 +122,11 @@ class Summarization(Task):
             train: Dataset = texts["train"]
             found["nearest_neighbour"] = nearest_neighbour(train["text"][:], train["summary"][:], documents)
         return found
+
+
+def of_any_rows(source: str, **record: Any) -> tuple[Classification, Summarization]:
+    """The two records of a source of any documents: with their classes, and with their summaries."""
+    classes = Classification(description=f"Documents and their classes from {source}", **record)
+    return classes, Summarization(
+        description=f"Documents and their summaries from {source}", leads=BASELINES, **record
+    )

@@ -10,8 +10,8 @@ from shtopk.training.evaluation import evaluate, predict
 from shtopk.training.experiment import Experiment
 from shtopk.training.loop import fit
 from shtopk.training.results import finish
-from shtopk.training.resumption import resume
 from shtopk.training.run import Run
+from shtopk.training.snapshot import resume
 
 __all__ = [
     "Arguments",

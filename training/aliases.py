@@ -56,9 +56,3 @@ def with_our_names(words: list[str]) -> list[str]:
     return [
         f"--{ours[name]}{word[2 + len(name) :]}" if (name := options.get(word)) in ALIASES else word for word in words
     ]
-
-
-def also(field: str) -> str:
-    """What `--help` adds to a field that has other names; "" where it has none."""
-    names = [f"--{theirs}" for theirs, ours in ALIASES.items() if ours == field]
-    return f" (also {', '.join(names)})" if names else ""

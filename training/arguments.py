@@ -4,52 +4,42 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
 
 from shtopk.models import ModelArguments
-from shtopk.tasks import DataArguments
-
-
-def _option(default, help: str):
-    return field(default=default, metadata={"help": help})
+from shtopk.tasks.arguments import DataArguments, option
 
 
 @dataclass
 class TrainArguments:
     _argument_group_name: ClassVar[str] = "training"
-    output_dir: str = _option("runs/latest", "folder of this run")
-    overwrite: bool = _option(False, "replace what an earlier run left in output_dir")
-    epochs: float = _option(3.0, "passes over the training split")
-    batch_size: int = _option(16, "documents per process and micro-batch")
-    eval_batch_size: int = _option(16, "documents per process when evaluating")
-    accumulation: int = _option(1, "micro-batches per update")
-    learning_rate: float = _option(5e-5, "of the encoder")
-    decoder_learning_rate: float | None = _option(None, "of a pretrained decoder; by default that of the encoder")
-    head_learning_rate: float = _option(1e-3, "of what is new: the classifier, a copy head, new cross-attention")
-    scorer_learning_rate: float = _option(1e-2, "of the scorer")
-    weight_decay: float = _option(0.01, "of AdamW")
-    schedule: Literal["linear", "cosine", "constant_with_warmup"] = _option("linear", "of the learning rates")
-    warmup: float = _option(0.1, "share of the updates, in [0, 1]")
-    max_norm: float = _option(1.0, "> 0, gradient norm of everything but the scorer is clipped to it")
-    scorer_max_norm: float = _option(1.0, "> 0, the same for the scorer alone, whose gradients are far larger")
-    mixed_precision: Literal["auto", "no", "bf16", "fp16"] = _option(
-        "auto", "auto: bf16 where the device computes in it"
-    )
-    eval_every: int | None = _option(None, "updates between evaluations; by default one per epoch")
-    patience: int | None = _option(None, "stop after so many evaluations without a better metric; by default never")
-    metric: str | None = _option(
-        None, "on the validation split, picks the best checkpoint; by default accuracy or rougeL"
-    )
-    save_every: int | None = _option(
-        None, "updates between checkpoints; each evaluation leaves one as well, and so does an interruption"
-    )
-    total_limit: int = _option(2, "of the newest checkpoints to keep, >= 1; the best is kept besides")
-    resume: str | None = _option(
+    output_dir: str = option("runs/latest", "folder of this run")
+    overwrite: bool = option(False, "replace what an earlier run left in output_dir")
+    epochs: float = option(3.0, "passes over the training split")
+    batch_size: int = option(16, "documents per process and micro-batch")
+    eval_batch_size: int = option(16, "documents per process when evaluating")
+    accumulation: int = option(1, "micro-batches per update")
+    learning_rate: float = option(5e-5, "of the encoder")
+    decoder_learning_rate: float | None = option(None, "of a pretrained decoder; by default that of the encoder")
+    head_learning_rate: float = option(1e-3, "of what is new: the classifier, a copy head, new cross-attention")
+    scorer_learning_rate: float = option(1e-2, "of the scorer")
+    weight_decay: float = option(0.01, "of AdamW")
+    schedule: Literal["linear", "cosine", "constant_with_warmup"] = option("linear", "of the learning rates")
+    warmup: float = option(0.1, "share of the updates, in [0, 1]")
+    max_norm: float = option(1.0, "> 0, gradient norm of everything but the scorer is clipped to it")
+    scorer_max_norm: float = option(1.0, "> 0, the same for the scorer alone, whose gradients are far larger")
+    mixed_precision: Literal["auto", "no", "bf16", "fp16"] = option("auto", "auto: bf16 where the device can")
+    eval_every: int | None = option(None, "updates between evaluations; by default one per epoch")
+    patience: int | None = option(None, "stop after so many evaluations without a better metric; by default never")
+    metric: str | None = option(None, "picks the best checkpoint, on validation; by default accuracy or rougeL")
+    save_every: int | None = option(None, "updates between checkpoints; evaluations and interruptions leave one too")
+    total_limit: int = option(2, "of the newest checkpoints to keep, >= 1; the best is kept besides")
+    resume: str | None = option(
         None, "go on from the run's latest checkpoint ('latest', from the start if there is none) or from a folder"
     )
-    tracker: str = _option(
+    tracker: str = option(
         "none", "where to log what history.jsonl has: tensorboard, trackio, wandb, or several, with commas between"
     )
-    profile: int = _option(0, "write a trace of so many updates to trace.json")
-    show: int = _option(0, "test documents to write HTML pages for")
-    seed: int = _option(0, "of the weights drawn, the dropout and the order of the documents")
+    profile: int = option(0, "write a trace of so many updates to trace.json")
+    show: int = option(0, "test documents to write HTML pages for")
+    seed: int = option(0, "of the weights drawn, the dropout and the order of the documents")
 
     @property
     def trackers(self) -> list[str]:

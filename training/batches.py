@@ -12,17 +12,10 @@ from torch.utils.data import DataLoader
 
 
 class MicroBatch(NamedTuple):
-    """What a process feeds to the model at once.
+    """What a process feeds to the model at once. A dummy, of 0 documents, keeps all processes' collectives in step."""
 
-    Attributes:
-        inputs: of the model, labels among them.
-        items: number of loss terms: documents with a class, or target tokens. 0 for a dummy batch, which keeps the
-            collectives of all processes in step.
-        documents: how many; 0 for a dummy batch.
-    """
-
-    inputs: Any
-    items: int
+    inputs: Any  # of the model, labels among them
+    items: int  # number of loss terms: documents with a class, or target tokens
     documents: int
 
 
@@ -34,12 +27,10 @@ class UpdateBatches:
     can be read without those before it, so that a run can go on from there.
 
     Args:
-        dataset: the encoded training split.
         collate: rows -> inputs of the model.
         batch_size: documents per process and micro-batch.
         accumulation: micro-batches of an update.
         processes, process: their number, and the rank of this one.
-        seed: draws the order.
     """
 
     def __init__(
@@ -81,17 +72,14 @@ class UpdateBatches:
 
     def _parts(self, update: int) -> list[tuple[list[int], list[int]]]:
         """For each micro-batch of an update, this process's documents, and a dummy where there are none."""
-        documents = self._documents(update)
+        epoch, place = divmod(update, len(self))
+        documents = self._order(epoch)[place * self.size : (place + 1) * self.size]
         micro_batches = min(self.accumulation, -(-len(documents) // self.processes))
         parts = micro_batches * self.processes
         return [
             (documents[len(documents) * part // parts : len(documents) * (part + 1) // parts], documents[:1])
             for part in range(self.process, parts, self.processes)
         ]
-
-    def _documents(self, update: int) -> list[int]:
-        epoch, place = divmod(update, len(self))
-        return self._order(epoch)[place * self.size : (place + 1) * self.size]
 
     def _draw(self, epoch: int) -> list[int]:
         n = len(self.dataset)

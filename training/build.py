@@ -13,11 +13,7 @@ from shtopk.training.kinds import Kind
 
 
 def build_model(kind: Kind, all_arguments: Arguments, texts: DatasetDict):
-    """A model of this kind with its backbone's weights; frozen where the arguments say so.
-
-    Args:
-        texts: the splits, whose classes a classifier has to know.
-    """
+    """A model of this kind, for the classes in these splits, with its backbone's weights; frozen where asked for."""
     arguments = all_arguments.model
     fields = {name: getattr(arguments, name) for name in ("window", "windows_at_once", "window_k")}
     fields |= arguments.pooling.to_dict() | {

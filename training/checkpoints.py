@@ -29,11 +29,9 @@ class CheckpointError(Exception):
 
 
 class Checkpoints:
-    """The checkpoints of a run, folders update_N. Only the main process writes.
+    """The checkpoints of a run, folders update_N among other files of a folder. Only the main process writes.
 
-    Args:
-        folder: holds the checkpoints; created on the first write. Other files in it are left alone.
-        total_limit: number of newest checkpoints to keep, besides those that these need.
+    total_limit: number of newest checkpoints to keep, besides those that these need.
     """
 
     def __init__(self, folder: Path, total_limit: int):
@@ -48,14 +46,10 @@ class Checkpoints:
         return sorted(int(path.name[7:]) for path in paths if NAME.fullmatch(path.name) and path.is_dir())
 
     def find(self, wanted: str | None, overwrite: bool = False) -> Path | None:
-        """The checkpoint to go on from; None: start from the beginning.
-
-        Args:
-            wanted: "latest", a folder, or None.
-            overwrite: damaged checkpoints may be lost.
+        """The checkpoint to go on from, where "latest" or a folder is wanted; None: start from the beginning.
 
         Raises:
-            CheckpointError: the folder is no whole checkpoint, or all checkpoints are damaged.
+            CheckpointError: the folder is no whole checkpoint, or all are damaged and must not be overwritten.
         """
         if wanted is None:
             return None
@@ -87,14 +81,10 @@ class Checkpoints:
         return None
 
     def start(self, source: Path | None, overwrite: bool = False) -> None:
-        """Prepare the folder for a run, and remove checkpoints that are not part of it.
+        """Prepare the folder for a run that goes on from source, if any, which is copied from elsewhere.
 
-        Args:
-            source: the checkpoint to go on from, or None. If it lies elsewhere, what it needs is copied.
-            overwrite: later checkpoints may be removed.
-
-        Raises:
-            CheckpointError: there are later checkpoints, or another run's.
+        Checkpoints that are not part of the run are removed. CheckpointError where later ones, or another run's, must
+        not be overwritten.
         """
         here = source is not None and source.parent.resolve() == self.folder.resolve()
         update = int(source.name[7:]) if source is not None else 0
@@ -115,7 +105,6 @@ class Checkpoints:
         """Write the checkpoint of an update, then remove the oldest.
 
         Args:
-            update: number of the update.
             fill: writes the files into a folder.
             keep: updates whose checkpoints this one needs; they stay as long as it does.
 
@@ -172,8 +161,7 @@ def verify(folder: Path) -> None:
 
 
 def _verify(folder: Path) -> None:
-    expected = read_manifest(folder)["files"]
-    for name, size_and_hash in expected.items():
+    for name, size_and_hash in read_manifest(folder)["files"].items():
         path = folder / name
         if not path.is_file():
             raise CheckpointError(f"{folder} is no whole checkpoint: {name} is missing")

@@ -13,24 +13,16 @@ from shtopk.training.kinds import kind_of
 
 LARGEST = 2**31 - 1  # of any number: more is a slip, and would overflow
 POSITIVE = (
-    *("epochs", "batch_size", "eval_batch_size", "accumulation", "eval_every", "patience"),
-    *("save_every", "total_limit"),
+    *("epochs", "batch_size", "eval_batch_size", "accumulation", "eval_every", "patience", "save_every"),
     *("learning_rate", "decoder_learning_rate", "head_learning_rate", "scorer_learning_rate"),
-    *("max_norm", "scorer_max_norm", "num_beams"),
+    *("max_norm", "scorer_max_norm", "total_limit", "num_beams"),
 )
+NOT_NEGATIVE = ("weight_decay", "show", "profile", "freeze_layers", "seed", "no_repeat_ngram_size", "min_new_tokens")
 TRACKERS = ("tensorboard", "trackio", "wandb")
-NOT_NEGATIVE = (
-    *("weight_decay", "show", "profile", "freeze_layers", "seed"),
-    *("no_repeat_ngram_size", "min_new_tokens"),
-)
 
 
 def problem_of(arguments: Arguments, writes: bool) -> str | None:
-    """What is wrong with these arguments, in one line; None if all is well.
-
-    Args:
-        writes: the output folder is to be written into, so it has to be fit for that.
-    """
+    """What is wrong with these arguments, in one line; None if all is well. writes: into the output folder."""
     data, model, training = arguments.data, arguments.model, arguments.training
     fields = vars(training) | vars(model) | vars(data)
     for name, value in fields.items():
@@ -47,12 +39,9 @@ def problem_of(arguments: Arguments, writes: bool) -> str | None:
             return f"expected {name} to be a number of at most {LARGEST:,}, got {value}"
     if not 0 <= training.warmup <= 1:
         return f"expected warmup in [0, 1], got {training.warmup}"
-    for name, value in (
-        ("classifier_dropout", model.classifier_dropout),
-        ("backbone_dropout", model.backbone_dropout or 0.0),
-    ):
-        if not 0 <= value < 1:
-            return f"expected {name} in [0, 1), got {value}"
+    for name in ("classifier_dropout", "backbone_dropout"):
+        if fields[name] is not None and not 0 <= fields[name] < 1:
+            return f"expected {name} in [0, 1), got {fields[name]}"
     if training.mixed_precision == "fp16" and not torch.cuda.is_available():
         return "mixed_precision fp16 needs a GPU; use bf16 or no"
     for name in training.trackers:
@@ -87,10 +76,8 @@ def _unusable(folder: Path, again: bool) -> str | None:
         return f"cannot use output_dir {folder}: {error.strerror}; choose another one"
     if not there.is_dir():
         what = "is a file" if there.is_file() else "is no folder"
-        where = (
-            f"output_dir {folder} {what}" if there == folder else f"output_dir {folder} lies in {there}, which {what}"
-        )
-        return f"{where}; choose another one"
+        inside = "" if there == folder else f"lies in {there}, which "
+        return f"output_dir {folder} {inside}{what}; choose another one"
     if not os.access(there, os.W_OK | os.X_OK):
         return f"cannot write to {there}, where output_dir {folder} is to be; choose another one"
     if there == folder and any(folder.iterdir()) and not again:

@@ -27,11 +27,6 @@ def on_main_process(accelerator: Accelerator, work: Callable[[], T]) -> T:
     return result
 
 
-def any_process(accelerator: Accelerator, flag: bool) -> bool:
-    """Whether the flag is set on any process."""
-    return bool(reduce_sum(accelerator, float(flag))[0])
-
-
 def reduce_sum(accelerator: Accelerator, *numbers: float) -> list[float]:
     """The sums of these numbers over all processes."""
     dtype = torch.float32 if accelerator.device.type == "mps" else torch.float64
@@ -42,9 +37,8 @@ def reduce_sum(accelerator: Accelerator, *numbers: float) -> list[float]:
 def sharding(accelerator: Accelerator, model) -> Iterator[None]:
     """Under FSDP, a context in which Accelerate can shard a model; otherwise an empty one.
 
-    By default Accelerate wraps all that transformers wants to keep on one device, BERT's embeddings among it, and then
-    their table once more, which fails. And it keeps two tied embeddings in one group, where torch needs all of them in
-    one: hidden from Accelerate they fall to the group of the whole model.
+    Accelerate wraps BERT's embeddings and then their table once more, which fails. And it keeps two tied embeddings in
+    one group, where torch needs all of them: hidden from Accelerate they fall to the group of the whole model.
     """
     plugin = getattr(accelerator.state, "fsdp_plugin", None)
     if plugin is None:

@@ -1,17 +1,21 @@
 """From a YAML file and a command line to the arguments of an experiment; impossible ones are refused."""
 
+import argparse
 import re
-from typing import NoReturn
+import reprlib
+from collections import Counter
+from pathlib import Path
+from typing import Any, NoReturn
 
+import yaml
 from transformers import HfArgumentParser
 
 from shtopk.models import ModelArguments
 from shtopk.tasks import DataArguments
-from shtopk.training.aliases import also, with_our_names
+from shtopk.training.aliases import ALIASES, our_names, with_our_names
 from shtopk.training.arguments import Arguments, TrainArguments
 from shtopk.training.checks import problem_of
 from shtopk.training.console import PROGRAM, refuse, refusing
-from shtopk.training.yaml_fields import yaml_words
 
 
 class Parser(HfArgumentParser):
@@ -21,7 +25,8 @@ class Parser(HfArgumentParser):
         super().__init__(*arguments, allow_abbrev=False, **options)
         for action in self._actions:
             action.nargs = "*" if action.nargs == "+" else action.nargs
-            action.help = f"{action.help}{also(action.dest)}"
+            if names := [f"--{theirs}" for theirs, ours in ALIASES.items() if ours == action.dest]:
+                action.help = f"{action.help} (also {', '.join(names)})"
 
     def error(self, message: str) -> NoReturn:
         refuse(message)
@@ -30,10 +35,7 @@ class Parser(HfArgumentParser):
 def parse(argv: list[str], description: str | None = None, *, writes: bool = True) -> Arguments:
     """The arguments: the defaults, then the YAML file that --config names, then the command line.
 
-    Args:
-        argv: the words of the command line.
-        description: what `--help` shows first.
-        writes: the output folder is to be written into.
+    description: what `--help` shows first. writes: the output folder has to be fit for that.
     """
     parser = Parser((DataArguments, ModelArguments, TrainArguments), description=description)
     parser.add_argument("--config", help="YAML file of fields")
@@ -61,3 +63,67 @@ def _checked(words: list[str]) -> list[str]:
         if re.fullmatch("--[^=]+=--", word):  # argparse takes it for an empty list
             raise ValueError(f"expected something as {word[2:-3]}, got '--'; leave it out for the default")
     return words
+
+
+def yaml_words(path: str, parser: argparse.ArgumentParser) -> list[str]:
+    """A YAML file's fields as the words of a command line, so that one parser checks both; ValueError if it cannot."""
+    fields = _load(path)
+    ours = our_names(fields)
+    actions: dict[str, argparse.Action] = {}
+    for action in parser._actions:
+        actions.setdefault(action.dest, action)
+    unknown = sorted(str(name) for name, field in ours.items() if field not in actions.keys() - {"help", "config"})
+    if unknown:
+        raise ValueError(f"unknown fields in {path}: {', '.join(unknown)}; see {PROGRAM} --help")
+    given = {actions[ours[name]]: value for name, value in fields.items() if value is not None}
+    return [word for action, value in given.items() for word in _words(action, value)]
+
+
+def _load(path: str) -> dict:
+    """The fields of a file; ValueError where it cannot be read or is no mapping of fields, each given once."""
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        fields = yaml.safe_load(text)
+    except OSError as error:
+        raise ValueError(f"cannot read the configuration {path}: {error.strerror}") from None
+    # What is no date or number, though its tag or its looks promise one, is a ValueError or a TypeError to PyYAML.
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
+        raise ValueError(f"the configuration {path} is not valid YAML: {error}") from None
+    if fields is None:
+        return {}
+    if not isinstance(fields, dict):
+        got = type(fields).__name__
+        raise ValueError(f"expected the configuration {path} to hold 'field: value' lines, got {got}")
+    names = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+    twice = sorted(name for name, count in names.items() if count > 1)
+    if twice:
+        raise ValueError(f"expected every field once in {path}, got several times: {', '.join(twice)}; leave one each")
+    return fields
+
+
+def _words(action: argparse.Action, value: Any) -> list[str]:
+    """The words of one field; a list is several values where the field takes several."""
+    if action.nargs != "*" or not isinstance(value, list):
+        return [f"--{action.dest}={_word(action, value)}"]
+    words = [_word(action, one) for one in value]
+    if option := next((word for word in words if word.startswith("--")), None):
+        raise ValueError(f"expected values as {action.dest}, got {option}")
+    return [f"--{action.dest}", *words]
+
+
+def _word(action: argparse.Action, value: Any) -> str:
+    """One value as the command line has it. Raises ValueError for a text that YAML takes for something else."""
+    if value is False and "no" in (action.choices or ()):
+        return "no"  # which YAML takes for false
+    if action.dest == "k_by_layer" and isinstance(value, dict):
+        return ",".join(f"{_text(key)}:{_text(k)}" for key, k in value.items())
+    if action.type is str and (isinstance(value, bool) or not isinstance(value, str | int | float)):
+        kind = type(value).__name__
+        raise ValueError(f"expected a text as {action.dest}, got {_text(value)} ({kind}) in YAML; put it in quotes")
+    return _text(value)
+
+
+def _text(value: Any) -> str:
+    """A single value in full; the beginning of a list or a mapping, which may hold itself."""
+    return str(value) if isinstance(value, str | int | float) else reprlib.repr(value)

@@ -19,7 +19,8 @@ def refuse(message: str) -> NoReturn:
     """Say in one line what is wrong with the input, and exit with code 2."""
     line = " ".join(message.split())
     line = line if len(line) <= LONGEST else f"{line[:LONGEST]} …"
-    tell("".join(map(_printable, line)))
+    # Of what is not printable a terminal obeys some, and some cannot be written at all.
+    tell("".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in line))
     sys.exit(2)
 
 
@@ -30,8 +31,3 @@ def refusing(*errors: type[Exception]) -> Iterator[None]:
         yield
     except errors as error:
         refuse(str(error))
-
-
-def _printable(character: str) -> str:
-    """A character, or its Python escape: a terminal obeys some, and some cannot be written at all."""
-    return character if character.isprintable() else character.encode("unicode_escape").decode()

@@ -1,33 +1,77 @@
-"""How a run ends, if not well: with one line that says why, and an exit code."""
+"""How a run ends, if not well: by a signal or a failure, with one line that says why and an exit code."""
 
 import os
 import shlex
+import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import SimpleNamespace
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from types import FrameType, SimpleNamespace
 from typing import NoReturn
 
 from shtopk.training.aliases import with_our_names
 from shtopk.training.checkpoints import CheckpointError, reason
 from shtopk.training.console import PROGRAM, tell
-from shtopk.training.interruption import Interrupted, Terminated, terminable
 from shtopk.training.run import Run
 from shtopk.training.step import Diverged
 
 RESUME = "--resume"
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came where nothing is to be finished first."""
+
+
+class Interrupted(Exception):
+    """Training was stopped by a signal after an update, and saved. None: another process received the signal."""
+
+    def __init__(self, received: signal.Signals | None, update: int):
+        number = received or signal.SIGTERM
+        super().__init__(f"stopped by {number.name} after update {update}")
+        self.exit_code = 128 + number  # as a shell reports it
+
+
+class Interruption:
+    """Inside this context the first SIGTERM or Ctrl-C is noted, as `received`; a second one has its usual effect."""
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+        self._handling = ExitStack()
+
+    def __enter__(self) -> "Interruption":
+        self._handling.enter_context(handling(self._note, signal.SIGTERM, signal.SIGINT))
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self._handling.close()
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = signal.Signals(number)
+        self._handling.close()
+
+
+@contextmanager
+def handling(handler: Callable, *signals: signal.Signals) -> Iterator[None]:
+    """Inside this context the handler gets these signals; but not in a thread, where Python lets nobody handle any."""
+    main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, handler) for number in signals if main}
+    try:
+        yield
+    finally:
+        for number, usual in before.items():
+            signal.signal(number, usual)
+
+
 @contextmanager
 def one_line_at_the_end(argv: list[str]) -> Iterator[SimpleNamespace]:
     """Inside this context failures and signals end the process: exit code 1, and 130 (Ctrl-C) or 143 (SIGTERM).
 
-    Yields:
-        An object whose `run` is to be set as soon as there is one to go on with; its lock is released in any case.
+    It gives an object whose `run` is to be set as soon as there is one to go on with; its lock is always released.
     """
     begun = SimpleNamespace(run=None)
     try:
-        with terminable():
+        with handling(_terminate, signal.SIGTERM):
             yield begun
     except KeyboardInterrupt as stop:
         when = "before training began" if begun.run is None else f"after training; {how_to_go_on(argv)}"
@@ -41,6 +85,10 @@ def one_line_at_the_end(argv: list[str]) -> Iterator[SimpleNamespace]:
     finally:
         if begun.run is not None:
             begun.run.lock.release()
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    raise Terminated
 
 
 def _end(run: Run | None, line: str, code: int) -> NoReturn:

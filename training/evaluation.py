@@ -16,9 +16,7 @@ class Stopped(Exception):
 def predict(experiment: Experiment, split: str, desc: str, stop: Callable[[], bool] | None = None) -> list:
     """Class numbers, or the tokens of summaries, of a whole split: each document once, on however many processes.
 
-    Args:
-        desc: of the progress bar.
-        stop: called before each batch, on all processes; where it returns true, `Stopped` is raised.
+    stop: called before each batch, on all processes; where it returns true, `Stopped` is raised.
     """
     model, accelerator, kind = experiment.model.eval(), experiment.accelerator, experiment.kind
     if model.device.type != accelerator.device.type:

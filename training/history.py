@@ -10,10 +10,8 @@ HISTORY = "history.jsonl"
 class History:
     """A file of measures; only the main process has one.
 
-    Args:
-        path: of the file.
-        update: lines of later updates are dropped: a run that goes on from there writes them again.
-        evaluated: lines of evaluations after later updates are dropped likewise.
+    Lines of updates after `update`, and of evaluations after `evaluated`, are dropped: a run that goes on from there
+    writes them again.
     """
 
     def __init__(self, path: Path, update: int = 0, evaluated: int = 0):

@@ -26,19 +26,12 @@ GENERATION = ("num_beams", "no_repeat_ngram_size", "min_new_tokens", "length_pen
 
 
 class Kind(ABC):
-    """What a model is trained to answer with.
+    """What a model is trained to answer with."""
 
-    Attributes:
-        auto_class: loads a saved model.
-        collator: called with a tokenizer, it gives rows -> batch.
-        meaningless: fields of `ModelArguments` that must be left out.
-        forward_methods: methods besides `forward` that FSDP has to gather the parameters for.
-    """
-
-    auto_class: ClassVar[Any]
-    collator: ClassVar[Any]
-    meaningless: ClassVar[tuple[str, ...]] = ()
-    forward_methods: ClassVar[tuple[str, ...]] = ()
+    auto_class: ClassVar[Any]  # loads a saved model
+    collator: ClassVar[Any]  # called with a tokenizer, it gives rows -> batch
+    meaningless: ClassVar[tuple[str, ...]] = ()  # fields of `ModelArguments` that must be left out
+    forward_methods: ClassVar[tuple[str, ...]] = ()  # besides `forward`: FSDP gathers the parameters for them
 
     @abstractmethod
     def from_backbone(self, arguments: Arguments, texts: DatasetDict, fields: Mapping[str, Any]):
@@ -129,8 +122,5 @@ class Summarizer(Kind):
         write_samples(folder, split, predictions, baselines)
 
 
-KINDS: dict[str, Kind] = {"label": Classifier(), "summary": Summarizer()}
-
-
 def kind_of(task: Task) -> Kind:
-    return KINDS[task.target]
+    return {"label": Classifier, "summary": Summarizer}[task.target]()

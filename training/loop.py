@@ -2,15 +2,14 @@
 
 from tqdm.auto import tqdm
 
-from shtopk.training.collectives import any_process
+from shtopk.training.collectives import reduce_sum
+from shtopk.training.ending import Interrupted, Interruption
 from shtopk.training.evaluation import Stopped, evaluate
 from shtopk.training.history import HISTORY, History
-from shtopk.training.interruption import Interrupted, Interruption
-from shtopk.training.meter import Meter
+from shtopk.training.meter import Meter, profiler
 from shtopk.training.plot import plot
-from shtopk.training.profile import profiler
-from shtopk.training.resumption import save
 from shtopk.training.run import Run
+from shtopk.training.snapshot import save
 from shtopk.training.step import train_step
 
 
@@ -29,7 +28,7 @@ def fit(run: Run) -> None:
     with bar, Interruption() as interruption, trace as profile:
 
         def stopping() -> bool:
-            return any_process(accelerator, bool(interruption))
+            return bool(reduce_sum(accelerator, float(interruption.received is not None))[0])  # on any process
 
         def log(measured: dict) -> None:
             accelerator.log(measured, step=progress.update)
@@ -66,4 +65,4 @@ def fit(run: Run) -> None:
     if history is not None:
         plot(history.path, run.metric, run.output / "training.png")
     if stopped:
-        raise Interrupted(f"stopped by {interruption.name} after update {progress.update}", interruption.exit_code)
+        raise Interrupted(interruption.received, progress.update)

@@ -8,13 +8,7 @@ from shtopk.training.history import is_evaluation, read_history
 
 
 def plot(history: Path, metric: str, path: Path) -> None:
-    """Draw a history.
-
-    Args:
-        history: file of a `History`.
-        metric: to draw, such as "eval_accuracy".
-        path: of the picture; the suffix decides the format.
-    """
+    """Draw the file of a `History`, with a metric such as "eval_accuracy"; path's suffix decides the format."""
     rows = read_history(history)
     updates = [row for row in rows if not is_evaluation(row)]
     evaluations = [row for row in rows if is_evaluation(row)]

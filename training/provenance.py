@@ -26,11 +26,7 @@ NOT_KEPT = {"resume", "overwrite"}  # in arguments.yaml, which starts anew
 
 
 class Provenance:
-    """Of an experiment.
-
-    Args:
-        documents_per_update: of all processes together.
-    """
+    """Of an experiment whose updates read so many documents, all processes together."""
 
     def __init__(self, experiment: Experiment, documents_per_update: int):
         self.command, self.arguments = experiment.command, experiment.arguments.fields()
@@ -72,7 +68,10 @@ class Provenance:
             "distributed": self.accelerator.distributed_type.value,
             "threads": torch.get_num_threads(),
             "mixed_precision": self.accelerator.mixed_precision,
-            "packages": {one.name: one.version for one in sorted(metadata.distributions(), key=_name)},
+            "packages": {
+                one.name: one.version
+                for one in sorted(metadata.distributions(), key=lambda one: (one.name or "").lower())
+            },
         }
         try:
             (folder / "arguments.yaml").write_text(
@@ -104,7 +103,3 @@ def _hash(split, target: str) -> str:
     for text, answer in zip(split["text"][:], split[target][:], strict=True):
         digest.update(json.dumps([text, answer]).encode())
     return digest.hexdigest()
-
-
-def _name(distribution: metadata.Distribution) -> str:
-    return (distribution.name or "").lower()

@@ -23,25 +23,22 @@ def finish(run: Run) -> dict[str, Any]:
     tested, predictions = evaluate(run, "test", "test")
     references = run.references("test")
     baselines = task.baselines(run.texts) if accelerator.is_main_process else {}
-    results: dict[str, Any] = (
-        progress.best
-        | tested
-        | {
-            "best_update": progress.best_update,
-            "updates": progress.update,
-            "epochs": progress.update / len(run.batches),
-            "train_runtime": progress.seconds,
-            "train_documents_per_second": progress.documents / progress.seconds,
-            "train_tokens_per_second": progress.tokens / progress.seconds,
-            "parameters": sum(p.numel() for p in run.model.parameters()),
-            "processes": accelerator.num_processes,
-            "device": device_name(accelerator.device),
-            "mixed_precision": accelerator.mixed_precision,
-            "command": run.command,
-            "arguments": run.provenance.arguments,
-            "baselines": {name: task.compute_metrics(answers, references) for name, answers in baselines.items()},
-        }
-    )
+    results: dict[str, Any] = progress.best | tested
+    results |= {
+        "best_update": progress.best_update,
+        "updates": progress.update,
+        "epochs": progress.update / len(run.batches),
+        "train_runtime": progress.seconds,
+        "train_documents_per_second": progress.documents / progress.seconds,
+        "train_tokens_per_second": progress.tokens / progress.seconds,
+        "parameters": sum(p.numel() for p in run.model.parameters()),
+        "processes": accelerator.num_processes,
+        "device": device_name(accelerator.device),
+        "mixed_precision": accelerator.mixed_precision,
+        "command": run.command,
+        "arguments": run.provenance.arguments,
+        "baselines": {name: task.compute_metrics(answers, references) for name, answers in baselines.items()},
+    }
     if accelerator.is_main_process:
         publish(best, output)
         (output / "all_results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")

@@ -1,6 +1,7 @@
 """A run: an experiment that trains, with everything that saving it and going on with it needs."""
 
 import math
+from dataclasses import dataclass, field
 
 import torch
 from accelerate.utils import set_seed
@@ -15,8 +16,29 @@ from shtopk.training.checkpoints import CheckpointError, Checkpoints, reason
 from shtopk.training.collectives import sharding
 from shtopk.training.console import refusing
 from shtopk.training.experiment import Experiment
-from shtopk.training.progress import Progress
 from shtopk.training.provenance import Provenance
+
+
+@dataclass
+class Progress:
+    """The counters of a training loop."""
+
+    update: int = 0  # optimizer updates done
+    evaluated: int = 0  # number of the update before the last evaluation; 0: none so far
+    best: dict[str, float] = field(default_factory=dict)  # metrics of the best evaluation so far
+    best_update: int = 0  # number of the update before it
+    since_best: int = 0  # evaluations after it
+    documents: int = 0  # read in training so far, by all processes together
+    tokens: int = 0
+    seconds: float = 0.0  # spent in training so far
+
+    def judge(self, results: dict[str, float], metric: str) -> None:
+        """Record an evaluation after the present update; a higher `metric` is better."""
+        self.evaluated = self.update
+        if results[metric] > self.best.get(metric, -math.inf):
+            self.best, self.best_update, self.since_best = results, self.update, 0
+        else:
+            self.since_best += 1
 
 
 class Run(Experiment):
@@ -36,10 +58,10 @@ class Run(Experiment):
         super().__init__(arguments, command)
         training, accelerator = arguments.training, self.accelerator
         with refusing(ValueError, ImportError):  # ImportError: an attention whose package is missing
-            encoded = self.encoded
+            documents = self.encoded["train"]
         set_seed(training.seed, device_specific=True)  # processes have the same weights, but need not the same dropout
         self.batches = UpdateBatches(
-            encoded["train"],
+            documents,
             self.collate,
             batch_size=training.batch_size,
             accumulation=training.accumulation,

@@ -1,4 +1,4 @@
-"""The state of a run, to go on as if it had never stopped: captured, written to files, restored.
+"""Save a run, and go on with it as if it had never stopped.
 
 Tensors are safetensors, everything else is JSON: nothing that is read can run code. Sharded parameters (FSDP2) are
 gathered, so that any number of processes can go on.
@@ -24,25 +24,67 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from shtopk.training.checkpoints import OPTIMIZER, STATE, CheckpointError
-from shtopk.training.progress import Progress
-from shtopk.training.run import Run
+from shtopk.training.collectives import on_main_process
+from shtopk.training.console import refusing
+from shtopk.training.history import HISTORY, bring_along
+from shtopk.training.run import Progress, Run
 
 MODEL = "model.safetensors"
 
 
+def save(run: Run) -> None:
+    """Write a checkpoint of the present update; all processes together."""
+    snapshot = capture(run)
+    on_main_process(
+        run.accelerator,
+        lambda: run.checkpoints.write(
+            run.progress.update,
+            lambda folder: snapshot.write(folder, run.model, run.tokenizer),
+            keep=[run.progress.best_update],
+        ),
+    )
+
+
+def resume(run: Run) -> None:
+    """Open the run's folder, and go to the update of the checkpoint that `resume` names, if it names one.
+
+    A checkpoint or a folder that cannot be used is refused in one line.
+    """
+    try:
+        with refusing(CheckpointError):
+            on_main_process(run.accelerator, run.open_folder)
+            _go_on(run)
+    except BaseException:
+        run.lock.release()
+        raise
+
+
+def _go_on(run: Run) -> None:
+    wanted, overwrite = run.arguments.training.resume, run.arguments.training.overwrite
+    source = on_main_process(run.accelerator, lambda: run.checkpoints.find(wanted, overwrite))
+    if source is not None:
+        state = read_state(source)
+        different = run.provenance.differences(state["identity"])
+        if different:
+            raise CheckpointError(f"cannot go on from {source}, as {different}")
+        restore(run, source, state)
+
+    def start() -> None:
+        run.provenance.write(run.output)
+        run.checkpoints.start(source, overwrite or wanted == "latest")
+        if source is not None and source.parent.resolve() != run.checkpoints.folder.resolve():
+            bring_along(source.parent.parent / HISTORY, run.output / HISTORY)
+
+    on_main_process(run.accelerator, start)
+
+
 @dataclass
 class Snapshot:
-    """The whole state on the main process; on the others nothing of use.
+    """The whole state on the main process; on the others nothing of use."""
 
-    Attributes:
-        weights: of the model.
-        moments: of the optimizer, by parameter/kind.
-        state: everything that is not a tensor.
-    """
-
-    weights: dict[str, torch.Tensor]
-    moments: dict[str, torch.Tensor]
-    state: dict[str, Any]
+    weights: dict[str, torch.Tensor]  # of the model
+    moments: dict[str, torch.Tensor]  # of the optimizer, by parameter/kind
+    state: dict[str, Any]  # everything that is not a tensor
 
     def write(self, folder: Path, model, tokenizer) -> None:
         """Write into a folder, which also loads as a model."""

@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from shtopk.tasks import neighbour
-from shtopk.tasks.lead import (
+from shtopk.tasks import baselines
+from shtopk.tasks.baselines import (
     BASELINES,
     DOCSTRING_BASELINES,
     docstring_body,
@@ -13,8 +13,8 @@ from shtopk.tasks.lead import (
     first_words,
     name_and_first_words,
     name_words,
+    nearest_neighbour,
 )
-from shtopk.tasks.neighbour import nearest_neighbour
 
 BODY = "Return the mean\nof two numbers, e.g.\nof 1 and 2.\n\nArgs:\n    x: a number"
 
@@ -120,7 +120,7 @@ def test_answers_do_not_depend_on_how_many_texts_are_compared_at_a_time(monkeypa
     train, texts = documents(40, seed=0), documents(23, seed=1)
     answers = nearest_neighbour(train, train, texts)
     for similarities in (7 * 40, 1):
-        monkeypatch.setattr(neighbour, "SIMILARITIES", similarities)
+        monkeypatch.setattr(baselines, "SIMILARITIES", similarities)
         assert nearest_neighbour(train, train, texts) == answers
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from made_up_rfcs import prose, published, words, wrapped, write
 
-from shtopk.tasks.groups import Groups
 from shtopk.tasks.rfc import check, read
+from shtopk.tasks.split import Groups
 
 ROOT = Path(__file__).resolve().parents[2]
 

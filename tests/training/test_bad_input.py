@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from refusals import FIELDS, GROUPS, assert_refused
 
 import train
-from shtopk.training.command_line import Parser, parse
-from shtopk.training.yaml_fields import yaml_words
+from shtopk.training.command_line import Parser, parse, yaml_words
 
 OFTEN = {"derandomize": True, "deadline": None, "suppress_health_check": list(HealthCheck)}
 

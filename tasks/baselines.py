@@ -1,0 +1,108 @@
+"""Summaries that need no model: the beginning of the document, or what training has for the most similar one.
+
+They belong beside every summarizer's figures.
+
+>>> [lead("One sentence. And another.") for lead in BASELINES.values()]
+['One sentence.', 'One sentence. And another.', 'One sentence. And another.']
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from shtopk.tasks.sentences import sentences
+from shtopk.tasks.split import normalise
+
+SIMILARITIES = 1 << 22  # of documents with training documents, held at a time: at most 80 MB
+
+# From the first line, which names what is documented, to the first line that ends with a colon.
+_SIGNATURE = re.compile(r"\s*(?:async\s+)?(?:def|class)\s+([\w.]+)(?:.*\n)*?.*:[^\S\n]*(?:\n|\Z)")
+
+
+def first_sentence(text: str) -> str:
+    """The first sentence of the first paragraph, or an empty text. Line breaks end no sentence, blank lines do."""
+    paragraph = re.split(r"\n\s*\n", text.strip(), maxsplit=1)[0]
+    return next(sentences(normalise(paragraph)), "")
+
+
+def first_words(text: str, n: int) -> str:
+    """The first n >= 1 words, as whitespace separates them, with one space between; fewer where there are no more."""
+    if n < 1:
+        raise ValueError(f"expected n >= 1 words, got {n}")
+    return " ".join(text.split(maxsplit=n)[:n])
+
+
+def docstring_body(text: str) -> str:
+    """What follows the signature, whose last line ends with a colon; the whole text where it does not start with one.
+
+    Example:
+        >>> docstring_body("def mean(x,\\n         y):\\nAverage of two.")
+        'Average of two.'
+    """
+    signature = _SIGNATURE.match(text)
+    return text[signature.end() :] if signature else text
+
+
+def name_words(name: str) -> str:
+    """A name as words, split at underscores, dots and camel case.
+
+    Example:
+        >>> name_words("parse_HTTPResponse")
+        'parse HTTP Response'
+    """
+    return " ".join(re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|[._]+", " ", name).split())
+
+
+def name_and_first_words(text: str, n: int = 8) -> str:
+    """The words of the documented name, then the first n of the body; without a signature, the first n of the text."""
+    signature = _SIGNATURE.match(text)
+    name = name_words(signature[1]) if signature else ""
+    return f"{name} {first_words(docstring_body(text), n)}".strip()
+
+
+def nearest_neighbour(train_texts: Sequence[str], train_summaries: Sequence[str], texts: Sequence[str]) -> list[str]:
+    """Answer every text with the summary of its nearest training text, by the cosine of their TF-IDF vectors.
+
+    A figure near a model's says that training and test share documents, or that the model only remembers.
+
+    Of equally near ones, and for a text that shares no word with any training text, the first summary counts.
+
+    Raises:
+        ValueError: unequal lists, or no training text with a word of two letters or digits in it.
+
+    Example:
+        >>> nearest_neighbour(["the red fox", "a blue whale"], ["fox", "whale"], ["whales, or one whale"])
+        ['whale']
+    """
+    counts = len(train_texts), len(train_summaries)
+    if counts[0] != counts[1] or not counts[0]:
+        raise ValueError(f"expected as many train_texts as train_summaries, got {counts[0]} and {counts[1]}")
+    if not len(texts):
+        return []
+    vectorizer = TfidfVectorizer(sublinear_tf=True, dtype=np.float32)
+    train = vectorizer.fit_transform(train_texts).T.tocsr()  # [words, train texts], of length 1 each
+    rows = max(1, SIMILARITIES // len(train_texts))
+    nearest: list[int] = []
+    for start in range(0, len(texts), rows):
+        similarities = vectorizer.transform(texts[start : start + rows]) @ train
+        nearest += similarities.toarray().argmax(axis=1).tolist()
+    summaries = list(train_summaries)  # a column of a data set would read from disk for every index
+    return [summaries[i] for i in nearest]
+
+
+BASELINES: dict[str, Callable[[str], str]] = {
+    "first_sentence": first_sentence,
+    "first_16_words": partial(first_words, n=16),
+    "first_100_words": partial(first_words, n=100),
+}
+"""Name -> document text to summary."""
+
+DOCSTRING_BASELINES: dict[str, Callable[[str], str]] = {
+    "first_sentence": lambda text: first_sentence(docstring_body(text)),
+    "first_16_words": lambda text: first_words(docstring_body(text), 16),
+    "name_and_first_8_words": name_and_first_words,
+}
+"""Likewise for documents that start with a signature; all but the last skip it."""
