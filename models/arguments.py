@@ -49,7 +49,9 @@ class ModelArguments(OptionArguments):
     k_by_layer: str | None = _option(
         None, "pool between the encoder's layers as well: 2:256,4:64 pools the input of layer 2 to 256, of 4 to 64"
     )
-    classifier_dropout: float = _option(0.1, "dropout before the classifier, in [0, 1)")
+    classifier_dropout: float = _option(
+        TopKPoolingConfig.classifier_dropout, "dropout before the classifier, in [0, 1)"
+    )
     freeze_encoder: bool = _option(False, "train all but the encoder, and embeddings that it shares with a decoder")
     freeze_layers: int = _option(0, "lowest layers of the encoder, and its embeddings, that are not trained")
     freeze_scorer: bool = _option(False, "do not train the scorer, a control")
@@ -74,7 +76,7 @@ class ModelArguments(OptionArguments):
         return {layer: _share_or_count(k, f"k of layer {layer} in k_by_layer") for layer, k in found.items()}
 
     @property
-    def pooling(self) -> PoolingOptions:
+    def pooling_options(self) -> PoolingOptions:
         """The options of the pooling; ValueError if they are impossible."""
         return PoolingOptions(**{name: getattr(self, name) for name in NAMES})
 

@@ -73,7 +73,7 @@ def build_around(backbone: Backbone, model_class: Any, fields: dict[str, Any], a
     with one_line_errors(backbone.name):
         model = model_class.from_pretrained(None, config=config, state_dict=weights)
     model.name_or_path = model.config.name_or_path = backbone.name
-    model.fresh = frozenset(key for key, _ in model.named_parameters() if key not in weights)
+    model.new_parameters = frozenset(key for key, _ in model.named_parameters() if key not in weights)
     if backbone.generation_config is not None:
         model.generation_config = backbone.generation_config
     if attn_implementation is not None:

@@ -132,7 +132,7 @@ class TopKPoolingForSequenceClassification(TopKPoolingPreTrainedModel):
             fields: of `TopKPoolingConfig`, such as k, num_labels, classifier_dropout.
 
         Returns:
-            The model; `model.fresh` holds the names of the parameters that were drawn, not loaded.
+            The model; `model.new_parameters` holds the names of the parameters that were drawn, not loaded.
 
         Raises:
             ValueError: no such encoder, no encoder at all, damaged or unexpected weights, impossible fields.

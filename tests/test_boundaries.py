@@ -1,6 +1,7 @@
 """Who may import whom: train.py -> training -> show -> {models, tasks} -> integrations -> the core -> torch."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -74,6 +75,14 @@ def test_no_modules_import_each_other_in_a_circle():
     while ready := {name for name, needs in waiting.items() if not needs & set(waiting)}:
         waiting = {name: needs for name, needs in waiting.items() if name not in ready}
     assert not waiting, f"these import each other in circles: {', '.join(sorted(waiting))}"
+
+
+def test_a_module_has_one_name():
+    """That it has once installed: nobody relies on lying beside the folders models, tasks and training."""
+    bare = r"^\s*(?:from|import) (?:models|tasks|training|configs)\b"
+    pages = [ROOT / path for path in ("shtopk", "models", "tasks", "training", "benchmarks", "tests", "docs")]
+    texts = [*(ROOT.glob("*.*")), *(path for page in pages for path in page.rglob("*.*"))]
+    assert not [path for path in texts if path.suffix in (".py", ".md") and re.search(bare, path.read_text(), re.M)]
 
 
 def test_shtopk_imports_where_transformers_is_missing():

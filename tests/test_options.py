@@ -19,7 +19,7 @@ from shtopk.training.command_line import parse
 
 def of_the_command_line(given):
     words = [f"--{name}={value}" for name, value in given.items()]
-    return HfArgumentParser(ModelArguments).parse_args_into_dataclasses(words)[0].pooling
+    return HfArgumentParser(ModelArguments).parse_args_into_dataclasses(words)[0].pooling_options
 
 
 def of_an_encoder(*record, **by_name):
@@ -74,8 +74,8 @@ def test_a_temperature_in_yaml_alone_is_constant(tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text("temperature: 1\nprotected: [0, -1]\nk_by_layer: {2: 64, 4: 0.5}\n")
     model = parse(["--config", str(path), "--output_dir", str(tmp_path / "run")]).model
-    assert (model.pooling.temperature, model.pooling.initial_temperature) == (1, None)
-    assert model.pooling.protected == (0, -1)
+    assert (model.pooling_options.temperature, model.pooling_options.initial_temperature) == (1, None)
+    assert model.pooling_options.protected == (0, -1)
     assert model.shares_or_counts == {"2": 64, "4": 0.5}
 
 

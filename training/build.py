@@ -16,7 +16,7 @@ def build_model(kind: Kind, all_arguments: Arguments, texts: DatasetDict):
     """A model of this kind, for the classes in these splits, with its backbone's weights; frozen where asked for."""
     arguments = all_arguments.model
     fields = {name: getattr(arguments, name) for name in ("window", "windows_at_once", "window_k")}
-    fields |= arguments.pooling.to_dict() | {
+    fields |= arguments.pooling_options.to_dict() | {
         "k": arguments.share_or_count,
         "k_by_layer": arguments.shares_or_counts,
         "backbone_sha256": arguments.backbone_sha256,
@@ -51,7 +51,7 @@ def parameter_groups(model, train: TrainArguments) -> list[dict]:
     scorers = {parameter for pooling in poolings(model) for parameter in pooling.parameters()}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            new = "new" if name in model.fresh else "encoder" if parameter in encoder else "decoder"
+            new = "new" if name in model.new_parameters else "encoder" if parameter in encoder else "decoder"
             groups["scorer" if parameter in scorers else new]["params"].append(parameter)
     return [group for group in groups.values() if group["params"]]
 

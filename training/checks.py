@@ -52,7 +52,7 @@ def problem_of(arguments: Arguments, writes: bool) -> str | None:
     if writes and (problem := _unusable(Path(training.output_dir), bool(training.overwrite or training.resume))):
         return problem
     try:
-        model.pooling.check(model.share_or_count)
+        model.pooling_options.check(model.share_or_count)
         _ = model.shares_or_counts
         check(data)
         task = get_task(data)

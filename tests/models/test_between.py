@@ -64,7 +64,7 @@ def test_it_loads_around_a_bare_encoder_and_its_scorers_start_with_spread(tmp_pa
     AutoModel.from_config(FOUR_LAYERS).save_pretrained(tmp_path / "bare")
     options = {"k": 4, "k_by_layer": {"2": 6}, "num_labels": 3}
     model = TopKPoolingForSequenceClassification.from_backbone(tmp_path / "bare", **options).eval()
-    assert "backbone.encoder.pooling.2.scorer.weight" in model.fresh
+    assert "backbone.encoder.pooling.2.scorer.weight" in model.new_parameters
     for scorer in model.modules():
         if isinstance(scorer, ScorerLinear):
             assert 0.1 < scorer.weight.std() < 0.3  # 32 ** -0.5, not the encoder's 0.02

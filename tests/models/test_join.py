@@ -18,8 +18,8 @@ def test_an_encoder_alone_gets_a_decoder_that_starts_from_its_first_and_last_lay
     assert torch.equal(model.encoder.embeddings.word_embeddings.weight, given["embeddings.word_embeddings.weight"])
     assert decoder.get_output_embeddings().weight is decoder.get_input_embeddings().weight
     assert all(("crossattention" in name or "cls.predictions" in name) or not name.startswith("backbone")
-               for name in model.fresh)  # fmt: skip
-    assert {"copy_head.query.weight", "pooling.scorer.weight"} < model.fresh
+               for name in model.new_parameters)  # fmt: skip
+    assert {"copy_head.query.weight", "pooling.scorer.weight"} < model.new_parameters
     torch.manual_seed(1)
     target = model.generate(**documents(9, 30), max_new_tokens=5)
     assert (target[:, 0] == 2).all()  # [CLS]
@@ -35,8 +35,8 @@ def test_a_given_decoder_keeps_its_weights(encoder, tmp_path):
     model = TopKPoolingForConditionalGeneration.from_backbone(encoder, decoder=tmp_path, k=4)
     key = "bert.encoder.layer.0.attention.self.query.weight"
     assert torch.equal(model.backbone.decoder.state_dict()[key], bare.state_dict()[key])
-    assert {name.split(".")[-4] for name in model.fresh if "crossatt" in name} <= {"crossattention", "0"}
-    assert f"backbone.decoder.{key}" not in model.fresh
+    assert {name.split(".")[-4] for name in model.new_parameters if "crossatt" in name} <= {"crossattention", "0"}
+    assert f"backbone.decoder.{key}" not in model.new_parameters
     assert model.generate(**documents(9), max_new_tokens=3).shape[0] == 1
 
 
