@@ -114,6 +114,11 @@ def test_a_document_does_not_depend_on_what_it_is_batched_with(model, lengths):
     assert together.assignment.positions[0].tolist() == alone.assignment.positions[0].tolist()
 
 
+def test_without_a_mask_all_tokens_are_real(model):
+    batch = documents(100)
+    assert torch.equal(model(batch["input_ids"]).logits, model(**batch).logits)
+
+
 def test_empty_slots_do_not_count_in_the_mean(model):
     batch = documents(1)  # one of the four slots is filled
     vector = model.backbone(**batch).last_hidden_state[:, 0]
