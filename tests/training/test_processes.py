@@ -98,6 +98,8 @@ def test_a_model_that_is_shared_out_learns_as_one_and_one_process_goes_on(base, 
     same_course(two, alone(base=base))
     weights, expected = (load_file(folder / "checkpoints" / "update_9" / "model.safetensors")
                          for folder in (two, alone(base=base)))  # fmt: skip
+    for either in (weights, expected):
+        del either["pooling.scorer.bias"]  # it moves all scores alike: its gradient is rounding, which Adam enlarges
     torch.testing.assert_close(weights, expected, rtol=1e-3, atol=1e-3)  # 2e-4 seen, of Adam's signs
     on = ["--resume", str(two / "checkpoints" / "update_6"), "--output_dir", str(tmp_path / "on")]
     train.main([*base, *STILL, "--batch_size", "16", *on])
