@@ -6,6 +6,7 @@ import math
 from typing import Literal, NamedTuple, get_args
 
 Boost = Literal["relative", "softmax", "power"]
+BOOSTS = get_args(Boost)
 
 
 class Rule(NamedTuple):
@@ -22,8 +23,8 @@ class Rule(NamedTuple):
     @classmethod
     def of(cls, boost: Boost, base: float) -> Rule:
         """The rule of a boost, see `successive_halving_topk`; ValueError for an unknown one, or a base <= 1."""
-        if boost not in get_args(Boost):
-            raise ValueError(f"expected boost to be one of {', '.join(get_args(Boost))}; got {boost!r}")
+        if boost not in BOOSTS:
+            raise ValueError(f"expected boost to be one of {', '.join(BOOSTS)}; got {boost!r}")
         if not base > 1:
             raise ValueError(f"expected base > 1, got {base!r}")
         return cls(boost == "relative", math.log(base) if boost == "power" else 0.0)
