@@ -56,7 +56,7 @@ class PooledBackboneConfig(OptionFields, PreTrainedConfig):
     @property
     def between_options(self) -> dict:
         """Of those between its layers, by name. What is protected there, and the order, is the encoder family's:
-        [CLS] and [SEP] stay, though nobody reads them, because the layers above are used to attend to them."""
+        [CLS] and [SEP] stay, though the head reads neither, because the layers above are used to attend to them."""
         return {name: getattr(self, name) for name in NAMES if name not in ("protected", "keep_order")}
 
     def get_text_config(self, decoder=None, encoder=None) -> PreTrainedConfig:

@@ -78,7 +78,7 @@ def test_no_modules_import_each_other_in_a_circle():
 
 
 def test_a_module_has_one_name():
-    """That it has once installed: nobody relies on lying beside the folders models, tasks and training."""
+    """That it has once installed: no module relies on lying beside the folders models, tasks and training."""
     bare = r"^\s*(?:from|import) (?:models|tasks|training|configs)\b"
     pages = [ROOT / path for path in ("shtopk", "models", "tasks", "training", "benchmarks", "tests", "docs")]
     texts = [*(ROOT.glob("*.*")), *(path for page in pages for path in page.rglob("*.*"))]

@@ -53,7 +53,7 @@ class Interruption:
 
 @contextmanager
 def handling(handler: Callable, *signals: signal.Signals) -> Iterator[None]:
-    """Inside this context the handler gets these signals; but not in a thread, where Python lets nobody handle any."""
+    """Inside this context the handler gets these signals; not in a thread, where Python allows no handlers."""
     main = threading.current_thread() is threading.main_thread()
     before = {number: signal.signal(number, handler) for number in signals if main}
     try:

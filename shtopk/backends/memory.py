@@ -20,7 +20,7 @@ _advise = getattr(ctypes.CDLL(None), "madvise", None) if sys.platform == "linux"
 
 
 def in_huge_pages(tensor: Tensor) -> Tensor:
-    """The tensor, which nobody has written to yet, after telling Linux that its memory may be huge pages.
+    """The tensor, not written to yet, after telling Linux that its memory may be huge pages.
 
     Costs nothing where they are already there, the tensor is small, lies on a GPU, or the system has none.
     """

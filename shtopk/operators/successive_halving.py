@@ -4,7 +4,7 @@ The paper mixes the vectors themselves, round by round. But the weights of a rou
 token flows into exactly one slot: the tournament is a binary tree. So here it is played on the scores; the weights
 along a token's path multiply to one weight; and the values are read once, at the end. Beyond the paper:
 
-- any n and k: the ranking is filled up to k * 2^R places with losers that nobody mixes with (weight exactly 0).
+- any n and k: the ranking is filled up to k * 2^R places with losers whose weight is exactly 0.
   Padding tokens are such losers too, so padding cannot change a result;
 - the temperature can be relative to the scores' own spread (`boost="relative"`);
 - tokens whose weight cannot rise above the scores' rounding error do not play, and are not read
