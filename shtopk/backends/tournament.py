@@ -169,20 +169,28 @@ def _field(scores: Tensor, temperature: Tensor, k: int, rule: Rule) -> tuple[Ten
     """The tokens that can have a weight, best first, of equals the first, and byes up to k * 2^R places: their scores
     and indices [B, k * 2^R]. And what margins are divided by."""
     n = scores.shape[-1]
-    best = scores.topk(min(n, 2 * k if rule.relative else k)).values
-    divisor = temperature * _spread(best, k) if rule.relative else temperature
-    numbers = torch.finfo(scores.dtype)
-    divisor = divisor.clamp(numbers.tiny, numbers.max / 1024)  # at most: so that a bye always loses
-
-    below = reach(scores.dtype, n, k, rule)
-    if below >= 0:
-        lowest = (best[:, min(n, k) - 1 : min(n, k)] - below * divisor).clamp(min=bye_score(scores) / 2)
+    divisor, lowest = bounds(scores, temperature, k, rule)
+    if lowest is not None:
         playing = scores >= lowest
         counts = playing.sum(-1)
         most = max([k, *counts.tolist()])
         if most < n:
             return *_with_byes(*_select(scores, playing, counts, most), k), divisor
     return *_with_byes(*scores.sort(dim=-1, descending=True, stable=True), k), divisor
+
+
+def bounds(scores: Tensor, temperature: Tensor, k: int, rule: Rule) -> tuple[Tensor, Tensor | None]:
+    """What margins are divided by, [B, 1] or a scalar, and the lowest score [B, 1] with which a token plays; None: all
+    do, and all that plays has a score above a bye's half."""
+    n = scores.shape[-1]
+    best = scores.topk(min(n, 2 * k if rule.relative else k)).values
+    divisor = temperature * _spread(best, k) if rule.relative else temperature
+    numbers = torch.finfo(scores.dtype)
+    divisor = divisor.clamp(numbers.tiny, numbers.max / 1024)  # at most: so that a bye always loses
+    below = reach(scores.dtype, n, k, rule)
+    if below < 0:
+        return divisor, None
+    return divisor, (best[:, min(n, k) - 1 : min(n, k)] - below * divisor).clamp(min=bye_score(scores) / 2)
 
 
 def _select(scores: Tensor, playing: Tensor, counts: Tensor, most: int) -> tuple[Tensor, Tensor]:

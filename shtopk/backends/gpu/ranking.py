@@ -1,0 +1,127 @@
+"""The rounds: sort, let the best meet the worst, sort what they become, until k are left.
+
+A row's ranking holds all its levels, from the slots (level 0, k places) to the players (level R, the only one that may
+have fewer candidates than its k * 2^R places): the scores, falling, and where each candidate comes from: at level R
+its token, else the number j of its pair, in which candidate j of the level above met candidate 2 m - 1 - j.
+"""
+
+import triton
+import triton.language as tl
+
+from shtopk.backends.gpu.pairs import BYE, NO_KEY, key_number, key_of, key_score, level_start, mixture, rounds_of
+from shtopk.backends.gpu.sorting import falling
+
+
+@triton.jit
+def _pairs(ranks, j, level, rounds, count, k, divisor, log_base, POWER: tl.constexpr):
+    """Keys of the pairs j of a level, made of the ranking above."""
+    m = k << level
+    above = ranks + level_start(level + 1, k)
+    valid = tl.where(level + 1 == rounds, count, 2 * m)
+    winner = tl.load(above + j, mask=(j < m) & (j < valid), other=BYE)
+    loser = tl.load(above + (2 * m - 1 - j), mask=(j < m) & (2 * m - 1 - j < valid), other=BYE)
+    return tl.where(j < m, key_of(mixture(winner, loser, divisor, log_base, POWER), j), NO_KEY)
+
+
+@triton.jit
+def _rank(keys, ranks, origins, level, rounds, count, k, divisor, log_base, S: tl.constexpr, POWER: tl.constexpr):
+    """A level of at most S places, in one go."""
+    j = tl.arange(0, S)
+    if level == rounds:
+        key = tl.load(keys + j, mask=j < count, other=NO_KEY)
+        valid = count
+    else:
+        key = _pairs(ranks, j, level, rounds, count, k, divisor, log_base, POWER)
+        valid = k << level
+    key = falling(key, S)
+    at = level_start(level, k) + j
+    tl.store(ranks + at, key_score(key), mask=j < valid)
+    tl.store(origins + at, key_number(key).to(origins.dtype.element_ty), mask=j < valid)
+
+
+@triton.jit
+def play(
+    keys, counts, divisors, ranks, origins, k, cap, total, log_base,
+    K: tl.constexpr, LEVELS: tl.constexpr, POWER: tl.constexpr,
+):  # fmt: skip
+    """All levels up to LEVELS, in one program a row; K = next power of two of k. Higher ones are there already."""
+    row = tl.program_id(0).to(tl.int64)
+    keys += row * cap
+    ranks += row * total
+    origins += row * total
+    count, divisor = tl.load(counts + row), tl.load(divisors + row)
+    rounds = rounds_of(count, k)
+    for down in tl.static_range(LEVELS + 1):
+        if LEVELS - down <= rounds:
+            _rank(
+                keys, ranks, origins, LEVELS - down, rounds, count, k, divisor, log_base, K << (LEVELS - down), POWER
+            )
+            tl.debug_barrier()
+
+
+@triton.jit
+def sort_chunks(
+    keys, counts, divisors, ranks, chunks, k, cap, total, level, small, log_base,
+    CHUNK: tl.constexpr, PLAYERS: tl.constexpr, POWER: tl.constexpr,
+):  # fmt: skip
+    """Sort each chunk of a level of more than `small` places (K * 2^level), a program for each: of the players, or of
+    a level of pairs. A row that has no such level is left alone."""
+    row = tl.program_id(0).to(tl.int64)
+    count = tl.load(counts + row)
+    rounds = rounds_of(count, k)
+    j = tl.program_id(1) * CHUNK + tl.arange(0, CHUNK)
+    if PLAYERS:
+        if (rounds > small) & (tl.program_id(1) * CHUNK < count):
+            key = tl.load(keys + row * cap + j, mask=j < count, other=NO_KEY)
+            tl.store(chunks + row * cap + j, falling(key, CHUNK), mask=j < count)
+    else:
+        if (rounds > level) & (tl.program_id(1) * CHUNK < (k << level)):
+            divisor = tl.load(divisors + row)
+            key = _pairs(ranks + row * total, j, level, rounds, count, k, divisor, log_base, POWER)
+            tl.store(chunks + row * cap + j, falling(key, CHUNK), mask=j < (k << level))
+
+
+@triton.jit
+def merge_chunks(
+    keys, counts, ranks, origins, chunks, k, cap, total, level, small,
+    CHUNK: tl.constexpr, PLAYERS: tl.constexpr, AS_KEYS: tl.constexpr,
+):  # fmt: skip
+    """Put each key of a sorted chunk to its place among all: how many keys of each other chunk are larger? AS_KEYS:
+    into `keys`, in which they came."""
+    row = tl.program_id(0).to(tl.int64)
+    count = tl.load(counts + row)
+    rounds = rounds_of(count, k)
+    active = rounds > small
+    valid = count
+    at = rounds
+    if not PLAYERS:
+        active = rounds > level
+        valid = k << level
+        at = level
+    if active & (tl.program_id(1) * CHUNK < valid):
+        chunks += row * cap
+        j = tl.arange(0, CHUNK)
+        here = tl.program_id(1) * CHUNK + j
+        key = tl.load(chunks + here, mask=here < valid, other=NO_KEY)
+        rank = j
+        start = 0
+        while start < valid:
+            if start != tl.program_id(1) * CHUNK:
+                low = tl.zeros([CHUNK], tl.int32)
+                high = low + tl.minimum(CHUNK, valid - start)
+                width = CHUNK
+                while width > 0:
+                    middle = (low + high) >> 1
+                    open_ = low < high
+                    larger = tl.load(chunks + start + middle, mask=open_, other=NO_KEY) > key
+                    low = tl.where(open_ & larger, middle + 1, low)
+                    high = tl.where(open_ & (larger == 0), middle, high)
+                    width >>= 1
+                rank += low
+            start += CHUNK
+        if AS_KEYS:
+            tl.store(keys + row * cap + rank, key, mask=here < valid)
+        else:
+            to = row * total + level_start(at, k) + rank
+            tl.store(ranks + to, key_score(key), mask=here < valid)
+            tl.store(origins + to, key_number(key).to(origins.dtype.element_ty), mask=here < valid)

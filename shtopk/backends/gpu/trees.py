@@ -1,0 +1,248 @@
+"""Down from a slot to the tokens in it, and back up: a program for each slot.
+
+Whoever stands in place p of a level came from pair j, so from the candidates j and 2 m - 1 - j of the level above. A
+slot is the root of a binary tree with 2^R leaves; the nodes of a level stand by their paths, the winner's before the
+loser's.
+"""
+
+import triton
+import triton.language as tl
+
+from shtopk.backends.gpu.pairs import BYE, level_start, margin, power, rounds_of, share
+
+
+@triton.jit
+def pool(
+    values, counts, divisors, ranks, origins, leaf_tokens, leaf_weights,
+    pooled, slot_scores, filled, positions, weights, slots, n, k, d, total, places, negligible, log_base,
+    LEAVES: tl.constexpr, ROWS: tl.constexpr, D: tl.constexpr, POWER: tl.constexpr,
+):  # fmt: skip
+    """The weights of a slot's tokens, and the sum of their vectors; only tokens that carry weight are read."""
+    slot = tl.program_id(0).to(tl.int64)
+    row, q = slot // k, (slot % k).to(tl.int32)
+    ranks += row * total
+    origins += row * total
+    count, divisor = tl.load(counts + row), tl.load(divisors + row)
+    rounds = rounds_of(count, k)
+    leaves = 1 << rounds
+    leaf_tokens += row * places + q * leaves
+    leaf_weights += row * places + q * leaves
+    result = tl.load(ranks + q, mask=(rounds > 0) | (q < count), other=BYE)
+    full = result > BYE
+    heaviest = -1.0
+    leader = 0
+    start = 0
+    while start < leaves:
+        leaf = start + tl.arange(0, LEAVES)
+        there = leaf < leaves
+        node = tl.zeros([LEAVES], tl.int32) + q
+        weight = tl.zeros([LEAVES], tl.float32) + full.to(tl.float32)
+        level = 0
+        while level < rounds:
+            m = k << level
+            j = tl.load(origins + level_start(level, k) + node, mask=there, other=0).to(tl.int32)
+            above = ranks + level_start(level + 1, k)
+            valid = tl.where(level + 1 == rounds, count, 2 * m)
+            winner = tl.load(above + j, mask=there & (j < valid), other=BYE)
+            loser = tl.load(above + (2 * m - 1 - j), mask=there & (2 * m - 1 - j < valid), other=BYE)
+            win = share(winner, loser, divisor, log_base, POWER)
+            lost = ((leaf >> (rounds - 1 - level)) & 1) != 0
+            node = tl.where(lost, 2 * m - 1 - j, j)
+            weight *= tl.where(lost, 1 - win, win)
+            level += 1
+        real = there & (node < count)
+        token = tl.load(origins + level_start(rounds, k) + node, mask=real, other=0).to(tl.int32)
+        weight = tl.where(real, weight, -1.0)
+        most = tl.max(weight, 0)
+        first = tl.min(tl.where(real & (weight == most), token, 0x7FFFFFFF), 0)
+        leader = tl.where(most > heaviest, first, tl.where(most == heaviest, tl.minimum(leader, first), leader))
+        heaviest = tl.maximum(heaviest, most)
+        carries = real & (weight >= negligible)
+        tl.store(weights + row * n + token, weight, mask=carries)
+        tl.store(slots + row * n + token, (tl.zeros([LEAVES], tl.int32) + q).to(tl.int64), mask=carries)
+        tl.store(leaf_tokens + leaf, token, mask=there)
+        tl.store(leaf_weights + leaf, tl.where(carries, weight, 0.0), mask=there)
+        start += LEAVES
+    tl.store(slot_scores + slot, tl.where(full, result, 0.0).to(slot_scores.dtype.element_ty))
+    tl.store(filled + slot, full.to(tl.int8))
+    tl.store(positions + slot, tl.where(full, leader, 0).to(tl.int64))
+    tl.debug_barrier()
+
+    begin = 0
+    while begin < d:
+        x = begin + tl.arange(0, D)
+        pooling = tl.zeros([ROWS, D], tl.float32)
+        start = 0
+        while start < leaves:
+            leaf = start + tl.arange(0, ROWS)
+            weight = tl.load(leaf_weights + leaf, mask=leaf < leaves, other=0.0)
+            token = tl.load(leaf_tokens + leaf, mask=leaf < leaves, other=0).to(tl.int64)
+            read = (weight > 0)[:, None] & (x < d)[None, :]
+            vector = tl.load(values + (row * n + token)[:, None] * d + x[None, :], mask=read, other=0.0)
+            pooling += vector.to(tl.float32) * weight[:, None]
+            start += ROWS
+        tl.store(pooled + slot * d + x, tl.sum(pooling, 0).to(pooled.dtype.element_ty), mask=x < d)
+        begin += D
+
+
+@triton.jit
+def unpool(
+    grad_pooled, grad_slot_scores, grad_weights_in, values, counts, divisors, ranks, origins,
+    nodes, weights, winners, losers, worths, advantages,
+    grad_values, grad_scores, of_temperature, n, k, d, total, size, negligible, log_base,
+    SLOTS: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr, D: tl.constexpr, POWER: tl.constexpr,
+    HAS_VALUES: tl.constexpr, HAS_SCORES: tl.constexpr, HAS_WEIGHTS: tl.constexpr,
+    OF_VALUES: tl.constexpr, OF_CHOICE: tl.constexpr,
+):  # fmt: skip
+    """From the gradients of the vectors, scores and weights of SLOTS slots to those of their tokens' vectors and
+    scores. A level's nodes of these slots stand side by side, between those of the slots before and behind."""
+    blocks = tl.cdiv(k, SLOTS)
+    row, q = (tl.program_id(0) // blocks).to(tl.int64), tl.program_id(0) % blocks * SLOTS
+    own = tl.minimum(SLOTS, k - q)  # slots
+    ranks += row * total
+    origins += row * total
+    count, divisor = tl.load(counts + row), tl.load(divisors + row)
+    rounds = rounds_of(count, k)
+    nodes += row * size
+    weights += row * size
+    winners += row * size
+    losers += row * size
+    worths += row * size
+    advantages += row * size
+    roots = q + tl.arange(0, SLOTS)
+    top = tl.load(ranks + roots, mask=(roots < k) & ((rounds > 0) | (roots < count)), other=BYE)
+
+    # Down: who met, and with what weight in the slot.
+    tl.store(nodes + roots, roots, mask=roots < k)
+    tl.store(weights + roots, (top > BYE).to(tl.float32), mask=roots < k)
+    tl.debug_barrier()
+    level = 0
+    while level < rounds:
+        m = k << level
+        here = level_start(level, k) + (q << level)
+        above = level_start(level + 1, k)
+        valid = tl.where(level + 1 == rounds, count, 2 * m)
+        start = 0
+        while start < (own << level):
+            a = start + tl.arange(0, WIDE)
+            there = a < (own << level)
+            node = tl.load(nodes + here + a, mask=there, other=0)
+            weight = tl.load(weights + here + a, mask=there, other=0.0)
+            j = tl.load(origins + level_start(level, k) + node, mask=there, other=0).to(tl.int32)
+            winner = tl.load(ranks + above + j, mask=there & (j < valid), other=BYE)
+            loser = tl.load(ranks + above + (2 * m - 1 - j), mask=there & (2 * m - 1 - j < valid), other=BYE)
+            win = share(winner, loser, divisor, log_base, POWER)
+            tl.store(winners + here + a, winner, mask=there)
+            tl.store(losers + here + a, loser, mask=there)
+            child = above + (q << (level + 1)) + 2 * a
+            tl.store(nodes + child, j, mask=there)
+            tl.store(nodes + child + 1, 2 * m - 1 - j, mask=there)
+            tl.store(weights + child, weight * win, mask=there)
+            tl.store(weights + child + 1, weight * (1 - win), mask=there)
+            start += WIDE
+        tl.debug_barrier()
+        level += 1
+
+    # At the leaves: the vectors.
+    leaves = own << rounds
+    here = level_start(rounds, k) + (q << rounds)
+    start = 0
+    while start < leaves:
+        leaf = start + tl.arange(0, ROWS)
+        there = leaf < leaves
+        node = tl.load(nodes + here + leaf, mask=there, other=0)
+        weight = tl.load(weights + here + leaf, mask=there, other=0.0)
+        carries = there & (node < count) & (weight >= negligible)
+        token = row * n + tl.load(origins + level_start(rounds, k) + node, mask=carries, other=0).to(tl.int64)
+        slot = row * k + q + (leaf >> rounds)
+        dot = tl.zeros([ROWS], tl.float32)
+        if HAS_VALUES:
+            begin = 0
+            while begin < d:
+                x = begin + tl.arange(0, D)
+                read = carries[:, None] & (x < d)[None, :]
+                at = token[:, None] * d + x[None, :]
+                gradient = tl.load(grad_pooled + slot[:, None] * d + x[None, :], mask=read, other=0.0).to(tl.float32)
+                if OF_CHOICE:
+                    dot += tl.sum(tl.load(values + at, mask=read, other=0.0).to(tl.float32) * gradient, 1)
+                if OF_VALUES:
+                    tl.store(
+                        grad_values + at, (weight[:, None] * gradient).to(grad_values.dtype.element_ty), mask=read
+                    )
+                begin += D
+        if OF_CHOICE:
+            if HAS_WEIGHTS:
+                dot += tl.load(grad_weights_in + token, mask=carries, other=0.0).to(tl.float32)
+            tl.store(worths + here + leaf, tl.where(carries, dot, 0.0), mask=there)
+        start += ROWS
+
+    if OF_CHOICE:
+        tl.debug_barrier()
+        # Up: what a weight of 1 is worth in each node, and by how much more in its winner than in its loser.
+        level = rounds - 1
+        while level >= 0:
+            here = level_start(level, k) + (q << level)
+            child = level_start(level + 1, k) + (q << (level + 1))
+            start = 0
+            while start < (own << level):
+                a = start + tl.arange(0, WIDE)
+                there = a < (own << level)
+                winner = tl.load(winners + here + a, mask=there, other=BYE)
+                loser = tl.load(losers + here + a, mask=there, other=BYE)
+                of_winner = tl.load(worths + child + 2 * a, mask=there, other=0.0)
+                of_loser = tl.load(worths + child + 2 * a + 1, mask=there, other=0.0)
+                advantage = of_winner - of_loser
+                tl.store(advantages + here + a, advantage, mask=there)
+                win = share(winner, loser, divisor, log_base, POWER)
+                tl.store(worths + here + a, of_loser + advantage * win, mask=there)
+                start += WIDE
+            tl.debug_barrier()
+            level -= 1
+
+        # Down: a node hands on its gradient by its shares, and moves its margin by its weight and its gradient.
+        arriving = tl.zeros([SLOTS], tl.float32)
+        if HAS_SCORES:
+            arriving = tl.load(grad_slot_scores + row * k + roots, mask=roots < k, other=0.0).to(tl.float32)
+            arriving = tl.where(top > BYE, arriving, 0.0)
+        tl.store(worths + roots, arriving, mask=roots < k)
+        tl.debug_barrier()
+        of_log = tl.zeros([WIDE], tl.float32)
+        level = 0
+        while level < rounds:
+            here = level_start(level, k) + (q << level)
+            child = level_start(level + 1, k) + (q << (level + 1))
+            start = 0
+            while start < (own << level):
+                a = start + tl.arange(0, WIDE)
+                there = a < (own << level)
+                winner = tl.load(winners + here + a, mask=there, other=BYE)
+                loser = tl.load(losers + here + a, mask=there, other=BYE)
+                weight = tl.load(weights + here + a, mask=there, other=0.0)
+                advantage = tl.load(advantages + here + a, mask=there, other=0.0)
+                gradient = tl.load(worths + here + a, mask=there, other=0.0)
+                win = share(winner, loser, divisor, log_base, POWER)
+                slope = win * (1 - win) / divisor  # 0 beside a bye, and first: 0 * huge, not huge * huge
+                of_margin = slope * weight * advantage + slope * (winner - loser) * gradient
+                of_log -= tl.where(there, of_margin * margin(winner, loser, log_base, POWER), 0.0)
+                to_winner, to_loser = of_margin, -of_margin
+                if POWER:
+                    to_winner = to_winner * log_base * power(winner, log_base)
+                    to_loser = to_loser * log_base * power(loser, log_base)
+                tl.store(worths + child + 2 * a, win * gradient + to_winner, mask=there)
+                tl.store(worths + child + 2 * a + 1, (1 - win) * gradient + to_loser, mask=there)
+                start += WIDE
+            tl.debug_barrier()
+            level += 1
+        tl.store(of_temperature + tl.program_id(0), tl.sum(of_log, 0))
+        here = level_start(rounds, k) + (q << rounds)
+        start = 0
+        while start < leaves:
+            leaf = start + tl.arange(0, WIDE)
+            there = leaf < leaves
+            node = tl.load(nodes + here + leaf, mask=there, other=0)
+            weight = tl.load(weights + here + leaf, mask=there, other=0.0)
+            carries = there & (node < count) & (weight >= negligible)
+            token = tl.load(origins + level_start(rounds, k) + node, mask=carries, other=0).to(tl.int64)
+            gradient = tl.load(worths + here + leaf, mask=carries, other=0.0)
+            tl.store(grad_scores + row * n + token, gradient, mask=carries)
+            start += WIDE
