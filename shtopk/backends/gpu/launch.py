@@ -56,10 +56,10 @@ def forward(
         slots=new((batch, n), dtype=torch.int64),
     )
     played = play(scores, mask, temperature, k, rule, answer.weights, answer.slots, sizes)
-    leaf_tokens, leaf_weights = new((batch, places), dtype=torch.int32), new((batch, places), dtype=torch.float32)
+    leaves = new((batch, 2, places), dtype=torch.float32)  # weights, and tokens as bits
     rows, width, warps = _tile(values, batch * k)
     start(
-        trees.pool, (batch * k,), values, *played, leaf_tokens, leaf_weights, answer.values, answer.scores,
+        trees.pool, (batch * k,), values, *played, leaves, answer.values, answer.scores,
         answer.mask.view(torch.int8), answer.positions, answer.weights, answer.slots, n, k, d, played.ranks.shape[1],
         places, negligible(torch.float32, n, k), rule.log_base,
         LEAVES=_between(16, places // k, 128), ROWS=rows, D=width, POWER=rule.log_base > 0, num_warps=warps,
@@ -89,12 +89,12 @@ def play(
         mask = None if mask is None else mask.contiguous().view(torch.int8)
         width, below = _power_of_two(n), reach(torch.float32, n, k, rule)
         wanted, groups = min(n, 2 * k if rule.relative else k), sizes.groups
-        groups = width if width <= 4 * groups else groups if wanted <= groups // 4 else 0
+        groups = width if width <= 2 * groups else groups if wanted <= groups // 4 else 0
         on_device = temperature.device.type == scores.device.type
         start(
             field, (batch,), scores, mask, temperature if on_device else float(temperature), played.divisors,
             played.counts, keys, weights, slots, n, k, below, n, N=width, GROUPS=groups, HAS_MASK=mask is not None,
-            RELATIVE=rule.relative, ALL=below < 0, ON_DEVICE=on_device, num_warps=_between(1, width // 256, 32),
+            RELATIVE=rule.relative, ALL=below < 0, ON_DEVICE=on_device, num_warps=_between(1, width // 256, 16),
         )  # fmt: skip
     _rank(keys, played, n, k, rule, sizes)
     return played
@@ -152,14 +152,14 @@ def backward(
     of_choice = wanted.scores or wanted.temperature
     slots = _between(1, min(128 >> levels, _power_of_two(batch * k // 1024)), 8)  # a program's
     programs, size = batch * -(-k // slots), k * (2 ** (levels + 1) - 1)
-    nodes, trees_of_rows = new((batch, size), dtype=torch.int32), new((5, batch, size))
+    nodes = new(batch, 6, size)
     grad_values = _zeros_like(values) if wanted.values and gradients.values is not None else None
     grad_scores = played.ranks.new_zeros(batch, n) if of_choice else None
     of_log = new(programs) if of_choice else None
     given = [None if x is None else x.contiguous() for x in (gradients.values, gradients.scores, gradients.weights)]
     rows, width, warps = _tile(values, 0)
     start(
-        trees.unpool, (programs,), *given, values, *played, nodes, *trees_of_rows, grad_values, grad_scores, of_log,
+        trees.unpool, (programs,), *given, values, *played, nodes, grad_values, grad_scores, of_log,
         n, k, d, played.ranks.shape[1], size, negligible(torch.float32, n, k), rule.log_base,
         SLOTS=slots, ROWS=max(1, rows // 2), WIDE=_between(16, (slots << levels) // 2, 128), D=width,
         POWER=rule.log_base > 0, HAS_VALUES=given[0] is not None, HAS_SCORES=given[1] is not None,

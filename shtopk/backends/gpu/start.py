@@ -20,19 +20,17 @@ def start(kernel: Any, grid: tuple[int, ...], *arguments: Any, num_warps: int, *
     if not isinstance(kernel, JITFunction):
         kernel[grid](*arguments, **constants)
         return
-    kind = (kernel, torch.cuda.current_device(), num_warps, *constants.values(), *map(_kind, arguments))
-    version = _versions.get(kind)
+    kind, addresses = [kernel, torch.cuda.current_device(), num_warps, *constants.values()], []
+    for x in arguments:
+        if isinstance(x, Tensor):
+            address = x.data_ptr()
+            addresses.append(address)
+            kind.append((x.dtype, address % 16))  # whole words of 16 bytes can be read at some addresses alone
+        else:
+            addresses.append(x)
+            kind.append(float if isinstance(x, float) else x)
+    version = _versions.get(tuple(kind))
     if version is None:
-        _versions[kind] = kernel[grid](*arguments, num_warps=num_warps, **constants)
+        _versions[tuple(kind)] = kernel[grid](*arguments, num_warps=num_warps, **constants)
     else:
-        addresses = [x.data_ptr() if isinstance(x, Tensor) else x for x in arguments]
         version[(*grid, 1, 1)[:3]](*addresses, *constants.values())
-
-
-def _kind(x: Any) -> Any:
-    """What Triton compiles apart: types, addresses and numbers that divide by 16, the number 1, None."""
-    if isinstance(x, Tensor):
-        return x.dtype, x.data_ptr() % 16 == 0
-    if isinstance(x, int):
-        return (x % 16 == 0, x == 1, -(2**31) <= x < 2**31)
-    return None if x is None else float

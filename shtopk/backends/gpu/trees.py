@@ -13,7 +13,7 @@ from shtopk.backends.gpu.pairs import BYE, level_start, margin, power, rounds_of
 
 @triton.jit
 def pool(
-    values, counts, divisors, ranks, origins, leaf_tokens, leaf_weights,
+    values, counts, divisors, ranks, origins, leaf_weights,
     pooled, slot_scores, filled, positions, weights, slots, n, k, d, total, places, negligible, log_base,
     LEAVES: tl.constexpr, ROWS: tl.constexpr, D: tl.constexpr, POWER: tl.constexpr,
 ):  # fmt: skip
@@ -25,8 +25,8 @@ def pool(
     count, divisor = tl.load(counts + row), tl.load(divisors + row)
     rounds = rounds_of(count, k)
     leaves = 1 << rounds
-    leaf_tokens += row * places + q * leaves
-    leaf_weights += row * places + q * leaves
+    leaf_weights += row * 2 * places + q * leaves
+    leaf_tokens = (leaf_weights + places).to(tl.pointer_type(tl.int32), bitcast=True)
     result = tl.load(ranks + q, mask=(rounds > 0) | (q < count), other=BYE)
     full = result > BYE
     heaviest = -1.0
@@ -88,8 +88,7 @@ def pool(
 @triton.jit
 def unpool(
     grad_pooled, grad_slot_scores, grad_weights_in, values, counts, divisors, ranks, origins,
-    nodes, weights, winners, losers, worths, advantages,
-    grad_values, grad_scores, of_temperature, n, k, d, total, size, negligible, log_base,
+    weights, grad_values, grad_scores, of_temperature, n, k, d, total, size, negligible, log_base,
     SLOTS: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr, D: tl.constexpr, POWER: tl.constexpr,
     HAS_VALUES: tl.constexpr, HAS_SCORES: tl.constexpr, HAS_WEIGHTS: tl.constexpr,
     OF_VALUES: tl.constexpr, OF_CHOICE: tl.constexpr,
@@ -103,12 +102,11 @@ def unpool(
     origins += row * total
     count, divisor = tl.load(counts + row), tl.load(divisors + row)
     rounds = rounds_of(count, k)
-    nodes += row * size
-    weights += row * size
-    winners += row * size
-    losers += row * size
-    worths += row * size
-    advantages += row * size
+    # Trees of the row: a number of each kind for each node.
+    weights += row * 6 * size
+    winners, losers = weights + size, weights + 2 * size
+    worths, advantages = weights + 3 * size, weights + 4 * size
+    nodes = (weights + 5 * size).to(tl.pointer_type(tl.int32), bitcast=True)
     roots = q + tl.arange(0, SLOTS)
     top = tl.load(ranks + roots, mask=(roots < k) & ((rounds > 0) | (roots < count)), other=BYE)
 

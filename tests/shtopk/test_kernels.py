@@ -1,0 +1,174 @@
+"""The Triton kernels give what tensor operations give: on a GPU, or in Triton's interpreter.
+
+Triton asks for its interpreter when a kernel's module is imported: test_kernels_without_gpu.py runs this file in a
+process of its own. The interpreter cuts numbers off where it makes bfloat16 of float32, which a GPU rounds, and does
+not see a missing barrier.
+"""
+
+import os
+
+import pytest
+import torch
+
+from shtopk.backends.face import Gradients, Wanted
+from shtopk.backends.tensors import Tensors
+from shtopk.rule import Rule
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+if not INTERPRETED and not torch.cuda.is_available():
+    pytest.skip("needs a CUDA device, or TRITON_INTERPRET=1", allow_module_level=True)
+launch = pytest.importorskip("shtopk.backends.gpu.launch")
+
+DEVICE = "cpu" if INTERPRETED else "cuda"
+ONE_PROGRAM = launch.Sizes(row=1024, alone=128, groups=256)
+CHUNKS = launch.Sizes(row=1024, alone=32, groups=32)  # levels sorted in chunks, and a k-th best bounded by groups
+LONG = launch.Sizes(row=32, alone=32, groups=32)  # rows longer than a program looks through
+CUTS = {"one": ONE_PROGRAM, "chunks": CHUNKS, "long": LONG}
+
+B, D = 3, 20
+SHAPES = [(64, 8), (100, 7), (257, 5), (33, 33), (5, 9), (1, 1), (17, 1), (300, 100)]
+WAYS = [
+    ("softmax", 1e-6),
+    ("softmax", 1 / 16),
+    ("softmax", 4.0),
+    ("relative", 1 / 16),
+    ("relative", 1.0),
+    ("power", 1.0),
+]
+
+
+def normal(n):
+    return torch.randn(B, n)
+
+
+def ties(n):
+    return torch.randint(0, 5, (B, n)).float()
+
+
+def equal(n):
+    return torch.zeros(B, n)
+
+
+def huge(n):
+    return torch.where(torch.rand(B, n) < 0.2, -torch.inf, torch.randn(B, n) * 1e30)
+
+
+def inputs(n, k, make=normal, masked=True, dtype=torch.float32, seed=0):
+    """Values, scores and a mask whose rows have no, about half of and all their tokens; and gradients."""
+    torch.manual_seed(seed)
+    values, scores = torch.randn(B, n, D).to(dtype), make(n).to(dtype)
+    mask = torch.rand(B, n) < torch.linspace(0, 1, B).unsqueeze(-1) if masked else None
+    incoming = Gradients(torch.randn(B, k, D).to(dtype), torch.randn(B, k).to(dtype), torch.randn(B, n))
+    on = [None if x is None else x.to(DEVICE) for x in (values, scores, mask)]
+    return (*on, Gradients(*(x.to(DEVICE) for x in incoming)))
+
+
+def check(n, k, boost, temperature, cut, of=None, on_device=False, **options):
+    """Compare everything with tensor operations; of: the gradients that arrive, by default all."""
+    values, scores, mask, incoming = inputs(n, k, **options)
+    incoming = Gradients(*(x if of is None or name in of else None for name, x in incoming._asdict().items()))
+    rule, temperature = Rule.of(boost, 20.0), torch.tensor(float(temperature), device=DEVICE if on_device else "cpu")
+    everything = Wanted(True, True, True)
+    oracle = Tensors()
+    expected, saved = oracle.forward(values, scores, mask, temperature, k, rule)
+    expected_gradients = oracle.backward(saved, incoming, rule, everything)
+    if on_device and INTERPRETED:
+        temperature = torch.tensor(float(temperature))
+    found, played = launch.forward(values, scores, mask, temperature, k, rule, cut)
+    of_values, of_scores, of_log = launch.backward(values, k, played, incoming, rule, everything)
+    close = {"atol": 2e-5, "rtol": 2e-5} if values.dtype == torch.float32 else {"atol": 2e-2, "rtol": 2e-2}
+    wide = {name: 10 * value for name, value in close.items()}
+
+    def same(name, x, y, within):
+        scale = max(1.0, float(y.abs().max()) if y.numel() else 1.0)
+        torch.testing.assert_close(
+            x.float().cpu() / scale, y.float().cpu() / scale, **within, msg=lambda text: f"{name}: {text}"
+        )
+
+    for name in ("mask", "positions", "slots"):
+        assert torch.equal(getattr(found, name), getattr(expected, name)), name
+    for name in ("values", "scores", "weights"):
+        assert getattr(found, name).dtype == getattr(expected, name).dtype
+        same(name, getattr(found, name), getattr(expected, name), close)
+    assert (of_values is None) == (expected_gradients[0] is None)
+    if of_values is not None:
+        same("gradient of values", of_values, expected_gradients[0], close)
+    same("gradient of scores", of_scores, expected_gradients[1], wide)
+    same("gradient of temperature", of_log / temperature, expected_gradients[2], wide)
+
+
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize(("boost", "temperature"), WAYS)
+def test_kernels_halve_as_tensor_operations_do(boost, temperature, cut):
+    here = list(CUTS).index(cut) + WAYS.index((boost, temperature))
+    for i, (n, k) in enumerate(SHAPES):
+        if not INTERPRETED or (i + here) % 8 == 0:  # the interpreter takes its time: each shape and way, not all pairs
+            check(n, k, boost, temperature, CUTS[cut], masked=i % 2 == 0, seed=i)
+
+
+@pytest.mark.parametrize(("boost", "cut"), [("softmax", "chunks"), ("relative", "one"), ("relative", "long")])
+@pytest.mark.parametrize("make", [ties, equal, huge])
+def test_kernels_rank_equal_and_huge_scores_as_tensor_operations_do(make, boost, cut):
+    check(60, 7, boost, 0.5, CUTS[cut], make=make)
+
+
+def test_kernels_bound_the_kth_score_by_groups_and_give_up_where_too_many_reach_the_bound():
+    cut = launch.Sizes(row=1024, alone=128, groups=64)  # of 300 tokens: fewer than a fourth
+    check(300, 7, "relative", 0.1, cut)
+    check(300, 7, "softmax", 0.1, cut)
+    check(300, 7, "relative", 0.1, cut, make=lambda n: torch.arange(n).remainder(2).float().expand(B, n).clone())
+    check(300, 60, "relative", 0.1, cut)  # more are wanted than groups can bound
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_kernels_take_half_precision(dtype):
+    check(257, 5, "softmax", 0.25, ONE_PROGRAM, dtype=dtype)
+
+
+@pytest.mark.parametrize("of", [("values",), ("scores",), ("weights",), ()])
+def test_kernels_take_the_gradients_that_arrive(of):
+    check(100, 7, "softmax", 0.5, ONE_PROGRAM, of=of)
+
+
+@pytest.mark.parametrize(
+    "wanted", [Wanted(True, False, False), Wanted(False, True, False), Wanted(False, False, True)]
+)
+def test_kernels_give_the_gradients_that_are_wanted(wanted):
+    values, scores, mask, incoming = inputs(100, 7)
+    rule, temperature = Rule.of("softmax", 20.0), torch.tensor(0.5)
+    _, played = launch.forward(values, scores, mask, temperature, 7, rule)
+    every = launch.backward(values, 7, played, incoming, rule, Wanted(True, True, True))
+    some = launch.backward(values, 7, played, incoming, rule, wanted)
+    assert [x is not None for x in some] == [wanted.values, wanted.scores or wanted.temperature, wanted.temperature]
+    assert all(torch.equal(x, y) for x, y in zip(some, every, strict=True) if x is not None)
+
+
+@pytest.mark.parametrize("alone", [16, 1024])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_kernels_pool_by_given_slots(dtype, alone):
+    for n, k in ((1, 1), (40, 3), (90, 40)):
+        values, _, mask, incoming = inputs(n, k, dtype=dtype)
+        slots = torch.randint(-1, k, (B, n), device=DEVICE)
+        slots = slots.masked_fill(~mask, -1)
+        weights = torch.rand(B, n, device=DEVICE).masked_fill(slots < 0, 0)
+        values[slots < 0] = torch.nan  # is not read
+        oracle = Tensors()
+        expected, saved = oracle.pool(values, weights, slots, k)
+        sizes = launch.SIZES._replace(alone=alone)
+        close = {"atol": 1e-5, "rtol": 1e-5} if dtype == torch.float32 else {"atol": 5e-2, "rtol": 2e-2}
+        torch.testing.assert_close(launch.pool_by_slot(values, weights, slots, k, sizes), expected, **close)
+        found = launch.pool_by_slot_backward(incoming.values, values, weights, slots, True, True)
+        carried = slots >= 0
+        for gradient, of_tensors in zip(found, oracle.pool_backward(saved, incoming.values, True, True), strict=True):
+            torch.testing.assert_close(gradient[carried], of_tensors[carried].to(gradient.dtype), **close)
+            assert (gradient[~carried] == 0).all()
+
+
+def test_kernels_give_the_same_bits_each_time():
+    values, scores, mask, incoming = inputs(257, 5)
+    rule, temperature, wanted = Rule.of("softmax", 20.0), torch.tensor(1.0), Wanted(True, True, True)
+    runs = []
+    for _ in range(2):
+        answer, played = launch.forward(values, scores, mask, temperature, 5, rule, CHUNKS)
+        runs.append([*answer, *launch.backward(values, 5, played, incoming, rule, wanted)])
+    assert all(torch.equal(x, y) for x, y in zip(*runs, strict=True))
