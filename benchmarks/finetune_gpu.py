@@ -4,7 +4,7 @@ python benchmarks/finetune_gpu.py [--seconds 100] [--device cuda] [--results fol
 
 As between.py, with bf16 on a GPU: 256 tokens of a BBC News article pooled to 32 before layer 2 of MiniLM's 6, 512 to
 64, and 4,096 to 512. For these MiniLM's 512 positions are repeated eight times, as Longformer's were made, and the
-documents are articles of one topic, joined: every layer attends to all tokens, which windows would spare it. The speeds
+documents are articles of one topic, joined: every layer attends to all tokens, which windows would spare it. Speeds
 are measured first, in turns (pace.py), then every way trains once; the record is saved after each, and after --seconds
 nothing more is begun. With --device cpu the same with tiny texts, to try it out. Writes finetune-gpu.json and .md.
 """

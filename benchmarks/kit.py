@@ -151,6 +151,7 @@ def unpack(kit: Path) -> dict[str, str]:
     facts = "".join(f"{path.relative_to(kit)} {path.stat().st_size} {path.stat().st_mtime_ns}\n" for path in files)
     digest = hashlib.sha256(f"{ROOT} {sys.version}\n{facts}".encode()).hexdigest()[:16]
     site = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "shtopk-gpu" / digest
+    site /= "site-packages"  # by this name dill, which hashes functions for datasets, knows what is installed
     if not (site / "ready").exists():
         shutil.rmtree(site, ignore_errors=True)
         site.mkdir(parents=True)

@@ -166,10 +166,10 @@ def main() -> None:
         place for place in GRIDS[arguments.grid] if sum((run["n"], run["k"]) == place for run in runs) == len(METHODS)
     ]
     runs = [run for run in runs if (run["n"], run["k"]) in whole]
+    publish(record | {"runs": runs}, path, table)
     draw(runs, list(METHODS), ["seconds"], path.with_name(f"{path.stem}-time.png"))
     draw(runs, list(METHODS), ["nccs"], path.with_name(f"{path.stem}-nccs.png"))
     draw(runs, IN_README, ["seconds", "nccs"], path.with_suffix(".png"))
-    publish(record | {"runs": runs}, path, table)
 
 
 if __name__ == "__main__":
