@@ -172,7 +172,7 @@ def test_what_is_in_a_kit_is_found_where_nothing_is_installed(small_kit, tmp_pat
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("unpacked twice"))
     assert kit.unpack(small_kit) == found
     (small_kit / "kit.json").write_text('{"python": "3.1"}')
-    with pytest.raises(SystemExit, match="expected Python 3.1, for which"):
+    with pytest.raises(SystemExit, match="expected Python 3"):
         kit.unpack(small_kit)
 
 
