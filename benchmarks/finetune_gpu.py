@@ -147,6 +147,7 @@ def main() -> None:
             if all(one["tokens"] != size.tokens for one in record["pace"]) and time.monotonic() < end:
                 record["pace"] += measure_pace(size, device, Path(folder))
                 save(record, path)
+                path.with_suffix(".md").write_text(table(record))
         done = {(run["way"], run["tokens"]) for run in record["runs"]}
         for size in sizes:
             for way in WAYS:

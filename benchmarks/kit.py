@@ -153,10 +153,11 @@ def check_size(kit: int, repository: int, most: float) -> None:
 
 def unpack(kit: Path) -> dict[str, str]:
     """Install a kit outside the repository, once; the variables of the environment that let Python find it.
-    Exits with one line where it is of another Python."""
+    None of them, and a line that says so, where it is of another Python."""
     wanted, version = json.loads((kit / "kit.json").read_text())["python"], ".".join(map(str, sys.version_info[:2]))
     if version != wanted:
-        sys.exit(f"expected Python {wanted}, for which {kit} was packed, this is {version}; kit.py has --python")
+        print(f"{kit} was packed for Python {wanted}, this is {version}: not used", file=sys.stderr)
+        return {}
     files = [path for path in sorted(kit.rglob("*")) if path.is_file()]
     facts = "".join(f"{path.relative_to(kit)} {path.stat().st_size} {path.stat().st_mtime_ns}\n" for path in files)
     digest = hashlib.sha256(f"{ROOT} {sys.version}\n{facts}".encode()).hexdigest()[:16]
