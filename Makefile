@@ -6,13 +6,14 @@ READY := .venv/ready
 PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal
 GRID ?= full
 TASK ?= needle bbc
+MINUTES ?= 9
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help env demo test check types compare tune figures scaling speed planted between growth retrieval rfcs clean
+.PHONY: help env demo test check types compare tune figures scaling speed planted between growth retrieval rfcs gpu gpu-kit clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
 
 env: $(READY) ## set up .venv
 
@@ -71,6 +72,12 @@ retrieval: $(READY) ## what an index of k vectors a document still finds, agains
 
 rfcs: ## fetch the RFCs that tasks/rfc.py summarises into data/rfc, 160 MB; on Debian, without installing anything
 	sh tasks/fetch_rfcs.sh data/rfc
+
+gpu: $(if $(GPU_PYTHON),,$(READY)) ## all that is measured on a GPU, in 9 minutes; GPU_PYTHON=python3: without .venv
+	$(or $(GPU_PYTHON),$(RUN)) benchmarks/gpu.py --minutes $(MINUTES)
+
+gpu-kit: $(READY) ## pack what make gpu needs on a machine without network into gpu-kit/, at most 64 MiB
+	$(RUN) benchmarks/kit.py
 
 clean: ## remove .venv, caches and runs
 	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis benchmarks/.cache runs build shtopk.egg-info shtopk/backends/_tournament.*

@@ -36,7 +36,7 @@ ROWS = [(tokens, k, way) for tokens, k, ways in SIZES for way in ways]
 def command_line(way: str, tokens: int, k: int, seed: int) -> list[str]:
     """Words for train.py."""
     where = {"k": 1.0, "k_by_layer": "none"} if way == NOWHERE else {"k": k, "k_by_layer": f"{LAYER}:{k}"}
-    config = {"config": ROOT / "configs" / "bbc-between.yaml", "max_tokens": tokens, "epochs": EPOCHS[tokens]}
+    config = {"config": ROOT / "configs" / "bbc-between.yaml", "max_tokens": tokens, "epochs": EPOCHS.get(tokens, 1)}
     fields = config | {"seed": seed} | WAYS[way] | where
     return [f"--{name}={value}" for name, value in fields.items()]
 

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
+import speed_gpu
 import torch
 from literal import literal_successive_halving
 from memory import PeakMemory
@@ -225,6 +226,8 @@ def table(record: dict) -> str:
 
 def main() -> None:
     arguments = CommandLine(__doc__).parse_args()
+    if arguments.device.startswith("cuda"):
+        return speed_gpu.main()
     if LIBRARY is None and arguments.device == "cpu":
         sys.exit("shtopk was installed without a C compiler; install one, then: make clean env")
     torch.set_num_threads(THREADS)

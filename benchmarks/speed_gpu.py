@@ -1,0 +1,453 @@
+"""What does it cost on a GPU? Time, memory, launches and waits of a step, beside the bytes that must move.
+
+python benchmarks/speed_gpu.py [--seconds 150] [--device cuda] [--results folder] [--shapes 1024x8 ...]
+
+Batch 16, d = 256, values in float32 and in bfloat16, scores in the values' dtype, as autocast has a scorer give them.
+Every (n, k, dtype, method) is a cell: forward, backward and both, called one operation after another (eager) and as a
+CUDA graph, where the method can be captured; if not, the record says why. A time is the median of a few milliseconds'
+worth of runs, by CUDA events, each after the L2 cache was overwritten; "loop" is a step of many in a row by the clock,
+cache as it is, the host's work included. The shapes that matter most come first, the record is saved after every cell,
+and after --seconds no further cell is begun; the same command goes on from there. With --device cpu all of this runs
+but for graphs and counts, to try it out. Writes speed-gpu.json and .md.
+"""
+
+import functools
+import math
+import os
+import statistics
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from dftopk import dftopk
+from literal import literal_successive_halving
+from memory import PeakMemory, in_its_own_process
+from record import ROOT, CommandLine, publish, resume, save
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+from tqdm.auto import tqdm
+
+from shtopk import hard_topk, iterative_topk, successive_halving_topk
+
+BATCH, DEPTH = 16, 256
+GOALS = [(16384, 128), (4096, 512), (1024, 8)]
+REST = [(n, k) for k in (128, 512, 8, 2048) for n in (65536, 16384, 4096, 1024) if k <= n // 2 and (n, k) not in GOALS]
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+ENOUGH_MS = 8.0  # of runs for one median
+COPIED = 2**30  # bytes
+COUNTING = 25  # seconds
+COPIES_OF_WEIGHTS = 8  # [B, k, n] float32 that iterative top-k holds at once, about
+
+Pool = Callable[[Tensor, Tensor, int], Tensor]
+
+
+def gather(values: Tensor, scores: Tensor, k: int) -> Tensor:
+    """Hard top-k as one writes it without a library. The scores learn nothing."""
+    best = scores.topk(k, dim=-1).indices
+    return values.gather(1, best.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
+
+
+def pooled_by(operator: Callable, values: Tensor, scores: Tensor, k: int, **options) -> Tensor:
+    return operator(values, scores, k, **options).values
+
+
+ITERATIVE, FLOOR = "iterative top-k", "byte floor"
+METHODS: dict[str, Pool] = {
+    "successive halving": partial(pooled_by, successive_halving_topk),
+    "softmax, T = 1/16": partial(pooled_by, successive_halving_topk, boost="softmax"),
+    "softmax, T = 4": partial(pooled_by, successive_halving_topk, boost="softmax", temperature=4.0),
+    "torch.topk + gather": gather,
+    "hard_topk, gated": partial(pooled_by, hard_topk, gradient="gate"),
+    "DFTopK's gate": dftopk,
+    "literal Algorithm 2": literal_successive_halving,
+    ITERATIVE: partial(pooled_by, iterative_topk),
+}
+TIMES = ("forward", "backward", "both", "loop", "graph_forward", "graph_both")  # "<name>_ms" in a run
+
+
+def floor_bytes(n: int, k: int, size: int) -> tuple[int, int]:
+    """Bytes that forward and backward must move at least: numbers of so many bytes.
+
+    Forward reads the scores and k vectors and writes k; backward reads the gradient of these and, for the gradient of
+    the scores, the k vectors, and writes the gradients of all values and scores.
+    """
+    scores, kept, values = BATCH * n * size, BATCH * k * DEPTH * size, BATCH * n * DEPTH * size
+    return scores + 2 * kept, 2 * kept + values + scores
+
+
+def too_large(method: str, n: int, k: int, device: str) -> str | None:
+    """Why a cell is not measured."""
+    memory = torch.cuda.get_device_properties(device).total_memory if device.startswith("cuda") else 2**31
+    needed = COPIES_OF_WEIGHTS * 4 * BATCH * k * n
+    if method == ITERATIVE and needed > memory / 2:
+        return f"its weights [B, k, n] take about {needed / 2**30:.0f} GiB, more than half the memory"
+    return None
+
+
+def synchronize(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+
+
+@functools.cache
+def beyond_the_cache(device: str) -> Tensor:
+    return torch.empty(2**28, dtype=torch.int8, device=device)
+
+
+def milliseconds(work: Callable[[], object], device: str) -> float:
+    """Median of runs that take ENOUGH_MS together, at least 3: on a CPU by the clock."""
+    work()
+    synchronize(device)
+    start = time.perf_counter()
+    work()
+    synchronize(device)
+    count = min(100, max(3, math.ceil(ENOUGH_MS / 1e3 / (time.perf_counter() - start))))
+    if not device.startswith("cuda"):
+        return statistics.median(_by_the_clock(work) for _ in range(count))
+    events = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(count)]
+    for before, after in events:
+        beyond_the_cache(device).zero_()
+        before.record()
+        work()
+        after.record()
+    torch.cuda.synchronize(device)
+    return statistics.median(before.elapsed_time(after) for before, after in events)
+
+
+def _by_the_clock(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return 1e3 * (time.perf_counter() - start)
+
+
+def loop_milliseconds(work: Callable[[], object], device: str, once: float) -> float:
+    """A run among many in a row, each of about `once` ms."""
+    count = min(100, max(3, math.ceil(ENOUGH_MS / once)))
+    synchronize(device)
+    start = time.perf_counter()
+    for _ in range(count):
+        work()
+    synchronize(device)
+    return 1e3 * (time.perf_counter() - start) / count
+
+
+def copy_speed(device: str) -> float:
+    """Bytes a second that a copy within the device reads and writes."""
+    source = torch.zeros(COPIED if device.startswith("cuda") else COPIED // 16, dtype=torch.int8, device=device)
+    target = torch.empty_like(source)
+    return 2e3 * source.numel() / milliseconds(lambda: target.copy_(source), device)
+
+
+def inputs(n: int, k: int, dtype: str, device: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Values, scores, and a gradient of what is pooled."""
+    generator = torch.Generator(device).manual_seed(0)
+    shapes = (BATCH, n, DEPTH), (BATCH, n), (BATCH, k, DEPTH)
+    values, scores, gradient = (
+        torch.randn(shape, generator=generator, device=device, dtype=DTYPES[dtype]) for shape in shapes
+    )
+    return values.requires_grad_(), scores.requires_grad_(), gradient
+
+
+class Step:
+    """Forward and backward of a method at one place of the grid."""
+
+    def __init__(self, pool: Pool, n: int, k: int, dtype: str, device: str):
+        self.pool, self.k = pool, k
+        self.values, self.scores, self.gradient = inputs(n, k, dtype, device)
+
+    def forward(self) -> Tensor:
+        return self.pool(self.values, self.scores, self.k)
+
+    def backward(self, out: Tensor, *, again: bool = False) -> tuple:
+        given = (self.values, self.scores)
+        return torch.autograd.grad(out, given, self.gradient, retain_graph=again, allow_unused=True)
+
+    def both(self) -> tuple:
+        return self.backward(self.forward())
+
+    def saved_bytes(self) -> int:
+        """Bytes that autograd keeps for backward, the input itself not counted."""
+        given = {x.untyped_storage().data_ptr() for x in (self.values, self.scores)}
+        kept: dict[int, int] = {}
+
+        def note(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in given:
+                kept[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            out = self.forward()  # alive until counted, so that no address is used twice
+        total = sum(kept.values())
+        del out
+        return total
+
+
+class CaptureFailed(Exception):
+    """A capture that was begun and broken off."""
+
+
+def waits(work: Callable[[], object]) -> str | None:
+    """Where work waits for the host, by torch's own account; None where it does not."""
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        work()
+    except RuntimeError as error:
+        if "synchroniz" not in str(error):
+            raise
+        frames = traceback.extract_tb(error.__traceback__)
+        ours = [f for f in frames if f.filename.startswith(str(ROOT)) and "site-packages" not in f.filename]
+        at = f"{Path(ours[-1].filename).relative_to(ROOT)}, line {ours[-1].lineno}" if ours else "backward"
+        return f"waits for the host ({at})"
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return None
+
+
+def captured(work: Callable[[], object]) -> Callable[[], None]:
+    """What runs work as a CUDA graph."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(2):
+            work()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    try:
+        with torch.cuda.graph(graph):
+            result = work()
+    except RuntimeError as error:
+        raise CaptureFailed(one_line(error)) from error
+
+    def replay(graph=graph, result=result) -> None:  # both have to live as long as it
+        graph.replay()
+
+    return replay
+
+
+def one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:160] or type(error).__name__
+
+
+def measure(method: str, n: int, k: int, dtype: str, device: str, no_graph: str | None = None) -> dict:
+    """One cell; no_graph: why no graph is tried. What failed has its reason under "skipped" or "no_graph"."""
+    run = {"method": method, "n": n, "k": k, "dtype": dtype}
+    if reason := too_large(method, n, k, device):
+        return run | {"skipped": reason}
+    try:
+        step = Step(METHODS[method], n, k, dtype, device)
+        run["forward_ms"] = milliseconds(step.forward, device)
+        run["backward_ms"] = milliseconds(partial(step.backward, step.forward(), again=True), device)
+        run["both_ms"] = milliseconds(step.both, device)
+        run["loop_ms"] = loop_milliseconds(step.both, device, run["both_ms"])
+        memory = PeakMemory(torch.device(device))
+        step.both()
+        synchronize(device)
+        run["peak_mib"] = memory.read()
+        run["saved_bytes"] = step.saved_bytes()
+        if not device.startswith("cuda"):
+            return run | {"no_graph": "no CUDA device"}
+        if reason := no_graph or waits(step.both):
+            return run | {"no_graph": reason}
+        run["graph_forward_ms"] = milliseconds(captured(step.forward), device)
+        run["graph_both_ms"] = milliseconds(captured(step.both), device)
+    except torch.OutOfMemoryError as error:
+        return run | {"skipped": f"out of memory: {one_line(error)}"}
+    except CaptureFailed as error:
+        return run | {"no_graph": str(error), "broken_off": True}
+    except Exception as error:  # a method that fails must not take the others with it
+        return run | {"skipped": f"failed: {one_line(error)}", "broken_off": True}
+    return run
+
+
+def count(cells: list[tuple[int, int, str, str]], device: str, seconds: float) -> list[dict]:
+    """Launches and waits of one forward and one backward in each cell that is begun in time. To be run in a process of
+    its own: the profiler slows down what comes after it."""
+    end = time.monotonic() + seconds
+    found = [count_in(*cell, device) for cell in cells if time.monotonic() < end]
+    return [one for one in found if one["forward_launches"]]  # none is seen where profiling is not allowed
+
+
+def count_in(n: int, k: int, dtype: str, method: str, device: str) -> dict:
+    step = Step(METHODS[method], n, k, dtype, device)
+    step.both()
+    run, out = {"method": method, "n": n, "k": k, "dtype": dtype}, []
+    for name, work in {
+        "forward": lambda: out.append(step.forward()),
+        "backward": lambda: step.backward(out[0]),
+    }.items():
+        synchronize(device)
+        with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as trace:
+            work()
+        names = [event.name for event in trace.events()]
+        launches = sum("LaunchKernel" in one or one.startswith(("cudaMemcpy", "cudaMemset")) for one in names)
+        waits = sum(one in ("cudaStreamSynchronize", "cudaEventSynchronize", "cudaMemcpy") for one in names)
+        run |= {f"{name}_launches": launches, f"{name}_waits": waits}
+    return run
+
+
+def cell_of(run: dict) -> tuple[int, int, str, str]:
+    return run["n"], run["k"], run["dtype"], run["method"]
+
+
+def table(record: dict) -> str:
+    """Markdown: every figure of the shapes that matter most, a step's time of the others, and what was left out."""
+    cells = {cell_of(run): run for run in record["runs"]}
+    places = [(n, k, dtype) for n, k in record["shapes"] for dtype in DTYPES]
+    lines = []
+    for n, k, dtype in places:
+        if [n, k] in record["goals"] and any(place[:3] == (n, k, dtype) for place in cells):
+            lines += [f"n = {n}, k = {k}, {dtype}:", "", *_in_full(cells, n, k, dtype, record), ""]
+    lines += [
+        "Milliseconds, median, by CUDA events, L2 cache overwritten before each; loop: a step of many in a row, by "
+        "the clock. Saved: for backward, beyond values and scores; peak: of a step. Launches (with copies) and waits "
+        "for the host: of forward + backward. Backward as a graph is the difference of the two columns.",
+        "",
+        f"| n | k | dtype | {' | '.join(METHODS)} | {FLOOR} |",
+        "|--:|--:|---|" + "--:|" * (len(METHODS) + 1),
+    ]
+    for n, k, dtype in places:
+        runs = [cells.get((n, k, dtype, method)) for method in METHODS]
+        if any(runs):
+            shown = [_step_of(run) for run in runs]
+            lines.append(f"| {n} | {k} | {dtype} | {' | '.join(shown)} | {sum(floor_ms(n, k, dtype, record)):.3g} |")
+    reasons: dict[str, list[str]] = {}
+    for run in record["runs"]:
+        for key in ("skipped", "no_graph"):
+            if key in run:
+                place = f"{run['method']} at ({run['n']}, {run['k']}) {run['dtype']}"
+                reasons.setdefault(f"{'not measured' if key == 'skipped' else 'no graph'}: {run[key]}", []).append(
+                    place
+                )
+    planned = len(places) * len(METHODS)
+    lines += ["", "Forward and backward, ms: eager / as a graph.", ""]
+    lines += [f"- {reason}: {_few(where)}" for reason, where in reasons.items()]
+    return "\n".join(lines) + (
+        f"\n\n{len(cells)} of {planned} cells; batch {BATCH}, d = {DEPTH}, scores in the values' dtype. {FLOOR}: "
+        f"bytes that must move, at the {record['copy_bytes_per_second'] / 1e9:.0f} GB/s of a large copy on the same "
+        f"device. `{record['command']}` on {record['device']}, torch {record['torch']}.\n"
+    )
+
+
+def _in_full(cells: dict, n: int, k: int, dtype: str, record: dict) -> list[str]:
+    lines = [
+        "| method | forward | backward | both | loop | graph: forward | both | of the floor | saved, MiB | peak, MiB "
+        "| launches | waits |",
+        "|---|" + "--:|" * 11,
+    ]
+    counts = {cell_of(one): one for one in record.get("counts", [])}
+    floors = floor_ms(n, k, dtype, record)
+    for method in METHODS:
+        run = cells.get((n, k, dtype, method))
+        if run is None or "both_ms" not in run:
+            continue
+        shown = [f"{run[f'{name}_ms']:.3g}" if f"{name}_ms" in run else "" for name in TIMES]
+        best = min(run[f"{name}_ms"] for name in ("both", "graph_both") if f"{name}_ms" in run)
+        shown += [f"{best / sum(floors):.1f}"]
+        shown += [f"{run['saved_bytes'] / 2**20:.1f}" if "saved_bytes" in run else ""]
+        shown += [f"{run['peak_mib']:.0f}" if "peak_mib" in run else ""]
+        one = counts.get((n, k, dtype, method))
+        for what in ("launches", "waits"):
+            shown.append(f"{one[f'forward_{what}']} + {one[f'backward_{what}']}" if one else "")
+        lines.append(f"| {method} | {' | '.join(shown)} |")
+    forward, backward = floors
+    return [*lines, f"| {FLOOR} | {forward:.3g} | {backward:.3g} | {forward + backward:.3g} |" + " |" * 8]
+
+
+def floor_ms(n: int, k: int, dtype: str, record: dict) -> list[float]:
+    return [1e3 * moved / record["copy_bytes_per_second"] for moved in floor_bytes(n, k, DTYPES[dtype].itemsize)]
+
+
+def _step_of(run: dict | None) -> str:
+    if run is None or "both_ms" not in run:
+        return "" if run is None else "-"
+    return f"{run['both_ms']:.3g} / " + (f"{run['graph_both_ms']:.3g}" if "graph_both_ms" in run else "-")
+
+
+def _few(places: list[str]) -> str:
+    return "; ".join(places[:3]) + (f"; and {len(places) - 3} more" if len(places) > 3 else "")
+
+
+def shape(text: str) -> tuple[int, int]:
+    n, k = text.split("x")
+    return int(n), int(k)
+
+
+def main() -> None:
+    parser = CommandLine(__doc__)
+    parser.add_argument("--seconds", type=float, default=math.inf, help="begin no cell after so many")
+    parser.add_argument("--shapes", type=shape, nargs="+", help="n x k, such as 1024x8; by default the whole grid")
+    arguments = parser.parse_args()
+    end, device = time.monotonic() + arguments.seconds, arguments.device
+    path = arguments.results / "speed-gpu.json"
+    shapes = arguments.shapes or GOALS + REST
+    goals = arguments.shapes or GOALS
+    record = resume(path, device, shapes=[list(one) for one in shapes], goals=[list(one) for one in goals])
+    if "copy_bytes_per_second" not in record:
+        record["copy_bytes_per_second"] = copy_speed(device)
+        save(record, path)
+    for some, counted in (goals, True), ([one for one in shapes if one not in goals], False):
+        measure_all([(n, k, dtype, method) for n, k in some for dtype in DTYPES for method in METHODS],
+                    record, path, device, end)  # fmt: skip
+        publish_quietly(record, path)
+        if counted and device.startswith("cuda") and "counts" not in record and time.monotonic() < end:
+            torch.cuda.empty_cache()
+            record["counts"] = counts_of(record["runs"], device, min(COUNTING, end - time.monotonic()))
+            save(record, path)
+            publish_quietly(record, path)
+    publish(record, path, table)
+
+
+def counts_of(runs: list[dict], device: str, seconds: float) -> list[dict]:
+    """`count` of what was measured, float32 first; nothing where the profiler fails."""
+    plan = sorted((cell_of(run) for run in runs if "loop_ms" in run), key=lambda cell: cell[2] != "float32")
+    try:
+        return in_its_own_process(count, plan, device, seconds)
+    except Exception as error:
+        print(f"no launches were counted: {one_line(error)}", file=sys.stderr)
+        return []
+
+
+def publish_quietly(record: dict, path: Path) -> None:
+    path.with_suffix(".md").write_text(table(record))
+
+
+def measure_all(plan: list, record: dict, path: Path, device: str, end: float) -> None:
+    done = {cell_of(run) for run in record["runs"]}
+    for n, k, dtype, method in tqdm([cell for cell in plan if cell not in done], desc="cells"):
+        if time.monotonic() > end:
+            return
+        failed = [run for run in record["runs"] if run["method"] == method and "broken_off" in run]
+        no_graph = next((run["no_graph"] for run in failed if "no_graph" in run), None)
+        if len(failed) >= 2 and no_graph is None:
+            run = {
+                "method": method,
+                "n": n,
+                "k": k,
+                "dtype": dtype,
+                "skipped": f"{failed[0]['skipped']}, twice before",
+            }
+        else:
+            run = measure(method, n, k, dtype, device, no_graph)
+        record["runs"].append(run)
+        save(record, path)
+        if "broken_off" in run and device.startswith("cuda"):
+            begin_again(end)  # a process in which a capture or a kernel failed is not to be trusted
+
+
+def begin_again(end: float) -> None:
+    """The same command in a new process, which goes on from the record with the time that is left."""
+    words = [word for word in sys.argv if not word.startswith("--seconds=")]
+    if "--seconds" in words:
+        at = words.index("--seconds")
+        del words[at : at + 2]
+    left = [] if end == math.inf else [f"--seconds={max(0.0, end - time.monotonic()):.0f}"]
+    os.execv(sys.executable, [sys.executable, *words, *left])  # noqa: S606
+
+
+if __name__ == "__main__":
+    main()
