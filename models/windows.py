@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -149,9 +150,36 @@ def pool_in_windows(
     """
     _check(window=window, windows_at_once=windows_at_once, window_k=1 if window_k is None else window_k)
     check_two_steps(pooling.options.protected)
-    windows = Windows.cut(input_ids, attention_mask, window)
+    if input_ids.shape[1] <= window:
+        kept, first = _pool_whole(encoder, pooling, input_ids, attention_mask, window_k, windows_at_once)
+    else:
+        windows = Windows.cut(input_ids, attention_mask, window)
+        kept, first = _pool_each(encoder, pooling, windows.split(windows_at_once), window_k)
+        kept, first = _side_by_side(kept, first, windows, attention_mask)
+    second = pooling(kept, first.mask.to(attention_mask.dtype), k=pooling.slots_for(input_ids.shape[1]))
+    return _both(first, second, pooling)
+
+
+def _pool_whole(
+    encoder: nn.Module, pooling: TopKPooling, input_ids: Tensor, attention_mask: Tensor, window_k: int | None,
+    at_once: int,
+) -> tuple[Tensor, Assignment]:  # fmt: skip
+    """The first step of documents [B, L] of one window each: vectors [B, window_k, d], and what they are made of.
+
+    Nothing here has a shape that depends on data, for which the host would wait for a GPU.
+    """
+    order = (attention_mask == 0).int().argsort(dim=1, stable=True)  # padding last, as in a window that was cut
+    parts = (x.gather(1, order).split(at_once) for x in (input_ids, attention_mask))
+    vectors, assignment = _pool_each(encoder, pooling, zip(*parts, strict=True), window_k)
+    return vectors, assignment.with_tokens_at(order)
+
+
+def _pool_each(
+    encoder: nn.Module, pooling: TopKPooling, windows: Iterable[tuple[Tensor, Tensor]], window_k: int | None
+) -> tuple[Tensor, Assignment]:
+    """Pool W windows, some at once, to vectors [W, window_k, d]; also what these are made of."""
     parts = []
-    for ids, mask in windows.split(windows_at_once):
+    for ids, mask in windows:
         encoded = _encode(encoder, ids, mask)
         if window_k is None:
             parts.append((encoded.last_hidden_state, encoded.assignment))
@@ -159,23 +187,22 @@ def pool_in_windows(
             pooled = pool_encoded(pooling, encoded, mask, window_k)
             parts.append((pooled.hidden_states, pooled.assignment))
     vectors, assignments = zip(*parts, strict=True)
+    return torch.cat(vectors), Assignment.cat(assignments)
 
-    # The slots of a document's windows, side by side, are the candidates of the second step.
-    of_window = vectors[0].shape[1]
+
+def _side_by_side(
+    vectors: Tensor, assignment: Assignment, windows: Windows, attention_mask: Tensor
+) -> tuple[Tensor, Assignment]:
+    """The slots of a document's windows, side by side: the candidates of the second step."""
+    of_window = vectors.shape[1]
     numbers = windows.number.unsqueeze(-1) * of_window + torch.arange(of_window, device=windows.row.device)
-    batch, candidates = len(input_ids), int(windows.number.max() + 1) * of_window
+    (batch, n), candidates = attention_mask.shape, int(windows.number.max() + 1) * of_window
     real = (attention_mask != 0).nonzero()  # [T, 2]
-    first = Assignment.cat(assignments).reassemble(
-        (windows.window, windows.place),
-        (real[:, 0], real[:, 1]),
-        numbers,
-        windows.row,
-        (batch, input_ids.shape[1], candidates),
+    first = assignment.reassemble(
+        (windows.window, windows.place), (real[:, 0], real[:, 1]), numbers, windows.row, (batch, n, candidates)
     )
-    kept = torch.cat(vectors)
-    kept = kept.new_zeros(batch, candidates, kept.shape[-1]).index_put((windows.row.unsqueeze(-1), numbers), kept)
-    second = pooling(kept, first.mask.to(attention_mask.dtype), k=pooling.slots_for(input_ids.shape[1]))
-    return _both(first, second, pooling)
+    kept = vectors.new_zeros(batch, candidates, vectors.shape[-1])
+    return kept.index_put((windows.row.unsqueeze(-1), numbers), vectors), first
 
 
 def pool_encoded(

@@ -128,6 +128,15 @@ class Assignment(NamedTuple):
             slots = order.argsort(-1).gather(-1, self.slots.clamp(min=0)).masked_fill(self.slots < 0, -1)
         return Assignment(weights, slots, self.mask.gather(-1, order), self.positions.gather(-1, order))
 
+    def with_tokens_at(self, places: Tensor) -> Assignment:
+        """Of the same tokens in other places: places [*, n], a permutation, says where each one stands there."""
+        come_from = places.argsort(-1)
+        if self.slots is None:
+            weights, slots = self.weights.gather(-1, come_from.unsqueeze(-2).expand_as(self.weights)), None
+        else:
+            weights, slots = self.weights.gather(-1, come_from), self.slots.gather(-1, come_from)
+        return Assignment(weights, slots, self.mask, places.gather(-1, self.positions).masked_fill(~self.mask, 0))
+
     def then(self, second: Assignment) -> Assignment:
         """This assignment of n tokens to slots and a second one, of these slots to k, as one of the tokens.
 

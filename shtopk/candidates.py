@@ -14,6 +14,7 @@ class Candidates(NamedTuple):
     values: Tensor  # [B, n, d]
     scores: Tensor  # [B, n]
     mask: Tensor | None  # [B, n] bool; None: all are real
+    temperature: Tensor  # scalar in the scores' dtype, float32 at least; on the CPU it goes with scores on any device
     batch: torch.Size  # the leading dimensions, B together
 
 
@@ -39,7 +40,10 @@ def candidates(values: Tensor, scores: Tensor, k: int, mask: Tensor | None, temp
     n, batch = scores.shape[-1], scores.shape[:-1]
     if mask is not None:
         mask = mask.bool().reshape(-1, n)
-    return Candidates(values.reshape(-1, n, values.shape[-1]), scores.reshape(-1, n), mask, batch)
+    if not isinstance(temperature, Tensor):
+        temperature = torch.tensor(temperature, dtype=torch.float64, device="cpu")
+    temperature = temperature.reshape(()).to(torch.promote_types(scores.dtype, torch.float32))
+    return Candidates(values.reshape(-1, n, values.shape[-1]), scores.reshape(-1, n), mask, temperature, batch)
 
 
 def bounded(scores: Tensor, mask: Tensor | None) -> Tensor:

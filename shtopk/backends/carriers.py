@@ -13,7 +13,8 @@ from torch import Tensor
 
 from shtopk.backends.memory import in_huge_pages
 
-CHUNK = 2**20  # numbers that backward copies at once
+CHUNK = 2**20  # numbers that backward copies at once on a CPU
+CHUNK_ON_GPU = 2**28  # there launches take longer than copies
 
 
 class Carriers(NamedTuple):
@@ -47,7 +48,8 @@ def carrier_gradients(
     """From the gradient of pooled vectors [B * k, d] to those of values [B * n, d] and the carriers' weights [r]."""
     grad_values = in_huge_pages(torch.empty_like(values)).zero_() if of_values else None
     grad_weights = []
-    size = max(1, CHUNK // values.shape[-1])
+    chunk = CHUNK if values.device.type == "cpu" else CHUNK_ON_GPU
+    size = max(1, chunk // values.shape[-1])
     for token, weight, slot in zip(*(part.split(size) for part in carriers), strict=True):
         incoming = gradient.index_select(0, slot)
         if of_weights:

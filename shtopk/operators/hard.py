@@ -54,9 +54,10 @@ def hard_topk(
     if given.mask is not None:
         slots = slots.masked_fill(~given.mask, -1)
     if gradient == "gate":
-        weights = torch.sigmoid(every / temperature)
+        weights = torch.sigmoid(every / given.temperature)
     elif gradient == "straight_through":
-        soft = (every / temperature).masked_fill((every == -torch.inf).all(-1, keepdim=True), 0).softmax(-1)
+        nothing = (every == -torch.inf).all(-1, keepdim=True)
+        soft = (every / given.temperature).masked_fill(nothing, 0).softmax(-1)
         weights = 1 + soft - soft.detach()
     else:
         weights = torch.ones_like(every)

@@ -40,8 +40,7 @@ def iterative_topk(
     real = ranking > -torch.inf
     ranking = ranking.masked_fill(~real, 0)
     distance = (ranking.unsqueeze(-2) - ranking[:, :kept].unsqueeze(-1)) ** 2  # [B, k, n]
-    divisor = torch.as_tensor(temperature, dtype=distance.dtype, device=distance.device)
-    logits = -distance / divisor.clamp(min=torch.finfo(distance.dtype).tiny)
+    logits = -distance / given.temperature.clamp(min=torch.finfo(distance.dtype).tiny)
     taken = torch.ones(kept, n, dtype=torch.bool, device=logits.device).tril(-1)
     filled = real[:, :kept]
     logits = logits.masked_fill(taken | ~real.unsqueeze(-2), -torch.inf).masked_fill(~filled.unsqueeze(-1), 0)

@@ -86,11 +86,8 @@ def successive_halving_topk(
     if temperature is None:
         temperature = 1.0 if boost == "power" else SHARP
     given = candidates(values, scores, k, mask, temperature)
-    if not isinstance(temperature, Tensor):
-        temperature = torch.tensor(temperature, dtype=torch.float64, device="cpu")
-    temperature = temperature.to(torch.promote_types(scores.dtype, torch.float32))
     run = _compiled if torch.compiler.is_compiling() else _SuccessiveHalving.apply
-    answer = Answer(*run(given.values, given.scores, given.mask, temperature, k, rule))
+    answer = Answer(*run(given.values, given.scores, given.mask, given.temperature, k, rule))
     assignment = Assignment(answer.weights, answer.slots, answer.mask, answer.positions)
     out = TopK.of(answer.values, answer.scores, assignment).unflatten(given.batch)
     return out.in_order() if keep_order else out

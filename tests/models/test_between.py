@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
+from encoders import with_holes
 from seq2seq_families import FAMILIES, V, documents
 from seq2seq_families import build as build_seq2seq
 from tiny import BERT
@@ -38,6 +40,20 @@ def test_a_long_document_does_not_depend_on_what_it_is_batched_with(operator, fi
         torch.testing.assert_close(together.logits[row : row + 1], alone.logits)
     assert not together.pooled_attention_mask[2].any()
     assert together.logits.isfinite().all()
+
+
+@pytest.mark.parametrize("operator", ["successive_halving", "iterative", "hard_gated"])
+@pytest.mark.parametrize("fields", [{}, {"window_k": 5}, {"window_k": 5, "k_by_layer": None}], ids=str)
+def test_a_document_that_fits_is_pooled_as_one_window_that_was_cut(operator, fields):
+    model, whole = build(operator=operator, temperature=0.5, **fields), with_holes(36, 30, 12, 20, words=V)
+    whole["attention_mask"][1] = 0
+    cut = model(**{name: F.pad(x, (7, 30)) for name, x in whole.items()})  # more than the 40 positions of a window
+    out = model(**whole)
+    torch.testing.assert_close(out.pooled_hidden_states, cut.pooled_hidden_states)
+    torch.testing.assert_close(out.assignment.dense(), cut.assignment.dense()[..., 7:43])
+    assert out.pooled_attention_mask.equal(cut.pooled_attention_mask)
+    assert out.positions.equal((cut.positions - 7) * cut.pooled_attention_mask)
+    assert not out.pooled_attention_mask[1].any()
 
 
 def test_the_output_says_which_tokens_its_vectors_are_made_of():
