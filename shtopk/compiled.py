@@ -48,19 +48,23 @@ def successive_halving_backward(
     relative: bool,
     log_base: float,
     of_values: bool,
+    of_temperature: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of values (empty where not wanted), scores and temperature."""
+    """The gradients of values, scores and temperature; the first and the last empty where not wanted."""
     rule, backend = Rule(relative, log_base), backends.pick(values, scores)
     saved = backend.save(values, scores, mask, temperature, grad_scores.shape[-1], rule)
-    gradients, wanted = Gradients(grad_values, grad_scores, grad_weights), Wanted(of_values, True, True)
-    found = [_given(x, values) for x in backend.backward(saved, gradients, rule, wanted)]
-    return found[0], found[1].to(scores.dtype), found[2]
+    gradients, wanted = Gradients(grad_values, grad_scores, grad_weights), Wanted(of_values, True, of_temperature)
+    grad_of_values, grad_of_scores, grad_of_temperature = backend.backward(saved, gradients, rule, wanted)
+    return _given(grad_of_values, values), grad_of_scores.to(scores.dtype), _given(grad_of_temperature, temperature)
 
 
 @successive_halving_backward.register_fake
-def _(grad_values, grad_scores, grad_weights, values, scores, mask, temperature, relative, log_base, of_values):
+def _(
+    grad_values, grad_scores, grad_weights, values, scores, mask, temperature, relative, log_base, of_values,
+    of_temperature,
+):  # fmt: skip
     return (values.new_empty(values.shape if of_values else 0), scores.new_empty(scores.shape),
-            torch.empty_like(temperature))  # fmt: skip
+            temperature.new_empty(temperature.shape if of_temperature else 0))  # fmt: skip
 
 
 def _keep_halving(ctx, inputs, output):
@@ -70,11 +74,12 @@ def _keep_halving(ctx, inputs, output):
 
 
 def _backward_of_halving(ctx, grad_values, grad_scores, _mask, _positions, grad_weights, _slots):
-    of_values = ctx.needs_input_grad[0]
+    of_values, of_temperature = ctx.needs_input_grad[0], ctx.needs_input_grad[3]
     gradients = successive_halving_backward(
-        grad_values, grad_scores, grad_weights, *ctx.saved_tensors, *ctx.rule, of_values
+        grad_values, grad_scores, grad_weights, *ctx.saved_tensors, *ctx.rule, of_values, of_temperature
     )
-    return gradients[0] if of_values else None, gradients[1], None, gradients[2], None, None, None
+    return (gradients[0] if of_values else None, gradients[1], None, gradients[2] if of_temperature else None,
+            None, None, None)  # fmt: skip
 
 
 successive_halving.register_autograd(_backward_of_halving, setup_context=_keep_halving)

@@ -38,6 +38,7 @@ def sample(n, d=3, batch=4, dtype=torch.float64, seed=0, masked=True):
 
 def gradients(values, scores, pooled_values, pooled_scores):
     """Gradients of one fixed function of the output, the same for both implementations."""
-    weight = torch.linspace(-1, 1, pooled_values.numel(), dtype=pooled_values.dtype).view_as(pooled_values)
+    weight = torch.linspace(-1, 1, pooled_values.numel(), dtype=pooled_values.dtype).to(pooled_values.device)
+    weight = weight.view_as(pooled_values)
     objective = (weight * pooled_values).sum() + (weight[..., 0] * pooled_scores).sum()
     return torch.autograd.grad(objective, (values, scores))
