@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import kit
@@ -63,8 +64,18 @@ def script(name: str, *words: str) -> Callable[[float, argparse.Namespace], list
 
 
 def tests(seconds: float, arguments: argparse.Namespace) -> list[str]:
-    files = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("tests/shtopk/test_cuda*.py"))
-    return ["-m", "pytest", *files, "-rs", "-p", "no:cacheprovider", f"--junitxml={arguments.results}/tests.xml"]
+    files = ["tests/shtopk/test_cuda.py", "tests/shtopk/test_kernels.py"]
+    side_by_side = ["-n", "8"] if arguments.device != "cpu" and find_spec("xdist") else []
+    return [
+        "-m",
+        "pytest",
+        *files,
+        *side_by_side,
+        "-rs",
+        "-p",
+        "no:cacheprovider",
+        f"--junitxml={arguments.results}/tests.xml",
+    ]
 
 
 def speed(seconds: float, arguments: argparse.Namespace) -> list[str]:
@@ -82,11 +93,11 @@ def rfc(seconds: float, arguments: argparse.Namespace) -> list[str]:
 
 
 PARTS = (
-    Part("tests", "CUDA gives what the CPU gives", 0.12, tests, ("tests.xml",)),
-    Part("speed", "time, memory, launches and waits of every method", 0.28, speed, ("speed-gpu.md",)),
-    Part("paper", "the paper's grid, forward", 0.14, paper, ("paper-*.md", "paper-*.png")),
-    Part("finetune", "fine-tuning, pooled between layers and not", 0.22, script("finetune_gpu"), ("finetune-gpu.md",)),
-    Part("rfc", "configs/rfc.yaml for as long as is left", 0.24, rfc, ("rfc-gpu.md",)),
+    Part("tests", "CUDA gives what the CPU gives", 0.2, tests, ("tests.xml",)),
+    Part("speed", "time, memory, launches and waits of every method", 0.36, speed, ("speed-gpu.md",)),
+    Part("paper", "the paper's grid, forward", 0.12, paper, ("paper-*.md", "paper-*.png")),
+    Part("finetune", "fine-tuning, pooled between layers and not", 0.2, script("finetune_gpu"), ("finetune-gpu.md",)),
+    Part("rfc", "configs/rfc.yaml for as long as is left", 0.12, rfc, ("rfc-gpu.md",)),
 )
 
 

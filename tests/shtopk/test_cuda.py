@@ -45,23 +45,20 @@ def test_the_kernels_are_used():
     assert backends.pick(values.double(), scores.double()) is backends.BACKENDS["tensors"]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("temperature", [1 / 16, 4.0])
 @pytest.mark.parametrize(("n", "k"), [(16384, 128), (4096, 512), (40_000, 64)])
-def test_soft_choices_of_long_inputs_agree_in_their_sums(n, k, dtype):
+def test_soft_choices_of_long_inputs_agree_in_scores_weights_and_loss(n, k, temperature):
     """After soft rounds scores lie within rounding of each other, so that equal slots cannot be asked for."""
-    values = torch.randn(2, n, 16, generator=torch.Generator().manual_seed(0)).to(dtype)
+    values = torch.randn(2, n, 16, generator=torch.Generator().manual_seed(0))
     scores = torch.randn(2, n, generator=torch.Generator().manual_seed(1))
-    for temperature in (1 / 16, 4.0):
-        out = successive_halving_topk(values.float(), scores, k, temperature=temperature)
-        on_gpu = successive_halving_topk(values.cuda(), scores.cuda(), k, temperature=temperature)
-        torch.testing.assert_close(on_gpu.scores.cpu(), out.scores, rtol=1e-5, atol=1e-5)
-        by_slot = [torch.zeros(2, k).scatter_add_(1, one.slots.cpu().clamp(min=0), one.weights.cpu())
-                   for one in (on_gpu, out)]  # fmt: skip
-        torch.testing.assert_close(*by_slot, rtol=1e-4, atol=1e-4)
-        loose = 1e-3 if dtype == torch.float32 else 3e-2
-        torch.testing.assert_close(
-            on_gpu.values.float().sum(1).cpu(), out.values.sum(1), rtol=loose, atol=loose * k**0.5
-        )
+    out = successive_halving_topk(values, scores, k, temperature=temperature)
+    on_gpu = successive_halving_topk(values.cuda(), scores.cuda(), k, temperature=temperature)
+    torch.testing.assert_close(on_gpu.scores.cpu(), out.scores, rtol=1e-5, atol=1e-5)
+    of_slots = [torch.zeros(2, k).scatter_add_(1, one.slots.cpu().clamp(min=0), one.weights.cpu())
+                for one in (on_gpu, out)]  # fmt: skip
+    torch.testing.assert_close(*of_slots, rtol=1e-4, atol=1e-4)
+    losses = [one.values.square().mean().cpu() for one in (on_gpu, out)]
+    torch.testing.assert_close(*losses, rtol=0.05, atol=0)  # of some thousand numbers, where a few slots differ
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -113,7 +110,6 @@ def test_a_step_compiles_in_one_graph_that_is_replayed(operator):
     for progress in (0.0, 0.5, 1.0):
         anneal(pooling, progress)
         expected = step(pooling, hidden_states, mask)
-        compiled.progress = progress
         torch.compiler.cudagraph_mark_step_begin()
         pooled = compiled(hidden_states, mask).hidden_states
         found = (pooled, *torch.autograd.grad(pooled.square().sum(), [hidden_states, pooling.scorer.weight]))

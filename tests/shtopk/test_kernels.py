@@ -85,6 +85,13 @@ def check(n, k, boost, temperature, cut, of=None, on_device=False, **options):
             x.float().cpu() / scale, y.float().cpu() / scale, **within, msg=lambda text: f"{name}: {text}"
         )
 
+    same("scores", found.scores, expected.scores, close)
+    if not INTERPRETED and temperature >= 1 and not torch.equal(found.slots, expected.slots):
+        # After soft rounds scores lie within rounding of each other, which a GPU does in its own way.
+        empty = torch.zeros_like(found.scores, dtype=torch.float32)
+        sums = [empty.scatter_add(1, one.slots.clamp(min=0), one.weights) for one in (found, expected)]
+        same("weights of the slots", *sums, close)
+        return
     for name in ("mask", "positions", "slots"):
         assert torch.equal(getattr(found, name), getattr(expected, name)), name
     for name in ("values", "scores", "weights"):

@@ -20,8 +20,10 @@ SHARED = {80: 166_912, 90: 232_448}  # bytes that a program can have on an A100,
 @pytest.mark.skipif(torch.cuda.is_available(), reason="test_kernels.py runs on the GPU here")
 def test_kernels_are_right_in_the_interpreter():
     path = Path(__file__).with_name("test_kernels.py")
-    run = subprocess.run([sys.executable, "-m", "pytest", "-p", "no:xdist", "-q", path], capture_output=True, text=True,
-                         env=os.environ | {"TRITON_INTERPRET": "1"}, cwd=path.parents[2])  # fmt: skip
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:xdist", "-q", path],
+        capture_output=True, text=True, env=os.environ | {"TRITON_INTERPRET": "1"}, cwd=path.parents[2],
+    )  # fmt: skip
     assert run.returncode == 0, run.stdout[-3000:]
     assert int(re.search(r"(\d+) passed", run.stdout)[1]) >= 30
     assert "skipped" not in run.stdout

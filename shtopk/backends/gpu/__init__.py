@@ -14,14 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from shtopk.backends.face import Answer, Gradients, Saved, Wanted
-from shtopk.backends.tensors import Tensors
 from shtopk.rule import Rule
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
 
 class Gpu:
-    """Kernels for CUDA tensors, if they give on this device what tensor operations give: they are tried on first use."""
+    """Kernels for CUDA tensors, where they give what tensor operations give: tried on the first use of a device."""
 
     def serves(self, values: Tensor, scores: Tensor) -> bool:
         return (

@@ -57,12 +57,12 @@ def forward(
     )
     played = play(scores, mask, temperature, k, rule, answer.weights, answer.slots, sizes)
     leaves = new((batch, 2, places), dtype=torch.float32)  # weights, and tokens as bits
-    rows, width, warps = _tile(values, batch * k)
+    rows, width = _tile(values)
     start(
         trees.pool, (batch * k,), values, *played, leaves, answer.values, answer.scores,
         answer.mask.view(torch.int8), answer.positions, answer.weights, answer.slots, n, k, d, played.ranks.shape[1],
         places, negligible(torch.float32, n, k), rule.log_base,
-        LEAVES=_between(16, places // k, 128), ROWS=rows, D=width, POWER=rule.log_base > 0, num_warps=warps,
+        LEAVES=_between(16, places // k, 128), ROWS=rows, D=width, POWER=rule.log_base > 0, num_warps=1,
     )  # fmt: skip
     return answer, played
 
@@ -157,13 +157,13 @@ def backward(
     grad_scores = played.ranks.new_zeros(batch, n) if of_choice else None
     of_log = new(programs) if of_choice else None
     given = [None if x is None else x.contiguous() for x in (gradients.values, gradients.scores, gradients.weights)]
-    rows, width, warps = _tile(values, 0)
+    rows, width = _tile(values)
     start(
         trees.unpool, (programs,), *given, values, *played, nodes, grad_values, grad_scores, of_log,
         n, k, d, played.ranks.shape[1], size, negligible(torch.float32, n, k), rule.log_base,
-        SLOTS=slots, ROWS=max(1, rows // 2), WIDE=_between(16, (slots << levels) // 2, 128), D=width,
+        SLOTS=slots, ROWS=2 * rows, WIDE=_between(16, (slots << levels) // 2, 128), D=width,
         POWER=rule.log_base > 0, HAS_VALUES=given[0] is not None, HAS_SCORES=given[1] is not None,
-        HAS_WEIGHTS=given[2] is not None, OF_VALUES=grad_values is not None, OF_CHOICE=of_choice, num_warps=warps,
+        HAS_WEIGHTS=given[2] is not None, OF_VALUES=grad_values is not None, OF_CHOICE=of_choice, num_warps=2,
     )  # fmt: skip
     return grad_values, grad_scores, of_log.sum() if of_log is not None and wanted.temperature else None
 
@@ -190,10 +190,10 @@ def pool_by_slot(values: Tensor, weights: Tensor, slots: Tensor, k: int, sizes: 
             CHUNK=few, PLAYERS=True, AS_KEYS=True, num_warps=warps,
         )  # fmt: skip
     pooled = values.new_empty(batch, k, d)
-    rows, width, warps = _tile(values, batch * k)
+    rows, width = _tile(values)
     start(
         by_slot.pool_listed, (batch * k,), values, weights, keys, counts, pooled, n, k, d,
-        ROWS=rows, D=width, STEPS=n.bit_length(), num_warps=warps,
+        ROWS=rows, D=width, STEPS=n.bit_length(), num_warps=1,
     )  # fmt: skip
     return pooled
 
@@ -206,20 +206,21 @@ def pool_by_slot_backward(
     (batch, n, d), k = values.shape, gradient.shape[1]
     grad_values = torch.empty_like(values) if of_values else None
     grad_weights = torch.empty_like(weights) if of_weights else None
-    rows, width, warps = _tile(values, 0)
+    (rows, width), tokens = _tile(values), batch * n
+    rows *= 4
     start(
-        by_slot.unpool_by_token, (-(-batch * n // rows),), gradient, values, weights, slots, grad_values, grad_weights,
-        batch * n, n, k, d, ROWS=rows, D=width, OF_VALUES=of_values, OF_WEIGHTS=of_weights, num_warps=warps,
+        by_slot.unpool_by_token, (-(-tokens // rows),), gradient, values, weights, slots, grad_values, grad_weights,
+        tokens, n, k, d, ROWS=rows, D=width, OF_VALUES=of_values, OF_WEIGHTS=of_weights, num_warps=4,
     )  # fmt: skip
     return grad_values, grad_weights
 
 
-def _tile(values: Tensor, programs: int) -> tuple[int, int, int]:
-    """How many vectors, and how many numbers of each, a program holds at once, in how many warps: few where there are
-    many programs, which wait for memory side by side."""
+def _tile(values: Tensor) -> tuple[int, int]:
+    """How many vectors, and how many numbers of each, a program of few warps holds at once: the best of those tried on
+    an H200. Many small programs wait for memory side by side."""
     widest = 512 // values.element_size()  # what a warp reads at once
-    width, warps = _between(16, _power_of_two(values.shape[-1]), widest), 1 if programs >= 4096 else 4
-    return _between(1, 512 * warps // width, 16), width, warps
+    width = _between(16, _power_of_two(values.shape[-1]), widest)
+    return _between(4, 512 // width, 16), width
 
 
 def _zeros_like(x: Tensor) -> Tensor:

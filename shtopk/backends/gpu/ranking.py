@@ -103,22 +103,26 @@ def merge_chunks(
         j = tl.arange(0, CHUNK)
         here = tl.program_id(1) * CHUNK + j
         key = tl.load(chunks + here, mask=here < valid, other=NO_KEY)
+        # Four chunks are searched side by side: what takes long is waiting for memory.
+        other = tl.arange(0, 4) * CHUNK
         rank = j
         start = 0
         while start < valid:
-            if start != tl.program_id(1) * CHUNK:
-                low = tl.zeros([CHUNK], tl.int32)
-                high = low + tl.minimum(CHUNK, valid - start)
-                width = CHUNK
-                while width > 0:
-                    middle = (low + high) >> 1
-                    open_ = low < high
-                    larger = tl.load(chunks + start + middle, mask=open_, other=NO_KEY) > key
-                    low = tl.where(open_ & larger, middle + 1, low)
-                    high = tl.where(open_ & (larger == 0), middle, high)
-                    width >>= 1
-                rank += low
-            start += CHUNK
+            begin = start + other
+            size = tl.minimum(tl.maximum(valid - begin, 0), CHUNK)
+            size = tl.where(begin == tl.program_id(1) * CHUNK, 0, size)  # in its own it stands at j
+            low = tl.zeros([CHUNK, 4], tl.int32)
+            high = low + size[None, :]
+            width = CHUNK
+            while width > 0:
+                middle = (low + high) >> 1
+                open_ = low < high
+                larger = tl.load(chunks + begin[None, :] + middle, mask=open_, other=NO_KEY) > key[:, None]
+                low = tl.where(open_ & larger, middle + 1, low)
+                high = tl.where(open_ & (larger == 0), middle, high)
+                width >>= 1
+            rank += tl.sum(low, 1)
+            start += 4 * CHUNK
         if AS_KEYS:
             tl.store(keys + row * cap + rank, key, mask=here < valid)
         else:
