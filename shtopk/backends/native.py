@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from shtopk.backends.carriers import Carriers
-from shtopk.backends.memory import in_huge_pages
+from shtopk.backends.memory import empty_like
 from shtopk.backends.tensors import Tensors
 from shtopk.backends.threads import parallel_map
 from shtopk.backends.tournament import Trees, negligible, reach, rounds_between
@@ -155,7 +155,7 @@ class Native(Tensors):
         gradient, values, token, weight, slot = (x.contiguous() for x in (gradient, values, *found))
         (tokens, d), r = values.shape, len(token)
         grad_weight = torch.empty_like(weight) if of_weights else None
-        grad_values = in_huge_pages(torch.empty_like(values)) if of_values else None
+        grad_values = empty_like(values) if of_values else None
         if 2 * r > tokens:
             carrier = token.new_full((tokens,), -1).index_copy_(0, token, torch.arange(r, device=token.device))
             _run("pool_gradients_by_token", tokens, d, gradient, values, carrier, weight, slot, d,
