@@ -29,6 +29,7 @@ from tqdm.auto import tqdm
 
 from shtopk import hard_topk, iterative_topk, successive_halving_topk
 from shtopk.backends import native
+from shtopk.backends.memory import release
 
 BATCH, DEPTH, THREADS, TURNS = 16, 256, 2, 20
 SHAPES = [(1024, 8), (1024, 128), (4096, 512), (16384, 2), (16384, 128), (16384, 2048)]
@@ -112,6 +113,7 @@ def measure_memory(method: str, n: int, k: int, device: str) -> dict:
     values, scores = inputs(n, device)
     step(method, values, scores, k)  # warm-up
     values.grad = scores.grad = None
+    release()
     memory = PeakMemory(torch.device(device))
     step(method, values, scores, k)
     peak = memory.read()

@@ -44,3 +44,8 @@ def _take(size: int) -> mmap.mmap:
     if memory is None or not size <= len(memory) <= 2 * size:
         memory = mmap.mmap(-1, size, access=mmap.ACCESS_COPY)  # not shared with a forked process
     return memory
+
+
+def release() -> None:
+    """Give the system what is kept."""
+    _left.clear()

@@ -8,7 +8,7 @@ import torch
 
 from shtopk import successive_halving_topk
 from shtopk.backends import memory
-from shtopk.backends.memory import empty_like
+from shtopk.backends.memory import empty_like, release
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="other systems get memory from torch alone")
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="other systems get me
 def large(monkeypatch):
     """1000 bytes are large."""
     monkeypatch.setattr(memory, "LARGE", 1000)
-    memory._left.clear()
+    release()
 
 
 @pytest.mark.parametrize("k", [4, 900])  # few rows of the gradient are written, and most
@@ -72,6 +72,8 @@ def test_no_more_than_one_is_kept():
     assert len({tensor.data_ptr() for tensor in several}) == 3
     several.clear()
     assert len(memory._left) == 1
+    release()
+    assert len(memory._left) == 0
 
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
