@@ -3,6 +3,10 @@
 malloc takes fresh pages from the system for whatever is larger than 32 MiB, and the first write to each 4 KiB of them
 is a fault. For the gradient of many long documents these took longer than all the rest of a step. So the last one that
 was let go leaves its memory to the next.
+
+A step at n = 16,384, k = 128 takes 8 and 14 ms (median and 99th percentile), 11 and 19 where the system's memory is in
+small pieces; with huge pages from the system 12 and 359, 53 and 284; torch.topk + gather 76 and 84, 68 and 80: `python
+benchmarks/speed.py`, and benchmarks/README.md for what else was tried.
 """
 
 from __future__ import annotations
