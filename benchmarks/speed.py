@@ -5,7 +5,9 @@ python benchmarks/speed.py [--device cuda] [--results folder]
 Batch 16, d = 256, float32, forward and backward, every operator at its defaults. All methods take many turns and the
 fastest turn of each counts, so that other load on the machine hits them alike. On a CPU, new pages for the gradient
 of the values cost every method the same, which brings ratios closer to 1, and which method reuses pages is luck. So
-all is timed a second time while the process keeps the memory that it frees, as a GPU's allocator does. Writes
+all is timed a second time while the process keeps the memory that it frees, as a GPU's allocator does. A fastest turn
+does not say how long others take: on a CPU a hundred single steps are timed as well, then a hundred in a memory that
+another process has left in small pieces, for which that one takes nearly all of it for a while. Writes
 benchmarks/results/speed.json after every (n, k), then .md.
 """
 
@@ -13,12 +15,14 @@ import ctypes
 import platform
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
+from timeit import timeit
 
 import speed_gpu
 import torch
 from literal import literal_successive_halving
-from memory import PeakMemory
+from memory import FragmentedMemory, PeakMemory
 from record import CommandLine, publish, resume, save
 from torch import Tensor
 from torch.utils.benchmark import Timer
@@ -26,10 +30,12 @@ from tqdm.auto import tqdm
 
 from shtopk import hard_topk, iterative_topk, successive_halving_topk
 from shtopk.backends import native
+from shtopk.backends.memory import release
 
 BATCH, DEPTH, THREADS, TURNS = 16, 256, 2, 20
 SHAPES = [(1024, 8), (1024, 128), (4096, 512), (16384, 2), (16384, 128), (16384, 2048)]
 SHORT = [(16, 2), (64, 2), (64, 32), (256, 2), (256, 16)]
+EVEN, STEPS, TAKEN = [(4096, 512), (16384, 128)], 100, 10  # pieces of memory are taken every 10 steps
 LARGEST = 2**26  # k * n * rows at which iterative top-k runs all rows at once; beyond, row by row
 
 
@@ -57,6 +63,8 @@ METHODS: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {
     "softmax, T = 4": partial(halving, boost="softmax", temperature=4.0),
     TENSORS: halving,
 }
+AS_IT_IS, IN_PIECES = "as it is", "in small pieces"
+MEASURES = ("median", "90 %", "99 %")
 MEMORY_KEPT = (OURS, HARD, GATED, "literal Algorithm 2", ITERATIVE, "values.sum(1)")
 
 
@@ -106,6 +114,7 @@ def measure_memory(method: str, n: int, k: int, device: str) -> dict:
     values, scores = inputs(n, device)
     step(method, values, scores, k)  # warm-up
     values.grad = scores.grad = None
+    release()
     memory = PeakMemory(torch.device(device))
     step(method, values, scores, k)
     peak = memory.read()
@@ -129,6 +138,34 @@ def measure_time(runs: list[dict], device: str, key: str) -> None:
             seconds.append(timer.blocked_autorange(min_run_time=0.02).median)
     for run, seconds in zip(runs, turns, strict=True):
         run[key] = min(seconds)
+
+
+def single_steps(n: int, k: int, pieces: FragmentedMemory | None) -> list[dict]:
+    """Time steps one by one, the methods in turns, each with the release of its gradients."""
+    values, scores = inputs(n, "cpu")
+    seconds: dict[str, list[float]] = {method: [] for method in (OURS, HARD, GATED)}
+
+    def once(method: str) -> None:
+        step(method, values, scores, k)
+        values.grad = scores.grad = None
+
+    for method in seconds:  # warm-up
+        once(method)
+    for turn in range(STEPS):
+        if pieces is not None and turn % TAKEN == 0:
+            pieces.take()
+        for method, times in seconds.items():
+            times.append(timeit(partial(once, method), number=1))
+    runs = []
+    for method, times in seconds.items():
+        measures = dict(zip(MEASURES, Tensor(times).quantile(Tensor([0.5, 0.9, 0.99])).tolist(), strict=True))
+        runs.append({"n": n, "k": k, "method": method, **measures, "mean": sum(times) / STEPS})
+    return runs
+
+
+def measure_evenness(memory: str) -> list[dict]:
+    with FragmentedMemory() if memory == IN_PIECES else nullcontext() as pieces:
+        return [{"memory": memory, **run} for n, k in EVEN for run in single_steps(n, k, pieces)]
 
 
 def keep_freed_memory() -> None:
@@ -221,7 +258,23 @@ def table(record: dict) -> str:
     for n, k in SHORT:
         us = f"{1e6 * cells[n, k, OURS]['seconds']:.0f}"
         lines.append(row(n, k, [us, *ratios(cells, n, k, [HARD, GATED, ITERATIVE], "seconds")]))
-    return "\n".join(lines) + f"\n\nThe first again, for short inputs. {measured(record)}\n"
+    return "\n".join(lines) + f"\n\nThe first again, for short inputs. {measured(record)}\n" + evenness(record)
+
+
+def evenness(record: dict) -> str:
+    """Markdown: how even is a step? Empty where it was not measured."""
+    if not record.get("steps"):
+        return ""
+    measures = [*MEASURES, "mean"]
+    lines = ["", "## How even is a step?", "", *head(["memory", "way", *measures])]
+    for run in record["steps"]:
+        ms = [f"{1e3 * run[measure]:.1f}" for measure in measures]
+        lines.append(row(run["n"], run["k"], [run["memory"], run["method"], *ms]))
+    return "\n".join(lines) + (
+        f"\n\nMilliseconds of {STEPS} steps, the ways in turns, each with the release of its gradients; malloc at its "
+        "defaults. In small pieces: another process has filled the free memory and let go of every second page of 4 "
+        f"KiB; what comes together again, it takes every {TAKEN} steps.\n"
+    )
 
 
 def main() -> None:
@@ -243,6 +296,12 @@ def main() -> None:
             measure_time(runs, arguments.device, "seconds")
             record["runs"] += runs
             save(record, path)
+    if arguments.device == "cpu" and sys.platform == "linux":
+        steps = record.setdefault("steps", [])
+        for memory in tqdm((AS_IT_IS, IN_PIECES), desc="single steps"):
+            if not any(run["memory"] == memory for run in steps):
+                steps += measure_evenness(memory)
+                save(record, path)
     keep_freed_memory()
     for n, k in tqdm(SHAPES, desc="time, freed memory kept"):
         runs = [run for run in at(n, k) if run["method"] in MEMORY_KEPT]

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from shtopk.backends.memory import in_huge_pages
+from shtopk.backends.memory import empty_like
 
 CHUNK = 2**20  # numbers that backward copies at once on a CPU
 CHUNK_ON_GPU = 2**28  # there launches take longer than copies
@@ -46,7 +46,7 @@ def carrier_gradients(
     gradient: Tensor, values: Tensor, carriers: Carriers, of_values: bool, of_weights: bool
 ) -> tuple[Tensor | None, Tensor | None]:
     """From the gradient of pooled vectors [B * k, d] to those of values [B * n, d] and the carriers' weights [r]."""
-    grad_values = in_huge_pages(torch.empty_like(values)).zero_() if of_values else None
+    grad_values = empty_like(values).zero_() if of_values else None
     grad_weights = []
     chunk = CHUNK if values.device.type == "cpu" else CHUNK_ON_GPU
     size = max(1, chunk // values.shape[-1])

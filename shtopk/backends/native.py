@@ -1,6 +1,7 @@
 """Successive halving in C, for float32 and float64 on a CPU: the steps of tensors.py that take long, written out.
 
-Installing shtopk compiles tournament.c if there is a C compiler. Without one everything works as well.
+Values may be bfloat16 too, as autocast makes them. Installing shtopk compiles tournament.c if there is a C compiler.
+Without one everything works as well.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import warnings
+from collections.abc import Container
 from itertools import pairwise
 from typing import Any
 
@@ -15,15 +17,16 @@ import torch
 from torch import Tensor, nn
 
 from shtopk.backends.carriers import Carriers
-from shtopk.backends.memory import in_huge_pages
+from shtopk.backends.memory import empty_like
 from shtopk.backends.tensors import Tensors
 from shtopk.backends.threads import parallel_map
 from shtopk.backends.tournament import Trees, negligible, reach, rounds_between
 from shtopk.rule import Rule
 
 TYPES = {torch.float32: "float", torch.float64: "double"}
+OF_VALUES = TYPES | {torch.bfloat16: "bfloat16"}  # with weights in float32
 ENOUGH = 2**17  # numbers for which a second thread pays
-VERSION = 3  # of tournament.c
+VERSION = 4  # of tournament.c
 
 
 class _Address:
@@ -65,19 +68,19 @@ def _declare(library: ctypes.CDLL) -> None:
         "pool_gradients_by_token": [*[tensor] * 5, integer, *[tensor] * 2],
     }
     for name, types in arguments.items():
-        for suffix in TYPES.values():
+        for suffix in (OF_VALUES if name.startswith("pool") else TYPES).values():
             getattr(library, f"{name}_{suffix}").argtypes = [integer, integer, *types]
 
 
 LIBRARY = open_library()
 
 
-def readable(*tensors: Tensor) -> bool:
+def readable(*tensors: Tensor, types: Container[torch.dtype] = TYPES) -> bool:
     """Whether C can read these tensors' memory, all of one of its types. Not while a compiler traces them: it takes
     tensor operations as they are."""
     dtype = tensors[0].dtype
     return (
-        dtype in TYPES
+        dtype in types
         and not torch.compiler.is_compiling()
         and all(_in_memory(x) and x.dtype == dtype for x in tensors)
     )
@@ -143,7 +146,8 @@ class Native(Tensors):
     def carrier_gradients(
         self, gradient: Tensor, values: Tensor, found: Carriers, of_values: bool, of_weights: bool
     ) -> tuple[Tensor | None, Tensor | None]:
-        if not readable(gradient, values, found.weight):
+        weights_type = torch.promote_types(values.dtype, torch.float32)
+        if not (readable(gradient, values, types=OF_VALUES) and readable(found.weight, types=[weights_type])):
             return super().carrier_gradients(gradient, values, found, of_values, of_weights)
         slot = found.slot
         if len(slot) and not 0 <= int(slot[0]) <= int(slot[-1]) < len(gradient):
@@ -151,7 +155,7 @@ class Native(Tensors):
         gradient, values, token, weight, slot = (x.contiguous() for x in (gradient, values, *found))
         (tokens, d), r = values.shape, len(token)
         grad_weight = torch.empty_like(weight) if of_weights else None
-        grad_values = in_huge_pages(torch.empty_like(values)) if of_values else None
+        grad_values = empty_like(values) if of_values else None
         if 2 * r > tokens:
             carrier = token.new_full((tokens,), -1).index_copy_(0, token, torch.arange(r, device=token.device))
             _run("pool_gradients_by_token", tokens, d, gradient, values, carrier, weight, slot, d,
@@ -165,8 +169,8 @@ class Native(Tensors):
 
 def _run(name: str, rows: int, size: int, *arguments: Any) -> None:
     """Call a function of tournament.c for so many rows of a size, in parts if there is enough for several threads."""
-    dtype = next(x.dtype for x in arguments if isinstance(x, Tensor) and x.dtype in TYPES)
-    function = getattr(LIBRARY, f"{name}_{TYPES[dtype]}")
+    dtype = next(x.dtype for x in arguments if isinstance(x, Tensor) and x.dtype in OF_VALUES)
+    function = getattr(LIBRARY, f"{name}_{OF_VALUES[dtype]}")
     threads = max(1, min(torch.get_num_threads(), rows, rows * size // ENOUGH + 1))
     parts = list(pairwise(rows * part // threads for part in range(threads + 1)))
     if any(parallel_map(lambda *part: function(*part, *arguments), parts)):

@@ -29,7 +29,7 @@ EXPORT void *PyInit__tournament(void) /* the linker asks for it on Windows; this
 /* native.py takes this one alone. To be raised with whatever changes what a function takes or computes. */
 EXPORT int version(void)
 {
-    return 3;
+    return 4;
 }
 
 #define SMALLEST_SPREAD 1e-6 /* as in tournament.py */
@@ -44,6 +44,10 @@ EXPORT int version(void)
 #define REAL_EPSILON FLT_EPSILON
 #define REAL_DIGITS FLT_MANT_DIG
 #include "tournament.h"
+#define VALUE REAL
+#define LOAD(x) (x)
+#define STORE(x) (x)
+#include "pool.h"
 #undef REAL
 #undef KEY
 #undef INDEX
@@ -64,3 +68,33 @@ EXPORT int version(void)
 #define REAL_EPSILON DBL_EPSILON
 #define REAL_DIGITS DBL_MANT_DIG
 #include "tournament.h"
+#include "pool.h"
+#undef REAL
+#undef NAME
+#undef VALUE
+#undef LOAD
+#undef STORE
+
+/* bfloat16: the upper half of a float. */
+static inline float from_bfloat16(uint16_t x)
+{
+    const uint32_t bits = (uint32_t)x << 16;
+    float real;
+    memcpy(&real, &bits, sizeof real);
+    return real;
+}
+
+static inline uint16_t to_bfloat16(float real) /* the nearest one, of two the even one */
+{
+    uint32_t bits;
+    memcpy(&bits, &real, sizeof bits);
+    const uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+    return (bits & 0x7fffffff) > 0x7f800000 ? 0x7fc0 : rounded; /* what is not a number stays that */
+}
+
+#define REAL float
+#define NAME(x) x##_bfloat16
+#define VALUE uint16_t
+#define LOAD(x) from_bfloat16(x)
+#define STORE(x) to_bfloat16(x)
+#include "pool.h"

@@ -5,6 +5,7 @@ from functools import partial
 
 import growth
 import pytest
+import speed
 import torch
 from compare import table
 from frozen import Classifier, Split, fit, predict
@@ -13,7 +14,6 @@ from pace import pace
 from paper import METHODS, measure
 from planted import Method, Size, attention, fixed, mean_of, subset_sampler, train
 from record import resume, save
-from speed import saved_bytes
 from variants import NEEDLE_ONLY, VARIANTS
 
 from shtopk import hard_topk, successive_halving_topk
@@ -112,9 +112,9 @@ def test_the_papers_evaluation_measures_every_method(method):
 
 def test_of_a_tournament_a_few_numbers_per_token_are_kept_for_backward():
     values, scores = torch.randn(2, 4096, 64, requires_grad=True), torch.randn(2, 4096, requires_grad=True)
-    kept = saved_bytes("successive halving", values, scores, 32) / scores.numel()
+    kept = speed.saved_bytes("successive halving", values, scores, 32) / scores.numel()
     assert kept < 30  # bytes per token: a weight and few more; the values themselves are 256
-    assert saved_bytes("literal Algorithm 2", values, scores, 32) / scores.numel() > 256
+    assert speed.saved_bytes("literal Algorithm 2", values, scores, 32) / scores.numel() > 256
 
 
 def test_planted_tokens_are_found_by_the_soft_operator_and_not_by_the_hard_one():
@@ -136,3 +136,13 @@ def test_documents_that_grow_have_the_tokens_that_were_asked_for(tmp_path):
     path = growth.documents(tmp_path, 300, 4)
     texts = [json.loads(line)["text"] for line in path.read_text().splitlines()]
     assert [len(ids) for ids in load_tokenizer(None)(texts)["input_ids"]] == [300] * 4
+
+
+def test_single_steps_are_shown_with_their_percentiles(monkeypatch):
+    monkeypatch.setattr(speed, "STEPS", 3)
+    took = iter([9, 1, 1, 2, 2, 2, 1, 4, 4])  # seconds of three ways, three times
+    monkeypatch.setattr(speed, "timeit", lambda once, number: once() or next(took))
+    runs = [{"memory": speed.AS_IT_IS} | run for run in speed.single_steps(64, 8, None)]
+    lines = speed.evenness({"steps": runs}).splitlines()
+    assert lines[5] == f"| 64 | 8 | as it is | {speed.OURS} | 2000.0 | 7600.0 | 8860.0 | 4000.0 |"
+    assert speed.evenness({"runs": []}) == ""

@@ -1,65 +1,91 @@
-"""Huge pages for large gradients: asked for, used, and nothing else changes."""
+"""Memory of large gradients: used again once nobody looks at it, and nothing else changes."""
 
-import ctypes
-import mmap
-import re
-from pathlib import Path
+import multiprocessing
+import os
 
 import pytest
 import torch
 
 from shtopk import successive_halving_topk
 from shtopk.backends import memory
-from shtopk.backends.memory import in_huge_pages
+from shtopk.backends.memory import empty_like, release
 
-SETTING = Path("/sys/kernel/mm/transparent_hugepage/enabled")
-
-
-def huge_kib(address):
-    """KiB in huge pages of the mapping around this address."""
-    for mapping in re.split(r"^(?=[0-9a-f]+-)", Path("/proc/self/smaps").read_text(), flags=re.MULTILINE)[1:]:
-        begin, end = (int(part, 16) for part in mapping.split()[0].split("-"))
-        if begin <= address < end:
-            return int(re.search(r"AnonHugePages:\s*(\d+) kB", mapping)[1])
-    raise AssertionError(f"{address:x} lies in no mapping")
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="other systems get memory from torch alone")
 
 
-def test_a_large_tensor_lies_in_huge_pages():
-    if not SETTING.exists() or "[madvise]" not in SETTING.read_text():
-        pytest.skip("needs Linux that gives huge pages only where they are asked for")
-    plain = mmap.mmap(-1, 3 * memory.LARGE)
-    plain.madvise(mmap.MADV_HUGEPAGE)
-    plain.write(bytes(len(plain)))
-    if huge_kib(ctypes.addressof(ctypes.c_char.from_buffer(plain)) + memory.LARGE) < 0.8 * len(plain) / 1024:
-        pytest.skip("the system's memory is too fragmented now for huge pages")
-    size = 3 * memory.LARGE // 4  # numbers of 4 bytes
-    default, huge = torch.empty(size).zero_(), in_huge_pages(torch.empty(size)).zero_()
-    assert huge_kib(default[size // 2 :].data_ptr()) == 0
-    assert huge_kib(huge[size // 2 :].data_ptr()) > 0.8 * 3 * memory.LARGE / 1024
+@pytest.fixture(autouse=True)
+def large(monkeypatch):
+    """1000 bytes are large."""
+    monkeypatch.setattr(memory, "LARGE", 1000)
+    release()
 
 
 @pytest.mark.parametrize("k", [4, 900])  # few rows of the gradient are written, and most
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_gradients_stay_what_they_are(k, dtype, monkeypatch):
+    torch.manual_seed(0)
+    values, scores = torch.randn(2, 1000, 700, dtype=dtype, requires_grad=True), torch.randn(2, 1000)
+    scores.requires_grad_()
+
     def gradients():
-        torch.manual_seed(0)
-        values, scores = torch.randn(2, 1000, 700, dtype=dtype, requires_grad=True), torch.randn(2, 1000)
-        scores.requires_grad_()
+        values.grad = scores.grad = None
         successive_halving_topk(values, scores, k).values.square().sum().backward()
-        return values.grad, scores.grad
+        return values.grad.clone(), scores.grad.clone(), values.grad.data_ptr()
 
-    asked = []
-    advise = memory._advise
-    if advise is not None:
-        monkeypatch.setattr(memory, "_advise", lambda *given: asked.append(given) or advise(*given))
-    expected = gradients()
-    assert not asked
-    monkeypatch.setattr(memory, "LARGE", memory.PAGE)
-    assert all(map(torch.equal, gradients(), expected))
-    assert bool(asked) == (advise is not None)
+    (*first, address), (*second, again) = gradients(), gradients()
+    assert address == again
+    monkeypatch.setattr(memory, "LARGE", 2**40)
+    *expected, elsewhere = gradients()
+    assert elsewhere != again
+    for found in first, second:
+        assert all(map(torch.equal, found, expected))
 
 
-def test_without_memory_of_its_own_a_tensor_is_left_alone(monkeypatch):
-    monkeypatch.setattr(memory, "LARGE", 0)
-    tensor = torch.empty(2**20, device="meta")
-    assert in_huge_pages(tensor) is tensor
+def test_memory_in_use_is_left_alone():
+    like = torch.empty(30, 40, dtype=torch.bfloat16)
+    tensor = empty_like(like).fill_(1)
+    assert (tensor.shape, tensor.dtype) == (like.shape, like.dtype)
+    address, last = tensor.data_ptr(), tensor[-1]
+    del tensor
+    empty_like(like).fill_(2)
+    assert (last == 1).all()
+    del last
+    assert empty_like(like).data_ptr() == address
+
+
+def test_what_does_not_fit_is_not_used():
+    left = empty_like(torch.empty(1000)).data_ptr()
+    assert empty_like(torch.empty(1001)).data_ptr() != left  # and this one's is kept instead
+    left = empty_like(torch.empty(1000)).data_ptr()
+    for size in (501, 700):
+        tensor = empty_like(torch.empty(size))
+        assert tensor.data_ptr() == left and tensor.untyped_storage().nbytes() == 4 * size
+        del tensor
+    small = empty_like(torch.empty(400))
+    assert len(memory._left) == 0
+    del small
+    assert [len(kept) for kept in memory._left] == [4 * 400]
+
+
+def test_no_more_than_one_is_kept():
+    several = [empty_like(torch.empty(1000)) for _ in range(3)]
+    assert len({tensor.data_ptr() for tensor in several}) == 3
+    several.clear()
+    assert len(memory._left) == 1
+    release()
+    assert len(memory._left) == 0
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
+def test_a_forked_process_writes_into_a_copy():
+    tensor = empty_like(torch.empty(1000)).fill_(1)
+    process = multiprocessing.get_context("fork").Process(target=tensor.fill_, args=(2,))
+    process.start()
+    process.join(20)
+    assert process.exitcode == 0 and (tensor == 1).all()
+
+
+def test_what_is_small_or_has_no_memory_is_made_by_torch(monkeypatch):
+    monkeypatch.setattr(memory, "_take", None)
+    assert empty_like(torch.empty(249)).shape == (249,)
+    assert empty_like(torch.empty(2**20, device="meta")).device.type == "meta"

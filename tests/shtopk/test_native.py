@@ -1,12 +1,14 @@
 """What is done in C is what tensor operations do, on any number of threads."""
 
 import multiprocessing
+from functools import partial
 
 import pytest
 import torch
 
 from shtopk import TopKPooling, backends, successive_halving_topk
 from shtopk.backends import native, threads, tournament
+from shtopk.backends.carriers import Carriers
 from shtopk.candidates import bounded
 from shtopk.rule import Rule
 from shtopk.slots import pool_by_slot
@@ -91,7 +93,7 @@ def test_a_forked_process_has_threads_of_its_own(monkeypatch):
         assert process.apply_async(pool_with_threads, (50,)).get(timeout=20) == (2, 3)
 
 
-@pytest.mark.parametrize(("dtype", "in_c"), [(torch.float32, True), (torch.float64, True), (torch.bfloat16, False)])
+@pytest.mark.parametrize(("dtype", "in_c"), [(torch.float32, True), (torch.bfloat16, True), (torch.float16, False)])
 def test_vectors_that_c_knows_are_its_own(dtype, in_c, monkeypatch):
     monkeypatch.setattr(tournament, "play", None)  # no tensor operations
     monkeypatch.setattr(tournament, "score_gradients", None)
@@ -99,9 +101,38 @@ def test_vectors_that_c_knows_are_its_own(dtype, in_c, monkeypatch):
     run = native._run
     monkeypatch.setattr(native, "_run", lambda name, *given: done.append(name) or run(name, *given))
     values, scores = torch.randn(2, 64, 4, dtype=dtype, requires_grad=True), torch.randn(2, 64, requires_grad=True)
-    scores = scores.to(torch.promote_types(dtype, torch.float32))
     successive_halving_topk(values, scores, 5).values.sum().backward()
     assert any(name.startswith("pool") for name in done) == in_c
+
+
+@pytest.mark.parametrize("d", [1, 7, 16, 37])
+@pytest.mark.parametrize("of", [(True, True), (True, False), (False, True)])
+@pytest.mark.parametrize("carriers", [1, 20, 300])  # one, few and all of the tokens
+@pytest.mark.parametrize("dtype", native.OF_VALUES)
+def test_gradients_of_values_are_those_of_tensor_operations(dtype, carriers, of, d):
+    generator = torch.Generator().manual_seed(d)
+    draw = partial(torch.randn, dtype=torch.float64, generator=generator)
+    gradient, values, weight = (draw(10, d) * draw(10, d).exp2()).to(dtype), draw(300, d).to(dtype), draw(carriers)
+    gradient[0, 0], gradient[1, 0], gradient[2, 0] = torch.nan, torch.inf, 1e-40
+    weight = weight.to(torch.promote_types(dtype, torch.float32))
+    token = torch.randperm(300, generator=generator)[:carriers]
+    found = Carriers(token, weight, torch.randint(0, 10, (carriers,), generator=generator).sort().values)
+    ours, expected = (
+        backends.BACKENDS[x].carrier_gradients(gradient, values, found, *of) for x in ("native", "tensors")
+    )
+    torch.testing.assert_close(ours[0], expected[0], rtol=0, atol=0, equal_nan=True)  # each product is rounded once
+    torch.testing.assert_close(ours[1], expected[1], rtol=1e-4, atol=1e-5, equal_nan=True)
+
+
+def test_every_number_is_rounded_to_bfloat16_as_torch_does():
+    halves = torch.arange(-(2**15), 2**15, dtype=torch.int16).view(torch.bfloat16)  # all there are
+    weights = torch.tensor([1.0, -1.0, 1 + 2**-8, 1 + 2**-7, 0.3, 1e-30, 1e30, 2**-126, 0])
+    weights.view(torch.int32)[-1] = 2**31 - 1  # no number, and would be 0 if rounded as one
+    found = Carriers(torch.arange(9), weights, torch.zeros(9, dtype=torch.long))
+    ours, _ = backends.BACKENDS["native"].carrier_gradients(halves[None], halves.expand(9, -1), found, True, False)
+    expected = (halves * weights[:, None]).bfloat16()
+    assert torch.equal(ours.isnan(), expected.isnan())
+    assert torch.equal(ours.nan_to_num().view(torch.int16), expected.nan_to_num().view(torch.int16))
 
 
 def test_slots_out_of_range_are_refused():
