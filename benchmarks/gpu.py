@@ -64,18 +64,14 @@ def script(name: str, *words: str) -> Callable[[float, argparse.Namespace], list
 
 
 def tests(seconds: float, arguments: argparse.Namespace) -> list[str]:
-    files = ["tests/shtopk/test_cuda.py", "tests/shtopk/test_kernels.py"]
-    side_by_side = ["-n", "8"] if arguments.device != "cpu" and find_spec("xdist") else []
-    return [
-        "-m",
-        "pytest",
-        *files,
-        *side_by_side,
-        "-rs",
-        "-p",
-        "no:cacheprovider",
-        f"--junitxml={arguments.results}/tests.xml",
-    ]
+    side_by_side = ["-n", "auto"] if arguments.device != "cpu" and find_spec("xdist") else []
+    return ["-m", "pytest", "tests/shtopk/test_cuda.py", "tests/shtopk/test_kernels.py", "-m", "not slow", "-rs",
+            *side_by_side, "-p", "no:cacheprovider", f"--junitxml={arguments.results}/tests.xml"]  # fmt: skip
+
+
+def sanitizer(seconds: float, arguments: argparse.Namespace) -> list[str]:
+    return ["-m", "pytest", "tests/shtopk/test_cuda.py", "-m", "slow", "-rs", "-p", "no:cacheprovider",
+            f"--junitxml={arguments.results}/sanitizer.xml"]  # fmt: skip
 
 
 def speed(seconds: float, arguments: argparse.Namespace) -> list[str]:
@@ -94,10 +90,11 @@ def rfc(seconds: float, arguments: argparse.Namespace) -> list[str]:
 
 PARTS = (
     Part("tests", "CUDA gives what the CPU gives", 0.2, tests, ("tests.xml",)),
-    Part("speed", "time, memory, launches and waits of every method", 0.36, speed, ("speed-gpu.md",)),
-    Part("paper", "the paper's grid, forward", 0.12, paper, ("paper-*.md", "paper-*.png")),
-    Part("finetune", "fine-tuning, pooled between layers and not", 0.2, script("finetune_gpu"), ("finetune-gpu.md",)),
-    Part("rfc", "configs/rfc.yaml for as long as is left", 0.12, rfc, ("rfc-gpu.md",)),
+    Part("speed", "time, memory, launches and waits of every method", 0.34, speed, ("speed-gpu.md",)),
+    Part("sanitizer", "memcheck and racecheck of the kernels", 0.12, sanitizer, ("sanitizer.xml",)),
+    Part("finetune", "fine-tuning, pooled between layers and not", 0.16, script("finetune_gpu"), ("finetune-gpu.md",)),
+    Part("paper", "the paper's grid, forward", 0.1, paper, ("paper-*.md", "paper-*.png")),
+    Part("rfc", "configs/rfc.yaml for as long as is left", 0.08, rfc, ("rfc-gpu.md",)),
 )
 
 
