@@ -55,6 +55,7 @@ def successive_halving_backward(
     saved = backend.save(values, scores, mask, temperature, grad_scores.shape[-1], rule)
     gradients, wanted = Gradients(grad_values, grad_scores, grad_weights), Wanted(of_values, True, of_temperature)
     grad_of_values, grad_of_scores, grad_of_temperature = backend.backward(saved, gradients, rule, wanted)
+    assert grad_of_scores is not None
     return _given(grad_of_values, values), grad_of_scores.to(scores.dtype), _given(grad_of_temperature, temperature)
 
 

@@ -57,8 +57,8 @@ class Gpu:
         of_values, of_scores, of_log = launch.backward(
             values, slots.shape[-1], launch.Played(*played), gradients, rule, wanted
         )
-        grad_temperature = of_log.to(temperature.device) / temperature if wanted.temperature else None
-        return of_values, of_scores, grad_temperature
+        of_temperature = None if of_log is None else of_log.to(temperature.device) / temperature
+        return of_values, of_scores, of_temperature
 
     def pool(self, values: Tensor, weights: Tensor, slots: Tensor, k: int) -> tuple[Tensor, Saved]:
         from shtopk.backends.gpu import launch
@@ -73,7 +73,8 @@ class Gpu:
     ) -> tuple[Tensor | None, Tensor | None]:
         from shtopk.backends.gpu import launch
 
-        return launch.pool_by_slot_backward(gradient, *saved, of_values, of_weights)
+        values, weights, slots = saved
+        return launch.pool_by_slot_backward(gradient, values, weights, slots, of_values, of_weights)
 
 
 @cache
@@ -81,13 +82,20 @@ def usable(device: torch.device) -> bool:
     """Whether the kernels are right on a device: values and gradients of a small input, against tensor operations."""
     if importlib.util.find_spec("triton") is None:
         return False
+    if torch.cuda.is_current_stream_capturing():
+        raise RuntimeError("shtopk tries its kernels on first use: run a step before one is captured in a CUDA graph")
     from shtopk.backends.gpu.trial import difference
 
+    waits = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("default")  # to compare is to wait
     try:
         found = difference(Gpu(), device)
-    except Exception as error:  # whatever a compiler or driver says: there is another way
+    except Exception as error:  # whatever a compiler or a driver says: there is another way
         found = f"{type(error).__name__}: {error}"
+    finally:
+        torch.cuda.set_sync_debug_mode(waits)
     if found:
-        warnings.warn(f"shtopk's kernels cannot be used on {device} ({found}), so tensor operations do their work",
-                      stacklevel=2)  # fmt: skip
+        warnings.warn(
+            f"shtopk's kernels cannot be used on {device} ({found}), so tensor operations do their work", stacklevel=2
+        )
     return not found

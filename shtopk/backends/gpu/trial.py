@@ -19,25 +19,23 @@ def difference(backend: Backend, device: torch.device) -> str:
     mask = torch.rand(BATCH, N, generator=noise) < torch.tensor([1.0, 0.5, 0.0]).unsqueeze(-1)
     weights = (torch.randn(BATCH, K, DEPTH, generator=noise), torch.randn(BATCH, K, generator=noise),
                torch.randn(BATCH, N, generator=noise))  # fmt: skip
-    temperature = torch.tensor(0.25)
     gradients = Gradients(*(x.to(device) for x in weights))
-    given = values.to(device), scores.to(device), mask.to(device), temperature, K
+    given = [x.to(device) for x in (values, scores, mask)]
     for relative in (False, True):
-        rule = Rule(relative, 0.0)
-        found, expected = (_all(one, given, gradients, rule) for one in (backend, Tensors()))
+        found, expected = (_all(one, given, gradients, Rule(relative, 0.0)) for one in (backend, Tensors()))
         for name, x in found.items():
             if not torch.allclose(x.float(), expected[name].float(), rtol=1e-3, atol=1e-4):
-                worst = (x.float() - expected[name].float()).abs().max()
-                return f"{name} differ by up to {worst:.2g}"
+                return f"{name} differ by up to {(x.float() - expected[name].float()).abs().max():.2g}"
     return ""
 
 
-def _all(backend: Backend, given: tuple, gradients: Gradients, rule: Rule) -> dict[str, Tensor]:
-    answer, saved = backend.forward(*given, rule)
+def _all(backend: Backend, given: list[Tensor], gradients: Gradients, rule: Rule) -> dict[str, Tensor]:
+    values, scores, mask = given
+    answer, saved = backend.forward(values, scores, mask, torch.tensor(0.25), K, rule)
     of_values, of_scores, _ = backend.backward(saved, gradients, rule, Wanted(True, True, False))
-    pooled, kept = backend.pool(given[0], answer.weights, answer.slots, K)
-    pool_of_values, pool_of_weights = backend.pool_backward(kept, gradients.values, True, True)
-    gradients_found = {"gradients of values": of_values, "gradients of scores": of_scores,
-                       "pooled vectors": pooled, "gradients of pooled values": pool_of_values,
-                       "gradients of weights": pool_of_weights}  # fmt: skip
-    return answer._asdict() | gradients_found
+    pooled, kept = backend.pool(values, answer.weights, answer.slots, K)
+    assert gradients.values is not None
+    by_slot = backend.pool_backward(kept, gradients.values, True, True)
+    found = {"gradients of values": of_values, "gradients of scores": of_scores, "vectors pooled by slot": pooled,
+             "their gradients of values": by_slot[0], "their gradients of weights": by_slot[1]}  # fmt: skip
+    return answer._asdict() | found
