@@ -218,7 +218,7 @@ def captured(work: Callable[[], object]) -> Callable[[], None]:
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     try:
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # backward runs in a thread of its own
             result = work()
     except RuntimeError as error:
         raise CaptureFailed(one_line(error)) from error

