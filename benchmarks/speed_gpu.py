@@ -333,6 +333,29 @@ def table(record: dict) -> str:
     )
 
 
+def summary(record: dict) -> str:
+    """Markdown for the pages: a step of successive halving beside those of `torch.topk` + `gather`."""
+    cells = {cell_of(run): run for run in record["runs"]}
+    ours, hard = list(METHODS)[:3], "torch.topk + gather"
+    lines = [
+        f"| n | k | dtype | {hard}, µs | {' | '.join(ours)} | the first, eager |",
+        "|--:|--:|---|--:|" + "--:|" * (len(ours) + 1),
+    ]
+    for n, k in map(tuple, record["goals"]):
+        for dtype in DTYPES:
+            base = cells[n, k, dtype, hard]
+            runs = [cells[n, k, dtype, method] for method in ours]
+            shown = [f"{run['graph_both_ms'] / base['graph_both_ms']:.2f}" for run in runs]
+            eager = f"{runs[0]['both_ms'] / base['both_ms']:.1f}"
+            lines.append(
+                f"| {n} | {k} | {dtype} | {1e3 * base['graph_both_ms']:.0f} | {' | '.join(shown)} | {eager} |"
+            )
+    return "\n".join(lines) + (
+        f"\n\nForward and backward as a CUDA graph, in units of those of {hard}; and one operation after another; "
+        f"batch {BATCH}, d = {DEPTH}. `{record['command']}` on {record['device']}, torch {record['torch']}.\n"
+    )
+
+
 def _in_full(cells: dict, n: int, k: int, dtype: str, record: dict) -> list[str]:
     lines = [
         "| method | forward | backward | both | loop | graph: forward | both | of the floor | saved, MiB | peak, MiB "

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import between
 import compare
+import gpu
 import growth
 import planted
 import retrieval
 import scaling
 import speed
+import speed_gpu
 import torch
 from code_blocks import blocks, run
 from datasets import Dataset
@@ -113,8 +115,22 @@ def test_the_tables_are_those_of_the_results():
 def test_the_pages_of_results_are_those_of_their_figures():
     pages = {f"compare-{task}": compare.table for task in ("needle", "bbc", "docstrings")}
     pages |= {"speed": speed.table, "retrieval": retrieval.table, "between": between.table, "growth": growth.table}
+    pages |= {"gpu/speed-gpu": speed_gpu.table, "gpu/gpu": gpu.table}
     for name, table in pages.items():
         assert (RESULTS / f"{name}.md").read_text() == table(results(name))
+    assert speed_gpu.summary(results("gpu/speed-gpu")) in (ROOT / "benchmarks" / "README.md").read_text()
+
+
+def test_what_the_readme_says_of_a_gpu_is_in_its_figures():
+    rows = [line.split("|") for line in speed_gpu.summary(results("gpu/speed-gpu")).splitlines()[2:8]]
+    sharp, _, soft, eager = ([float(row[column]) for row in rows] for column in (5, 6, 7, 8))
+    said = (
+        f"takes {min(sharp):.1f} to {max(sharp):.1f} times as long as `topk` and `gather`, and at a soft temperature "
+    )
+    said += f"{min(soft):.1f} to {max(soft):.1f} times."
+    text = " ".join(README.read_text().split())
+    assert said in text
+    assert f"{min(eager):.1f} to {max(eager):.1f} times as long as those two" in text
 
 
 def test_every_picture_is_there():
