@@ -253,8 +253,8 @@ def measure(method: str, n: int, k: int, dtype: str, device: str, no_graph: str 
             return run | {"no_graph": "no CUDA device"}
         if reason := no_graph or waits(step.both):
             return run | {"no_graph": reason}
+        run["graph_both_ms"] = milliseconds(captured(step.both), device)  # which matters most: a capture may fail
         run["graph_forward_ms"] = milliseconds(captured(step.forward), device)
-        run["graph_both_ms"] = milliseconds(captured(step.both), device)
     except torch.OutOfMemoryError as error:
         return run | {"skipped": f"out of memory: {one_line(error)}"}
     except CaptureFailed as error:
