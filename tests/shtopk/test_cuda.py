@@ -169,6 +169,24 @@ def test_runs_are_equal_bit_by_bit(topk):
     assert all(torch.equal(x, y) for x, y in zip(*runs, strict=True))
 
 
+def test_a_temperature_is_learnt_on_the_gpu_as_on_the_cpu():
+    gradients_of = []
+    for device in ("cpu", "cuda"):
+        values, scores, mask = (x.detach().to(device) for x in sample(60, d=8, dtype=torch.float32))
+        temperature = torch.tensor(0.5, device=device, requires_grad=True)
+        successive_halving_topk(values, scores, 7, mask=mask, temperature=temperature).values.square().sum().backward()
+        gradients_of.append(temperature.grad.cpu())
+    torch.testing.assert_close(*gradients_of, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_a_second_gpu_need_not_be_the_current_one():
+    values, scores = torch.randn(2, 300, 8, device="cuda:1"), torch.randn(2, 300, device="cuda:1")
+    found = successive_halving_topk(values, scores, 7)
+    assert found.values.device.index == 1
+    torch.testing.assert_close(found.values.cpu(), successive_halving_topk(values.cpu(), scores.cpu(), 7).values)
+
+
 @pytest.mark.parametrize("temperature", [1 / 16, 4.0])
 def test_little_is_kept_for_backward(temperature):
     values = torch.randn(4, 4096, 256, device=CUDA, dtype=torch.bfloat16, requires_grad=True)

@@ -72,8 +72,6 @@ def check(n, k, boost, temperature, cut, of=None, on_device=False, **options):
     oracle = Tensors()
     expected, saved = oracle.forward(values, scores, mask, temperature, k, rule)
     expected_gradients = oracle.backward(saved, incoming, rule, everything)
-    if on_device and INTERPRETED:
-        temperature = torch.tensor(float(temperature))
     found, played = launch.forward(values, scores, mask, temperature, k, rule, cut)
     of_values, of_scores, of_log = launch.backward(values, k, played, incoming, rule, everything)
     close = {"atol": 2e-5, "rtol": 2e-5} if values.dtype == torch.float32 else {"atol": 2e-2, "rtol": 2e-2}
@@ -125,6 +123,10 @@ def test_kernels_bound_the_kth_score_by_groups_and_give_up_where_too_many_reach_
     check(300, 7, "softmax", 0.1, cut)
     check(300, 7, "relative", 0.1, cut, make=lambda n: torch.arange(n).remainder(2).float().expand(B, n).clone())
     check(300, 60, "relative", 0.1, cut)  # more are wanted than groups can bound
+
+
+def test_kernels_take_a_temperature_that_lies_on_the_device():
+    check(100, 7, "softmax", 0.5, ONE_PROGRAM, on_device=True)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

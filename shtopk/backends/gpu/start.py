@@ -19,8 +19,12 @@ def start(kernel: Any, grid: tuple[int, ...], *arguments: Any, num_warps: int, *
     """Run a kernel, compiled when arguments of this kind come first; in Triton's interpreter, if that is on."""
     if not isinstance(kernel, JITFunction):
         kernel[grid](*arguments, **constants)
-        return
-    kind, addresses = [kernel, torch.cuda.current_device(), num_warps, *constants.values()], []
+        return None
+    device = next(x.device.index for x in arguments if isinstance(x, Tensor))
+    if device != torch.cuda.current_device():  # on which Triton starts kernels
+        with torch.cuda.device(device):
+            return start(kernel, grid, *arguments, num_warps=num_warps, **constants)
+    kind, addresses = [kernel, device, num_warps, *constants.values()], []
     for x in arguments:
         if isinstance(x, Tensor):
             address = x.data_ptr()
@@ -34,3 +38,4 @@ def start(kernel: Any, grid: tuple[int, ...], *arguments: Any, num_warps: int, *
         _versions[tuple(kind)] = kernel[grid](*arguments, num_warps=num_warps, **constants)
     else:
         version[(*grid, 1, 1)[:3]](*addresses, *constants.values())
+    return None
