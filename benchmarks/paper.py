@@ -9,6 +9,7 @@ n comes first, and after so many seconds no cell is begun.
 """
 
 import csv
+import json
 import math
 import time
 from collections.abc import Callable
@@ -57,6 +58,8 @@ METHODS: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {
     "hard top-k": partial(pooled_by, hard_topk),
 }
 TEMPERATURES = [1e-4, 1e-7, 1e-10]  # of "iterative, best T": that with the best nCCS counts
+AUTHORS = json.loads((Path(__file__).parent / "authors.json").read_text())  # what they published of a GPU
+THEIRS = ("successive halving", "iterative")
 IN_README = ["relative (ours)", "power (authors' code)", "iterative, as published", "hard top-k"]
 
 
@@ -128,12 +131,16 @@ def draw(runs: list[dict], methods: list[str], measures: list[str], path: Path) 
 def table(record: dict) -> str:
     """Markdown: nCCS and milliseconds of every method at each (n, k)."""
     cells = {(run["n"], run["k"], run["method"]): run for run in record["runs"]}
-    lines = [f"| n | k | {' | '.join(METHODS)} |", "|--:|--:|" + "--:|" * len(METHODS)]
+    theirs = {} if "CPU" in record["device"] else {(one["n"], one["k"]): one for one in AUTHORS["cells"]}
+    names = [*METHODS, *(f"the authors' {name}" for name in THEIRS if theirs)]
+    lines = [f"| n | k | {' | '.join(names)} |", "|--:|--:|" + "--:|" * len(names)]
     for n, k in sorted({(run["n"], run["k"]) for run in record["runs"]}):
         shown = [f"{cells[n, k, m]['nccs']:.3f}, {1e3 * cells[n, k, m]['seconds']:.3g} ms" for m in METHODS]
+        shown += [f"{1e3 * theirs[n, k][name]:.3g} ms" if (n, k) in theirs else "" for name in THEIRS if theirs]
         lines.append(f"| {n} | {k} | {' | '.join(shown)} |")
+    of_theirs = f"The authors' are published figures ({AUTHORS['source']}). " if theirs else ""
     return "\n".join(lines) + (
-        f"\n\nnCCS and time per batch of {BATCH}, forward, d = {DEPTH}. "
+        f"\n\nnCCS and time per batch of {BATCH}, forward, d = {DEPTH}. {of_theirs}"
         f"`{record['command']}` on {record['device']}, torch {record['torch']}.\n"
     )
 
