@@ -1,5 +1,6 @@
 """On a GPU the operators give what they give on the CPU, values and gradients, and never wait for the host."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -219,12 +220,14 @@ for n, k in ((64, 8), (300, 7), (3000, 20)):
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("compute-sanitizer") is None, reason="needs compute-sanitizer")
-@pytest.mark.parametrize("tool", ["memcheck", "racecheck"])
-def test_the_sanitizer_finds_nothing(tool):
+@pytest.mark.parametrize(("tool", "nothing"), [("memcheck", r"\b0 errors"), ("racecheck", r"\b0 hazards")])
+def test_the_sanitizer_finds_nothing(tool, nothing):
+    """racecheck sees shared memory alone; barriers between writes and reads of global memory it does not judge."""
+    kernels = ("field", "play", "sort_chunks", "merge_chunks", "pool", "carriers", "sort_few")
+    regex = [word for name in kernels for word in ("--kernel-regex", f"kns={name}")]
     run = subprocess.run(
-        ["compute-sanitizer", "--tool", tool, "--kernel-regex",
-         "kns=field,kns=play,kns=chunks,kns=pool,kns=carriers,kns=sort_few", sys.executable, "-c", SANITIZED],
+        ["compute-sanitizer", "--tool", tool, "--error-exitcode", "1", *regex, sys.executable, "-c", SANITIZED],
         capture_output=True, text=True, cwd=Path(__file__).parents[2],
     )  # fmt: skip
     assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-2000:]
-    assert " 0 errors" in run.stdout or "0 hazards" in run.stdout, run.stdout[-2000:]
+    assert re.search(nothing, run.stdout), run.stdout[-2000:]

@@ -21,7 +21,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import BertConfig
 
-from shtopk import TopKPooling, anneal, assignment
+from shtopk import TopKPooling, anneal, assignment, successive_halving_topk
 from shtopk.backends import carriers
 from shtopk.backends.carriers import Carriers
 from shtopk.compiled import heaviest
@@ -215,3 +215,11 @@ def test_nor_does_an_encoder_that_pools_between_its_layers(name):
         assert_on_gpu(*(x.grad for x in model.parameters() if x.grad is not None))
         # DeBERTa's buckets of distances are made of a number on the CPU.
         assert log.copies == (["cpu to meta"] if name.startswith("deberta") else [])
+
+
+def test_tensors_of_two_devices_are_refused():
+    values, scores = torch.randn(2, 9, 4), torch.randn(2, 9)
+    for given, got in (((values.to("meta"), scores, None), "meta, cpu"),
+                       ((values, scores, torch.ones(2, 9, device="meta")), "cpu, cpu, meta")):  # fmt: skip
+        with pytest.raises(ValueError, match=f"^expected values, scores and mask on one device, got {got}$"):
+            successive_halving_topk(given[0], given[1], 3, mask=given[2])

@@ -18,6 +18,7 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 if not INTERPRETED and not torch.cuda.is_available():
     pytest.skip("needs a CUDA device, or TRITON_INTERPRET=1", allow_module_level=True)
 launch = pytest.importorskip("shtopk.backends.gpu.launch")
+trial = pytest.importorskip("shtopk.backends.gpu.trial")
 
 DEVICE = "cpu" if INTERPRETED else "cuda"
 ONE_PROGRAM = launch.Sizes(row=1024, alone=128, groups=256)
@@ -123,6 +124,49 @@ def test_kernels_bound_the_kth_score_by_groups_and_give_up_where_too_many_reach_
     check(300, 7, "softmax", 0.1, cut)
     check(300, 7, "relative", 0.1, cut, make=lambda n: torch.arange(n).remainder(2).float().expand(B, n).clone())
     check(300, 60, "relative", 0.1, cut)  # more are wanted than groups can bound
+
+
+def test_kernels_take_any_strides_and_mixed_types():
+    for dtype, of_scores in ((torch.bfloat16, torch.float32), (torch.float32, torch.bfloat16)):
+        values, scores, _, incoming = inputs(60, 7)
+        values = values.to(dtype).transpose(0, 2).contiguous().transpose(0, 2)  # not contiguous
+        scores = scores.to(of_scores).t().contiguous().t()
+        rule, temperature, wanted = Rule.of("softmax", 20.0), torch.tensor(0.5), Wanted(True, True, True)
+        incoming = Gradients(incoming.values[:1, :1].to(dtype).expand(B, 7, D), None, None)
+        expected, saved = Tensors().forward(values, scores, None, temperature, 7, rule)
+        found, played = launch.forward(values, scores, None, temperature, 7, rule)
+        assert torch.equal(found.slots, expected.slots)
+        torch.testing.assert_close(found.values, expected.values, rtol=2e-2, atol=2e-2)
+        for x, y in zip(launch.backward(values, 7, played, incoming, rule, wanted)[:2],
+                        Tensors().backward(saved, incoming, rule, wanted)[:2], strict=True):  # fmt: skip
+            torch.testing.assert_close(x, y, rtol=2e-2, atol=5e-2)
+
+
+def test_kernels_take_an_empty_batch_and_slots_of_any_whole_numbers():
+    values = torch.randn(16, 8, 0, device=DEVICE).permute(2, 1, 0).half()
+    rule, wanted = Rule.of("softmax", 20.0), Wanted(True, True, False)
+    answer, played = launch.forward(values, values[..., 0], None, torch.tensor(1.0), 3, rule)
+    gradients = launch.backward(values, 3, played, Gradients(answer.values, None, None), rule, wanted)
+    assert [x.shape for x in gradients[:2]] == [values.shape, values.shape[:2]]
+    values, slots = torch.randn(2, 9, 4, device=DEVICE), torch.arange(9, device=DEVICE).expand(2, 9) // 3
+    weights = torch.rand(2, 9, device=DEVICE)
+    assert torch.equal(launch.pool_by_slot(values, weights, slots.int(), 3),
+                       launch.pool_by_slot(values, weights, slots, 3))  # fmt: skip
+
+
+def test_the_trial_finds_no_difference_whatever_the_defaults_are():
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert trial.difference(torch.device(DEVICE)) == ""
+    finally:
+        torch.set_default_dtype(before)
+
+
+def test_the_trial_finds_a_difference(monkeypatch):
+    backward = launch.backward
+    monkeypatch.setattr(launch, "backward", lambda *given: (backward(*given)[0], backward(*given)[1] * 1.01, None))
+    assert trial.difference(torch.device(DEVICE)).startswith("gradients of scores differ by up to")
 
 
 def test_kernels_take_a_temperature_that_lies_on_the_device():

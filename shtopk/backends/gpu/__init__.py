@@ -1,4 +1,5 @@
-"""Successive halving on a GPU: a handful of Triton kernels that never wait for the host.
+"""Successive halving on a GPU: a handful of Triton kernels that never wait for the host (but for the gradient of a
+temperature that is learnt on the CPU).
 
 Triton comes with torch's CUDA wheels, and is imported when the first CUDA tensor arrives. Elsewhere, and for what the
 kernels do not take, tensor operations do the work.
@@ -79,7 +80,7 @@ class Gpu:
 
 @cache
 def usable(device: torch.device) -> bool:
-    """Whether the kernels are right on a device: values and gradients of a small input, against tensor operations."""
+    """Whether the kernels are right on a device: values and gradients of small inputs, against tensor operations."""
     if importlib.util.find_spec("triton") is None:
         return False
     if torch.cuda.is_current_stream_capturing():
@@ -89,13 +90,16 @@ def usable(device: torch.device) -> bool:
     waits = torch.cuda.get_sync_debug_mode()
     torch.cuda.set_sync_debug_mode("default")  # to compare is to wait
     try:
-        found = difference(Gpu(), device)
+        found = difference(device)
+    except torch.OutOfMemoryError:  # which says nothing of the kernels: the next call tries again
+        raise
     except Exception as error:  # whatever a compiler or a driver says: there is another way
         found = f"{type(error).__name__}: {error}"
     finally:
         torch.cuda.set_sync_debug_mode(waits)
     if found:
         warnings.warn(
-            f"shtopk's kernels cannot be used on {device} ({found}), so tensor operations do their work", stacklevel=2
+            f"shtopk's kernels cannot be used on {device} ({found}), so tensor operations do their work in this process",
+            stacklevel=2,
         )
     return not found

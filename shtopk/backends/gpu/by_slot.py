@@ -20,7 +20,7 @@ def carriers(weights, slots, keys, counts, n, N: tl.constexpr):
     while start < n:
         i = start + tl.arange(0, N)
         weight = tl.load(weights + row * n + i, mask=i < n, other=0.0)
-        slot = tl.load(slots + row * n + i, mask=i < n, other=-1)
+        slot = tl.load(slots + row * n + i, mask=i < n, other=-1).to(tl.int64)
         carries = (weight != 0) & (slot >= 0)
         key = ((-1 - slot) << 32) | (0x7FFFFFFF - i).to(tl.int64)
         tl.store(keys + before + tl.cumsum(carries.to(tl.int32), 0) - 1, key, mask=carries)
@@ -89,7 +89,7 @@ def unpool_by_token(
     inside = token < tokens
     slot = tl.load(slots + token, mask=inside, other=-1)
     weight = tl.load(weights + token, mask=inside, other=0.0).to(tl.float32)
-    carries = (slot >= 0) & (weight != 0)
+    carries = (slot >= 0) & (slot < k) & (weight != 0)
     dot = tl.zeros([ROWS], tl.float32)
     begin = 0
     while begin < d:

@@ -36,8 +36,8 @@ class Played(NamedTuple):
 
     counts: Tensor  # [B] int32, players
     divisors: Tensor  # [B] float32
-    ranks: Tensor  # [B, k * (2^R - 1) + n] float32
-    origins: Tensor  # the same of int16, int32 for long rows
+    ranked: Tensor  # [B, k * (2^R - 1) + n] float32, scores
+    origins: Tensor  # [B, k * (2^R - 1) + n] int16; int32 where n or k is 2^15 or more
 
 
 def forward(
@@ -60,7 +60,7 @@ def forward(
     rows, width = _tile(values)
     start(
         trees.pool, (batch * k,), values, *played, leaves, answer.values, answer.scores,
-        answer.mask.view(torch.int8), answer.positions, answer.weights, answer.slots, n, k, d, played.ranks.shape[1],
+        answer.mask.view(torch.int8), answer.positions, answer.weights, answer.slots, n, k, d, played.ranked.shape[1],
         places, negligible(torch.float32, n, k), rule.log_base,
         LEAVES=_between(16, places // k, 128), ROWS=rows, D=width, POWER=rule.log_base > 0, num_warps=1,
     )  # fmt: skip
@@ -74,6 +74,8 @@ def play(
     """Rank all levels, and empty weights and slots [B, n]."""
     scores = scores.contiguous()
     batch, n = scores.shape
+    if temperature.device.type != "cpu":
+        temperature = temperature.to(scores.device, non_blocking=True)
     total, new = k * (2 ** rounds_between(n, k) - 1) + n, scores.new_empty
     played = Played(
         new(batch, dtype=torch.int32),
@@ -90,7 +92,7 @@ def play(
         width, below = _power_of_two(n), reach(torch.float32, n, k, rule)
         wanted, groups = min(n, 2 * k if rule.relative else k), sizes.groups
         groups = width if width <= 2 * groups else groups if wanted <= groups // 4 else 0
-        on_device = temperature.device.type == scores.device.type
+        on_device = temperature.device == scores.device
         start(
             field, (batch,), scores, mask, temperature if on_device else float(temperature), played.divisors,
             played.counts, keys, weights, slots, n, k, below, n, N=width, GROUPS=groups, HAS_MASK=mask is not None,
@@ -118,7 +120,7 @@ def _players(scores: Tensor, temperature: Tensor, k: int, rule: Rule, played: Pl
 
 def _rank(keys: Tensor, played: Played, n: int, k: int, rule: Rule, sizes: Sizes) -> None:
     """Fill in the ranking from the players' keys."""
-    (batch, cap), total = keys.shape, played.ranks.shape[1]
+    (batch, cap), total = keys.shape, played.ranked.shape[1]
     levels, width, power = rounds_between(n, k), _power_of_two(k), rule.log_base > 0
     alone = min(levels, (sizes.alone // width).bit_length() - 1)  # the highest level that one program ranks; -1: none
     warps = _between(1, sizes.alone // 128, 32)
@@ -132,7 +134,7 @@ def _rank(keys: Tensor, played: Played, n: int, k: int, rule: Rule, sizes: Sizes
                 CHUNK=sizes.alone, PLAYERS=players, POWER=power, num_warps=warps,
             )  # fmt: skip
             start(
-                ranking.merge_chunks, grid, keys, played.counts, played.ranks, played.origins, chunks, k, cap, total,
+                ranking.merge_chunks, grid, keys, played.counts, played.ranked, played.origins, chunks, k, cap, total,
                 level, alone, CHUNK=sizes.alone, PLAYERS=players, AS_KEYS=False, num_warps=warps,
             )  # fmt: skip
     if alone >= 0:
@@ -148,19 +150,19 @@ def backward(
     """The gradients of values, of scores, and of the temperature's logarithm; None for one that is not wanted."""
     values = values.contiguous()
     batch, n, d = values.shape
-    levels, new = rounds_between(n, k), played.ranks.new_empty
+    levels, new = rounds_between(n, k), played.ranked.new_empty
     of_choice = wanted.scores or wanted.temperature
     slots = _between(1, min(128 >> levels, _power_of_two(batch * k // 1024)), 8)  # a program's
     programs, size = batch * -(-k // slots), k * (2 ** (levels + 1) - 1)
-    nodes = new(batch, 6, size)
+    scratch = new(batch, 6, size)
     grad_values = _zeros_like(values) if wanted.values and gradients.values is not None else None
-    grad_scores = played.ranks.new_zeros(batch, n) if of_choice else None
+    grad_scores = played.ranked.new_zeros(batch, n) if of_choice else None
     of_log = new(programs) if of_choice else None
     given = [None if x is None else x.contiguous() for x in (gradients.values, gradients.scores, gradients.weights)]
     rows, width = _tile(values)
     start(
-        trees.unpool, (programs,), *given, values, *played, nodes, grad_values, grad_scores, of_log,
-        n, k, d, played.ranks.shape[1], size, negligible(torch.float32, n, k), rule.log_base,
+        trees.unpool, (programs,), *given, values, *played, scratch, grad_values, grad_scores, of_log,
+        n, k, d, played.ranked.shape[1], size, negligible(torch.float32, n, k), rule.log_base,
         SLOTS=slots, ROWS=2 * rows, WIDE=_between(16, (slots << levels) // 2, 128), D=width,
         POWER=rule.log_base > 0, HAS_VALUES=given[0] is not None, HAS_SCORES=given[1] is not None,
         HAS_WEIGHTS=given[2] is not None, OF_VALUES=grad_values is not None, OF_CHOICE=of_choice, num_warps=2,
@@ -172,14 +174,14 @@ def pool_by_slot(values: Tensor, weights: Tensor, slots: Tensor, k: int, sizes: 
     """See `Backend.pool`."""
     values, weights, slots = values.contiguous(), weights.contiguous(), slots.contiguous()
     (batch, n, d), block = values.shape, min(_power_of_two(values.shape[1]), 4096)
-    keys, counts = slots.new_empty(batch, n), slots.new_empty(batch, dtype=torch.int32)
+    keys, counts = slots.new_empty((batch, n), dtype=torch.int64), slots.new_empty(batch, dtype=torch.int32)
     start(
         by_slot.carriers, (batch,), weights, slots, keys, counts, n, N=block, num_warps=_between(1, block // 256, 16)
     )
     few = min(sizes.alone, _power_of_two(n))
     warps = _between(1, few // 128, 32)
     start(by_slot.sort_few, (batch,), keys, counts, n, S=few, num_warps=warps)
-    if n > few:
+    if n > few:  # rows of more: the players of a ranking of `few` places, as far as sorting goes
         chunks, grid = torch.empty_like(keys), (batch, -(-n // few))
         start(
             ranking.sort_chunks, grid, keys, counts, weights, weights, chunks, few, n, 0, 0, 0, 0.0,
@@ -225,7 +227,7 @@ def _tile(values: Tensor) -> tuple[int, int]:
 
 def _zeros_like(x: Tensor) -> Tensor:
     """Zeros, written as numbers of 4 bytes: torch takes longer for those of 2."""
-    zeros = torch.empty_like(x)
+    zeros = x.new_empty(x.shape)
     (zeros.view(torch.int32) if x.shape[-1] * x.element_size() % 4 == 0 else zeros).zero_()
     return zeros
 

@@ -13,10 +13,10 @@ from shtopk.backends.gpu.sorting import falling
 
 
 @triton.jit
-def _pairs(ranks, j, level, rounds, count, k, divisor, log_base, POWER: tl.constexpr):
+def _pairs(ranked, j, level, rounds, count, k, divisor, log_base, POWER: tl.constexpr):
     """Keys of the pairs j of a level, made of the ranking above."""
     m = k << level
-    above = ranks + level_start(level + 1, k)
+    above = ranked + level_start(level + 1, k)
     valid = tl.where(level + 1 == rounds, count, 2 * m)
     winner = tl.load(above + j, mask=(j < m) & (j < valid), other=BYE)
     loser = tl.load(above + (2 * m - 1 - j), mask=(j < m) & (2 * m - 1 - j < valid), other=BYE)
@@ -24,48 +24,48 @@ def _pairs(ranks, j, level, rounds, count, k, divisor, log_base, POWER: tl.const
 
 
 @triton.jit
-def _rank(keys, ranks, origins, level, rounds, count, k, divisor, log_base, S: tl.constexpr, POWER: tl.constexpr):
+def _rank(keys, ranked, origins, level, rounds, count, k, divisor, log_base, S: tl.constexpr, POWER: tl.constexpr):
     """A level of at most S places, in one go."""
     j = tl.arange(0, S)
     if level == rounds:
         key = tl.load(keys + j, mask=j < count, other=NO_KEY)
         valid = count
     else:
-        key = _pairs(ranks, j, level, rounds, count, k, divisor, log_base, POWER)
+        key = _pairs(ranked, j, level, rounds, count, k, divisor, log_base, POWER)
         valid = k << level
     key = falling(key, S)
     at = level_start(level, k) + j
-    tl.store(ranks + at, key_score(key), mask=j < valid)
+    tl.store(ranked + at, key_score(key), mask=j < valid)
     tl.store(origins + at, key_number(key).to(origins.dtype.element_ty), mask=j < valid)
 
 
 @triton.jit
 def play(
-    keys, counts, divisors, ranks, origins, k, cap, total, log_base,
+    keys, counts, divisors, ranked, origins, k, cap, total, log_base,
     K: tl.constexpr, LEVELS: tl.constexpr, POWER: tl.constexpr,
 ):  # fmt: skip
     """All levels up to LEVELS, in one program a row; K = next power of two of k. Higher ones are there already."""
     row = tl.program_id(0).to(tl.int64)
     keys += row * cap
-    ranks += row * total
+    ranked += row * total
     origins += row * total
     count, divisor = tl.load(counts + row), tl.load(divisors + row)
     rounds = rounds_of(count, k)
     for down in tl.static_range(LEVELS + 1):
         if LEVELS - down <= rounds:
             _rank(
-                keys, ranks, origins, LEVELS - down, rounds, count, k, divisor, log_base, K << (LEVELS - down), POWER
+                keys, ranked, origins, LEVELS - down, rounds, count, k, divisor, log_base, K << (LEVELS - down), POWER
             )
             tl.debug_barrier()
 
 
 @triton.jit
 def sort_chunks(
-    keys, counts, divisors, ranks, chunks, k, cap, total, level, small, log_base,
+    keys, counts, divisors, ranked, chunks, k, cap, total, level, small, log_base,
     CHUNK: tl.constexpr, PLAYERS: tl.constexpr, POWER: tl.constexpr,
 ):  # fmt: skip
-    """Sort each chunk of a level of more than `small` places (K * 2^level), a program for each: of the players, or of
-    a level of pairs. A row that has no such level is left alone."""
+    """Sort each chunk of a level above level `small`, a program for each: of the players, or of a level of pairs. A
+    row that has no such level is left alone."""
     row = tl.program_id(0).to(tl.int64)
     count = tl.load(counts + row)
     rounds = rounds_of(count, k)
@@ -77,13 +77,13 @@ def sort_chunks(
     else:
         if (rounds > level) & (tl.program_id(1) * CHUNK < (k << level)):
             divisor = tl.load(divisors + row)
-            key = _pairs(ranks + row * total, j, level, rounds, count, k, divisor, log_base, POWER)
+            key = _pairs(ranked + row * total, j, level, rounds, count, k, divisor, log_base, POWER)
             tl.store(chunks + row * cap + j, falling(key, CHUNK), mask=j < (k << level))
 
 
 @triton.jit
 def merge_chunks(
-    keys, counts, ranks, origins, chunks, k, cap, total, level, small,
+    keys, counts, ranked, origins, chunks, k, cap, total, level, small,
     CHUNK: tl.constexpr, PLAYERS: tl.constexpr, AS_KEYS: tl.constexpr,
 ):  # fmt: skip
     """Put each key of a sorted chunk to its place among all: how many keys of each other chunk are larger? AS_KEYS:
@@ -127,5 +127,5 @@ def merge_chunks(
             tl.store(keys + row * cap + rank, key, mask=here < valid)
         else:
             to = row * total + level_start(at, k) + rank
-            tl.store(ranks + to, key_score(key), mask=here < valid)
+            tl.store(ranked + to, key_score(key), mask=here < valid)
             tl.store(origins + to, key_number(key).to(origins.dtype.element_ty), mask=here < valid)

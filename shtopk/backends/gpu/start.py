@@ -29,10 +29,10 @@ def start(kernel: Any, grid: tuple[int, ...], *arguments: Any, num_warps: int, *
         if isinstance(x, Tensor):
             address = x.data_ptr()
             addresses.append(address)
-            kind.append((x.dtype, address % 16))  # whole words of 16 bytes can be read at some addresses alone
+            kind.append((x.dtype, x.device, address % 16))  # 16 bytes at once can be read at some addresses alone
         else:
             addresses.append(x)
-            kind.append(float if isinstance(x, float) else x)
+            kind.append((x == 1, x % 16 == 0, x.bit_length() > 31) if isinstance(x, int) else type(x))
     version = _versions.get(tuple(kind))
     if version is None:
         _versions[tuple(kind)] = kernel[grid](*arguments, num_warps=num_warps, **constants)

@@ -3,6 +3,8 @@
 Whoever stands in place p of a level came from pair j, so from the candidates j and 2 m - 1 - j of the level above. A
 slot is the root of a binary tree with 2^R leaves; the nodes of a level stand by their paths, the winner's before the
 loser's.
+
+places: k * 2^R leaves of all slots; size: k * (2^(R + 1) - 1) nodes; total: k * (2^R - 1) + n places of all levels.
 """
 
 import triton
@@ -13,21 +15,21 @@ from shtopk.backends.gpu.pairs import BYE, level_start, margin, power, rounds_of
 
 @triton.jit
 def pool(
-    values, counts, divisors, ranks, origins, leaf_weights,
+    values, counts, divisors, ranked, origins, leaf_weights,
     pooled, slot_scores, filled, positions, weights, slots, n, k, d, total, places, negligible, log_base,
     LEAVES: tl.constexpr, ROWS: tl.constexpr, D: tl.constexpr, POWER: tl.constexpr,
 ):  # fmt: skip
     """The weights of a slot's tokens, and the sum of their vectors; only tokens that carry weight are read."""
     slot = tl.program_id(0).to(tl.int64)
     row, q = slot // k, (slot % k).to(tl.int32)
-    ranks += row * total
+    ranked += row * total
     origins += row * total
     count, divisor = tl.load(counts + row), tl.load(divisors + row)
     rounds = rounds_of(count, k)
     leaves = 1 << rounds
     leaf_weights += row * 2 * places + q * leaves
     leaf_tokens = (leaf_weights + places).to(tl.pointer_type(tl.int32), bitcast=True)
-    result = tl.load(ranks + q, mask=(rounds > 0) | (q < count), other=BYE)
+    result = tl.load(ranked + q, mask=(rounds > 0) | (q < count), other=BYE)
     full = result > BYE
     heaviest = -1.0
     leader = 0
@@ -41,7 +43,7 @@ def pool(
         while level < rounds:
             m = k << level
             j = tl.load(origins + level_start(level, k) + node, mask=there, other=0).to(tl.int32)
-            above = ranks + level_start(level + 1, k)
+            above = ranked + level_start(level + 1, k)
             valid = tl.where(level + 1 == rounds, count, 2 * m)
             winner = tl.load(above + j, mask=there & (j < valid), other=BYE)
             loser = tl.load(above + (2 * m - 1 - j), mask=there & (2 * m - 1 - j < valid), other=BYE)
@@ -87,8 +89,8 @@ def pool(
 
 @triton.jit
 def unpool(
-    grad_pooled, grad_slot_scores, grad_weights_in, values, counts, divisors, ranks, origins,
-    weights, grad_values, grad_scores, of_temperature, n, k, d, total, size, negligible, log_base,
+    grad_pooled, grad_slot_scores, grad_weights_in, values, counts, divisors, ranked, origins,
+    scratch, grad_values, grad_scores, of_temperature, n, k, d, total, size, negligible, log_base,
     SLOTS: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr, D: tl.constexpr, POWER: tl.constexpr,
     HAS_VALUES: tl.constexpr, HAS_SCORES: tl.constexpr, HAS_WEIGHTS: tl.constexpr,
     OF_VALUES: tl.constexpr, OF_CHOICE: tl.constexpr,
@@ -98,17 +100,17 @@ def unpool(
     blocks = tl.cdiv(k, SLOTS)
     row, q = (tl.program_id(0) // blocks).to(tl.int64), tl.program_id(0) % blocks * SLOTS
     own = tl.minimum(SLOTS, k - q)  # slots
-    ranks += row * total
+    ranked += row * total
     origins += row * total
     count, divisor = tl.load(counts + row), tl.load(divisors + row)
     rounds = rounds_of(count, k)
-    # Trees of the row: a number of each kind for each node.
-    weights += row * 6 * size
+    # The trees of the row: a number of each kind for each node.
+    weights = scratch + row * 6 * size
     winners, losers = weights + size, weights + 2 * size
     worths, advantages = weights + 3 * size, weights + 4 * size
     nodes = (weights + 5 * size).to(tl.pointer_type(tl.int32), bitcast=True)
     roots = q + tl.arange(0, SLOTS)
-    top = tl.load(ranks + roots, mask=(roots < k) & ((rounds > 0) | (roots < count)), other=BYE)
+    top = tl.load(ranked + roots, mask=(roots < k) & ((rounds > 0) | (roots < count)), other=BYE)
 
     # Down: who met, and with what weight in the slot.
     tl.store(nodes + roots, roots, mask=roots < k)
@@ -127,8 +129,8 @@ def unpool(
             node = tl.load(nodes + here + a, mask=there, other=0)
             weight = tl.load(weights + here + a, mask=there, other=0.0)
             j = tl.load(origins + level_start(level, k) + node, mask=there, other=0).to(tl.int32)
-            winner = tl.load(ranks + above + j, mask=there & (j < valid), other=BYE)
-            loser = tl.load(ranks + above + (2 * m - 1 - j), mask=there & (2 * m - 1 - j < valid), other=BYE)
+            winner = tl.load(ranked + above + j, mask=there & (j < valid), other=BYE)
+            loser = tl.load(ranked + above + (2 * m - 1 - j), mask=there & (2 * m - 1 - j < valid), other=BYE)
             win = share(winner, loser, divisor, log_base, POWER)
             tl.store(winners + here + a, winner, mask=there)
             tl.store(losers + here + a, loser, mask=there)

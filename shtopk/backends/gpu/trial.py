@@ -1,41 +1,62 @@
-"""The kernels on a small input, beside tensor operations."""
+"""The kernels on small inputs, beside tensor operations."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from shtopk.backends.face import Backend, Gradients, Wanted
+from shtopk.backends.face import Answer, Gradients, Wanted
+from shtopk.backends.gpu import launch
 from shtopk.backends.tensors import Tensors
 from shtopk.rule import Rule
 
 BATCH, N, K, DEPTH = 3, 300, 5, 40
+CUTS = (launch.SIZES, launch.Sizes(alone=32, groups=64))  # the second sorts in chunks, and bounds by groups
+ON_CPU: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}  # whatever the caller's defaults are
 
 
-def difference(backend: Backend, device: torch.device) -> str:
-    """What a backend gives that differs from tensor operations by more than rounding, in words; "" for nothing."""
-    noise = torch.Generator().manual_seed(0)
-    values, scores = torch.randn(BATCH, N, DEPTH, generator=noise), torch.randn(BATCH, N, generator=noise)
-    mask = torch.rand(BATCH, N, generator=noise) < torch.tensor([1.0, 0.5, 0.0]).unsqueeze(-1)
-    weights = (torch.randn(BATCH, K, DEPTH, generator=noise), torch.randn(BATCH, K, generator=noise),
-               torch.randn(BATCH, N, generator=noise))  # fmt: skip
-    gradients = Gradients(*(x.to(device) for x in weights))
-    given = [x.to(device) for x in (values, scores, mask)]
-    for relative in (False, True):
-        found, expected = (_all(one, given, gradients, Rule(relative, 0.0)) for one in (backend, Tensors()))
-        for name, x in found.items():
-            if not torch.allclose(x.float(), expected[name].float(), rtol=1e-3, atol=1e-4):
-                return f"{name} differ by up to {(x.float() - expected[name].float()).abs().max():.2g}"
+def difference(device: torch.device) -> str:
+    """What the kernels give that differs from tensor operations by more than rounding, in words; "" for nothing."""
+    noise = torch.Generator("cpu").manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=noise, **ON_CPU)
+
+    share = torch.tensor([1.0, 0.5, 0.0], **ON_CPU).unsqueeze(-1)  # of real tokens in each row
+    mask = torch.rand(BATCH, N, generator=noise, **ON_CPU) < share
+    values, scores, mask = (x.to(device) for x in (normal(BATCH, N, DEPTH), normal(BATCH, N), mask))
+    gradients = Gradients(*(x.to(device) for x in (normal(BATCH, K, DEPTH), normal(BATCH, K), normal(BATCH, N))))
+    temperature, wanted, oracle = torch.tensor(0.25, **ON_CPU), Wanted(True, True, False), Tensors()
+    for rule in (Rule(False, 0.0), Rule(True, 0.0)):
+        answer, saved = oracle.forward(values, scores, mask, temperature, K, rule)
+        expected = _named(answer, oracle.backward(saved, gradients, rule, wanted))
+        for sizes in CUTS:
+            found, played = launch.forward(values, scores, mask, temperature, K, rule, sizes)
+            of_values_and_scores = launch.backward(values, K, played, gradients, rule, wanted)
+            if text := _first_difference(_named(found, of_values_and_scores), expected):
+                return text
+    assert gradients.values is not None
+    pooled, kept = oracle.pool(values, answer.weights, answer.slots, K)
+    by_slot = oracle.pool_backward(kept, gradients.values, True, True)
+    expected = {"vectors pooled by slot": pooled, "their gradients": by_slot[0], "gradients of weights": by_slot[1]}
+    for sizes in CUTS:
+        pooled = launch.pool_by_slot(values, answer.weights, answer.slots, K, sizes)
+        by_slot = launch.pool_by_slot_backward(gradients.values, values, answer.weights, answer.slots, True, True)
+        if text := _first_difference(dict(zip(expected, (pooled, *by_slot), strict=True)), expected):
+            return text
     return ""
 
 
-def _all(backend: Backend, given: list[Tensor], gradients: Gradients, rule: Rule) -> dict[str, Tensor]:
-    values, scores, mask = given
-    answer, saved = backend.forward(values, scores, mask, torch.tensor(0.25), K, rule)
-    of_values, of_scores, _ = backend.backward(saved, gradients, rule, Wanted(True, True, False))
-    pooled, kept = backend.pool(values, answer.weights, answer.slots, K)
-    assert gradients.values is not None
-    by_slot = backend.pool_backward(kept, gradients.values, True, True)
-    found = {"gradients of values": of_values, "gradients of scores": of_scores, "vectors pooled by slot": pooled,
-             "their gradients of values": by_slot[0], "their gradients of weights": by_slot[1]}  # fmt: skip
-    return answer._asdict() | found
+def _named(answer: Answer, gradients: tuple[Tensor | None, ...]) -> dict[str, Tensor | None]:
+    return answer._asdict() | {"gradients of values": gradients[0], "gradients of scores": gradients[1]}
+
+
+def _first_difference(found: dict[str, Tensor | None], expected: dict[str, Tensor | None]) -> str:
+    for name, x in found.items():
+        y = expected[name]
+        assert x is not None and y is not None
+        if not torch.allclose(x.float(), y.float(), rtol=1e-3, atol=1e-4):
+            return f"{name} differ by up to {(x.float() - y.float()).abs().max():.2g}"
+    return ""
