@@ -99,7 +99,7 @@ def usable(device: torch.device) -> bool:
         torch.cuda.set_sync_debug_mode(waits)
     if found:
         warnings.warn(
-            f"shtopk's kernels cannot be used on {device} ({found}), so tensor operations do their work in this process",
+            f"shtopk's kernels cannot be used on {device} ({found}): tensor operations do their work in this process",
             stacklevel=2,
         )
     return not found
