@@ -37,9 +37,9 @@ def candidates(values: Tensor, scores: Tensor, k: int, mask: Tensor | None, temp
         raise ValueError(f"expected a temperature that is one number, got a tensor {list(temperature.shape)}")
     if mask is not None and mask.shape != scores.shape:
         raise ValueError(f"expected a mask of the scores' shape {list(scores.shape)}, got {list(mask.shape)}")
-    devices = [str(x.device) for x in (values, scores, mask) if x is not None]
+    devices = [x.device for x in (values, scores, mask) if x is not None]
     if len(set(devices)) > 1:
-        raise ValueError(f"expected values, scores and mask on one device, got {', '.join(devices)}")
+        raise ValueError(f"expected values, scores and mask on one device, got {', '.join(map(str, devices))}")
     n, batch = scores.shape[-1], scores.shape[:-1]
     if mask is not None:
         mask = mask.bool().reshape(-1, n)
