@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 
 class PeakMemory:
@@ -30,6 +31,24 @@ class PeakMemory:
             return torch.cuda.max_memory_allocated(self.device) / 2**20
         status = Path("/proc/self/status").read_text()
         return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 2**10
+
+
+def saved_bytes(forward: Callable[[], Tensor], *given: Tensor) -> int:
+    """Bytes that autograd keeps for the backward pass of forward(), the tensors it was given not counted."""
+    not_counted = {x.untyped_storage().data_ptr() for x in given}
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in not_counted:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        out = forward()  # alive until counted, so that no address is used twice
+    total = sum(kept.values())
+    del out
+    return total
 
 
 def in_its_own_process(work: Callable, *arguments: Any) -> Any:

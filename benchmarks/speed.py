@@ -21,8 +21,8 @@ from timeit import timeit
 
 import speed_gpu
 import torch
-from literal import literal_successive_halving
-from memory import FragmentedMemory, PeakMemory
+from literal import gather, literal_successive_halving
+from memory import FragmentedMemory, PeakMemory, saved_bytes
 from record import CommandLine, publish, resume, save
 from torch import Tensor
 from torch.utils.benchmark import Timer
@@ -37,12 +37,6 @@ SHAPES = [(1024, 8), (1024, 128), (4096, 512), (16384, 2), (16384, 128), (16384,
 SHORT = [(16, 2), (64, 2), (64, 32), (256, 2), (256, 16)]
 EVEN, STEPS, TAKEN = [(4096, 512), (16384, 128)], 100, 10  # pieces of memory are taken every 10 steps
 LARGEST = 2**26  # k * n * rows at which iterative top-k runs all rows at once; beyond, row by row
-
-
-def gather(values: Tensor, scores: Tensor, k: int) -> Tensor:
-    """Hard top-k as one writes it without a library. The scores learn nothing."""
-    best = scores.topk(k, dim=-1).indices
-    return values.gather(1, best.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
 
 
 def halving(values: Tensor, scores: Tensor, k: int, **options) -> Tensor:
@@ -86,24 +80,6 @@ def _step(method: str, values: Tensor, scores: Tensor, k: int) -> None:
         METHODS[method](row, row_scores, k).sum().backward()
 
 
-def saved_bytes(method: str, values: Tensor, scores: Tensor, k: int) -> int:
-    """Bytes that autograd keeps for backward, the input itself not counted."""
-    given = {values.untyped_storage().data_ptr(), scores.untyped_storage().data_ptr()}
-    kept: dict[int, int] = {}
-
-    def note(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in given:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        out = METHODS[method](values, scores, k)  # alive until counted, so that no address is used twice
-    total = sum(kept.values())
-    del out
-    return total
-
-
 def inputs(n: int, device: str) -> tuple[Tensor, Tensor]:
     torch.manual_seed(0)
     values = torch.randn(BATCH, n, DEPTH, device=device, requires_grad=True)
@@ -120,8 +96,8 @@ def measure_memory(method: str, n: int, k: int, device: str) -> dict:
     peak = memory.read()
     by_row = method == ITERATIVE and scores.numel() * k > LARGEST
     rows = slice(1) if by_row else slice(None)
-    saved = saved_bytes(method, values[rows], scores[rows], k) * (BATCH if by_row else 1)
-    return {"method": method, "n": n, "k": k, "peak_mib": peak, "saved_bytes": saved}
+    saved = saved_bytes(lambda: METHODS[method](values[rows], scores[rows], k), values, scores)
+    return {"method": method, "n": n, "k": k, "peak_mib": peak, "saved_bytes": saved * (BATCH if by_row else 1)}
 
 
 def measure_time(runs: list[dict], device: str, key: str) -> None:

@@ -11,22 +11,29 @@ and after --seconds no further cell is begun; the same command goes on from ther
 but for graphs and counts, to try it out. Writes speed-gpu.json and .md.
 """
 
-import functools
 import math
 import os
-import statistics
 import sys
 import time
-import traceback
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import torch
 from dftopk import dftopk
-from literal import literal_successive_halving
-from memory import PeakMemory, in_its_own_process
-from record import ROOT, CommandLine, publish, resume, save
+from gpu_clock import (
+    CaptureFailed,
+    captured,
+    copy_speed,
+    loop_milliseconds,
+    milliseconds,
+    one_line,
+    synchronize,
+    waits,
+)
+from literal import gather, literal_successive_halving
+from memory import PeakMemory, in_its_own_process, saved_bytes
+from record import CommandLine, publish, resume, save
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from tqdm.auto import tqdm
@@ -37,18 +44,10 @@ BATCH, DEPTH = 16, 256
 GOALS = [(16384, 128), (4096, 512), (1024, 8)]
 REST = [(n, k) for k in (128, 512, 8, 2048) for n in (65536, 16384, 4096, 1024) if k <= n // 2 and (n, k) not in GOALS]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-ENOUGH_MS = 8.0  # of runs for one median
-COPIED = 2**30  # bytes
 COUNTING = 25  # seconds
 COPIES_OF_WEIGHTS = 8  # [B, k, n] float32 that iterative top-k holds at once, about
 
 Pool = Callable[[Tensor, Tensor, int], Tensor]
-
-
-def gather(values: Tensor, scores: Tensor, k: int) -> Tensor:
-    """Hard top-k as one writes it without a library. The scores learn nothing."""
-    best = scores.topk(k, dim=-1).indices
-    return values.gather(1, best.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
 
 
 def pooled_by(operator: Callable, values: Tensor, scores: Tensor, k: int, **options) -> Tensor:
@@ -88,60 +87,6 @@ def too_large(method: str, n: int, k: int, device: str) -> str | None:
     return None
 
 
-def synchronize(device: str) -> None:
-    if device.startswith("cuda"):
-        torch.cuda.synchronize(device)
-
-
-@functools.cache
-def beyond_the_cache(device: str) -> Tensor:
-    return torch.empty(2**28, dtype=torch.int8, device=device)
-
-
-def milliseconds(work: Callable[[], object], device: str) -> float:
-    """Median of runs that take ENOUGH_MS together, at least 3: on a CPU by the clock."""
-    work()
-    synchronize(device)
-    start = time.perf_counter()
-    work()
-    synchronize(device)
-    count = min(100, max(3, math.ceil(ENOUGH_MS / 1e3 / (time.perf_counter() - start))))
-    if not device.startswith("cuda"):
-        return statistics.median(_by_the_clock(work) for _ in range(count))
-    events = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(count)]
-    for before, after in events:
-        beyond_the_cache(device).zero_()
-        before.record()
-        work()
-        after.record()
-    torch.cuda.synchronize(device)
-    return statistics.median(before.elapsed_time(after) for before, after in events)
-
-
-def _by_the_clock(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return 1e3 * (time.perf_counter() - start)
-
-
-def loop_milliseconds(work: Callable[[], object], device: str, once: float) -> float:
-    """A run among many in a row, each of about `once` ms."""
-    count = min(100, max(3, math.ceil(ENOUGH_MS / once)))
-    synchronize(device)
-    start = time.perf_counter()
-    for _ in range(count):
-        work()
-    synchronize(device)
-    return 1e3 * (time.perf_counter() - start) / count
-
-
-def copy_speed(device: str) -> float:
-    """Bytes a second that a copy within the device reads and writes."""
-    source = torch.zeros(COPIED if device.startswith("cuda") else COPIED // 16, dtype=torch.int8, device=device)
-    target = torch.empty_like(source)
-    return 2e3 * source.numel() / milliseconds(lambda: target.copy_(source), device)
-
-
 def inputs(n: int, k: int, dtype: str, device: str) -> tuple[Tensor, Tensor, Tensor]:
     """Values, scores, and a gradient of what is pooled."""
     generator = torch.Generator(device).manual_seed(0)
@@ -169,69 +114,6 @@ class Step:
     def both(self) -> tuple:
         return self.backward(self.forward())
 
-    def saved_bytes(self) -> int:
-        """Bytes that autograd keeps for backward, the input itself not counted."""
-        given = {x.untyped_storage().data_ptr() for x in (self.values, self.scores)}
-        kept: dict[int, int] = {}
-
-        def note(tensor: Tensor) -> Tensor:
-            storage = tensor.untyped_storage()
-            if storage.data_ptr() not in given:
-                kept[storage.data_ptr()] = storage.nbytes()
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            out = self.forward()  # alive until counted, so that no address is used twice
-        total = sum(kept.values())
-        del out
-        return total
-
-
-class CaptureFailed(Exception):
-    """A capture that was begun and broken off."""
-
-
-def waits(work: Callable[[], object]) -> str | None:
-    """Where work waits for the host, by torch's own account; None where it does not."""
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        work()
-    except RuntimeError as error:
-        if "synchroniz" not in str(error):
-            raise
-        frames = traceback.extract_tb(error.__traceback__)
-        ours = [f for f in frames if f.filename.startswith(str(ROOT)) and "site-packages" not in f.filename]
-        at = f"{Path(ours[-1].filename).relative_to(ROOT)}, line {ours[-1].lineno}" if ours else "backward"
-        return f"waits for the host ({at})"
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    return None
-
-
-def captured(work: Callable[[], object]) -> Callable[[], None]:
-    """What runs work as a CUDA graph."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(2):
-            work()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    try:
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # backward runs in a thread of its own
-            result = work()
-    except RuntimeError as error:
-        raise CaptureFailed(one_line(error)) from error
-
-    def replay(graph=graph, result=result) -> None:  # both have to live as long as it
-        graph.replay()
-
-    return replay
-
-
-def one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__
-
 
 def measure(method: str, n: int, k: int, dtype: str, device: str, no_graph: str | None = None) -> dict:
     """One cell; no_graph: why no graph is tried. What failed has its reason under "skipped" or "no_graph"."""
@@ -248,7 +130,7 @@ def measure(method: str, n: int, k: int, dtype: str, device: str, no_graph: str 
         step.both()
         synchronize(device)
         run["peak_mib"] = memory.read()
-        run["saved_bytes"] = step.saved_bytes()
+        run["saved_bytes"] = saved_bytes(step.forward, step.values, step.scores)
         if not device.startswith("cuda"):
             return run | {"no_graph": "no CUDA device"}
         if reason := no_graph or waits(step.both):
@@ -320,9 +202,8 @@ def table(record: dict) -> str:
         for key in ("skipped", "no_graph"):
             if key in run:
                 place = f"{run['method']} at ({run['n']}, {run['k']}) {run['dtype']}"
-                reasons.setdefault(f"{'not measured' if key == 'skipped' else 'no graph'}: {run[key]}", []).append(
-                    place
-                )
+                what = "not measured" if key == "skipped" else "no graph"
+                reasons.setdefault(f"{what}: {run[key]}", []).append(place)
     planned = len(places) * len(METHODS)
     lines += ["", "Forward and backward, ms: eager / as a graph.", ""]
     lines += [f"- {reason}: {_few(where)}" for reason, where in reasons.items()]
@@ -447,13 +328,8 @@ def measure_all(plan: list, record: dict, path: Path, device: str, end: float) -
         failed = [run for run in record["runs"] if run["method"] == method and "broken_off" in run]
         no_graph = next((run["no_graph"] for run in failed if "no_graph" in run), None)
         if len(failed) >= 2 and no_graph is None:
-            run = {
-                "method": method,
-                "n": n,
-                "k": k,
-                "dtype": dtype,
-                "skipped": f"{failed[0]['skipped']}, twice before",
-            }
+            run = {"method": method, "n": n, "k": k, "dtype": dtype}
+            run["skipped"] = f"{failed[0]['skipped']}, twice before"
         else:
             run = measure(method, n, k, dtype, device, no_graph)
         record["runs"].append(run)

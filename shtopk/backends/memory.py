@@ -4,9 +4,8 @@ malloc takes fresh pages from the system for whatever is larger than 32 MiB, and
 is a fault. For the gradient of many long documents these took longer than all the rest of a step. So the last one that
 was let go leaves its memory to the next.
 
-A step at n = 16,384, k = 128 takes 8 and 14 ms (median and 99th percentile), 11 and 19 where the system's memory is in
-small pieces; with huge pages from the system 12 and 359, 53 and 284; torch.topk + gather 76 and 84, 68 and 80: `python
-benchmarks/speed.py`, and benchmarks/README.md for what else was tried.
+Huge pages from the system were as fast in the median, with a long tail where memory is fragmented; how even steps are
+now: `python benchmarks/speed.py`, in benchmarks/results/speed.md.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import torch
 from compare import table
 from frozen import Classifier, Split, fit, predict
 from literal import literal_successive_halving
+from memory import saved_bytes
 from pace import pace
 from paper import METHODS, measure
 from planted import Method, Size, attention, fixed, mean_of, subset_sampler, train
@@ -112,9 +113,10 @@ def test_the_papers_evaluation_measures_every_method(method):
 
 def test_of_a_tournament_a_few_numbers_per_token_are_kept_for_backward():
     values, scores = torch.randn(2, 4096, 64, requires_grad=True), torch.randn(2, 4096, requires_grad=True)
-    kept = speed.saved_bytes("successive halving", values, scores, 32) / scores.numel()
+    saved = lambda method: saved_bytes(lambda: speed.METHODS[method](values, scores, 32), values, scores)
+    kept = saved("successive halving") / scores.numel()
     assert kept < 30  # bytes per token: a weight and few more; the values themselves are 256
-    assert speed.saved_bytes("literal Algorithm 2", values, scores, 32) / scores.numel() > 256
+    assert saved("literal Algorithm 2") / scores.numel() > 256
 
 
 def test_planted_tokens_are_found_by_the_soft_operator_and_not_by_the_hard_one():

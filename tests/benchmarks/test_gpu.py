@@ -11,6 +11,7 @@ import zipfile
 
 import finetune_gpu
 import gpu
+import gpu_clock
 import kit
 import made_up_rfcs
 import paper
@@ -278,7 +279,7 @@ def test_the_speed_table_is_made_of_whatever_was_measured(monkeypatch):
 def test_the_speed_goes_on_where_it_stopped(tmp_path, monkeypatch):
     words = ["speed_gpu.py", "--device=cpu", f"--results={tmp_path}", "--shapes", "64x8"]
     monkeypatch.setattr(speed_gpu, "BATCH", 1)
-    monkeypatch.setattr(speed_gpu, "COPIED", 2**20)
+    monkeypatch.setattr(gpu_clock, "COPIED", 2**20)
     monkeypatch.setattr(sys, "argv", [*words, "--seconds=0"])
     speed_gpu.main()
     assert json.loads((tmp_path / "speed-gpu.json").read_text())["runs"] == []

@@ -88,6 +88,15 @@ def pool(
 
 
 @triton.jit
+def _carriers(weights, nodes, origins, leaf, there, rounds, count, k, negligible):
+    """Of leaves: their weights, which of them carry any, and the tokens of these."""
+    node = tl.load(nodes + leaf, mask=there, other=0)
+    weight = tl.load(weights + leaf, mask=there, other=0.0)
+    carries = there & (node < count) & (weight >= negligible)
+    return weight, carries, tl.load(origins + level_start(rounds, k) + node, mask=carries, other=0).to(tl.int64)
+
+
+@triton.jit
 def unpool(
     grad_pooled, grad_slot_scores, grad_weights_in, values, counts, divisors, ranked, origins,
     scratch, grad_values, grad_scores, of_temperature, n, k, d, total, size, negligible, log_base,
@@ -150,10 +159,8 @@ def unpool(
     while start < leaves:
         leaf = start + tl.arange(0, ROWS)
         there = leaf < leaves
-        node = tl.load(nodes + here + leaf, mask=there, other=0)
-        weight = tl.load(weights + here + leaf, mask=there, other=0.0)
-        carries = there & (node < count) & (weight >= negligible)
-        token = row * n + tl.load(origins + level_start(rounds, k) + node, mask=carries, other=0).to(tl.int64)
+        weight, carries, token = _carriers(weights, nodes, origins, here + leaf, there, rounds, count, k, negligible)
+        token += row * n
         slot = row * k + q + (leaf >> rounds)
         dot = tl.zeros([ROWS], tl.float32)
         if HAS_VALUES:
@@ -239,10 +246,7 @@ def unpool(
         while start < leaves:
             leaf = start + tl.arange(0, WIDE)
             there = leaf < leaves
-            node = tl.load(nodes + here + leaf, mask=there, other=0)
-            weight = tl.load(weights + here + leaf, mask=there, other=0.0)
-            carries = there & (node < count) & (weight >= negligible)
-            token = tl.load(origins + level_start(rounds, k) + node, mask=carries, other=0).to(tl.int64)
+            _, carries, token = _carriers(weights, nodes, origins, here + leaf, there, rounds, count, k, negligible)
             gradient = tl.load(worths + here + leaf, mask=carries, other=0.0)
             tl.store(grad_scores + row * n + token, gradient, mask=carries)
             start += WIDE
