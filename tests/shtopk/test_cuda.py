@@ -25,7 +25,9 @@ def assert_same_on_cuda(operator, n, k, dtype):
     torch.testing.assert_close(on_gpu.dense_weights().cpu(), out.dense_weights())
     for on_cpu, gradient in zip(gradients(values, scores, out.values, out.scores),
                                 gradients(*inputs, on_gpu.values, on_gpu.scores), strict=True):  # fmt: skip
-        torch.testing.assert_close(gradient.cpu(), on_cpu, rtol=1e-4, atol=1e-5)
+        # A gradient is a sum of terms as large as the largest one, and where they cancel their rounding errors stay.
+        atol = 1e-6 * max(10.0, float(on_cpu.abs().max()))
+        torch.testing.assert_close(gradient.cpu(), on_cpu, rtol=1e-4, atol=atol)
 
 
 @pytest.mark.parametrize(("n", "k"), [*SHAPES, (1000, 32)])
