@@ -108,7 +108,10 @@ class TopKPooling(nn.Module):
             out = out.with_protected(hidden_states, alone)
         if self.options.keep_order:
             out = out.in_order()
-        return out if attention_mask is None else out._replace(attention_mask=out.mask.to(attention_mask.dtype))
+        if attention_mask is None:
+            return out
+        # Not out._replace(...): what it makes cannot leave a graph that torch.compile of torch 2.11 traced.
+        return TopK.of(out.values, out.scores, out.assignment, attention_mask.dtype)
 
     def extra_repr(self) -> str:
         return f"k={self.k}, operator={self.options.operator}, temperature={self.options.temperature}"

@@ -78,7 +78,7 @@ class TopK(NamedTuple):
 
     def after(self, first: Assignment) -> TopK:
         """The same slots, assigned to the tokens of `first`, whose slots were pooled here."""
-        return self._replace(assignment=first.then(self.assignment))
+        return TopK(self.values, self.scores, first.then(self.assignment), self.attention_mask)
 
     def with_protected(self, values: Tensor, alone: Tensor) -> TopK:
         """With slots in front that hold protected tokens of values [*, n, d]; see `Assignment.with_protected`."""

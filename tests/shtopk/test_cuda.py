@@ -25,7 +25,9 @@ def assert_same_on_cuda(operator, n, k, dtype):
     torch.testing.assert_close(on_gpu.dense_weights().cpu(), out.dense_weights())
     for on_cpu, gradient in zip(gradients(values, scores, out.values, out.scores),
                                 gradients(*inputs, on_gpu.values, on_gpu.scores), strict=True):  # fmt: skip
-        torch.testing.assert_close(gradient.cpu(), on_cpu, rtol=1e-4, atol=1e-5)
+        # A gradient is a sum of terms as large as the largest one, and where they cancel their rounding errors stay.
+        atol = 1e-6 * max(10.0, float(on_cpu.abs().max()))
+        torch.testing.assert_close(gradient.cpu(), on_cpu, rtol=1e-4, atol=atol)
 
 
 @pytest.mark.parametrize(("n", "k"), [*SHAPES, (1000, 32)])
@@ -129,15 +131,15 @@ def test_a_step_never_waits_for_the_host(operator):
 
 
 @pytest.mark.parametrize("padded", [False, True])
-def test_a_training_step_of_the_classifier_with_pooling_between_layers_never_waits(padded):
+def test_a_training_step_of_the_classifier_with_pooling_between_layers_never_waits(padded, monkeypatch):
     from tiny import BERT
-    from transformers import BertConfig
+    from transformers import BertConfig, masking_utils
 
     from shtopk.models import TopKPoolingConfig, TopKPoolingForSequenceClassification
 
-    # sdpa asks whether there is padding at all, which waits: transformers' own code.
-    backbone = BertConfig(**BERT, attn_implementation="eager")
-    config = TopKPoolingConfig(backbone=backbone, k=4, k_by_layer={1: 12}, num_labels=3)
+    # Transformers asks whether there is padding at all, which waits, whatever the attention: its own code, not ours.
+    monkeypatch.setattr(masking_utils, "_ignore_bidirectional_mask_sdpa", lambda *_: False)
+    config = TopKPoolingConfig(backbone=BertConfig(**BERT), k=4, k_by_layer={1: 12}, num_labels=3)
     model = TopKPoolingForSequenceClassification(config).cuda().train()
     optimizer = torch.optim.AdamW(model.parameters(), foreach=True)
     ids, labels = torch.randint(4, 30, (4, 40), device=CUDA), torch.tensor([0, 1, 2, 0], device=CUDA)

@@ -78,8 +78,8 @@ def check(n, k, boost, temperature, cut, of=None, on_device=False, **options):
     close = {"atol": 2e-5, "rtol": 2e-5} if values.dtype == torch.float32 else {"atol": 2e-2, "rtol": 2e-2}
     wide = {name: 10 * value for name, value in close.items()}
 
-    def same(name, x, y, within):
-        scale = max(1.0, float(y.abs().max()) if y.numel() else 1.0)
+    def same(name, x, y, within, scale=0.0):
+        scale = max(1.0, scale, float(y.abs().max()) if y.numel() else 1.0)
         torch.testing.assert_close(
             x.float().cpu() / scale, y.float().cpu() / scale, **within, msg=lambda text: f"{name}: {text}"
         )
@@ -100,7 +100,9 @@ def check(n, k, boost, temperature, cut, of=None, on_device=False, **options):
     if of_values is not None:
         same("gradient of values", of_values, expected_gradients[0], close)
     same("gradient of scores", of_scores, expected_gradients[1], wide)
-    same("gradient of temperature", of_log / temperature, expected_gradients[2], wide)
+    # It sums differences of scores, which may cancel: its rounding error is in units of the largest score.
+    largest = float(scores.abs().masked_fill(scores.isinf(), 0).max())
+    same("gradient of temperature", of_log / temperature, expected_gradients[2], wide, largest)
 
 
 @pytest.mark.parametrize("cut", CUTS)
