@@ -135,6 +135,8 @@ def measure(method: str, n: int, k: int, dtype: str, device: str, no_graph: str 
             return run | {"no_graph": "no CUDA device"}
         if reason := no_graph or waits(step.both):
             return run | {"no_graph": reason}
+        # Inputs of its own: autograd ties an input to the stream of its first use while anything holds that graph.
+        step = Step(METHODS[method], n, k, dtype, device)
         run["graph_both_ms"] = milliseconds(captured(step.both), device)  # which matters most: a capture may fail
         run["graph_forward_ms"] = milliseconds(captured(step.forward), device)
     except torch.OutOfMemoryError as error:

@@ -42,11 +42,16 @@ def candidates(values: Tensor, scores: Tensor, k: int, mask: Tensor | None, temp
         raise ValueError(f"expected values, scores and mask on one device, got {', '.join(map(str, devices))}")
     n, batch = scores.shape[-1], scores.shape[:-1]
     if mask is not None:
-        mask = mask.bool().reshape(-1, n)
-    if not isinstance(temperature, Tensor):
-        temperature = torch.tensor(temperature, dtype=torch.float64, device="cpu")
-    temperature = temperature.reshape(()).to(torch.promote_types(scores.dtype, torch.float32))
-    return Candidates(values.reshape(-1, n, values.shape[-1]), scores.reshape(-1, n), mask, temperature, batch)
+        mask = mask.bool()
+    if len(batch) != 1:  # a reshape that changes nothing is a step of autograd all the same
+        values, scores = values.reshape(-1, n, values.shape[-1]), scores.reshape(-1, n)
+        mask = None if mask is None else mask.reshape(-1, n)
+    dtype = torch.promote_types(scores.dtype, torch.float32)
+    if isinstance(temperature, Tensor):
+        temperature = temperature.reshape(()).to(dtype)
+    else:
+        temperature = torch.tensor(temperature, dtype=dtype, device="cpu")
+    return Candidates(values, scores, mask, temperature, batch)
 
 
 def bounded(scores: Tensor, mask: Tensor | None) -> Tensor:

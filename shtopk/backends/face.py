@@ -64,7 +64,8 @@ class Backend(Protocol):
     def backward(
         self, saved: Saved, gradients: Gradients, rule: Rule, wanted: Wanted
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """The gradients of values, of scores (float32 at least) and of the temperature, None for one not wanted."""
+        """The gradients of values, of scores (in their dtype, or in float32 at least) and of the temperature, None for
+        one not wanted."""
 
     def pool(self, values: Tensor, weights: Tensor, slots: Tensor, k: int) -> tuple[Tensor, Saved]:
         """Sum weights * values within each slot: [B, n, d] -> [B, k, d]. A token of weight 0 is not read."""

@@ -29,14 +29,15 @@ class Compiled(NamedTuple):
 
 
 class Compiler:
-    """Takes the place of `start`: compiles each kernel for one architecture, once for each kind of arguments."""
+    """Takes the place of a start: compiles the kernel for one architecture, once for each kind of arguments."""
 
     def __init__(self, capability: int, folder: Path):
         self.target, self.folder = GPUTarget("cuda", capability, 32), folder
         self.found: dict[tuple, Compiled] = {}
 
-    def __call__(self, kernel, grid, *arguments, num_warps, **constants):
-        signature, attributes, values = {}, {}, dict(constants)
+    def compile(self, start, grid, *given):
+        kernel, arguments, values = start.kernel, (*given, *start.numbers), dict(start.constants)
+        signature, attributes, num_warps = {}, {}, values.pop("num_warps")
         for i, (name, x) in enumerate(zip(kernel.arg_names, arguments, strict=False)):
             if x is None or (isinstance(x, int) and x == 1):
                 values[name] = x

@@ -35,9 +35,10 @@ def test_kernels_compile_within_limits(capability, monkeypatch, tmp_path):
     from kernel_compiler import Compiler
 
     from shtopk.backends.gpu import launch
+    from shtopk.backends.gpu.start import Start
 
     compiler = Compiler(capability, tmp_path)
-    monkeypatch.setattr(launch, "start", compiler)
+    monkeypatch.setattr(Start, "__call__", lambda *given: compiler.compile(*given))
     wanted = Wanted(True, True, True)
     for n, k, dtype, boost in (
         (1024, 8, torch.bfloat16, "relative"),
@@ -50,12 +51,12 @@ def test_kernels_compile_within_limits(capability, monkeypatch, tmp_path):
         mask, rule = torch.empty(2, n, dtype=torch.bool, device="meta"), Rule.of(boost, 20.0)
         answer, played = launch.forward(values, scores, mask, torch.tensor(1.0), k, rule)
         gradients = Gradients(answer.values, answer.scores, answer.weights)
-        launch.backward(values, k, played, gradients, rule, wanted)
+        launch.backward(values, played, gradients, rule, wanted)
         launch.pool_by_slot(values, answer.weights, answer.slots, k)
         launch.pool_by_slot_backward(answer.values, values, answer.weights, answer.slots, True, True)
     assert len({one.name for one in compiler.found.values()}) == 10  # all kernels there are
     for one in compiler.found.values():
-        assert one.registers <= 160, one
-        assert one.spilled <= (1600 if one.name == "field" else 64), one
+        assert one.registers <= (255 if one.name == "field" else 160), one  # of 8 warps, so that they fit
+        assert one.spilled <= 64, one
         assert one.shared <= SHARED[capability], one
         assert one.seconds < 30, one  # some 2 on a quiet machine

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
-from functools import cache
+from collections.abc import Callable
+from functools import cache, wraps
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +19,22 @@ from torch import Tensor, nn
 from shtopk.backends.face import Answer, Gradients, Saved, Wanted
 from shtopk.rule import Rule
 
+Step = TypeVar("Step", bound=Callable[..., Any])
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def on_its_device(step: Step) -> Step:
+    """A step of a backend on the device of the first tensor that it is given, on which Triton starts kernels."""
+
+    @wraps(step)
+    def run(self: Gpu, first: Tensor | Saved, *rest: Any) -> Any:
+        device = (first if isinstance(first, Tensor) else first[0]).device
+        if device.index == torch.cuda.current_device():
+            return step(self, first, *rest)
+        with torch.cuda.device(device):
+            return step(self, first, *rest)
+
+    return cast(Step, run)
 
 
 class Gpu:
@@ -32,35 +49,33 @@ class Gpu:
             and usable(scores.device)
         )
 
+    @on_its_device
     def forward(
         self, values: Tensor, scores: Tensor, mask: Tensor | None, temperature: Tensor, k: int, rule: Rule
     ) -> tuple[Answer, Saved]:
         from shtopk.backends.gpu import launch
 
         answer, played = launch.forward(values, scores, mask, temperature, k, rule)
-        return answer, (values, temperature, scores.new_empty(0, k), *played)  # the empty one tells k
+        return answer, (values, temperature, *played)
 
     def save(
         self, values: Tensor, scores: Tensor, mask: Tensor | None, temperature: Tensor, k: int, rule: Rule
     ) -> Saved:
-        from shtopk.backends.gpu import launch
+        _, (_, *played) = self.forward(values[..., :0], scores, mask, temperature, k, rule)
+        return values, *played
 
-        weights = scores.new_empty(scores.shape, dtype=torch.float32)
-        played = launch.play(scores, mask, temperature, k, rule, weights, torch.empty_like(weights, dtype=torch.int64))
-        return values, temperature, weights.new_empty(0, k), *played
-
+    @on_its_device
     def backward(
         self, saved: Saved, gradients: Gradients, rule: Rule, wanted: Wanted
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         from shtopk.backends.gpu import launch
 
-        values, temperature, slots, *played = saved
-        of_values, of_scores, of_log = launch.backward(
-            values, slots.shape[-1], launch.Played(*played), gradients, rule, wanted
-        )
+        values, temperature, *played = saved
+        of_values, of_scores, of_log = launch.backward(values, launch.Played(*played), gradients, rule, wanted)
         of_temperature = None if of_log is None else of_log.to(temperature.device) / temperature
         return of_values, of_scores, of_temperature
 
+    @on_its_device
     def pool(self, values: Tensor, weights: Tensor, slots: Tensor, k: int) -> tuple[Tensor, Saved]:
         from shtopk.backends.gpu import launch
 
@@ -69,6 +84,7 @@ class Gpu:
     def pool_save(self, values: Tensor, weights: Tensor, slots: Tensor, k: int) -> Saved:
         return values, weights, slots
 
+    @on_its_device
     def pool_backward(
         self, saved: Saved, gradient: Tensor, of_values: bool, of_weights: bool
     ) -> tuple[Tensor | None, Tensor | None]:

@@ -8,8 +8,9 @@ from shtopk.backends.gpu.sorting import falling
 
 
 @triton.jit
-def carriers(weights, slots, keys, counts, n, N: tl.constexpr):
-    """The keys (slot, token) of the tokens that carry weight, in the order of tokens; a program a row.
+def carriers(weights, slots, keys, records, n, stride, N: tl.constexpr):
+    """The keys (slot, token) of the tokens that carry weight, in the order of tokens; a program a row. Of a row's
+    record there is only the head, with their number.
 
     As a key of a ranking: slot 0 is the highest score, and of equals the lower token comes first.
     """
@@ -26,14 +27,14 @@ def carriers(weights, slots, keys, counts, n, N: tl.constexpr):
         tl.store(keys + before + tl.cumsum(carries.to(tl.int32), 0) - 1, key, mask=carries)
         before += tl.sum(carries.to(tl.int32), 0)
         start += N
-    tl.store(counts + row, before)
+    tl.store(records + row * stride, before)
 
 
 @triton.jit
-def sort_few(keys, counts, n, S: tl.constexpr):
+def sort_few(keys, records, n, stride, S: tl.constexpr):
     """Sort the keys of a row that has at most S of them, in place; a program a row."""
     row = tl.program_id(0).to(tl.int64)
-    count = tl.load(counts + row)
+    count = tl.load(records + row * stride)
     if count <= S:
         keys += row * n
         j = tl.arange(0, S)
@@ -42,13 +43,13 @@ def sort_few(keys, counts, n, S: tl.constexpr):
 
 @triton.jit
 def pool_listed(
-    values, weights, keys, counts, pooled, n, k, d, ROWS: tl.constexpr, D: tl.constexpr, STEPS: tl.constexpr
+    values, weights, keys, records, pooled, n, k, d, stride, ROWS: tl.constexpr, D: tl.constexpr, STEPS: tl.constexpr
 ):
     """The weighted sum of a slot's tokens; a program for each slot, which finds its keys by halving."""
     slot = tl.program_id(0).to(tl.int64)
     row, q = slot // k, slot % k
     keys += row * n
-    count = tl.load(counts + row)
+    count = tl.load(records + row * stride)
     # The first key whose slot is at least q, and at least q + 1: [0] and [1].
     wanted = q + tl.arange(0, 2)
     low = tl.zeros([2], tl.int32)

@@ -1,4 +1,5 @@
-"""Who plays: the tokens of a row that can have a weight above rounding error, by their scores. One program a row.
+"""Who plays: the tokens of a row that can have a weight above rounding error, by their scores. One program a row,
+which reads the row again for each question, a block at a time.
 
 Scores are compared as the int32 that rises with them, see pairs.py.
 """
@@ -6,127 +7,245 @@ Scores are compared as the int32 that rises with them, see pairs.py.
 import triton
 import triton.language as tl
 
-from shtopk.backends.gpu.pairs import BYE, key_of, rising, score_of
+from shtopk.backends.gpu.pairs import BYE, carriers_of, head_of, key_of, rising, score_of
 from shtopk.backends.gpu.sorting import at, falling
 
-
-@triton.jit
-def _spread(ranked, kept, both, S: tl.constexpr):
-    """By how much the `kept` best scores exceed the next up to `both`, on average; see tournament._spread.
-
-    ranked [S] has the best ones, falling.
-    """
-    place = tl.arange(0, S)
-    score = score_of(ranked)
-    real = (score > BYE) & (place < both)
-    best, following = real & (place < kept), real & (place >= kept)
-    per_best = 1.0 / tl.maximum(tl.sum(best.to(tl.int32), 0), 1).to(tl.float32)
-    per_next = 1.0 / tl.maximum(tl.sum(following.to(tl.int32), 0), 1).to(tl.float32)
-    ahead = tl.sum(tl.where(best, score * per_best, tl.where(following, -score * per_next, 0.0)), 0)
-    largest = tl.max(tl.where(real, tl.abs(score), 0.0), 0)
-    return tl.maximum(tl.maximum(ahead, largest * 9.5367431640625e-07), 1e-6)
+LOWEST: tl.constexpr = tl.constexpr(-(2**31))
+LEAST: tl.constexpr = tl.constexpr(-(2**31) + 2**24)  # rising(BYE): of a bye
 
 
 @triton.jit
-def _largest(r, first, second, BITS: tl.constexpr):
-    """The first-th and the second-th largest of r [N], N < 2^15: found by some bits at a time, both counts at once."""
-    u = r.to(tl.uint32, bitcast=True) ^ 0x80000000
-    digits = tl.arange(0, 1 << BITS).to(tl.uint32)
-    one, two = tl.full([], 0, tl.uint32), tl.full([], 0, tl.uint32)
-    shift = 32 - BITS
-    while shift >= 0:
-        more = u[None, :] >= (one | (digits << shift))[:, None]
-        most = u[None, :] >= (two | (digits << shift))[:, None]
-        counts = tl.sum(more.to(tl.int32) + (most.to(tl.int32) << 16), 1)
-        one = one | ((tl.sum(((counts & 0xFFFF) >= first).to(tl.int32), 0) - 1).to(tl.uint32) << shift)
-        two = two | ((tl.sum(((counts >> 16) >= second).to(tl.int32), 0) - 1).to(tl.uint32) << shift)
-        shift -= BITS
-    return (one ^ 0x80000000).to(tl.int32, bitcast=True), (two ^ 0x80000000).to(tl.int32, bitcast=True)
-
-
-@triton.jit
-def _spread_of_any(r, kth, last, kept, both):
-    """`_spread` of scores in any order: r [N]; kth, last: the kept-th and the both-th best of them."""
-    score = score_of(r)
-    real = score > BYE
-    number = tl.sum(real.to(tl.int32), 0)
-    per_best = 1.0 / tl.maximum(tl.minimum(kept, number), 1).to(tl.float32)
-    per_next = 1.0 / tl.maximum(tl.minimum(both, number) - kept, 1).to(tl.float32)
-    above, middle = r > kth, (r < kth) & (r > last)
-    n_above, n_least = tl.sum(above.to(tl.int32), 0), tl.sum((r >= kth).to(tl.int32), 0)
-    best = tl.sum(tl.where(above & real, score * per_best, 0.0), 0)
-    best += tl.where(score_of(kth) > BYE, score_of(kth) * per_best * (kept - n_above).to(tl.float32), 0.0)
-    extra = tl.minimum(n_least, both) - kept  # as good as the k-th, but not of the k
-    rest = both - kept - extra - tl.sum(middle.to(tl.int32), 0)  # as good as the 2 k-th
-    following = tl.sum(tl.where(middle & real, score * per_next, 0.0), 0)
-    following += tl.where(score_of(kth) > BYE, score_of(kth) * per_next * extra.to(tl.float32), 0.0)
-    following += tl.where(score_of(last) > BYE, score_of(last) * per_next * rest.to(tl.float32), 0.0)
-    largest = tl.max(tl.where((r >= last) & real, tl.abs(score), 0.0), 0)
-    return tl.maximum(tl.maximum(best - following, largest * 9.5367431640625e-07), 1e-6)
-
-
-@triton.jit
-def field(
-    scores, mask, temperature, divisors, counts, keys, weights, slots, n, k, reach, cap,
-    N: tl.constexpr, GROUPS: tl.constexpr, HAS_MASK: tl.constexpr, RELATIVE: tl.constexpr, ALL: tl.constexpr,
-    ON_DEVICE: tl.constexpr,
-):  # fmt: skip
-    """The row's divisor, and the keys of its players in the order of tokens; weights and slots are emptied.
-
-    The best scores of GROUPS groups are scores of the row: their wanted-th best is a lower bound of the row's, and
-    only what reaches it has to be sorted. GROUPS = N: each token is a group; 0: too many are wanted for it to help.
-    """
-    row = tl.program_id(0).to(tl.int64)
-    keys += row * cap
-    i = tl.arange(0, N)
+def _rising(scores, mask, i, n, HAS_MASK: tl.constexpr):
+    """The scores of tokens i as int32, that of a bye where there is no real token."""
     inside = i < n
-    score = tl.load(scores + row * n + i, mask=inside, other=0.0).to(tl.float32)
+    score = tl.load(scores + i, mask=inside, other=0.0).to(tl.float32)
     bound: tl.constexpr = 4.2535293329816107e37  # finfo.max / 8
     score = tl.where(score > bound, bound, score)
     score = tl.where(score < -bound, -bound, score)
     score = tl.where(score == 0, 0.0, score)  # no -0
-    real = inside
     if HAS_MASK:
-        real = inside & (tl.load(mask + row * n + i, mask=inside, other=0) != 0)
-    score = tl.where(real, score, BYE)
-    divisor = tl.load(temperature).to(tl.float32) if ON_DEVICE else temperature + 0.0
-    playing = real
-    if RELATIVE or not ALL:
-        r = rising(score)
-        kept, both = tl.minimum(k, n), tl.minimum(2 * k, n)
-        if GROUPS == 0:
-            kth, last = _largest(r, kept, both, 2)
-            if RELATIVE:
-                divisor *= _spread_of_any(r, kth, last, kept, both)
-        elif GROUPS == N:
-            ranked = falling(r, N)
-            kth = at(ranked, kept - 1, N)
-            if RELATIVE:
-                divisor *= _spread(ranked, kept, both, N)
+        inside = inside & (tl.load(mask + i, mask=inside, other=0) != 0)
+    return rising(tl.where(inside, score, BYE))
+
+
+@triton.jit
+def _best_of_groups(scores, mask, n, BLOCK: tl.constexpr, GROUPS: tl.constexpr, HAS_MASK: tl.constexpr):
+    """The best score of each of GROUPS groups of tokens."""
+    best = tl.full([GROUPS], LOWEST, tl.int32)
+    start = 0
+    while start < n:
+        r = _rising(scores, mask, start + tl.arange(0, BLOCK), n, HAS_MASK)
+        best = tl.maximum(best, tl.max(tl.reshape(r, [BLOCK // GROUPS, GROUPS]), 0))
+        start += BLOCK
+    return best
+
+
+@triton.jit
+def _collect(scores, mask, found, bound, n, BLOCK: tl.constexpr, HAS_MASK: tl.constexpr):
+    """Write the scores that reach the bound to `found`; how many there are."""
+    number = 0
+    start = 0
+    while start < n:
+        i = start + tl.arange(0, BLOCK)
+        r = _rising(scores, mask, i, n, HAS_MASK)
+        close = (r >= bound) & (i < n)
+        tl.store(found + number + tl.cumsum(close.to(tl.int32), 0) - 1, r, mask=close)
+        number += tl.sum(close.to(tl.int32), 0)
+        start += BLOCK
+    tl.debug_barrier()
+    return number
+
+
+@triton.jit
+def _reaching(r, one, two, shift, SMALL: tl.constexpr, BOTH: tl.constexpr):
+    """How many of r reach `one` with each of the digits 0 to 3 at `shift`, and `two`: [4], [4]."""
+    digits = tl.arange(0, 4).to(tl.uint32) << shift
+    u = (r.to(tl.uint32, bitcast=True) ^ 0x80000000)[None, :]
+    of_one = (u >= (one | digits)[:, None]).to(tl.int32)
+    of_two = (u >= (two | digits)[:, None]).to(tl.int32)
+    if not BOTH:
+        return tl.sum(of_one, 1), tl.zeros([4], tl.int32)
+    elif SMALL:  # both numbers fit into one
+        of_both = tl.sum(of_one + (of_two << 16), 1)
+        return of_both & 0xFFFF, of_both >> 16
+    else:
+        return tl.sum(of_one, 1), tl.sum(of_two, 1)
+
+
+@triton.jit
+def _bound(u, LOW: tl.constexpr):
+    """A bound [] uint32 as the int32 of a score: the low bits of a score in half precision are all alike, set if it is
+    negative."""
+    u = tl.where(u < 0x80000000, u | ((1 << LOW) - 1), u)
+    return tl.maximum((u ^ 0x80000000).to(tl.int32, bitcast=True), LEAST)
+
+
+@triton.jit
+def _largest(
+    found, r, number, first, second,
+    BLOCK: tl.constexpr, HELD: tl.constexpr, SMALL: tl.constexpr, BOTH: tl.constexpr, LOW: tl.constexpr,
+):  # fmt: skip
+    """Two bounds that so many scores reach; where there are ties, the first-th and the second-th largest of them. Two
+    bits of both at a time. HELD: the scores are r [BLOCK], else they are read from `found` each time."""
+    one, two = tl.full([], 0, tl.uint32), tl.full([], 0, tl.uint32)
+    reach_one, reach_two = number, number
+    if not BOTH:
+        reach_two = second
+    shift = 30
+    while (shift >= LOW) & ((reach_one != first) | (reach_two != second)):
+        if HELD:
+            of_one, of_two = _reaching(r, one, two, shift, SMALL, BOTH)
         else:
-            ranked = falling(tl.max(tl.reshape(r, [N // GROUPS, GROUPS]), 0), GROUPS)
-            if RELATIVE:
-                close = r >= at(ranked, both - 1, GROUPS)
-                number = tl.sum(close.to(tl.int32), 0)
-                if number <= GROUPS:
-                    tl.store(keys + tl.cumsum(close.to(tl.int32), 0) - 1, r.to(tl.int64), mask=close)
-                    tl.debug_barrier()
-                    j = tl.arange(0, GROUPS)
-                    few = tl.load(keys + j, mask=j < number, other=-(2**31)).to(tl.int32)
-                    ranked = falling(few, GROUPS)
-                    kth = at(ranked, kept - 1, GROUPS)
-                    divisor *= _spread(ranked, kept, both, GROUPS)
-                    tl.debug_barrier()
-                else:
-                    kth, last = _largest(r, kept, both, 2)
-                    divisor *= _spread_of_any(r, kth, last, kept, both)
+            of_one, of_two = tl.zeros([4], tl.int32), tl.zeros([4], tl.int32)
+            start = 0
+            while start < number:
+                j = start + tl.arange(0, BLOCK)
+                more, most = _reaching(tl.load(found + j, mask=j < number, other=LOWEST), one, two, shift, SMALL, BOTH)
+                of_one += more
+                of_two += most
+                start += BLOCK
+        one = one | ((tl.sum((of_one >= first).to(tl.int32), 0) - 1).to(tl.uint32) << shift)
+        reach_one = tl.min(tl.where(of_one >= first, of_one, 0x7FFFFFFF), 0)
+        if BOTH:
+            two = two | ((tl.sum((of_two >= second).to(tl.int32), 0) - 1).to(tl.uint32) << shift)
+            reach_two = tl.min(tl.where(of_two >= second, of_two, 0x7FFFFFFF), 0)
+        shift -= 2
+    return _bound(one, LOW), _bound(two, LOW)
+
+
+@triton.jit
+def _ranked(r, first, second, S: tl.constexpr):
+    """The first-th and the second-th largest of r [S]."""
+    ranked = falling(r, S)
+    return at(ranked, first - 1, S), at(ranked, second - 1, S)
+
+
+@triton.jit
+def _spread(found, r, number, kth, last, kept, both, BLOCK: tl.constexpr, HELD: tl.constexpr):
+    """By how much the `kept` best scores exceed the next up to `both`, on average; see tournament._spread.
+
+    kth, last: the kept-th and the both-th best, or bounds that so many reach. For found, r and HELD see `_largest`.
+    """
+    above, ties, middle, real = 0, 0, 0, 0  # better than the k-th, equal, between it and the last; no bye
+    of_best, of_next, largest = 0.0, 0.0, 0.0  # means as of full numbers: a sum of large scores would overflow
+    per_best, per_next = 1.0 / kept.to(tl.float32), 1.0 / tl.maximum(both - kept, 1).to(tl.float32)
+    start = 0
+    while start < number:
+        j = start + tl.arange(0, BLOCK)
+        x = r if HELD else tl.load(found + j, mask=j < number, other=LOWEST)
+        score = tl.where(j < number, score_of(x), BYE)
+        candidate = score > BYE
+        best, following = (x > kth) & candidate, (x < kth) & (x > last) & candidate
+        of_best += tl.sum(tl.where(best, score * per_best, 0.0), 0)
+        of_next += tl.sum(tl.where(following, score * per_next, 0.0), 0)
+        largest = tl.maximum(largest, tl.max(tl.where((x >= last) & candidate, tl.abs(score), 0.0), 0))
+        above += tl.sum((x > kth).to(tl.int32), 0)
+        ties += tl.sum((x == kth).to(tl.int32), 0)
+        middle += tl.sum(((x < kth) & (x > last)).to(tl.int32), 0)
+        real += tl.sum(candidate.to(tl.int32), 0)
+        start += BLOCK
+    extra = tl.minimum(above + ties, both) - kept  # as good as the k-th, but not of the k
+    rest = both - kept - extra - middle  # as good as the last
+    if score_of(kth) > BYE:
+        of_best += score_of(kth) * per_best * (kept - above).to(tl.float32)
+        of_next += score_of(kth) * per_next * extra.to(tl.float32)
+    if score_of(last) > BYE:
+        of_next += score_of(last) * per_next * rest.to(tl.float32)
+    n_best, n_next = tl.maximum(tl.minimum(kept, real), 1), tl.maximum(tl.minimum(both, real) - kept, 1)
+    of_best *= kept.to(tl.float32) / n_best.to(tl.float32)
+    of_next *= tl.maximum(both - kept, 1).to(tl.float32) / n_next.to(tl.float32)
+    return tl.maximum(tl.maximum(of_best - of_next, largest * 9.5367431640625e-07), 1e-6)
+
+
+@triton.jit
+def _empty(row, records, weights, slots, n, i, total, stride, SMALL: tl.constexpr):
+    """Empty all that has a place for each of tokens i: no weight, in no slot."""
+    _, _, ranked = head_of(records, row, stride)
+    tl.store(weights + row * n + i, tl.zeros(i.shape, tl.float32), mask=i < n)
+    tl.store(slots + row * n + i, tl.full(i.shape, -1, tl.int64), mask=i < n)
+    tl.store(carriers_of(ranked, total, SMALL) + i, tl.zeros(i.shape, tl.int8), mask=i < n)
+
+
+@triton.jit
+def _find(
+    scores, mask, divisor, record, keys, n, k, reach,
+    BLOCK: tl.constexpr, GROUPS: tl.constexpr, FOUND: tl.constexpr, HELD: tl.constexpr, HAS_MASK: tl.constexpr,
+    RELATIVE: tl.constexpr, ALL: tl.constexpr, SMALL: tl.constexpr,
+):  # fmt: skip
+    """See `field`, of one row; divisor: the temperature."""
+    LOW: tl.constexpr = (
+        16 if scores.dtype.element_ty == tl.bfloat16 else 12 if scores.dtype.element_ty == tl.float16 else 0
+    )
+    kth = tl.full([], LOWEST, tl.int32)
+    if RELATIVE or not ALL:
+        kept, both = tl.minimum(k, n), tl.minimum(2 * k, n)
+        if HELD:
+            i = tl.arange(0, BLOCK)
+            r = tl.where(i < n, _rising(scores, mask, i, n, HAS_MASK), LOWEST)
+            if BLOCK <= FOUND:
+                kth, last = _ranked(r, kept, both, BLOCK)
             else:
-                kth = at(ranked, kept - 1, GROUPS)
+                kth, last = _largest(scores, r, n, kept, both, BLOCK, True, SMALL, RELATIVE, LOW)
+            if RELATIVE:
+                divisor *= _spread(scores, r, n, kth, last, kept, both, BLOCK, True)
+        else:
+            if GROUPS > 0:
+                best = _best_of_groups(scores, mask, n, BLOCK, GROUPS, HAS_MASK)
+                kth, last = _ranked(best, kept, both, GROUPS)
+            if RELATIVE or GROUPS == 0:
+                found = keys.to(tl.pointer_type(tl.int32), bitcast=True)  # until keys are written there
+                number = _collect(scores, mask, found, last if GROUPS > 0 else kth, n, BLOCK, HAS_MASK)
+                if number <= FOUND:
+                    j = tl.arange(0, FOUND)
+                    r = tl.load(found + j, mask=j < number, other=LOWEST)
+                    kth, last = _ranked(r, kept, both, FOUND)
+                    if RELATIVE:
+                        divisor *= _spread(found, r, number, kth, last, kept, both, FOUND, True)
+                else:
+                    kth, last = _largest(found, 0, number, kept, both, BLOCK, False, SMALL, RELATIVE, LOW)
+                    if RELATIVE:
+                        divisor *= _spread(found, 0, number, kth, last, kept, both, BLOCK, False)
+                tl.debug_barrier()
     divisor = tl.minimum(tl.maximum(divisor, 1.1754943508222875e-38), 3.3230699894e35)
+    least = tl.full([], BYE / 2, tl.float32)
     if not ALL:
-        playing = real & (score >= tl.maximum(score_of(kth) - reach * divisor, BYE / 2))
-    tl.store(keys + tl.cumsum(playing.to(tl.int32), 0) - 1, key_of(score, i), mask=playing)
-    tl.store(counts + row, tl.sum(playing.to(tl.int32), 0))
-    tl.store(divisors + row, divisor)
-    tl.store(weights + row * n + i, tl.zeros([N], tl.float32), mask=inside)
-    tl.store(slots + row * n + i, tl.full([N], -1, tl.int64), mask=inside)
+        least = tl.maximum(score_of(kth) - reach * divisor, least)
+    count = 0
+    start = 0
+    while start < n:
+        i = start + tl.arange(0, BLOCK)
+        score = score_of(_rising(scores, mask, i, n, HAS_MASK))
+        playing = (i < n) & (score >= least)
+        tl.store(keys + count + tl.cumsum(playing.to(tl.int32), 0) - 1, key_of(score, i), mask=playing)
+        count += tl.sum(playing.to(tl.int32), 0)
+        start += BLOCK
+    tl.store(record, count)
+    tl.store(record + 1, divisor.to(tl.int32, bitcast=True))
+
+
+@triton.jit
+def field(
+    scores, mask, temperature, records, keys, weights, slots, n, k, reach, cap, total, stride,
+    BLOCK: tl.constexpr, GROUPS: tl.constexpr, FOUND: tl.constexpr, HELD: tl.constexpr, HAS_MASK: tl.constexpr,
+    RELATIVE: tl.constexpr, ALL: tl.constexpr, ON_DEVICE: tl.constexpr, SMALL: tl.constexpr,
+):  # fmt: skip
+    """The row's divisor, and the keys of its players in the order of tokens; the row's further programs empty a block
+    each of all that has a place for each token.
+
+    The best scores of GROUPS groups are scores of the row: their wanted-th best is a lower bound of the row's, and
+    only what reaches it has to be looked at closely; GROUPS = 0 where that would not help. HELD: a row is one block,
+    whose scores are all looked at closely.
+    """
+    row = tl.program_id(0).to(tl.int64)
+    if tl.program_id(1) > 0:
+        i = (tl.program_id(1) - 1) * BLOCK + tl.arange(0, BLOCK)
+        _empty(row, records, weights, slots, n, i, total, stride, SMALL)
+    else:
+        scores += row * n
+        if HAS_MASK:
+            mask += row * n
+        divisor = tl.load(temperature).to(tl.float32) if ON_DEVICE else temperature + 0.0
+        _find(
+            scores, mask, divisor, records + row * stride, keys + row * cap, n, k, reach,
+            BLOCK, GROUPS, FOUND, HELD, HAS_MASK, RELATIVE, ALL, SMALL,
+        )  # fmt: skip

@@ -1,203 +1,239 @@
 """Successive halving and pooling by slot, put together from the kernels; nothing here waits for the device.
 
-Buffers have the sizes that all n players would need, and a kernel touches no more of them than its row has.
+Buffers have the sizes that all n players would need, and a kernel touches no more of them than its row has. What
+follows from sizes and dtypes alone is worked out once, in functions that are cached: the time of a step in which
+operations are called one by one is the time that Python takes.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from shtopk.backends import tournament
 from shtopk.backends.face import Answer, Gradients, Wanted
 from shtopk.backends.gpu import by_slot, ranking, trees
 from shtopk.backends.gpu.field import field
-from shtopk.backends.gpu.start import start
-from shtopk.backends.tournament import bye_score, negligible, reach, rounds_between
-from shtopk.candidates import bounded
+from shtopk.backends.gpu.start import Start
+from shtopk.backends.tournament import negligible, reach, rounds_between
 from shtopk.rule import Rule
+
+HEAD = 16  # words of a record that has nothing else
+TOKENS = 32  # of a program that writes zeros
+
+Kind = tuple[Any, ...]  # see `_kind`
+cached = lru_cache(maxsize=1024)
 
 
 class Sizes(NamedTuple):
     """How work is cut; powers of two."""
 
-    row: int = 16384  # tokens that one program looks through
-    alone: int = 1024  # places that one program ranks, and keys that it sorts; a level of more is sorted in chunks
-    groups: int = 1024  # of a row's tokens, whose best ones bound the k-th best
+    block: int = 8192  # tokens of a row that one program looks at at once
+    found: int = 1024  # tokens of a row that are sorted to find the k-th best
+    alone: int = 2048  # places that one program ranks; a level of more is sorted in chunks
+    chunk: int = 1024  # keys that one program sorts of a larger level, twice as many where there are many chunks
 
 
 SIZES = Sizes()
 
 
-class Played(NamedTuple):
-    """What a tournament leaves for its backward pass; see ranking.py."""
+class Layout(NamedTuple):
+    """Of what is kept for a row of n tokens and k slots: 32-bit words."""
 
-    counts: Tensor  # [B] int32, players
-    divisors: Tensor  # [B] float32
-    ranked: Tensor  # [B, k * (2^R - 1) + n] float32, scores
-    origins: Tensor  # [B, k * (2^R - 1) + n] int16; int32 where n or k is 2^15 or more
+    levels: int  # above that of the slots
+    places: int  # k * 2^levels
+    total: int  # places of all levels, of the last one only n
+    small: bool  # whether 16 bits tell where a candidate comes from
+    stride: int  # of a record, see pairs.py
+    room: int  # of 64 bits, for the players' keys and then for the leaves
+
+
+class Played(NamedTuple):
+    """What a tournament leaves for its backward pass."""
+
+    records: Tensor  # [B, stride] int32
+    like: Tensor  # [0, k] in the scores' dtype: it tells both
+
+
+@cached
+def layout_of(n: int, k: int) -> Layout:
+    levels = rounds_between(n, k)
+    total, small = k * (2**levels - 1) + n, max(n, k) < 2**15
+    words = 4 + total + (-(-total // 2) if small else total) + -(-n // 4)
+    return Layout(levels, k << levels, total, small, -(-words // 16) * 16, max(n, k << levels))
 
 
 def forward(
     values: Tensor, scores: Tensor, mask: Tensor | None, temperature: Tensor, k: int, rule: Rule, sizes: Sizes = SIZES
 ) -> tuple[Answer, Played]:
     """See `Backend.forward`."""
-    values = values.contiguous()
+    values, scores = values.contiguous(), scores.contiguous()
+    mask = None if mask is None else mask.contiguous().view(torch.int8)
     batch, n, d = values.shape
-    places, new = k << rounds_between(n, k), scores.new_empty
+    layout, new = layout_of(n, k), scores.new_empty
     answer = Answer(
-        values=values.new_empty(batch, k, d),
-        scores=new(batch, k),
+        values=values.new_empty((batch, k, d)),
+        scores=new((batch, k)),
         mask=new((batch, k), dtype=torch.bool),
         positions=new((batch, k), dtype=torch.int64),
         weights=new((batch, n), dtype=torch.float32),
         slots=new((batch, n), dtype=torch.int64),
     )
-    played = play(scores, mask, temperature, k, rule, answer.weights, answer.slots, sizes)
-    leaves = new((batch, 2, places), dtype=torch.float32)  # weights, and tokens as bits
-    rows, width = _tile(values)
-    start(
-        trees.pool, (batch * k,), values, *played, leaves, answer.values, answer.scores,
-        answer.mask.view(torch.int8), answer.positions, answer.weights, answer.slots, n, k, d, played.ranked.shape[1],
-        places, negligible(torch.float32, n, k), rule.log_base,
-        LEAVES=_between(16, places // k, 128), ROWS=rows, D=width, POWER=rule.log_base > 0, num_warps=1,
-    )  # fmt: skip
-    return answer, played
-
-
-def play(
-    scores: Tensor, mask: Tensor | None, temperature: Tensor, k: int, rule: Rule, weights: Tensor, slots: Tensor,
-    sizes: Sizes = SIZES,
-) -> Played:  # fmt: skip
-    """Rank all levels, and empty weights and slots [B, n]."""
-    scores = scores.contiguous()
-    batch, n = scores.shape
-    if temperature.device.type != "cpu":
+    records = new((batch, layout.stride), dtype=torch.int32)
+    room = new((batch, layout.room), dtype=torch.int64)
+    if temperature.device != scores.device and temperature.is_cuda:
         temperature = temperature.to(scores.device, non_blocking=True)
-    total, new = k * (2 ** rounds_between(n, k) - 1) + n, scores.new_empty
-    played = Played(
-        new(batch, dtype=torch.int32),
-        new(batch, dtype=torch.float32),
-        new((batch, total), dtype=torch.float32),
-        new((batch, total), dtype=torch.int16 if max(n, k) < 2**15 else torch.int32),
-    )
-    if n > sizes.row:
-        weights.zero_(), slots.fill_(-1)
-        keys = _players(bounded(scores, mask), temperature, k, rule, played)
-    else:
-        keys = new((batch, n), dtype=torch.int64)
-        mask = None if mask is None else mask.contiguous().view(torch.int8)
-        width, below = _power_of_two(n), reach(torch.float32, n, k, rule)
-        wanted, groups = min(n, 2 * k if rule.relative else k), sizes.groups
-        groups = width if width <= 2 * groups else groups if wanted <= groups // 4 else 0
-        on_device = temperature.device == scores.device
-        start(
-            field, (batch,), scores, mask, temperature if on_device else float(temperature), played.divisors,
-            played.counts, keys, weights, slots, n, k, below, n, N=width, GROUPS=groups, HAS_MASK=mask is not None,
-            RELATIVE=rule.relative, ALL=below < 0, ON_DEVICE=on_device, num_warps=_between(1, width // 256, 16),
-        )  # fmt: skip
-    _rank(keys, played, n, k, rule, sizes)
-    return played
+    on_device = temperature.device == scores.device
+    kind = _kind(values, scores, mask, temperature if on_device else None)
+    programs, start = _field(n, k, rule, sizes, kind)
+    start(
+        (batch, programs), scores, mask, temperature if on_device else float(temperature), records, room,
+        answer.weights, answer.slots,
+    )  # fmt: skip
+    levels = _levels(n, k, rule, sizes, kind)
+    chunks = torch.empty_like(room) if levels.in_chunks else None
+    for programs, sort, merge in levels.in_chunks:
+        sort((batch, programs), room, records, chunks)
+        merge((batch, programs), room, records, chunks)
+    if levels.play is not None:
+        levels.play((batch, 1), room, records)
+    _pool(n, k, d, rule, _few(batch * k), kind)(
+        (batch * k, 1), values, records, room, answer.values, answer.scores, answer.mask.view(torch.int8),
+        answer.positions, answer.weights, answer.slots,
+    )  # fmt: skip
+    return answer, Played(records, new((0, k)))
 
 
-def _players(scores: Tensor, temperature: Tensor, k: int, rule: Rule, played: Played) -> Tensor:
-    """Kernel `field` by tensor operations, for rows too long for one program: the players' keys [B, n + 1], in the
-    order of tokens; what does not play goes to the last place."""
-    scores = scores.clamp(min=bye_score(scores))
-    n = scores.shape[-1]
-    divisor, lowest = tournament.bounds(scores, temperature, k, rule)
-    played.divisors.unsqueeze(-1).zero_().add_(divisor)  # which may be a number on the CPU: copying it would wait
-    playing = scores >= (bye_score(scores) / 2 if lowest is None else lowest)
-    played.counts.copy_(playing.sum(-1))
-    bits = (scores + 0.0).view(torch.int32)  # no -0
-    rising = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).long()
-    keys = (rising << 32) | (0x7FFFFFFF - torch.arange(n, device=scores.device))
-    place = torch.where(playing, playing.cumsum(-1) - 1, n)
-    return keys.new_empty(len(keys), n + 1).scatter_(-1, place, keys)
+@cached
+def _field(n: int, k: int, rule: Rule, sizes: Sizes, kind: Kind) -> tuple[int, Start]:
+    """The programs of a row, and their start."""
+    layout, width, below = layout_of(n, k), _power_of_two(n), reach(torch.float32, n, k, rule)
+    block, found = min(width, sizes.block), min(width, sizes.found)
+    helpful = found < width and min(n, 2 * k if rule.relative else k) <= found // 4
+    held = width <= sizes.block // 2 and not helpful
+    return 1 + -(-n // block), Start(
+        field, n, k, below, layout.room, layout.total, layout.stride,
+        num_warps=_between(1, width // 256, 16 if held else 8),
+        BLOCK=block, GROUPS=found if helpful else 0, FOUND=found, HELD=held, HAS_MASK=kind[3] is not None,
+        RELATIVE=rule.relative, ALL=below < 0, ON_DEVICE=kind[4] is not None, SMALL=layout.small,
+    )  # fmt: skip
 
 
-def _rank(keys: Tensor, played: Played, n: int, k: int, rule: Rule, sizes: Sizes) -> None:
-    """Fill in the ranking from the players' keys."""
-    (batch, cap), total = keys.shape, played.ranked.shape[1]
-    levels, width, power = rounds_between(n, k), _power_of_two(k), rule.log_base > 0
-    alone = min(levels, (sizes.alone // width).bit_length() - 1)  # the highest level that one program ranks; -1: none
-    warps = _between(1, sizes.alone // 128, 32)
-    if alone < levels:
-        chunks = torch.empty_like(keys)
-        for level in range(levels, alone, -1):
-            players = level == levels  # those of every row, whatever their level
-            grid = batch, -(-(n if players else k << level) // sizes.alone)
-            start(
-                ranking.sort_chunks, grid, keys, *played[:3], chunks, k, cap, total, level, alone, rule.log_base,
-                CHUNK=sizes.alone, PLAYERS=players, POWER=power, num_warps=warps,
-            )  # fmt: skip
-            start(
-                ranking.merge_chunks, grid, keys, played.counts, played.ranked, played.origins, chunks, k, cap, total,
-                level, alone, CHUNK=sizes.alone, PLAYERS=players, AS_KEYS=False, num_warps=warps,
-            )  # fmt: skip
-    if alone >= 0:
-        start(
-            ranking.play, (batch,), keys, *played, k, cap, total, rule.log_base,
-            K=width, LEVELS=alone, POWER=power, num_warps=_between(1, (width << alone) // 128, 32),
-        )  # fmt: skip
+class _Levels(NamedTuple):
+    """How the levels are ranked, from that of all tokens to that of the slots."""
+
+    in_chunks: list[tuple[int, Start, Start]]  # the highest ones: programs of a row, and what sorts and merges
+    play: Start | None  # all others
+
+
+@cached
+def _levels(n: int, k: int, rule: Rule, sizes: Sizes, kind: Kind) -> _Levels:
+    levels, _, total, small, stride, room = layout_of(n, k)
+    width, power = _power_of_two(k), rule.log_base > 0
+    alone = min(levels, (sizes.alone // width).bit_length() - 1)  # the highest level of one program; -1: none
+    in_chunks = []
+    for level in range(levels, alone, -1):
+        players = level == levels  # those of every row, whatever their level
+        candidates = n if players else k << level
+        chunk = sizes.chunk if candidates <= 8 * sizes.chunk else 2 * sizes.chunk
+        cut: dict[str, Any] = {"CHUNK": chunk, "PLAYERS": players, "num_warps": _between(1, chunk // 128, 32)}
+        sort = Start(ranking.sort_chunks, k, room, stride, level, alone, rule.log_base, POWER=power, **cut)
+        merge = Start(ranking.merge_chunks, k, room, total, stride, level, alone, AS_KEYS=False, SMALL=small, **cut)
+        in_chunks.append((-(-candidates // chunk), sort, merge))
+    play = Start(
+        ranking.play, k, room, total, stride, rule.log_base,
+        K=width, LEVELS=alone, POWER=power, SMALL=small, num_warps=_between(1, (width << alone) // 256, 32),
+    ) if alone >= 0 else None  # fmt: skip
+    return _Levels(in_chunks, play)
+
+
+@cached
+def _pool(n: int, k: int, d: int, rule: Rule, few: bool, kind: Kind) -> Start:
+    _, places, total, small, stride, room = layout_of(n, k)
+    return Start(
+        trees.pool, n, k, d, total, stride, room, negligible(torch.float32, n, k), rule.log_base,
+        LEAVES=_between(16, places // k, 128), POWER=rule.log_base > 0, SMALL=small,
+        **_tile(d, kind[1][0].itemsize, few),
+    )  # fmt: skip
 
 
 def backward(
-    values: Tensor, k: int, played: Played, gradients: Gradients, rule: Rule, wanted: Wanted
+    values: Tensor, played: Played, gradients: Gradients, rule: Rule, wanted: Wanted
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """The gradients of values, of scores, and of the temperature's logarithm; None for one that is not wanted."""
-    values = values.contiguous()
-    batch, n, d = values.shape
-    levels, new = rounds_between(n, k), played.ranked.new_empty
-    of_choice = wanted.scores or wanted.temperature
+    values, (records, like) = values.contiguous(), played
+    (batch, n, d), k = values.shape, like.shape[1]
+    given = [None if x is None else x.contiguous() for x in (gradients.values, gradients.scores, gradients.weights)]
+    grad_values = torch.empty_like(values) if wanted.values and given[0] is not None else None
+    grad_scores = like.new_empty((batch, n)) if wanted.scores or wanted.temperature else None
+    step = _unpool(batch, n, k, d, rule, grad_values is not None, grad_scores is not None, _kind(values, like, *given))
+    scratch = records.new_empty(step.scratch, dtype=torch.float32)
+    step.unpool((step.programs + step.emptying, 1), *given, values, records, scratch, grad_values, grad_scores)
+    return grad_values, grad_scores, scratch[: step.programs].sum() if wanted.temperature else None
+
+
+class _Unpool(NamedTuple):
+    programs: int  # for slots
+    emptying: int  # for tokens that carry no weight
+    scratch: int  # numbers
+    unpool: Start
+
+
+@cached
+def _unpool(batch: int, n: int, k: int, d: int, rule: Rule, of_values: bool, of_choice: bool, kind: Kind) -> _Unpool:
+    levels, _, total, small, stride, _ = layout_of(n, k)
     slots = _between(1, min(128 >> levels, _power_of_two(batch * k // 1024)), 8)  # a program's
     programs, size = batch * -(-k // slots), k * (2 ** (levels + 1) - 1)
-    scratch = new(batch, 6, size)
-    grad_values = _zeros_like(values) if wanted.values and gradients.values is not None else None
-    grad_scores = played.ranked.new_zeros(batch, n) if of_choice else None
-    of_log = new(programs) if of_choice else None
-    given = [None if x is None else x.contiguous() for x in (gradients.values, gradients.scores, gradients.weights)]
-    rows, width = _tile(values)
-    start(
-        trees.unpool, (programs,), *given, values, *played, scratch, grad_values, grad_scores, of_log,
-        n, k, d, played.ranked.shape[1], size, negligible(torch.float32, n, k), rule.log_base,
-        SLOTS=slots, ROWS=2 * rows, WIDE=_between(16, (slots << levels) // 2, 128), D=width,
-        POWER=rule.log_base > 0, HAS_VALUES=given[0] is not None, HAS_SCORES=given[1] is not None,
-        HAS_WEIGHTS=given[2] is not None, OF_VALUES=grad_values is not None, OF_CHOICE=of_choice, num_warps=2,
+    (rows, width), given = _written(d, kind[1][0].itemsize), [one is not None for one in kind[3:]]
+    unpool = Start(
+        trees.unpool, n, k, d, total, stride, size, programs, negligible(torch.float32, n, k), rule.log_base,
+        SLOTS=slots, ROWS=rows, WIDE=_between(16, (slots << levels) // 2, 128), D=width, TOKENS=TOKENS,
+        POWER=rule.log_base > 0, HAS_VALUES=given[0], HAS_SCORES=given[1], HAS_WEIGHTS=given[2],
+        OF_VALUES=of_values, OF_CHOICE=of_choice, SMALL=small, num_warps=2,
     )  # fmt: skip
-    return grad_values, grad_scores, of_log.sum() if of_log is not None and wanted.temperature else None
+    return _Unpool(programs, batch * -(-n // TOKENS), programs + 6 * batch * size, unpool)
 
 
 def pool_by_slot(values: Tensor, weights: Tensor, slots: Tensor, k: int, sizes: Sizes = SIZES) -> Tensor:
     """See `Backend.pool`."""
     values, weights, slots = values.contiguous(), weights.contiguous(), slots.contiguous()
-    (batch, n, d), block = values.shape, min(_power_of_two(values.shape[1]), 4096)
-    keys, counts = slots.new_empty((batch, n), dtype=torch.int64), slots.new_empty(batch, dtype=torch.int32)
-    start(
-        by_slot.carriers, (batch,), weights, slots, keys, counts, n, N=block, num_warps=_between(1, block // 256, 16)
-    )
-    few = min(sizes.alone, _power_of_two(n))
-    warps = _between(1, few // 128, 32)
-    start(by_slot.sort_few, (batch,), keys, counts, n, S=few, num_warps=warps)
-    if n > few:  # rows of more: the players of a ranking of `few` places, as far as sorting goes
-        chunks, grid = torch.empty_like(keys), (batch, -(-n // few))
-        start(
-            ranking.sort_chunks, grid, keys, counts, weights, weights, chunks, few, n, 0, 0, 0, 0.0,
-            CHUNK=few, PLAYERS=True, POWER=False, num_warps=warps,
-        )  # fmt: skip
-        start(
-            ranking.merge_chunks, grid, keys, counts, weights, weights, chunks, few, n, 0, 0, 0,
-            CHUNK=few, PLAYERS=True, AS_KEYS=True, num_warps=warps,
-        )  # fmt: skip
-    pooled = values.new_empty(batch, k, d)
-    rows, width = _tile(values)
-    start(
-        by_slot.pool_listed, (batch * k,), values, weights, keys, counts, pooled, n, k, d,
-        ROWS=rows, D=width, STEPS=n.bit_length(), num_warps=1,
-    )  # fmt: skip
+    batch, n, d = values.shape
+    step = _pool_by_slot(n, k, d, sizes, _kind(values, weights, slots))
+    keys = weights.new_empty((batch, n), dtype=torch.int64)
+    records = weights.new_empty((batch, HEAD), dtype=torch.int32)
+    pooled = values.new_empty((batch, k, d))
+    step.carriers((batch, 1), weights, slots, keys, records)
+    step.sort_few((batch, 1), keys, records)
+    for programs, sort, merge in step.in_chunks:
+        chunks = torch.empty_like(keys)
+        sort((batch, programs), keys, records, chunks)
+        merge((batch, programs), keys, records, chunks)
+    step.pool((batch * k, 1), values, weights, keys, records, pooled)
     return pooled
+
+
+class _PoolBySlot(NamedTuple):
+    carriers: Start
+    sort_few: Start
+    in_chunks: list[tuple[int, Start, Start]]  # for rows of more than few carriers
+    pool: Start
+
+
+@cached
+def _pool_by_slot(n: int, k: int, d: int, sizes: Sizes, kind: Kind) -> _PoolBySlot:
+    block, few = min(_power_of_two(n), 4096), min(sizes.chunk, _power_of_two(n))
+    cut: dict[str, Any] = {"CHUNK": few, "PLAYERS": True, "num_warps": _between(1, few // 128, 32)}
+    # The players of a ranking of `few` slots, as far as sorting goes.
+    sort = Start(ranking.sort_chunks, few, n, HEAD, 0, 0, 0.0, POWER=False, **cut)
+    merge = Start(ranking.merge_chunks, few, n, 0, HEAD, 0, 0, AS_KEYS=True, SMALL=False, **cut)
+    return _PoolBySlot(
+        Start(by_slot.carriers, n, HEAD, N=block, num_warps=_between(1, block // 256, 16)),
+        Start(by_slot.sort_few, n, HEAD, S=few, num_warps=cut["num_warps"]),
+        [(-(-n // few), sort, merge)] if n > few else [],
+        Start(by_slot.pool_listed, n, k, d, HEAD, STEPS=n.bit_length(), **_tile(d, kind[1][0].itemsize)),
+    )
 
 
 def pool_by_slot_backward(
@@ -208,28 +244,47 @@ def pool_by_slot_backward(
     (batch, n, d), k = values.shape, gradient.shape[1]
     grad_values = torch.empty_like(values) if of_values else None
     grad_weights = torch.empty_like(weights) if of_weights else None
-    (rows, width), tokens = _tile(values), batch * n
-    rows *= 4
-    start(
-        by_slot.unpool_by_token, (-(-tokens // rows),), gradient, values, weights, slots, grad_values, grad_weights,
-        tokens, n, k, d, ROWS=rows, D=width, OF_VALUES=of_values, OF_WEIGHTS=of_weights, num_warps=4,
-    )  # fmt: skip
+    kind = _kind(values, weights, slots, gradient)
+    programs, unpool = _unpool_by_token(batch * n, n, k, d, of_values, of_weights, kind)
+    unpool((programs, 1), gradient, values, weights, slots, grad_values, grad_weights)
     return grad_values, grad_weights
 
 
-def _tile(values: Tensor) -> tuple[int, int]:
-    """How many vectors, and how many numbers of each, a program of few warps holds at once: the best of those tried on
-    an H200. Many small programs wait for memory side by side."""
-    widest = 512 // values.element_size()  # what a warp reads at once
-    width = _between(16, _power_of_two(values.shape[-1]), widest)
-    return _between(4, 512 // width, 16), width
+@cached
+def _unpool_by_token(
+    tokens: int, n: int, k: int, d: int, of_values: bool, of_weights: bool, kind: Kind
+) -> tuple[int, Start]:
+    rows, width = _written(d, kind[1][0].itemsize)
+    rows *= 2
+    return -(-tokens // rows), Start(
+        by_slot.unpool_by_token, tokens, n, k, d, ROWS=rows, D=width, OF_VALUES=of_values, OF_WEIGHTS=of_weights,
+        num_warps=4,
+    )  # fmt: skip
 
 
-def _zeros_like(x: Tensor) -> Tensor:
-    """Zeros, written as numbers of 4 bytes: torch takes longer for those of 2."""
-    zeros = x.new_empty(x.shape)
-    (zeros.view(torch.int32) if x.shape[-1] * x.element_size() % 4 == 0 else zeros).zero_()
-    return zeros
+def _kind(*tensors: Tensor | None) -> Kind:
+    """What a kernel's version depends on: the device, then of each tensor its dtype and whether 16 divides its
+    address, so that 16 bytes can be read at once."""
+    return tensors[0].device.index, *[None if x is None else (x.dtype, x.data_ptr() % 16 == 0) for x in tensors]
+
+
+def _few(programs: int) -> bool:
+    """Whether programs of few warps would leave much of a GPU without work."""
+    return programs < 1024
+
+
+def _tile(d: int, size: int, few: bool = False) -> dict[str, int]:
+    """How many vectors, how many numbers of so many bytes of each, and how many warps a program has that sums vectors:
+    the best of those tried on an H200. Many small programs wait for memory side by side."""
+    width = _between(16, _power_of_two(d), 256)
+    rows, warps = (32, 4) if few else (4, 1 if size == 2 else 2)
+    return {"ROWS": _between(rows, rows * 64 // width, 32), "D": width, "num_warps": warps}
+
+
+def _written(d: int, size: int) -> tuple[int, int]:
+    """How many vectors, and how many numbers of each, a program of two warps that writes gradients holds at once."""
+    width = _between(16, _power_of_two(d), 512 // size)  # at most what a warp reads at once
+    return _between(8, 1024 // width, 32), width
 
 
 def _power_of_two(x: int) -> int:

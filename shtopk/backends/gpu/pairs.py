@@ -1,4 +1,4 @@
-"""What two candidates of a pair become, and scores as integers: the functions that all kernels share."""
+"""What two candidates of a pair become, scores as integers, and a row's record: what all kernels share."""
 
 import triton
 import triton.language as tl
@@ -77,3 +77,30 @@ def rounds_of(count, k):
 def level_start(level, k):
     """Where a level of k * 2^level places begins in a row's ranking; that of the slots is level 0."""
     return k * ((1 << level) - 1)
+
+
+HEAD: tl.constexpr = tl.constexpr(4)  # words in front of the ranking
+
+
+@triton.jit
+def head_of(records, row, stride):
+    """How many play in a row, its divisor, and its ranking: scores, the first part of the rest of its record."""
+    record = records + row * stride
+    divisor = tl.load(record + 1).to(tl.float32, bitcast=True)
+    return tl.load(record), divisor, (record + HEAD).to(tl.pointer_type(tl.float32), bitcast=True)
+
+
+@triton.jit
+def origins_of(ranked, total, SMALL: tl.constexpr):
+    """Where the candidates of a ranking come from: the second part."""
+    if SMALL:
+        return (ranked + total).to(tl.pointer_type(tl.int16), bitcast=True)
+    else:
+        return (ranked + total).to(tl.pointer_type(tl.int32), bitcast=True)
+
+
+@triton.jit
+def carriers_of(ranked, total, SMALL: tl.constexpr):
+    """Which of the row's tokens carry weight: the third part, a byte each."""
+    words = total + ((total + 1) // 2 if SMALL else total)
+    return (ranked + words).to(tl.pointer_type(tl.int8), bitcast=True)

@@ -1,14 +1,26 @@
 """The rounds: sort, let the best meet the worst, sort what they become, until k are left.
 
-A row's ranking holds all its levels, from the slots (level 0, k places) to the players (level R, the only one that may
-have fewer candidates than its k * 2^R places): the scores, falling, and where each candidate comes from: at level R
-its token, else the number j of its pair, in which candidate j of the level above met candidate 2 m - 1 - j.
+A row's record (see pairs.py) has a ranking of all its levels, from the slots (level 0, k places) to the players (level
+R, the only one that may have fewer candidates than its k * 2^R places): the scores, falling, and where each candidate
+comes from: at level R its token, else the number j of its pair, in which candidate j of the level above met candidate
+2 m - 1 - j.
 """
 
 import triton
 import triton.language as tl
 
-from shtopk.backends.gpu.pairs import BYE, NO_KEY, key_number, key_of, key_score, level_start, mixture, rounds_of
+from shtopk.backends.gpu.pairs import (
+    BYE,
+    NO_KEY,
+    head_of,
+    key_number,
+    key_of,
+    key_score,
+    level_start,
+    mixture,
+    origins_of,
+    rounds_of,
+)
 from shtopk.backends.gpu.sorting import falling
 
 
@@ -41,15 +53,14 @@ def _rank(keys, ranked, origins, level, rounds, count, k, divisor, log_base, S: 
 
 @triton.jit
 def play(
-    keys, counts, divisors, ranked, origins, k, cap, total, log_base,
-    K: tl.constexpr, LEVELS: tl.constexpr, POWER: tl.constexpr,
+    keys, records, k, cap, total, stride, log_base,
+    K: tl.constexpr, LEVELS: tl.constexpr, POWER: tl.constexpr, SMALL: tl.constexpr,
 ):  # fmt: skip
     """All levels up to LEVELS, in one program a row; K = next power of two of k. Higher ones are there already."""
     row = tl.program_id(0).to(tl.int64)
     keys += row * cap
-    ranked += row * total
-    origins += row * total
-    count, divisor = tl.load(counts + row), tl.load(divisors + row)
+    count, divisor, ranked = head_of(records, row, stride)
+    origins = origins_of(ranked, total, SMALL)
     rounds = rounds_of(count, k)
     for down in tl.static_range(LEVELS + 1):
         if LEVELS - down <= rounds:
@@ -61,13 +72,13 @@ def play(
 
 @triton.jit
 def sort_chunks(
-    keys, counts, divisors, ranked, chunks, k, cap, total, level, small, log_base,
+    keys, records, chunks, k, cap, stride, level, small, log_base,
     CHUNK: tl.constexpr, PLAYERS: tl.constexpr, POWER: tl.constexpr,
 ):  # fmt: skip
     """Sort each chunk of a level above level `small`, a program for each: of the players, or of a level of pairs. A
     row that has no such level is left alone."""
     row = tl.program_id(0).to(tl.int64)
-    count = tl.load(counts + row)
+    count, divisor, ranked = head_of(records, row, stride)
     rounds = rounds_of(count, k)
     j = tl.program_id(1) * CHUNK + tl.arange(0, CHUNK)
     if PLAYERS:
@@ -76,20 +87,19 @@ def sort_chunks(
             tl.store(chunks + row * cap + j, falling(key, CHUNK), mask=j < count)
     else:
         if (rounds > level) & (tl.program_id(1) * CHUNK < (k << level)):
-            divisor = tl.load(divisors + row)
-            key = _pairs(ranked + row * total, j, level, rounds, count, k, divisor, log_base, POWER)
+            key = _pairs(ranked, j, level, rounds, count, k, divisor, log_base, POWER)
             tl.store(chunks + row * cap + j, falling(key, CHUNK), mask=j < (k << level))
 
 
 @triton.jit
 def merge_chunks(
-    keys, counts, ranked, origins, chunks, k, cap, total, level, small,
-    CHUNK: tl.constexpr, PLAYERS: tl.constexpr, AS_KEYS: tl.constexpr,
+    keys, records, chunks, k, cap, total, stride, level, small,
+    CHUNK: tl.constexpr, PLAYERS: tl.constexpr, AS_KEYS: tl.constexpr, SMALL: tl.constexpr,
 ):  # fmt: skip
     """Put each key of a sorted chunk to its place among all: how many keys of each other chunk are larger? AS_KEYS:
     into `keys`, in which they came."""
     row = tl.program_id(0).to(tl.int64)
-    count = tl.load(counts + row)
+    count, _, ranked = head_of(records, row, stride)
     rounds = rounds_of(count, k)
     active = rounds > small
     valid = count
@@ -126,6 +136,7 @@ def merge_chunks(
         if AS_KEYS:
             tl.store(keys + row * cap + rank, key, mask=here < valid)
         else:
-            to = row * total + level_start(at, k) + rank
+            to = level_start(at, k) + rank
+            origins = origins_of(ranked, total, SMALL)
             tl.store(ranked + to, key_score(key), mask=here < valid)
             tl.store(origins + to, key_number(key).to(origins.dtype.element_ty), mask=here < valid)

@@ -1,41 +1,34 @@
 """How a kernel is started.
 
 Triton works out anew at every start which of a kernel's versions fits the arguments, which takes longer than the
-kernel does. Here that is asked for once for each kind of arguments.
+kernel does. Here that is asked for once: a `Start` is made for one kind of arguments.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
-from triton.runtime.jit import JITFunction
-
-_versions: dict[tuple, Any] = {}
 
 
-def start(kernel: Any, grid: tuple[int, ...], *arguments: Any, num_warps: int, **constants: Any) -> None:
-    """Run a kernel, compiled when arguments of this kind come first; in Triton's interpreter, if that is on."""
-    if not isinstance(kernel, JITFunction):
-        kernel[grid](*arguments, **constants)
-        return None
-    device = next(x.device.index for x in arguments if isinstance(x, Tensor))
-    if device != torch.cuda.current_device():  # on which Triton starts kernels
-        with torch.cuda.device(device):
-            return start(kernel, grid, *arguments, num_warps=num_warps, **constants)
-    kind, addresses = [kernel, device, num_warps, *constants.values()], []
-    for x in arguments:
-        if isinstance(x, Tensor):
-            address = x.data_ptr()
-            addresses.append(address)
-            kind.append((x.dtype, x.device, address % 16))  # 16 bytes at once can be read at some addresses alone
+class Start:
+    """A kernel, with all of its arguments but the first ones.
+
+    Args:
+        kernel: one whose parameters are tensors first, then numbers, then constants.
+        numbers: those, the same at every start.
+        num_warps, constants: what the kernel is compiled for.
+    """
+
+    def __init__(self, kernel: Any, *numbers: float, num_warps: int, **constants: Any):
+        self.kernel, self.numbers, self.constants = kernel, numbers, constants | {"num_warps": num_warps}
+        self.rest = (*numbers, *constants.values())
+        self.version: Any = None
+
+    def __call__(self, grid: tuple[int, int], *given: Tensor | float | None) -> None:
+        """Run it on the current device: tensors there, always of the same dtypes, None or not, and either all at
+        addresses that 16 divides, or none to count on."""
+        if self.version is None:  # in Triton's interpreter it stays so
+            self.version = self.kernel[grid](*given, *self.numbers, **self.constants)
         else:
-            addresses.append(x)
-            kind.append((x == 1, x % 16 == 0, x.bit_length() > 31) if isinstance(x, int) else type(x))
-    version = _versions.get(tuple(kind))
-    if version is None:
-        _versions[tuple(kind)] = kernel[grid](*arguments, num_warps=num_warps, **constants)
-    else:
-        version[(*grid, 1, 1)[:3]](*addresses, *constants.values())
-    return None
+            self.version[(*grid, 1)](*[x.data_ptr() if isinstance(x, Tensor) else x for x in given], *self.rest)

@@ -4,30 +4,41 @@ Whoever stands in place p of a level came from pair j, so from the candidates j 
 slot is the root of a binary tree with 2^R leaves; the nodes of a level stand by their paths, the winner's before the
 loser's.
 
-places: k * 2^R leaves of all slots; size: k * (2^(R + 1) - 1) nodes; total: k * (2^R - 1) + n places of all levels.
+places: room for the leaves of all slots, k * 2^R at least; size: k * (2^(R + 1) - 1) nodes; total: k * (2^R - 1) + n
+places of all levels.
 """
 
 import triton
 import triton.language as tl
 
-from shtopk.backends.gpu.pairs import BYE, level_start, margin, power, rounds_of, share
+from shtopk.backends.gpu.pairs import (
+    BYE,
+    carriers_of,
+    head_of,
+    level_start,
+    margin,
+    origins_of,
+    power,
+    rounds_of,
+    share,
+)
 
 
 @triton.jit
 def pool(
-    values, counts, divisors, ranked, origins, leaf_weights,
-    pooled, slot_scores, filled, positions, weights, slots, n, k, d, total, places, negligible, log_base,
-    LEAVES: tl.constexpr, ROWS: tl.constexpr, D: tl.constexpr, POWER: tl.constexpr,
+    values, records, room, pooled, slot_scores, filled, positions, weights, slots,
+    n, k, d, total, stride, places, negligible, log_base,
+    LEAVES: tl.constexpr, ROWS: tl.constexpr, D: tl.constexpr, POWER: tl.constexpr, SMALL: tl.constexpr,
 ):  # fmt: skip
-    """The weights of a slot's tokens, and the sum of their vectors; only tokens that carry weight are read."""
+    """The weights of a slot's tokens, and the sum of their vectors; only tokens that carry weight are read. room: 8
+    bytes for each of a row's places."""
     slot = tl.program_id(0).to(tl.int64)
     row, q = slot // k, (slot % k).to(tl.int32)
-    ranked += row * total
-    origins += row * total
-    count, divisor = tl.load(counts + row), tl.load(divisors + row)
+    count, divisor, ranked = head_of(records, row, stride)
+    origins, carriers = origins_of(ranked, total, SMALL), carriers_of(ranked, total, SMALL)
     rounds = rounds_of(count, k)
     leaves = 1 << rounds
-    leaf_weights += row * 2 * places + q * leaves
+    leaf_weights = room.to(tl.pointer_type(tl.float32), bitcast=True) + row * 2 * places + q * leaves
     leaf_tokens = (leaf_weights + places).to(tl.pointer_type(tl.int32), bitcast=True)
     result = tl.load(ranked + q, mask=(rounds > 0) | (q < count), other=BYE)
     full = result > BYE
@@ -62,6 +73,7 @@ def pool(
         carries = real & (weight >= negligible)
         tl.store(weights + row * n + token, weight, mask=carries)
         tl.store(slots + row * n + token, (tl.zeros([LEAVES], tl.int32) + q).to(tl.int64), mask=carries)
+        tl.store(carriers + token, tl.full([LEAVES], 1, tl.int8), mask=carries)
         tl.store(leaf_tokens + leaf, token, mask=there)
         tl.store(leaf_weights + leaf, tl.where(carries, weight, 0.0), mask=there)
         start += LEAVES
@@ -97,24 +109,69 @@ def _carriers(weights, nodes, origins, leaf, there, rounds, count, k, negligible
 
 
 @triton.jit
+def _empty(
+    records, grad_values, grad_scores, program, n, d, total, stride,
+    TOKENS: tl.constexpr, D: tl.constexpr, OF_VALUES: tl.constexpr, OF_CHOICE: tl.constexpr, SMALL: tl.constexpr,
+):  # fmt: skip
+    """Zeros for those of TOKENS tokens that carry no weight."""
+    blocks = tl.cdiv(n, TOKENS)
+    row = (program // blocks).to(tl.int64)
+    i = program % blocks * TOKENS + tl.arange(0, TOKENS)
+    _, _, ranked = head_of(records, row, stride)
+    bare = tl.load(carriers_of(ranked, total, SMALL) + i, mask=i < n, other=1) == 0
+    if OF_CHOICE:
+        tl.store(grad_scores + row * n + i, tl.zeros([TOKENS], grad_scores.dtype.element_ty), mask=bare)
+    if OF_VALUES:
+        begin = 0
+        while begin < d:
+            x = begin + tl.arange(0, D)
+            to = grad_values + (row * n + i)[:, None] * d + x[None, :]
+            zeros = tl.zeros([TOKENS, D], grad_values.dtype.element_ty)
+            tl.store(to, zeros, mask=bare[:, None] & (x < d)[None, :])
+            begin += D
+
+
+@triton.jit
 def unpool(
-    grad_pooled, grad_slot_scores, grad_weights_in, values, counts, divisors, ranked, origins,
-    scratch, grad_values, grad_scores, of_temperature, n, k, d, total, size, negligible, log_base,
-    SLOTS: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr, D: tl.constexpr, POWER: tl.constexpr,
-    HAS_VALUES: tl.constexpr, HAS_SCORES: tl.constexpr, HAS_WEIGHTS: tl.constexpr,
-    OF_VALUES: tl.constexpr, OF_CHOICE: tl.constexpr,
+    grad_pooled, grad_slot_scores, grad_weights_in, values, records,
+    scratch, grad_values, grad_scores, n, k, d, total, stride, size, programs, negligible, log_base,
+    SLOTS: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr, D: tl.constexpr, TOKENS: tl.constexpr,
+    POWER: tl.constexpr, HAS_VALUES: tl.constexpr, HAS_SCORES: tl.constexpr, HAS_WEIGHTS: tl.constexpr,
+    OF_VALUES: tl.constexpr, OF_CHOICE: tl.constexpr, SMALL: tl.constexpr,
 ):  # fmt: skip
     """From the gradients of the vectors, scores and weights of SLOTS slots to those of their tokens' vectors and
-    scores. A level's nodes of these slots stand side by side, between those of the slots before and behind."""
+    scores; the programs behind these write the zeros of all other tokens. In front of `scratch` stands what each
+    program adds to the gradient of the temperature's logarithm."""
+    if tl.program_id(0) >= programs:
+        _empty(
+            records, grad_values, grad_scores, tl.program_id(0) - programs, n, d, total, stride,
+            TOKENS, D, OF_VALUES, OF_CHOICE, SMALL,
+        )  # fmt: skip
+    else:
+        _unpool_slots(
+            grad_pooled, grad_slot_scores, grad_weights_in, values, records, scratch, grad_values, grad_scores,
+            n, k, d, total, stride, size, programs, negligible, log_base, SLOTS, ROWS, WIDE, D, POWER, HAS_VALUES,
+            HAS_SCORES, HAS_WEIGHTS, OF_VALUES, OF_CHOICE, SMALL,
+        )  # fmt: skip
+
+
+@triton.jit
+def _unpool_slots(
+    grad_pooled, grad_slot_scores, grad_weights_in, values, records, scratch, grad_values, grad_scores,
+    n, k, d, total, stride, size, programs, negligible, log_base,
+    SLOTS: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr, D: tl.constexpr, POWER: tl.constexpr,
+    HAS_VALUES: tl.constexpr, HAS_SCORES: tl.constexpr, HAS_WEIGHTS: tl.constexpr,
+    OF_VALUES: tl.constexpr, OF_CHOICE: tl.constexpr, SMALL: tl.constexpr,
+):  # fmt: skip
+    """A level's nodes of the program's slots stand side by side, between those of the slots before and behind."""
     blocks = tl.cdiv(k, SLOTS)
     row, q = (tl.program_id(0) // blocks).to(tl.int64), tl.program_id(0) % blocks * SLOTS
     own = tl.minimum(SLOTS, k - q)  # slots
-    ranked += row * total
-    origins += row * total
-    count, divisor = tl.load(counts + row), tl.load(divisors + row)
+    count, divisor, ranked = head_of(records, row, stride)
+    origins = origins_of(ranked, total, SMALL)
     rounds = rounds_of(count, k)
-    # The trees of the row: a number of each kind for each node.
-    weights = scratch + row * 6 * size
+    # The trees of the row: a number of each kind for each node, behind a number for each program.
+    weights = scratch + programs + row * 6 * size
     winners, losers = weights + size, weights + 2 * size
     worths, advantages = weights + 3 * size, weights + 4 * size
     nodes = (weights + 5 * size).to(tl.pointer_type(tl.int32), bitcast=True)
@@ -240,7 +297,7 @@ def unpool(
                 start += WIDE
             tl.debug_barrier()
             level += 1
-        tl.store(of_temperature + tl.program_id(0), tl.sum(of_log, 0))
+        tl.store(scratch + tl.program_id(0), tl.sum(of_log, 0))
         here = level_start(rounds, k) + (q << rounds)
         start = 0
         while start < leaves:
@@ -248,5 +305,5 @@ def unpool(
             there = leaf < leaves
             _, carries, token = _carriers(weights, nodes, origins, here + leaf, there, rounds, count, k, negligible)
             gradient = tl.load(worths + here + leaf, mask=carries, other=0.0)
-            tl.store(grad_scores + row * n + token, gradient, mask=carries)
+            tl.store(grad_scores + row * n + token, gradient.to(grad_scores.dtype.element_ty), mask=carries)
             start += WIDE

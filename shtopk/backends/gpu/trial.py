@@ -13,7 +13,7 @@ from shtopk.backends.tensors import Tensors
 from shtopk.rule import Rule
 
 BATCH, N, K, DEPTH = 3, 300, 5, 40
-CUTS = (launch.SIZES, launch.Sizes(alone=32, groups=64))  # the second sorts in chunks, and bounds by groups
+CUTS = (launch.SIZES, launch.Sizes(block=128, found=64, alone=32, chunk=32))  # in one go, and in blocks and chunks
 ON_CPU: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}  # whatever the caller's defaults are
 
 
@@ -34,7 +34,7 @@ def difference(device: torch.device) -> str:
         expected = _named(answer, oracle.backward(saved, gradients, rule, wanted))
         for sizes in CUTS:
             found, played = launch.forward(values, scores, mask, temperature, K, rule, sizes)
-            of_values_and_scores = launch.backward(values, K, played, gradients, rule, wanted)
+            of_values_and_scores = launch.backward(values, played, gradients, rule, wanted)
             if text := _first_difference(_named(found, of_values_and_scores), expected):
                 return text
     assert gradients.values is not None
