@@ -31,9 +31,9 @@ STOPPED = 128 + signal.SIGTERM
 def find_rfcs(run: Path, tiny: bool) -> tuple[str, Path]:
     """Which RFCs there are, and their folder."""
     folder = ROOT / "data" / "rfc"
-    if folder.is_dir():
+    if folder.is_dir() and not tiny:
         return "data/rfc", folder
-    if SITE in os.environ and (folder := Path(os.environ[SITE]) / "rfc").is_dir():
+    if not tiny and SITE in os.environ and (folder := Path(os.environ[SITE]) / "rfc").is_dir():
         return "a share of the RFCs", folder
     folder = run.with_name(f"{run.name}-made-up")
     if not folder.is_dir():

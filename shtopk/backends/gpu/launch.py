@@ -262,10 +262,11 @@ def _unpool_by_token(
     )  # fmt: skip
 
 
-def _kind(*tensors: Tensor | None) -> Kind:
+def _kind(values: Tensor, *others: Tensor | None) -> Kind:
     """What a kernel's version depends on: the device, then of each tensor its dtype and whether 16 divides its
     address, so that 16 bytes can be read at once."""
-    return tensors[0].device.index, *[None if x is None else (x.dtype, x.data_ptr() % 16 == 0) for x in tensors]
+    tensors = (values, *others)
+    return values.device.index, *[None if x is None else (x.dtype, x.data_ptr() % 16 == 0) for x in tensors]
 
 
 def _few(programs: int) -> bool:
