@@ -80,7 +80,7 @@ def pool_listed(
         begin += D
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens"])
 def unpool_by_token(
     gradient, values, weights, slots, grad_values, grad_weights, tokens, n, k, d,
     ROWS: tl.constexpr, D: tl.constexpr, OF_VALUES: tl.constexpr, OF_WEIGHTS: tl.constexpr,

@@ -223,7 +223,7 @@ def _find(
     tl.store(record + 1, divisor.to(tl.int32, bitcast=True))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["cap", "total"])
 def field(
     scores, mask, temperature, records, keys, weights, slots, n, k, reach, cap, total, stride,
     BLOCK: tl.constexpr, GROUPS: tl.constexpr, FOUND: tl.constexpr, HELD: tl.constexpr, HAS_MASK: tl.constexpr,

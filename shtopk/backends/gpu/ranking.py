@@ -51,7 +51,7 @@ def _rank(keys, ranked, origins, level, rounds, count, k, divisor, log_base, S: 
     tl.store(origins + at, key_number(key).to(origins.dtype.element_ty), mask=j < valid)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["cap", "total"])
 def play(
     keys, records, k, cap, total, stride, log_base,
     K: tl.constexpr, LEVELS: tl.constexpr, POWER: tl.constexpr, SMALL: tl.constexpr,
@@ -70,7 +70,7 @@ def play(
             tl.debug_barrier()
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["cap", "level", "small"])
 def sort_chunks(
     keys, records, chunks, k, cap, stride, level, small, log_base,
     CHUNK: tl.constexpr, PLAYERS: tl.constexpr, POWER: tl.constexpr,
@@ -91,7 +91,7 @@ def sort_chunks(
             tl.store(chunks + row * cap + j, falling(key, CHUNK), mask=j < (k << level))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["cap", "total", "level", "small"])
 def merge_chunks(
     keys, records, chunks, k, cap, total, stride, level, small,
     CHUNK: tl.constexpr, PLAYERS: tl.constexpr, AS_KEYS: tl.constexpr, SMALL: tl.constexpr,

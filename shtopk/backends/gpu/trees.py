@@ -24,7 +24,7 @@ from shtopk.backends.gpu.pairs import (
 )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["total", "places"])
 def pool(
     values, records, room, pooled, slot_scores, filled, positions, weights, slots,
     n, k, d, total, stride, places, negligible, log_base,
@@ -131,7 +131,7 @@ def _empty(
             begin += D
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["total", "size", "programs"])
 def unpool(
     grad_pooled, grad_slot_scores, grad_weights_in, values, records,
     scratch, grad_values, grad_scores, n, k, d, total, stride, size, programs, negligible, log_base,
