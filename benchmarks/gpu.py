@@ -89,11 +89,11 @@ def rfc(seconds: float, arguments: argparse.Namespace) -> list[str]:
 
 
 PARTS = (
-    Part("tests", "CUDA gives what the CPU gives", 0.26, tests, ("tests.xml",)),
-    Part("speed", "time, memory, launches and waits of every method", 0.28, speed, ("speed-gpu.md",)),
-    Part("sanitizer", "memcheck and racecheck of the kernels", 0.14, sanitizer, ("sanitizer.xml",)),
-    Part("finetune", "fine-tuning, pooled between layers and not", 0.14, script("finetune_gpu"), ("finetune-gpu.md",)),
-    Part("paper", "the paper's grid, forward", 0.1, paper, ("paper-*.md", "paper-*.png")),
+    Part("tests", "CUDA gives what the CPU gives", 0.2, tests, ("tests.xml",)),
+    Part("speed", "time, memory, launches and waits of every method", 0.25, speed, ("speed-gpu.md",)),
+    Part("sanitizer", "memcheck and racecheck of the kernels", 0.09, sanitizer, ("sanitizer.xml",)),
+    Part("finetune", "fine-tuning, pooled between layers and not", 0.26, script("finetune_gpu"), ("finetune-gpu.md",)),
+    Part("paper", "the paper's grid, forward", 0.12, paper, ("paper-*.md", "paper-*.png")),
     Part("rfc", "configs/rfc.yaml for as long as is left", 0.08, rfc, ("rfc-gpu.md",)),
 )
 

@@ -18,12 +18,14 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 if not INTERPRETED and not torch.cuda.is_available():
     pytest.skip("needs a CUDA device, or TRITON_INTERPRET=1", allow_module_level=True)
 launch = pytest.importorskip("shtopk.backends.gpu.launch")
+given_slots = pytest.importorskip("shtopk.backends.gpu.given_slots")
+Sizes, SIZES = launch.Sizes, launch.SIZES
 trial = pytest.importorskip("shtopk.backends.gpu.trial")
 
 DEVICE = "cpu" if INTERPRETED else "cuda"
-ONE_PROGRAM = launch.Sizes(block=1024, found=256, alone=512)
-CHUNKS = launch.Sizes(block=128, found=32, alone=32, chunk=32)  # a k-th best bounded by groups, sorting in chunks
-BLOCKS = launch.Sizes(block=64, found=16, alone=64, chunk=16)  # more than groups can bound, looked through in blocks
+ONE_PROGRAM = Sizes(block=1024, found=256, alone=512)
+CHUNKS = Sizes(block=128, found=32, alone=32, chunk=32)  # a k-th best bounded by groups, sorting in chunks
+BLOCKS = Sizes(block=64, found=16, alone=64, chunk=16)  # more than groups can bound, looked through in blocks
 CUTS = {"one": ONE_PROGRAM, "chunks": CHUNKS, "blocks": BLOCKS}
 
 B, D = 3, 20
@@ -121,7 +123,7 @@ def test_kernels_rank_equal_and_huge_scores_as_tensor_operations_do(make, boost,
 
 
 def test_kernels_bound_the_kth_score_by_groups_and_give_up_where_too_many_reach_the_bound():
-    cut = launch.Sizes(block=256, found=64, alone=128)  # of 300 tokens: fewer than a fourth
+    cut = Sizes(block=256, found=64, alone=128)  # of 300 tokens: fewer than a fourth
     check(300, 7, "relative", 0.1, cut)
     check(300, 7, "softmax", 0.1, cut)
     check(300, 7, "relative", 0.1, cut, make=lambda n: torch.arange(n).remainder(2).float().expand(B, n).clone())
@@ -152,8 +154,8 @@ def test_kernels_take_an_empty_batch_and_slots_of_any_whole_numbers():
     assert [x.shape for x in gradients[:2]] == [values.shape, values.shape[:2]]
     values, slots = torch.randn(2, 9, 4, device=DEVICE), torch.arange(9, device=DEVICE).expand(2, 9) // 3
     weights = torch.rand(2, 9, device=DEVICE)
-    assert torch.equal(launch.pool_by_slot(values, weights, slots.int(), 3),
-                       launch.pool_by_slot(values, weights, slots, 3))  # fmt: skip
+    assert torch.equal(given_slots.pool(values, weights, slots.int(), 3),
+                       given_slots.pool(values, weights, slots, 3))  # fmt: skip
 
 
 def test_the_trial_finds_no_difference_whatever_the_defaults_are():
@@ -178,6 +180,14 @@ def test_kernels_take_a_temperature_that_lies_on_the_device():
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_kernels_take_half_precision(dtype):
     check(257, 5, "softmax", 0.25, ONE_PROGRAM, dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("cut", CUTS)
+def test_kernels_find_the_kth_of_many_scores_in_half_precision(cut, dtype):
+    """Their low bits, which are all alike, are not looked at."""
+    check(300, 100, "relative", 0.25, CUTS[cut], dtype=dtype)
+    check(300, 100, "softmax", 0.01, CUTS[cut], dtype=dtype, make=lambda n: torch.randn(B, n) * 5 - 20)
 
 
 @pytest.mark.parametrize("of", [("values",), ("scores",), ("weights",), ()])
@@ -209,10 +219,10 @@ def test_kernels_pool_by_given_slots(dtype, chunk):
         values[slots < 0] = torch.nan  # is not read
         oracle = Tensors()
         expected, saved = oracle.pool(values, weights, slots, k)
-        sizes = launch.SIZES._replace(chunk=chunk)
+        sizes = SIZES._replace(chunk=chunk)
         close = {"atol": 1e-5, "rtol": 1e-5} if dtype == torch.float32 else {"atol": 5e-2, "rtol": 2e-2}
-        torch.testing.assert_close(launch.pool_by_slot(values, weights, slots, k, sizes), expected, **close)
-        found = launch.pool_by_slot_backward(incoming.values, values, weights, slots, True, True)
+        torch.testing.assert_close(given_slots.pool(values, weights, slots, k, sizes), expected, **close)
+        found = given_slots.unpool(incoming.values, values, weights, slots, True, True)
         carried = slots >= 0
         for gradient, of_tensors in zip(found, oracle.pool_backward(saved, incoming.values, True, True), strict=True):
             torch.testing.assert_close(gradient[carried], of_tensors[carried].to(gradient.dtype), **close)

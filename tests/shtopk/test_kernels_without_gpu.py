@@ -34,7 +34,7 @@ def test_kernels_are_right_in_the_interpreter():
 def test_kernels_compile_within_limits(capability, monkeypatch, tmp_path):
     from kernel_compiler import Compiler
 
-    from shtopk.backends.gpu import launch
+    from shtopk.backends.gpu import given_slots, launch
     from shtopk.backends.gpu.start import Start
 
     compiler = Compiler(capability, tmp_path)
@@ -52,8 +52,8 @@ def test_kernels_compile_within_limits(capability, monkeypatch, tmp_path):
         answer, played = launch.forward(values, scores, mask, torch.tensor(1.0), k, rule)
         gradients = Gradients(answer.values, answer.scores, answer.weights)
         launch.backward(values, played, gradients, rule, wanted)
-        launch.pool_by_slot(values, answer.weights, answer.slots, k)
-        launch.pool_by_slot_backward(answer.values, values, answer.weights, answer.slots, True, True)
+        given_slots.pool(values, answer.weights, answer.slots, k)
+        given_slots.unpool(answer.values, values, answer.weights, answer.slots, True, True)
     assert len({one.name for one in compiler.found.values()}) == 10  # all kernels there are
     for one in compiler.found.values():
         assert one.registers <= (255 if one.name == "field" else 160), one  # of 8 warps, so that they fit

@@ -77,9 +77,9 @@ class Gpu:
 
     @on_its_device
     def pool(self, values: Tensor, weights: Tensor, slots: Tensor, k: int) -> tuple[Tensor, Saved]:
-        from shtopk.backends.gpu import launch
+        from shtopk.backends.gpu import given_slots
 
-        return launch.pool_by_slot(values, weights, slots, k), (values, weights, slots)
+        return given_slots.pool(values, weights, slots, k), (values, weights, slots)
 
     def pool_save(self, values: Tensor, weights: Tensor, slots: Tensor, k: int) -> Saved:
         return values, weights, slots
@@ -88,10 +88,10 @@ class Gpu:
     def pool_backward(
         self, saved: Saved, gradient: Tensor, of_values: bool, of_weights: bool
     ) -> tuple[Tensor | None, Tensor | None]:
-        from shtopk.backends.gpu import launch
+        from shtopk.backends.gpu import given_slots
 
         values, weights, slots = saved
-        return launch.pool_by_slot_backward(gradient, values, weights, slots, of_values, of_weights)
+        return given_slots.unpool(gradient, values, weights, slots, of_values, of_weights)
 
 
 @cache

@@ -75,9 +75,10 @@ def _reaching(r, one, two, shift, SMALL: tl.constexpr, BOTH: tl.constexpr):
 @triton.jit
 def _bound(u, LOW: tl.constexpr):
     """A bound [] uint32 as the int32 of a score: the low bits of a score in half precision are all alike, set if it is
-    negative."""
+    negative. What no real score can be is that of a bye."""
     u = tl.where(u < 0x80000000, u | ((1 << LOW) - 1), u)
-    return tl.maximum((u ^ 0x80000000).to(tl.int32, bitcast=True), LEAST)
+    r = (u ^ 0x80000000).to(tl.int32, bitcast=True)
+    return tl.where(r < LEAST + 2**16, LEAST, r)
 
 
 @triton.jit

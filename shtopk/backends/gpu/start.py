@@ -22,12 +22,12 @@ class Start:
 
     def __init__(self, kernel: Any, *numbers: float, num_warps: int, **constants: Any):
         self.kernel, self.numbers, self.constants = kernel, numbers, constants | {"num_warps": num_warps}
-        self.rest = (*numbers, *constants.values())
+        self.rest = (*numbers, *constants.values())  # of these only the number counts when a version is started
         self.version: Any = None
 
     def __call__(self, grid: tuple[int, int], *given: Tensor | float | None) -> None:
-        """Run it on the current device: tensors there, always of the same dtypes, None or not, and either all at
-        addresses that 16 divides, or none to count on."""
+        """Run it on the current device. What is given is always of the same kind: tensors of the same dtypes, at
+        addresses that 16 divides or not, numbers, None."""
         if self.version is None:  # in Triton's interpreter it stays so
             self.version = self.kernel[grid](*given, *self.numbers, **self.constants)
         else:

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from shtopk.backends.face import Answer, Gradients, Wanted
-from shtopk.backends.gpu import launch
+from shtopk.backends.gpu import given_slots, launch
+from shtopk.backends.gpu.sizes import SIZES, Sizes
 from shtopk.backends.tensors import Tensors
 from shtopk.rule import Rule
 
 BATCH, N, K, DEPTH = 3, 300, 5, 40
-CUTS = (launch.SIZES, launch.Sizes(block=128, found=64, alone=32, chunk=32))  # in one go, and in blocks and chunks
+CUTS = (SIZES, Sizes(block=128, found=64, alone=32, chunk=32))  # in one go, and in blocks and chunks
 ON_CPU: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}  # whatever the caller's defaults are
 
 
@@ -41,8 +42,8 @@ def difference(device: torch.device) -> str:
     by_slot = oracle.pool_backward(kept, gradients.values, True, True)
     expected = {"vectors pooled by slot": pooled, "their gradients": by_slot[0], "gradients of weights": by_slot[1]}
     for sizes in CUTS:
-        pooled = launch.pool_by_slot(values, answer.weights, answer.slots, K, sizes)
-        by_slot = launch.pool_by_slot_backward(gradients.values, values, answer.weights, answer.slots, True, True)
+        pooled = given_slots.pool(values, answer.weights, answer.slots, K, sizes)
+        by_slot = given_slots.unpool(gradients.values, values, answer.weights, answer.slots, True, True)
         if text := _first_difference(dict(zip(expected, (pooled, *by_slot), strict=True)), expected):
             return text
     return ""
