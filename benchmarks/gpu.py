@@ -64,9 +64,10 @@ def script(name: str, *words: str) -> Callable[[float, argparse.Namespace], list
 
 
 def tests(seconds: float, arguments: argparse.Namespace) -> list[str]:
+    """With every name, so that the log of a run that was stopped says which tests were not seen."""
     side_by_side = ["-n", "auto"] if arguments.device != "cpu" and find_spec("xdist") else []
     return ["-m", "pytest", "tests/shtopk/test_cuda.py", "tests/shtopk/test_kernels.py", "-m", "not slow", "-rs",
-            *side_by_side, "-p", "no:cacheprovider", f"--junitxml={arguments.results}/tests.xml"]  # fmt: skip
+            "-vv", *side_by_side, "-p", "no:cacheprovider", f"--junitxml={arguments.results}/tests.xml"]  # fmt: skip
 
 
 def sanitizer(seconds: float, arguments: argparse.Namespace) -> list[str]:
