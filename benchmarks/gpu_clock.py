@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from record import ROOT
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
 ENOUGH_MS = 8.0  # of runs for one median
 COPIED = 2**30  # bytes
@@ -90,6 +91,16 @@ def waits(work: Callable[[], object]) -> str | None:
     finally:
         torch.cuda.set_sync_debug_mode("default")
     return None
+
+
+def launches_and_waits(work: Callable[[], object], device: str) -> tuple[int, int]:
+    """How many kernels, copies and fills are launched, and how often the host waits, as the profiler sees it."""
+    synchronize(device)
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as trace:
+        work()
+    names = [event.name for event in trace.events()]
+    launches = sum("LaunchKernel" in one or one.startswith(("cudaMemcpy", "cudaMemset")) for one in names)
+    return launches, sum(one in ("cudaStreamSynchronize", "cudaEventSynchronize", "cudaMemcpy") for one in names)
 
 
 def captured(work: Callable[[], object]) -> Callable[[], None]:

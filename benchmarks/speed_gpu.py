@@ -25,6 +25,7 @@ from gpu_clock import (
     CaptureFailed,
     captured,
     copy_speed,
+    launches_and_waits,
     loop_milliseconds,
     milliseconds,
     one_line,
@@ -35,7 +36,6 @@ from literal import gather, literal_successive_halving
 from memory import PeakMemory, in_its_own_process, saved_bytes
 from record import CommandLine, publish, resume, save
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
 from tqdm.auto import tqdm
 
 from shtopk import hard_topk, iterative_topk, successive_halving_topk
@@ -164,13 +164,7 @@ def count_in(n: int, k: int, dtype: str, method: str, device: str) -> dict:
         "forward": lambda: out.append(step.forward()),
         "backward": lambda: step.backward(out[0]),
     }.items():
-        synchronize(device)
-        with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as trace:
-            work()
-        names = [event.name for event in trace.events()]
-        launches = sum("LaunchKernel" in one or one.startswith(("cudaMemcpy", "cudaMemset")) for one in names)
-        waits = sum(one in ("cudaStreamSynchronize", "cudaEventSynchronize", "cudaMemcpy") for one in names)
-        run |= {f"{name}_launches": launches, f"{name}_waits": waits}
+        run[f"{name}_launches"], run[f"{name}_waits"] = launches_and_waits(work, device)
     return run
 
 
