@@ -172,10 +172,10 @@ def unpack(kit: Path) -> dict[str, str]:
             check=True,
         )  # fmt: skip
         _unpack_encoder(kit / "minilm", site / ENCODER)
-        _extract(kit / "bbc.tar.xz", site / CORPUS)
+        extract(kit / "bbc.tar.xz", site / CORPUS)
         (site / CORPUS / "__init__.py").touch()
         if (kit / "rfcs.tar.xz").exists():
-            _extract(kit / "rfcs.tar.xz", site / "rfc")
+            extract(kit / "rfcs.tar.xz", site / "rfc")
         names = {f"shtopk.{name}" for name in ("models", "tasks", "training", "configs")}
         (site / "sitecustomize.py").write_text(PARTS.format(root=str(ROOT), names=names))
         (site / "ready").touch()
@@ -201,9 +201,17 @@ def _unpack_encoder(source: Path, package: Path) -> None:
     save_file(whole, package / "model" / "model.safetensors", metadata={"format": "pt"})
 
 
-def _extract(archive: Path, folder: Path) -> None:
+def extract(archive: Path, folder: Path) -> None:
+    """The files of an archive that was packed here; exits with one line at anything else. (tarfile does so itself from
+    Python 3.11.4 on.)"""
     with tarfile.open(archive) as opened:
-        opened.extractall(folder, filter="data")
+        for entry in opened:
+            path = (folder / entry.name).resolve()
+            if not entry.isfile() or not path.is_relative_to(folder.resolve()):
+                sys.exit(f"expected files below {folder} in {archive}, got {entry.name}; pack it again")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with opened.extractfile(entry) as content:
+                path.write_bytes(content.read())
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -184,10 +185,20 @@ def test_rfcs_are_packed_in_pairs_as_many_as_there_is_room_for(tmp_path):
     (tmp_path / "rfcs" / "rfc21.txt").unlink()
     assert kit.pack_rfcs(tmp_path / "all.tar.xz", tmp_path / "rfcs", 10**6) == 4
     assert kit.pack_rfcs(tmp_path / "half.tar.xz", tmp_path / "rfcs", 2 * kit.RFC) == 2
-    with tarfile.open(tmp_path / "all.tar.xz") as archive:
-        archive.extractall(tmp_path / "out", filter="data")
+    kit.extract(tmp_path / "all.tar.xz", tmp_path / "out")
     assert list(find(tmp_path / "out")) == [3, 5, 8, 13]
     assert all(len(files) == 2 for files in find(tmp_path / "out").values())
+
+
+@pytest.mark.parametrize(("name", "kind"), [("../outside", tarfile.REGTYPE), ("link", tarfile.SYMTYPE)])
+def test_an_archive_with_anything_but_files_below_its_folder_is_refused(tmp_path, name, kind):
+    entry = tarfile.TarInfo(name)
+    entry.type, entry.linkname = kind, "/etc/hostname"
+    with tarfile.open(tmp_path / "bad.tar.xz", "w:xz") as archive:
+        archive.addfile(entry)
+    with pytest.raises(SystemExit, match=rf"expected files below .*, got {re.escape(name)}; pack it again"):
+        kit.extract(tmp_path / "bad.tar.xz", tmp_path / "in" / "out")
+    assert not (tmp_path / "in" / "outside").exists()
 
 
 def test_a_longer_minilm_reads_what_it_could_read_before_as_before(tmp_path):
