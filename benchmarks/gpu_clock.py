@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 ENOUGH_MS = 8.0  # of runs for one median
-COPIED = 2**30  # bytes
+ROWS = 5  # of runs by the clock
+COPIED = 2**31  # bytes, read and written
 
 
 def synchronize(device: str) -> None:
@@ -55,21 +56,33 @@ def _by_the_clock(work: Callable[[], object]) -> float:
 
 
 def loop_milliseconds(work: Callable[[], object], device: str, once: float) -> float:
-    """A run among many in a row, each of about `once` ms."""
-    count = min(100, max(3, math.ceil(ENOUGH_MS / once)))
-    synchronize(device)
-    start = time.perf_counter()
-    for _ in range(count):
-        work()
-    synchronize(device)
-    return 1e3 * (time.perf_counter() - start) / count
+    """A run among many in a row, each of about `once` ms: the median of a few such rows."""
+    count, rows = min(100, max(3, math.ceil(ENOUGH_MS / once))), []
+    for _ in range(ROWS):
+        synchronize(device)
+        start = time.perf_counter()
+        for _ in range(count):
+            work()
+        synchronize(device)
+        rows.append(1e3 * (time.perf_counter() - start) / count)
+    return statistics.median(rows)
 
 
 def copy_speed(device: str) -> float:
-    """Bytes a second that a copy within the device reads and writes."""
-    source = torch.zeros(COPIED if device.startswith("cuda") else COPIED // 16, dtype=torch.int8, device=device)
+    """Bytes a second that a large copy within the device reads and writes."""
+    moved = COPIED if device.startswith("cuda") else COPIED // 16
+    return 1e3 * moved / copy_milliseconds(moved, device)
+
+
+def copy_milliseconds(moved: int, device: str) -> float:
+    """A copy within the device that reads and writes so many bytes together; as a CUDA graph."""
+    source = torch.zeros(moved // 2, dtype=torch.int8, device=device)
     target = torch.empty_like(source)
-    return 2e3 * source.numel() / milliseconds(lambda: target.copy_(source), device)
+
+    def copy() -> Tensor:
+        return target.copy_(source)
+
+    return milliseconds(captured(copy) if device.startswith("cuda") else copy, device)
 
 
 class CaptureFailed(Exception):

@@ -6,9 +6,9 @@ Batch 16, d = 256, values in float32 and in bfloat16, scores in the values' dtyp
 Every (n, k, dtype, method) is a cell: forward, backward and both, called one operation after another (eager) and as a
 CUDA graph, where the method can be captured; if not, the record says why. A time is the median of a few milliseconds'
 worth of runs, by CUDA events, each after the L2 cache was overwritten; "loop" is a step of many in a row by the clock,
-cache as it is, the host's work included. The shapes that matter most come first, the record is saved after every cell,
-and after --seconds no further cell is begun; the same command goes on from there. With --device cpu all of this runs
-but for graphs and counts, to try it out. Writes speed-gpu.json and .md.
+cache as it is, the host's work included (the median of five such rows). The shapes that matter most come first, the
+record is saved after every cell, and after --seconds no further cell is begun; the same command goes on from there.
+With --device cpu all of this runs but for graphs and counts, to try it out. Writes speed-gpu.json and .md.
 """
 
 import math
@@ -24,6 +24,7 @@ from dftopk import dftopk
 from gpu_clock import (
     CaptureFailed,
     captured,
+    copy_milliseconds,
     copy_speed,
     launches_and_waits,
     loop_milliseconds,
@@ -54,7 +55,7 @@ def pooled_by(operator: Callable, values: Tensor, scores: Tensor, k: int, **opti
     return operator(values, scores, k, **options).values
 
 
-ITERATIVE, FLOOR = "iterative top-k", "byte floor"
+ITERATIVE, FLOOR, COPIES = "iterative top-k", "byte floor", "copies of as many bytes"
 METHODS: dict[str, Pool] = {
     "successive halving": partial(pooled_by, successive_halving_topk),
     "softmax, T = 1/16": partial(pooled_by, successive_halving_topk, boost="softmax"),
@@ -183,7 +184,8 @@ def table(record: dict) -> str:
     lines += [
         "Milliseconds, median, by CUDA events, L2 cache overwritten before each; loop: a step of many in a row, by "
         "the clock. Saved: for backward, beyond values and scores; peak: of a step. Launches (with copies) and waits "
-        "for the host: of forward + backward. Backward as a graph is the difference of the two columns.",
+        "for the host: of forward + backward. Backward as a graph is the difference of the two columns; copies: a "
+        "forward's and a backward's bytes, each by one copy.",
         "",
         f"| n | k | dtype | {' | '.join(METHODS)} | {FLOOR} |",
         "|--:|--:|---|" + "--:|" * (len(METHODS) + 1),
@@ -215,7 +217,7 @@ def summary(record: dict) -> str:
     cells = {cell_of(run): run for run in record["runs"]}
     ours, hard = list(METHODS)[:3], "torch.topk + gather"
     lines = [
-        f"| n | k | dtype | {hard}, µs | {' | '.join(ours)} | the first, eager |",
+        f"| n | k | dtype | {hard}, µs | {' | '.join(ours)} | the first, eager, in a row |",
         "|--:|--:|---|--:|" + "--:|" * (len(ours) + 1),
     ]
     for n, k in map(tuple, record["goals"]):
@@ -223,13 +225,13 @@ def summary(record: dict) -> str:
             base = cells[n, k, dtype, hard]
             runs = [cells[n, k, dtype, method] for method in ours]
             shown = [f"{run['graph_both_ms'] / base['graph_both_ms']:.2f}" for run in runs]
-            eager = f"{runs[0]['both_ms'] / base['both_ms']:.1f}"
+            eager = f"{runs[0]['loop_ms'] / base['loop_ms']:.1f}"
             lines.append(
                 f"| {n} | {k} | {dtype} | {1e3 * base['graph_both_ms']:.0f} | {' | '.join(shown)} | {eager} |"
             )
     return "\n".join(lines) + (
-        f"\n\nForward and backward as a CUDA graph, in units of those of {hard}; and one operation after another; "
-        f"batch {BATCH}, d = {DEPTH}. `{record['command']}` on {record['device']}, torch {record['torch']}.\n"
+        f"\n\nForward and backward as a CUDA graph, in units of those of {hard}; and called one after another, by the "
+        f"clock; batch {BATCH}, d = {DEPTH}. `{record['command']}` on {record['device']}, torch {record['torch']}.\n"
     )
 
 
@@ -255,11 +257,27 @@ def _in_full(cells: dict, n: int, k: int, dtype: str, record: dict) -> list[str]
             shown.append(f"{one[f'forward_{what}']} + {one[f'backward_{what}']}" if one else "")
         lines.append(f"| {method} | {' | '.join(shown)} |")
     forward, backward = floors
-    return [*lines, f"| {FLOOR} | {forward:.3g} | {backward:.3g} | {forward + backward:.3g} |" + " |" * 8]
+    lines.append(f"| {FLOOR} | {forward:.3g} | {backward:.3g} | {forward + backward:.3g} |" + " |" * 8)
+    for one in record.get("copies", []):
+        if (one["n"], one["k"], one["dtype"]) == (n, k, dtype):
+            both = sum(one["ms"])
+            times = f"{one['ms'][0]:.3g} | {both:.3g} | {both / sum(floors):.1f}"
+            lines.append(f"| {COPIES} | | | | | {times} |" + " |" * 4)
+    return lines
 
 
 def floor_ms(n: int, k: int, dtype: str, record: dict) -> list[float]:
     return [1e3 * moved / record["copy_bytes_per_second"] for moved in floor_bytes(n, k, DTYPES[dtype].itemsize)]
+
+
+def copies(shapes: list[tuple[int, int]], device: str) -> list[dict]:
+    """What copies of a floor's bytes take: small ones are slower than a large one."""
+
+    def milliseconds(n: int, k: int, dtype: str) -> list[float]:
+        return [copy_milliseconds(moved, device) for moved in floor_bytes(n, k, DTYPES[dtype].itemsize)]
+
+    places = [(n, k, dtype) for n, k in shapes for dtype in DTYPES]
+    return [dict(zip(("n", "k", "dtype"), place, strict=True), ms=milliseconds(*place)) for place in places]
 
 
 def _step_of(run: dict | None) -> str:
@@ -289,6 +307,7 @@ def main() -> None:
     record = resume(path, device, shapes=[list(one) for one in shapes], goals=[list(one) for one in goals])
     if "copy_bytes_per_second" not in record:
         record["copy_bytes_per_second"] = copy_speed(device)
+        record["copies"] = copies(goals, device)
         save(record, path)
     for some, counted in (goals, True), ([one for one in shapes if one not in goals], False):
         measure_all([(n, k, dtype, method) for n, k in some for dtype in DTYPES for method in METHODS],

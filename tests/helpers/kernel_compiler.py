@@ -13,7 +13,7 @@ from triton.compiler import ASTSource
 
 POINTERS = {
     torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.int64: "*i64",
-    torch.int32: "*i32", torch.int16: "*i16", torch.int8: "*i8",
+    torch.int32: "*i32", torch.int16: "*i16", torch.int8: "*i8", torch.bool: "*i1",
 }  # fmt: skip
 PTXAS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "ptxas"
 

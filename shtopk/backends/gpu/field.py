@@ -24,7 +24,7 @@ def _rising(scores, mask, i, n, HAS_MASK: tl.constexpr):
     score = tl.where(score < -bound, -bound, score)
     score = tl.where(score == 0, 0.0, score)  # no -0
     if HAS_MASK:
-        inside = inside & (tl.load(mask + i, mask=inside, other=0) != 0)
+        inside = inside & tl.load(mask + i, mask=inside, other=False)
     return rising(tl.where(inside, score, BYE))
 
 

@@ -45,7 +45,7 @@ def forward(
 ) -> tuple[Answer, Played]:
     """See `Backend.forward`."""
     values, scores = values.contiguous(), scores.contiguous()
-    mask = None if mask is None else mask.contiguous().view(torch.int8)
+    mask = None if mask is None else mask.contiguous()
     batch, n, d = values.shape
     layout, new = layout_of(n, k), scores.new_empty
     answer = Answer(
@@ -75,7 +75,7 @@ def forward(
     if levels.play is not None:
         levels.play((batch, 1), room, records)
     _pool(n, k, d, rule, are_few(batch * k), kind)(
-        (batch * k, 1), values, records, room, answer.values, answer.scores, answer.mask.view(torch.int8),
+        (batch * k, 1), values, records, room, answer.values, answer.scores, answer.mask,
         answer.positions, answer.weights, answer.slots,
     )  # fmt: skip
     return answer, Played(records, new((0, k)))

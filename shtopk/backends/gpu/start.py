@@ -1,11 +1,13 @@
 """How a kernel is started.
 
-Triton works out anew at every start which of a kernel's versions fits the arguments, which takes longer than the
-kernel does. Here that is asked for once: a `Start` is made for one kind of arguments.
+At every start Triton works out anew which of a kernel's versions fits the arguments, and tells its own profiler, which
+takes longer than the kernel does. Here both are done once: a `Start` is made for one kind of arguments.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -23,12 +25,19 @@ class Start:
     def __init__(self, kernel: Any, *numbers: float, num_warps: int, **constants: Any):
         self.kernel, self.numbers, self.constants = kernel, numbers, constants | {"num_warps": num_warps}
         self.rest = (*numbers, *constants.values())  # of these only the number counts when a version is started
-        self.version: Any = None
+        self.run: Callable[..., None] | None = None  # starts a version of the kernel
+        self.version: tuple[Any, ...] = ()  # what it has to know of it
+        self.stream: Callable[[], int] = int
 
     def __call__(self, grid: tuple[int, int], *given: Tensor | float | None) -> None:
-        """Run it on the current device. What is given is always of the same kind: tensors of the same dtypes, at
-        addresses that 16 divides or not, numbers, None."""
-        if self.version is None:  # in Triton's interpreter it stays so
-            self.version = self.kernel[grid](*given, *self.numbers, **self.constants)
-        else:
-            self.version[(*grid, 1)](*[x.data_ptr() if isinstance(x, Tensor) else x for x in given], *self.rest)
+        """Run it on the current device, always the same one. What is given is always of the same kind: tensors of the
+        same dtypes, at addresses that 16 divides or not, numbers, None."""
+        if self.run is not None:
+            pointers = [x.data_ptr() if isinstance(x, Tensor) else x for x in given]
+            self.run(*grid, 1, self.stream(), *self.version, *pointers, *self.rest)
+        elif compiled := self.kernel[grid](*given, *self.numbers, **self.constants):  # None in Triton's interpreter
+            from triton.runtime import driver
+
+            self.run = compiled.run
+            self.version = compiled.function, compiled.packed_metadata, *[None] * 3  # no hooks, no word to them
+            self.stream = partial(driver.active.get_current_stream, driver.active.get_current_device())

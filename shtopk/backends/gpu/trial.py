@@ -33,8 +33,9 @@ def difference(device: torch.device) -> str:
     for rule, sizes in zip((Rule(False, 0.0), Rule(True, 0.0)), CUTS, strict=True):  # all four would double the wait
         answer, saved = oracle.forward(values, scores, mask, temperature, K, rule)
         expected = _named(answer, oracle.backward(saved, gradients, rule, wanted))
-        found, played = launch.forward(values, scores, mask, temperature, K, rule, sizes)
-        of_values_and_scores = launch.backward(values, played, gradients, rule, wanted)
+        for _ in range(2):  # the first start of a kernel is not like those that follow
+            found, played = launch.forward(values, scores, mask, temperature, K, rule, sizes)
+            of_values_and_scores = launch.backward(values, played, gradients, rule, wanted)
         if text := _first_difference(_named(found, of_values_and_scores), expected):
             return text
     assert gradients.values is not None
@@ -42,8 +43,9 @@ def difference(device: torch.device) -> str:
     by_slot = oracle.pool_backward(kept, gradients.values, True, True)
     expected = {"vectors pooled by slot": pooled, "their gradients": by_slot[0], "gradients of weights": by_slot[1]}
     for sizes in CUTS:
-        pooled = given_slots.pool(values, answer.weights, answer.slots, K, sizes)
-        by_slot = given_slots.unpool(gradients.values, values, answer.weights, answer.slots, True, True)
+        for _ in range(2):
+            pooled = given_slots.pool(values, answer.weights, answer.slots, K, sizes)
+            by_slot = given_slots.unpool(gradients.values, values, answer.weights, answer.slots, True, True)
         if text := _first_difference(dict(zip(expected, (pooled, *by_slot), strict=True)), expected):
             return text
     return ""
