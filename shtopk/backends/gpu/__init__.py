@@ -104,7 +104,8 @@ def usable(device: torch.device) -> bool:
     from shtopk.backends.gpu.trial import difference
 
     waits = torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode("default")  # to compare is to wait
+    if waits:  # to set it is to be warned by torch
+        torch.cuda.set_sync_debug_mode("default")  # to compare is to wait
     try:
         found = difference(device)
     except torch.OutOfMemoryError:  # which says nothing of the kernels: the next call tries again
@@ -112,7 +113,8 @@ def usable(device: torch.device) -> bool:
     except Exception as error:  # whatever a compiler or a driver says: there is another way
         found = f"{type(error).__name__}: {error}"
     finally:
-        torch.cuda.set_sync_debug_mode(waits)
+        if waits:
+            torch.cuda.set_sync_debug_mode(waits)
     if found:
         warnings.warn(
             f"shtopk's kernels cannot be used on {device} ({found}): tensor operations do their work in this process",
