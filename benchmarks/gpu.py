@@ -5,14 +5,16 @@ python benchmarks/gpu.py [--minutes 9] [--parts tests speed ...] [--device cuda]
 The parts run one after the other, each with a limit of its own, at which it and all that it started is stopped; its
 figures are on disk before the next begins, and a part that fails does not keep the next from it. Started again, the
 parts go on where they stopped. Where the folder of `make gpu-kit` is there, packages, weights and texts come from it,
-so that the machine needs no network. Writes gpu.json, gpu.md and a log of each part into the results' folder. With
---device cpu all parts run with tiny shapes, to try them out.
+so that the machine needs no network. Writes gpu.json, gpu.md and a log of each part into the results' folder, and
+after each part all of that folder into one file beside it, <folder>.tar.gz, to take home. With --device cpu all parts
+run with tiny shapes, to try them out.
 """
 
 import argparse
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -240,6 +242,7 @@ def main() -> None:
         one |= {"device": record["device"], "revision": revision() or "?", "figures": figures}
         record["parts"] = [other for other in record["parts"] if other["part"] != part.name] + [one]
         save(record, arguments.results)
+        shutil.make_archive(str(arguments.results), "gztar", arguments.results.parent, arguments.results.name)
         print(f"{part.name}: {one['outcome']}, {one['seconds']:.0f} s; {' '.join(one['last_lines'][-1:])}", flush=True)
     print(table(record))
 

@@ -184,8 +184,9 @@ def table(record: dict) -> str:
     lines += [
         "Milliseconds, median, by CUDA events, L2 cache overwritten before each; loop: a step of many in a row, by "
         "the clock. Saved: for backward, beyond values and scores; peak: of a step. Launches (with copies) and waits "
-        "for the host: of forward + backward. Backward as a graph is the difference of the two columns; copies: a "
-        "forward's and a backward's bytes, each by one copy.",
+        "for the host: of forward + backward. Backward as a graph is the difference of the two columns."
+        + " Copies: a forward's bytes and a backward's, each by one kernel."
+        * ("copies" in record),
         "",
         f"| n | k | dtype | {' | '.join(METHODS)} | {FLOOR} |",
         "|--:|--:|---|" + "--:|" * (len(METHODS) + 1),

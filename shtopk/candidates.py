@@ -47,10 +47,12 @@ def candidates(values: Tensor, scores: Tensor, k: int, mask: Tensor | None, temp
         values, scores = values.reshape(-1, n, values.shape[-1]), scores.reshape(-1, n)
         mask = None if mask is None else mask.reshape(-1, n)
     dtype = torch.promote_types(scores.dtype, torch.float32)
+    # A number that a kernel is given by the host would be the same at each replay of a compiled step's CUDA graph.
+    device = scores.device if torch.compiler.is_compiling() else None
     if isinstance(temperature, Tensor):
-        temperature = temperature.reshape(()).to(dtype)
+        temperature = temperature.reshape(()).to(device, dtype, non_blocking=True)
     else:
-        temperature = torch.tensor(temperature, dtype=dtype, device="cpu")
+        temperature = torch.tensor(temperature, dtype=dtype, device=device or "cpu")
     return Candidates(values, scores, mask, temperature, batch)
 
 

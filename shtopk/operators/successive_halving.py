@@ -94,8 +94,6 @@ def successive_halving_topk(
 
 
 def _compiled(values, scores, mask, temperature, k, rule):
-    # A number that a kernel is given by the host would be the same at each replay of a CUDA graph.
-    temperature = temperature.to(scores.device, non_blocking=True)
     return compiled.successive_halving(values, scores, mask, temperature, k, rule.relative, rule.log_base)
 
 

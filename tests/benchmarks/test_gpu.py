@@ -99,6 +99,8 @@ def test_a_part_that_fails_or_takes_too_long_does_not_keep_the_next_from_running
 def test_what_was_not_run_is_named_and_can_be_run_later(three_parts, tmp_path):
     _, page = three_parts("--parts", "works")
     assert "Not run: fails (what fails), sleeps (what sleeps)." in page
+    with tarfile.open(f"{tmp_path}.tar.gz") as file:
+        assert f"{tmp_path.name}/gpu.json" in file.getnames()
     record, page = three_parts("--parts", "fails")
     assert [one["part"] for one in record["parts"]] == ["works", "fails"]
     assert "Not run: sleeps (what sleeps)." in page

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import between
 import compare
+import finetune_gpu
 import gpu
 import growth
 import planted
@@ -115,7 +116,7 @@ def test_the_tables_are_those_of_the_results():
 def test_the_pages_of_results_are_those_of_their_figures():
     pages = {f"compare-{task}": compare.table for task in ("needle", "bbc", "docstrings")}
     pages |= {"speed": speed.table, "retrieval": retrieval.table, "between": between.table, "growth": growth.table}
-    pages |= {"gpu/speed-gpu": speed_gpu.table, "gpu/gpu": gpu.table}
+    pages |= {"gpu/speed-gpu": speed_gpu.table, "gpu/gpu": gpu.table, "gpu/finetune-gpu": finetune_gpu.table}
     for name, table in pages.items():
         assert (RESULTS / f"{name}.md").read_text() == table(results(name))
     assert speed_gpu.summary(results("gpu/speed-gpu")) in (ROOT / "benchmarks" / "README.md").read_text()

@@ -3,6 +3,8 @@
 import pytest
 import torch
 from compilers import INDUCTOR
+from functorch.compile import make_boxed_func
+from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from shtopk import TopKPooling, anneal, compiled
@@ -60,6 +62,24 @@ def test_annealing_compiles_nothing_anew():
 def test_every_operator_compiles_in_one_graph(operator):
     pooling = TopKPooling(8, 4, operator=operator)
     assert_same(torch.compile(pooling, fullgraph=True, backend="aot_eager"), pooling, 40)
+
+
+@pytest.mark.parametrize("operator", TEACHING)
+def test_a_compiled_step_computes_nothing_beside_its_device(operator):
+    graphs = []
+
+    def take(graph, _):
+        graphs.append(graph)
+        return make_boxed_func(graph.forward)
+
+    pooling = TopKPooling(8, 4, operator=operator).to("meta").train()
+    function = torch.compile(pooling, fullgraph=True, backend=aot_autograd(fw_compiler=take, bw_compiler=take))
+    function(torch.empty(3, 40, 8, device="meta", requires_grad=True)).hidden_states.sum().backward()
+    assert len(graphs) == 2
+    computed = [node for graph in graphs for node in graph.graph.nodes if node.op == "call_function"]
+    tensors = {node: node.meta["val"] for node in computed if isinstance(node.meta.get("val"), torch.Tensor)}
+    elsewhere = {node.target for node, x in tensors.items() if x.device.type != "meta"}
+    assert elsewhere <= {torch.ops.aten.view.default}  # of the temperature, which is on the CPU
 
 
 def test_an_exported_program_serves_every_length():
