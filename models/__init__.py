@@ -2,7 +2,6 @@
 
 from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoModelForSequenceClassification
 
-from .arguments import ModelArguments
 from .backbone import freeze_layers
 from .configuration_topk_pooling import TopKPoolingConfig, TopKPoolingSeq2SeqConfig
 from .model_card import write_model_card
@@ -25,7 +24,6 @@ TopKPoolingSeq2SeqConfig.register_for_auto_class()
 TopKPoolingForConditionalGeneration.register_for_auto_class("AutoModelForSeq2SeqLM")
 
 __all__ = [
-    "ModelArguments",
     "PooledEncoderOutput",
     "TopKPoolingClassifierOutput",
     "TopKPoolingConfig",

@@ -5,17 +5,17 @@
 >>> data = get_task(arguments).load(arguments)  # DatasetDict: train, validation, test
 """
 
+from typing import TYPE_CHECKING
+
+from shtopk.late import late
 from shtopk.tasks.arguments import DataArguments
-from shtopk.tasks.bbc import BBC
-from shtopk.tasks.docstrings import DOCSTRINGS
-from shtopk.tasks.files import FILE_SUMMARIES, FILES
-from shtopk.tasks.hub import HUB, HUB_SUMMARIES
-from shtopk.tasks.metrics import classification_metrics
-from shtopk.tasks.needle import NEEDLE
-from shtopk.tasks.rfc import RFC
-from shtopk.tasks.rouge import summarization_metrics
+from shtopk.tasks.registry import TASKS, check, get_task
 from shtopk.tasks.samples import write_predictions, write_samples
 from shtopk.tasks.task import Classification, Summarization, Task
+
+if TYPE_CHECKING:
+    from shtopk.tasks.metrics import classification_metrics
+    from shtopk.tasks.rouge import summarization_metrics
 
 __all__ = [
     "TASKS",
@@ -30,19 +30,4 @@ __all__ = [
     "write_predictions",
     "write_samples",
 ]
-
-TASKS: dict[str, Task] = {task.name: task for task in (BBC, NEEDLE, DOCSTRINGS, RFC, FILES, HUB)}
-SUMMARY_TASKS: dict[str, Task] = {task.name: task for task in (FILE_SUMMARIES, HUB_SUMMARIES)}
-
-
-def get_task(arguments: DataArguments) -> Task:
-    """The record of a task; files and hub have one for classes and one for summaries."""
-    known, where = {"label": (TASKS, ""), "summary": (SUMMARY_TASKS, " with a summary_column")}[arguments.answer]
-    if arguments.task not in known:
-        raise ValueError(f"expected task to be one of {', '.join(known)}{where}, got {arguments.task!r}")
-    return known[arguments.task]
-
-
-def check(arguments: DataArguments) -> None:
-    """Raise ValueError, in one line, for arguments that cannot work; reads no data."""
-    get_task(arguments).check(arguments)
+__getattr__ = late(__name__, {"classification_metrics": "metrics", "summarization_metrics": "rouge"})

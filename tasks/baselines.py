@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 from shtopk.tasks.sentences import sentences
 from shtopk.tasks.split import normalise
@@ -82,6 +81,8 @@ def nearest_neighbour(train_texts: Sequence[str], train_summaries: Sequence[str]
         raise ValueError(f"expected as many train_texts as train_summaries, got {counts[0]} and {counts[1]}")
     if not len(texts):
         return []
+    from sklearn.feature_extraction.text import TfidfVectorizer  # late: it takes long to import
+
     vectorizer = TfidfVectorizer(sublinear_tf=True, dtype=np.float32)
     train = vectorizer.fit_transform(train_texts).T.tocsr()  # [words, train texts], of length 1 each
     rows = max(1, SIMILARITIES // len(train_texts))

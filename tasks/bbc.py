@@ -1,10 +1,10 @@
 """BBC News: 2,125 articles of five topics, from an installed package."""
 
+from __future__ import annotations
+
 import re
 from pathlib import Path
-from typing import NamedTuple
-
-from datasets import ClassLabel, DatasetDict
+from typing import TYPE_CHECKING, NamedTuple
 
 from shtopk.tasks.arguments import DataArguments
 from shtopk.tasks.columns import to_datasets
@@ -12,6 +12,9 @@ from shtopk.tasks.packages import package_folder
 from shtopk.tasks.sentences import sentences
 from shtopk.tasks.split import SHARES, SPLITS, Groups, normalise, stratified_split
 from shtopk.tasks.task import Classification
+
+if TYPE_CHECKING:  # late: it takes long to import
+    from datasets import DatasetDict
 
 LABELS = ["business", "entertainment", "politics", "sports", "tech"]
 
@@ -67,6 +70,8 @@ def split_articles() -> dict[str, list[Article]]:
 
 def read(arguments: DataArguments | None = None) -> DatasetDict:
     """The corpus in its one split, whatever the arguments."""
+    from datasets import ClassLabel
+
     return to_datasets(split_articles(), "label", ClassLabel(names=LABELS))
 
 

@@ -1,14 +1,17 @@
 """Corpora that take long to prepare are prepared once for each version of their sources and of this code."""
 
+from __future__ import annotations
+
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-
-import datasets
-from datasets import DatasetDict, load_from_disk
+from typing import TYPE_CHECKING
 
 from shtopk.tasks.split import digest
+
+if TYPE_CHECKING:  # late: it takes long to import
+    from datasets import DatasetDict
 
 
 def cached(name: str, sources: str, read: Callable[[], DatasetDict]) -> DatasetDict:
@@ -16,6 +19,8 @@ def cached(name: str, sources: str, read: Callable[[], DatasetDict]) -> DatasetD
 
     sources: a text that differs wherever the corpus does: versions, names and sizes of files.
     """
+    import datasets
+
     code = "".join(file.read_text(encoding="utf-8") for file in sorted(Path(__file__).parent.glob("*.py")))
     folder = Path(datasets.config.HF_DATASETS_CACHE) / "shtopk" / f"{name}-{digest(sources + code)[:16]}"
     if not folder.is_dir():
@@ -30,4 +35,4 @@ def cached(name: str, sources: str, read: Callable[[], DatasetDict]) -> DatasetD
                 raise
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
-    return load_from_disk(folder)
+    return datasets.load_from_disk(folder)

@@ -1,16 +1,17 @@
 """From rows of any source to splits with the columns "text" and "label" or "summary"."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Mapping, Sequence
 from types import UnionType
-from typing import Any, NamedTuple
-
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from shtopk.tasks.arguments import DataArguments
 from shtopk.tasks.split import SHARES, SPLITS, normalise, stratified_split
 
-STRING = Value("string")
+if TYPE_CHECKING:  # late: it takes long to import
+    from datasets import ClassLabel, DatasetDict
 
 
 class Answers(NamedTuple):
@@ -101,13 +102,15 @@ def assemble(
                     f"expected enough documents {of_class}in {sources['train']} to draw a {name} split from, "
                     f"got {len(texts)} documents{of_them}; give more of them, or a {name} split of its own"
                 )
-    kind = _classes(splits, sources, order) if are_classes else STRING
+    kind = _classes(splits, sources, order) if are_classes else None
     return to_datasets({name: list(zip(*splits[name], strict=True)) for name in SPLITS}, answer, kind)
 
 
-def to_datasets(splits: Mapping[str, Sequence[tuple]], answer: str, kind: Any = STRING) -> DatasetDict:
-    """Splits of pairs of a text and an answer, with the columns "text" and `answer`, whose type is kind."""
-    data, features = DatasetDict(), Features({"text": STRING, answer: kind})
+def to_datasets(splits: Mapping[str, Sequence[tuple]], answer: str, kind: Any = None) -> DatasetDict:
+    """Splits of pairs of a text and an answer, with the columns "text" and `answer`; kind: its type, else text."""
+    from datasets import Dataset, DatasetDict, Features, Value
+
+    data, features = DatasetDict(), Features({"text": Value("string"), answer: kind or Value("string")})
     for name, rows in splits.items():
         columns = {"text": [text for text, _ in rows], answer: [value for _, value in rows]}
         data[name] = Dataset.from_dict(columns, features)
@@ -125,6 +128,8 @@ def _classes(splits: dict, sources: dict[str, str], order: Sequence[str]) -> Cla
             raise ValueError(
                 f"expected the labels of {sources[name]} to occur in training ({_some(names)}), got {_some(unknown)}"
             )
+    from datasets import ClassLabel
+
     return ClassLabel(names=names)
 
 

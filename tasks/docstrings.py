@@ -1,5 +1,7 @@
 """Docstrings: their summary lines, to be written from their bodies; from the source of installed libraries."""
 
+from __future__ import annotations
+
 import ast
 import gc
 import re
@@ -9,9 +11,8 @@ from collections.abc import Iterator, Sequence
 from importlib import metadata
 from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from datasets import DatasetDict
 from tqdm.auto import tqdm
 
 from shtopk.tasks.arguments import DataArguments
@@ -22,6 +23,9 @@ from shtopk.tasks.duplicates import Similar, trigrams
 from shtopk.tasks.packages import package_folder
 from shtopk.tasks.split import SPLITS, shuffled
 from shtopk.tasks.task import Summarization
+
+if TYPE_CHECKING:  # late: it takes long to import
+    from datasets import DatasetDict
 
 # Each is installed with this project's extra "train", so the corpus depends on the pinned versions alone.
 PACKAGES = (

@@ -1,17 +1,21 @@
 """Local files: JSON, JSON lines, CSV and Parquet."""
 
+from __future__ import annotations
+
 import csv
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow
 import pyarrow.parquet
-from datasets import DatasetDict
 
 from shtopk.tasks.arguments import FILE_FIELDS, DataArguments
 from shtopk.tasks.columns import assemble, clean, pick
 from shtopk.tasks.task import of_any_rows
+
+if TYPE_CHECKING:  # late: it takes long to import
+    from datasets import DatasetDict
 
 Columns = dict[str, list[Any]]
 

@@ -1,11 +1,15 @@
 """Any data set that `datasets.load_dataset` knows by name, or a folder laid out like one."""
 
-from datasets import ClassLabel, Dataset, DatasetDict, load_dataset
-from datasets.exceptions import DatasetGenerationError
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from shtopk.tasks.arguments import HUB_FIELDS, DataArguments
 from shtopk.tasks.columns import assemble, clean, pick
 from shtopk.tasks.task import of_any_rows
+
+if TYPE_CHECKING:  # late: it takes long to import
+    from datasets import Dataset, DatasetDict
 
 NAMES = {"train": ("train",), "validation": ("validation", "valid", "dev", "val"), "test": ("test",)}
 
@@ -18,6 +22,9 @@ def check(arguments: DataArguments) -> None:
 
 def read(arguments: DataArguments) -> DatasetDict:
     """The splits of the data set; one that is missing or has no answers is drawn, see `assemble`."""
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetGenerationError
+
     name = arguments.dataset_name
     try:
         found = load_dataset(name, arguments.dataset_config)
@@ -44,6 +51,8 @@ def read(arguments: DataArguments) -> DatasetDict:
 
 def _answers(part: Dataset, column: str) -> tuple[list, tuple[str, ...]]:
     """Summaries or names of classes (None: missing), and the classes in the order of their numbers, if known."""
+    from datasets import ClassLabel
+
     answers, feature = part[column][:], part.features[column]
     if not isinstance(feature, ClassLabel):
         return answers, ()

@@ -3,12 +3,13 @@
 The class is the article's topic, so a classifier must find the sentences; mean pooling drowns them.
 """
 
+from __future__ import annotations
+
 import random
 import re
 from collections.abc import Iterator
 from itertools import pairwise
-
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+from typing import TYPE_CHECKING
 
 from shtopk.tasks import bbc, filler
 from shtopk.tasks.arguments import DataArguments
@@ -16,6 +17,9 @@ from shtopk.tasks.packages import package_folder
 from shtopk.tasks.sentences import sentences
 from shtopk.tasks.split import normalise
 from shtopk.tasks.task import Classification
+
+if TYPE_CHECKING:  # late: it takes long to import
+    from datasets import DatasetDict
 
 TOKENS = 2000  # wordpieces of a document
 EVIDENCE = (44, 76)  # wordpieces of the hidden sentences by `count_pieces`; about 40 to 70 by MiniLM's tokenizer
@@ -43,6 +47,8 @@ def generate(tokens: int = TOKENS, sizes: dict[str, int] = SIZES, seed: int = 0)
     """
     if tokens < 200:
         raise ValueError(f"expected needle_tokens >= 200, got {tokens}")
+    from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+
     features = Features(
         {
             "text": Value("string"),

@@ -1,10 +1,15 @@
 """Texts to token numbers."""
 
+from __future__ import annotations
+
 import os
+from typing import TYPE_CHECKING
 
 import pyarrow
 import pyarrow.compute
-from datasets import Dataset, DatasetDict
+
+if TYPE_CHECKING:  # late: it takes long to import
+    from datasets import Dataset, DatasetDict
 
 LONG = 2**15  # tokens; training on a longer document, which is reported, may run out of memory
 

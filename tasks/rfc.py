@@ -4,6 +4,8 @@
 sub-folders. `make rfcs` fetches such a folder on Debian.
 """
 
+from __future__ import annotations
+
 import gzip
 import html
 import json
@@ -12,9 +14,8 @@ import sys
 import zlib
 from collections import Counter
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from datasets import DatasetDict
 from tqdm.auto import tqdm
 
 from shtopk.tasks.arguments import DataArguments
@@ -25,6 +26,9 @@ from shtopk.tasks.duplicates import Similar
 from shtopk.tasks.rfc_text import clean, unwrap
 from shtopk.tasks.split import SPLITS, Groups, stratified_split
 from shtopk.tasks.task import Summarization
+
+if TYPE_CHECKING:  # late: it takes long to import
+    from datasets import DatasetDict
 
 ABSTRACT = (20, 400)  # words
 LEAST_DOCUMENT = 300  # words

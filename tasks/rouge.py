@@ -11,12 +11,9 @@ from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenizers import DefaultTokenizer
 
 from shtopk.tasks.metrics import Metric
+from shtopk.tasks.names import ROUGE
 from shtopk.tasks.sentences import sentences
 from shtopk.tasks.split import normalise
-
-ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum")
-DEGENERATION = ("prediction_words", "reference_words", "prediction_repeats", "reference_repeats", "empty", "distinct")
-SUMMARIZATION_METRICS = (*(f"{name}{bound}" for name in ROUGE for bound in ("", "_low", "_high")), *DEGENERATION)
 
 
 def document_scores(predictions: Sequence[str], references: Sequence[str]) -> np.ndarray:
@@ -92,7 +89,7 @@ def summarization_metrics(predictions: Sequence[str], references: Sequence[str])
     """ROUGE with confidence intervals, and signs of degenerate output, of equally many summaries and true ones.
 
     Returns:
-        `SUMMARIZATION_METRICS` -> value:
+        `names.SUMMARIZATION_METRICS` -> value:
         rouge1, rouge2, rougeL, rougeLsum: see `document_scores`; with _low and _high see `confidence_interval`.
         prediction_words, reference_words: mean number of words, runs of letters and digits.
         prediction_repeats, reference_repeats: share of the texts in which three words in a row come again.

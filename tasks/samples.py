@@ -1,10 +1,14 @@
 """A model's answers, to read: every prediction, and a page of the first summaries beside their references."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from datasets import Dataset
+if TYPE_CHECKING:  # late: it takes long to import
+    from datasets import Dataset
 
 SHOWN, LONGEST = 10, 600  # documents, and characters of each
 

@@ -1,18 +1,20 @@
 """The record that describes a task, of one of two kinds: classification or summarization."""
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
-
-from datasets import Dataset, DatasetDict
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from shtopk.tasks.arguments import OWNERS, DataArguments
 from shtopk.tasks.baselines import BASELINES, nearest_neighbour
-from shtopk.tasks.metrics import classification_metrics
+from shtopk.tasks.names import ROUGE, SUMMARIZATION_METRICS
 from shtopk.tasks.preprocess import encode_documents, encode_summaries
-from shtopk.tasks.rouge import ROUGE, SUMMARIZATION_METRICS, summarization_metrics
 from shtopk.tasks.split import SPLITS, shuffled
+
+if TYPE_CHECKING:  # late, as the metrics: it takes long to import
+    from datasets import Dataset, DatasetDict
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,8 @@ class Classification(Task):
         return encode_documents(tokenizer, texts, arguments.max_tokens).rename_column("label", "labels")
 
     def compute_metrics(self, predictions: Sequence[int], references: Sequence[int]) -> dict[str, float]:
+        from shtopk.tasks.metrics import classification_metrics
+
         return classification_metrics(predictions, references)
 
 
@@ -113,6 +117,8 @@ class Summarization(Task):
         return [text.strip() for text in tokenizer.batch_decode(predicted, skip_special_tokens=True)]
 
     def compute_metrics(self, predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+        from shtopk.tasks.rouge import summarization_metrics
+
         return summarization_metrics(predictions, references)
 
     def baselines(self, texts: DatasetDict) -> dict[str, list[str]]:

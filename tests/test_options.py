@@ -12,9 +12,9 @@ from transformers import BertConfig, BertModel, HfArgumentParser
 from shtopk import PoolingOptions, TopKPooling
 from shtopk.integrations.encoder import pool_encoder
 from shtopk.integrations.sentence_transformers import TopKTokenPooling
-from shtopk.models import ModelArguments, TopKPoolingConfig
+from shtopk.models import TopKPoolingConfig
 from shtopk.operators import OPERATORS
-from shtopk.training.command_line import parse
+from shtopk.training import ModelArguments, parse
 
 
 def of_the_command_line(given):

@@ -3,8 +3,8 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
 
-from shtopk.models import ModelArguments
 from shtopk.tasks.arguments import DataArguments, option
+from shtopk.training.model_arguments import ModelArguments
 
 
 @dataclass

@@ -16,16 +16,13 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from shtopk.training.console import tell
+from shtopk.training.errors import CheckpointError
 
 MANIFEST = "manifest.json"
 OPTIMIZER, STATE = "optimizer.safetensors", "state.json"
 OLD = "partial_old_"  # prefix of a checkpoint that is being replaced
 NAME = re.compile(r"update_(0|[1-9][0-9]*)")
 OF_TRAINING = {MANIFEST, OPTIMIZER, STATE}  # files of a checkpoint beside the model
-
-
-class CheckpointError(Exception):
-    """Something could not be written or read; the message says in one line what, and what to do."""
 
 
 class Checkpoints:

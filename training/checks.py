@@ -9,7 +9,7 @@ import torch
 
 from shtopk.tasks import check, get_task
 from shtopk.training.arguments import Arguments
-from shtopk.training.kinds import kind_of
+from shtopk.training.model_arguments import MEANINGLESS
 
 LARGEST = 2**31 - 1  # of any number: more is a slip, and would overflow
 POSITIVE = (
@@ -62,7 +62,7 @@ def problem_of(arguments: Arguments, writes: bool) -> str | None:
         return f"expected metric to be one of {', '.join(task.selectors)}; got {training.metric!r}"
     if (model.min_new_tokens or 0) > data.max_summary_tokens:
         return f"expected min_new_tokens <= max_summary_tokens, {data.max_summary_tokens}; got {model.min_new_tokens}"
-    for name in kind_of(task).meaningless:
+    for name in MEANINGLESS[task.target]:
         if getattr(model, name):
             return f"{name} is for summaries, but the task {task.name} has classes; leave it out"
     return None

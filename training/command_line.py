@@ -4,18 +4,19 @@ import argparse
 import re
 import reprlib
 from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
 from transformers import HfArgumentParser
 
-from shtopk.models import ModelArguments
 from shtopk.tasks import DataArguments
 from shtopk.training.aliases import ALIASES, our_names, with_our_names
 from shtopk.training.arguments import Arguments, TrainArguments
 from shtopk.training.checks import problem_of
-from shtopk.training.console import PROGRAM, refuse, refusing
+from shtopk.training.console import program, refuse, refusing
+from shtopk.training.model_arguments import ModelArguments
 
 
 class Parser(HfArgumentParser):
@@ -33,26 +34,52 @@ class Parser(HfArgumentParser):
 
 
 def parse(argv: list[str], description: str | None = None, *, writes: bool = True) -> Arguments:
-    """The arguments: the defaults, then the YAML file that --config names, then the command line.
+    """The arguments of an experiment: the defaults, then the YAML file that --config names, then the command line.
 
     description: what `--help` shows first. writes: the output folder has to be fit for that.
     """
-    parser = Parser((DataArguments, ModelArguments, TrainArguments), description=description)
+    _, (data, model, training) = read(argv, (DataArguments, ModelArguments, TrainArguments), description)
+    arguments = Arguments(data, model, training)
+    if problem := problem_of(arguments, writes):
+        refuse(problem)
+    return arguments
+
+
+def read(
+    argv: list[str],
+    groups: Sequence[type],
+    description: str | None = None,
+    *,
+    defaults: Mapping[str, Any] | None = None,
+    positional: Callable[[argparse.ArgumentParser], object] | None = None,
+) -> tuple[argparse.Namespace, list[Any]]:
+    """Dataclasses of fields from the YAML file that --config names and from a command line, which wins over it.
+
+    Args:
+        groups: the dataclasses.
+        defaults: fields that have others here.
+        positional: adds what is no field to the parser.
+
+    Returns:
+        What is no field, and an instance of each group.
+    """
+    parser = Parser(groups, description=description, prog=program())
     parser.add_argument("--config", help="YAML file of fields")
+    if positional is not None:
+        positional(parser)
+    if defaults:
+        parser.set_defaults(**defaults)
     first = Parser((), add_help=False)
     first.add_argument("--config")
     with refusing(ValueError):
         path = first.parse_known_args(_checked(argv))[0].config
         words = ([] if path is None else _checked(yaml_words(path, parser))) + with_our_names(argv)
-    data, model, training, _, unknown = parser.parse_args_into_dataclasses(
+    *found, others, unknown = parser.parse_args_into_dataclasses(
         words, look_for_args_file=False, return_remaining_strings=True
     )
-    arguments = Arguments(data, model, training)
     if unknown:
-        refuse(f"unknown arguments: {' '.join(unknown)}; see {PROGRAM} --help")
-    if problem := problem_of(arguments, writes):
-        refuse(problem)
-    return arguments
+        refuse(f"unknown arguments: {' '.join(unknown)}; see {program()} --help")
+    return others, found
 
 
 def _checked(words: list[str]) -> list[str]:
@@ -74,7 +101,7 @@ def yaml_words(path: str, parser: argparse.ArgumentParser) -> list[str]:
         actions.setdefault(action.dest, action)
     unknown = sorted(str(name) for name, field in ours.items() if field not in actions.keys() - {"help", "config"})
     if unknown:
-        raise ValueError(f"unknown fields in {path}: {', '.join(unknown)}; see {PROGRAM} --help")
+        raise ValueError(f"unknown fields in {path}: {', '.join(unknown)}; see {program()} --help")
     given = {actions[ours[name]]: value for name, value in fields.items() if value is not None}
     return [word for action, value in given.items() for word in _words(action, value)]
 

@@ -1,18 +1,40 @@
-"""What a command says on stderr: one line, from the first of several processes."""
+"""What a command says on stderr: one line that begins with its name, from the first of several processes."""
 
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-PROGRAM = "train.py"
 LONGEST = 1000  # characters of a refusal
+_programs = ["train.py"]  # the last one speaks
+
+
+def program() -> str:
+    """The command that is running: train.py, or one such as "shtopk evaluate"."""
+    return _programs[-1]
+
+
+def command(words: list[str]) -> str:
+    """The line that runs the present command with these words."""
+    python = ["python"] if program().endswith(".py") else []
+    return shlex.join([*python, *program().split(), *words])
+
+
+@contextmanager
+def speaking_as(name: str) -> Iterator[None]:
+    """Inside this context `program` is this one."""
+    _programs.append(name)
+    try:
+        yield
+    finally:
+        _programs.pop()
 
 
 def tell(line: str) -> None:
     if os.environ.get("RANK", "0") == "0":
-        print(f"{PROGRAM}: {line}", file=sys.stderr)
+        print(f"{program()}: {line}", file=sys.stderr)
 
 
 def refuse(message: str) -> NoReturn:

@@ -1,20 +1,23 @@
 """How a run ends, if not well: by a signal or a failure, with one line that says why and an exit code."""
 
+from __future__ import annotations
+
 import os
-import shlex
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import FrameType, SimpleNamespace
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from shtopk.training.aliases import with_our_names
-from shtopk.training.checkpoints import CheckpointError, reason
-from shtopk.training.console import PROGRAM, tell
-from shtopk.training.run import Run
-from shtopk.training.step import Diverged
+from shtopk.training.checkpoints import reason
+from shtopk.training.console import command, tell
+from shtopk.training.errors import CheckpointError, Diverged
+
+if TYPE_CHECKING:
+    from shtopk.training.run import Run
 
 RESUME = "--resume"
 
@@ -39,7 +42,7 @@ class Interruption:
         self.received: signal.Signals | None = None
         self._handling = ExitStack()
 
-    def __enter__(self) -> "Interruption":
+    def __enter__(self) -> Interruption:
         self._handling.enter_context(handling(self._note, signal.SIGTERM, signal.SIGINT))
         return self
 
@@ -104,4 +107,4 @@ def how_to_go_on(argv: list[str]) -> str:
     kept = [word for word, before in zip(words, ["", *words], strict=False)
             if not word.startswith(RESUME) and before != RESUME]  # fmt: skip
     launcher = " (by the same launcher)" if int(os.environ.get("WORLD_SIZE", "1")) > 1 else ""
-    return f"go on with{launcher}: {shlex.join(['python', PROGRAM, *kept, RESUME, 'latest'])}"
+    return f"go on with{launcher}: {command([*kept, RESUME, 'latest'])}"

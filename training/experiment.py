@@ -1,6 +1,5 @@
 """An experiment: what every command needs, whether it trains, evaluates or predicts."""
 
-import shlex
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
@@ -18,7 +17,7 @@ from shtopk.tasks import Task, get_task
 from shtopk.training.arguments import Arguments
 from shtopk.training.build import build_model
 from shtopk.training.command_line import parse
-from shtopk.training.console import PROGRAM, refuse
+from shtopk.training.console import command, refuse
 from shtopk.training.kinds import Kind, kind_of
 
 
@@ -45,7 +44,7 @@ class Experiment:
     @classmethod
     def prepare(cls, argv: list[str], description: str | None = None):
         """From the words of a command line, and what `--help` shows first."""
-        return cls(parse(argv, description, writes=cls.writes), shlex.join(["python", PROGRAM, *argv]))
+        return cls(parse(argv, description, writes=cls.writes), command(argv))
 
     @property
     def output(self) -> Path:

@@ -21,8 +21,7 @@ from transformers import (
 from shtopk.models import TopKPoolingForConditionalGeneration, TopKPoolingForSequenceClassification
 from shtopk.tasks import Task, write_samples
 from shtopk.training.arguments import Arguments
-
-GENERATION = ("num_beams", "no_repeat_ngram_size", "min_new_tokens", "length_penalty")
+from shtopk.training.model_arguments import GENERATION
 
 
 class Kind(ABC):
@@ -30,7 +29,6 @@ class Kind(ABC):
 
     auto_class: ClassVar[Any]  # loads a saved model
     collator: ClassVar[Any]  # called with a tokenizer, it gives rows -> batch
-    meaningless: ClassVar[tuple[str, ...]] = ()  # fields of `ModelArguments` that must be left out
     forward_methods: ClassVar[tuple[str, ...]] = ()  # besides `forward`: FSDP gathers the parameters for them
 
     @abstractmethod
@@ -61,7 +59,6 @@ class Kind(ABC):
 class Classifier(Kind):
     auto_class = AutoModelForSequenceClassification
     collator = DataCollatorWithPadding
-    meaningless = ("decoder", "copy_head", *GENERATION)
 
     def from_backbone(self, arguments, texts, fields):
         labels = texts["train"].features["label"].names

@@ -12,12 +12,9 @@ from shtopk import anneal
 from shtopk.pooling import poolings
 from shtopk.training.batches import MicroBatch
 from shtopk.training.collectives import reduce_sum
+from shtopk.training.errors import Diverged
 from shtopk.training.meter import Meter
 from shtopk.training.run import Run
-
-
-class Diverged(Exception):
-    """The loss or a gradient is not finite."""
 
 
 def train_step(run: Run, parts: list[MicroBatch], meter: Meter) -> dict[str, float]:

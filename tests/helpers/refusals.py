@@ -2,9 +2,8 @@
 
 import re
 
-from shtopk.models import ModelArguments
 from shtopk.tasks import DataArguments
-from shtopk.training.arguments import TrainArguments
+from shtopk.training import ModelArguments, TrainArguments
 
 GROUPS = (DataArguments, ModelArguments, TrainArguments)
 FIELDS = {name: default for group in GROUPS for name, default in vars(group()).items()}

@@ -6,13 +6,8 @@ import re
 import numpy as np
 import pytest
 
-from shtopk.tasks.rouge import (
-    ROUGE,
-    SUMMARIZATION_METRICS,
-    confidence_interval,
-    document_scores,
-    summarization_metrics,
-)
+from shtopk.tasks.names import ROUGE, SUMMARIZATION_METRICS
+from shtopk.tasks.rouge import confidence_interval, document_scores, summarization_metrics
 from shtopk.tasks.sentences import sentences
 
 VOCABULARY = ["the", "a", "cat", "dog", "sat", "ran", "on", "mat", "house", "slowly", "never", "and", "it", "red"]

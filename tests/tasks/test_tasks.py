@@ -191,7 +191,7 @@ def test_hub_labels_keep_their_names_and_unpublished_ones_are_no_split(monkeypat
         return datasets.Dataset.from_dict({"text": [f"text {i}" for i in range(20)], "label": labels}, features)
 
     found = datasets.DatasetDict(train=split([0, 1] * 10), dev=split([1] * 20), test=split([-1] * 20))
-    monkeypatch.setattr("shtopk.tasks.hub.load_dataset", lambda name, config: found)
+    monkeypatch.setattr("datasets.load_dataset", lambda name, config: found)
     data = load(dataset_name="any/name")
     assert data["train"].features["label"].names == ["spam", "ham"]
     assert set(data["validation"]["label"]) == {1}

@@ -2,8 +2,8 @@
 
 import pytest
 
-from shtopk.models import ModelArguments
 from shtopk.tasks import DataArguments
+from shtopk.training import ModelArguments
 from shtopk.training.aliases import ALIASES
 from shtopk.training.arguments import TrainArguments
 from shtopk.training.command_line import parse

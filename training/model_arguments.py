@@ -4,10 +4,11 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from shtopk.models.configuration_topk_pooling import TopKPoolingConfig
 from shtopk.options import NAMES, PoolingOptions, fill_temperatures, like_options
 
 MOST_KEPT = 2**20  # vectors: more than any text has tokens
+GENERATION = ("num_beams", "no_repeat_ngram_size", "min_new_tokens", "length_penalty")
+MEANINGLESS = {"label": ("decoder", "copy_head", *GENERATION), "summary": ()}  # fields, by what is answered
 
 
 def _option(default, help: str):
@@ -40,18 +41,14 @@ class ModelArguments(OptionArguments):
     no_repeat_ngram_size: int | None = _option(None, "no sequence of so many tokens twice; by default as the backbone")
     min_new_tokens: int | None = _option(None, "generate no shorter summaries, >= 0; by default as the backbone says")
     length_penalty: float | None = _option(None, "with beams, > 0 favours long summaries, < 0 short ones")
-    k: str = _option(str(TopKPoolingConfig.k), "vectors to keep: a count >= 1, or a share of the tokens such as 0.1")
+    k: str = _option("32", "vectors to keep: a count >= 1, or a share of the tokens such as 0.1")
     window: int | None = _option(None, "tokens that the encoder sees at once; by default as many as it has positions")
-    windows_at_once: int = _option(
-        TopKPoolingConfig.windows_at_once, "windows per call of the encoder, >= 1, a bound on memory; FSDP2: all"
-    )
+    windows_at_once: int = _option(32, "windows per call of the encoder, >= 1, a bound on memory; FSDP2: all")
     window_k: int | None = _option(None, "pool in two steps: every window to so many vectors, then all of them to k")
     k_by_layer: str | None = _option(
         None, "pool between the encoder's layers as well: 2:256,4:64 pools the input of layer 2 to 256, of 4 to 64"
     )
-    classifier_dropout: float = _option(
-        TopKPoolingConfig.classifier_dropout, "dropout before the classifier, in [0, 1)"
-    )
+    classifier_dropout: float = _option(0.1, "dropout before the classifier, in [0, 1)")
     freeze_encoder: bool = _option(False, "train all but the encoder, and embeddings that it shares with a decoder")
     freeze_layers: int = _option(0, "lowest layers of the encoder, and its embeddings, that are not trained")
     freeze_scorer: bool = _option(False, "do not train the scorer, a control")

@@ -1,0 +1,5 @@
+import sys
+
+from shtopk.commands import main
+
+sys.exit(main())

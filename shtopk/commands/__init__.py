@@ -1,0 +1,42 @@
+"""The command `shtopk`: a file for each of its commands, which is imported when it is called for."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+COMMANDS = {
+    "train": "fine-tune a classifier or a summarizer whose encoder pools its tokens to k",
+    "evaluate": "a checkpoint's figures on any data",
+    "predict": "a checkpoint's answers to files or standard input, a line each",
+    "sweep": "how small may k be? a checkpoint at many k, without training",
+    "compare": "train with different ways to pool, side by side",
+    "show": "a page that shows which tokens of a document were kept",
+    "configs": "the configurations that come with shtopk; copies one",
+    "env": "versions, device, and which backends are there",
+}
+HELP = "usage: shtopk COMMAND ...\n\n" + "".join(f"  shtopk {name:10}{what}\n" for name, what in COMMANDS.items())
+HELP += "\nshtopk COMMAND --help says more."
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command that the first word names; returns the exit code."""
+    name, *words = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    if name in ("--help", "-h"):
+        print(HELP)
+        return 0
+    if name == "--version":
+        from shtopk import __version__
+
+        print(f"shtopk {__version__}")
+        return 0
+    if name not in COMMANDS:
+        print(f"shtopk: expected a command of {', '.join(COMMANDS)}; got {name!r}", file=sys.stderr)
+        return 2
+    try:
+        return import_module(f"shtopk.commands.{name}").main(words) or 0
+    except ModuleNotFoundError as error:
+        if (error.name or "shtopk").split(".")[0] == "shtopk":
+            raise
+        print(f"shtopk: {name} needs the package {error.name}; run pip install 'shtopk[train]'", file=sys.stderr)
+        return 2

@@ -1,0 +1,41 @@
+"""Fine-tune and evaluate a classifier or a summarizer whose encoder pools its tokens to k.
+
+shtopk train --train_file mine.jsonl [--any_field value ...]
+shtopk train --config configs/bbc.yaml
+accelerate launch --config_file configs/accelerate/multi_gpu.yaml -m shtopk train --config configs/bbc.yaml
+
+A YAML file holds what differs from the defaults below; the command line wins over it. `--help` explains every field.
+The run's folder gets the best checkpoint (with its model card), all_results.json, the predictions, what was measured
+on the way (history.jsonl, training.png), where it all comes from (run.json, arguments.yaml) and, if asked for, pages
+to look at. A run that ended early goes on with --resume latest.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from shtopk.training import one_line_at_the_end, parse
+from shtopk.training.console import command, speaking_as
+
+
+def main(argv: list[str]) -> None:
+    """`train`, as a command of `shtopk`."""
+    with speaking_as("shtopk train"):
+        train(argv, __doc__)
+
+
+def train(argv: list[str], description: str | None = None) -> dict[str, Any]:
+    """Run one experiment; returns the content of all_results.json.
+
+    Otherwise it ends with one line and an exit code: 2 where the input is refused, 1 where training failed, and 130 or
+    143 where Ctrl-C or SIGTERM stopped it. description: what `--help` shows first.
+    """
+    with one_line_at_the_end(argv) as begun:
+        arguments = parse(argv, description)
+        from shtopk.training import Run, finish, fit, resume  # which take long to import
+
+        run = Run(arguments, command(argv))  # texts, tokenizer and model; optimizer, schedule and batches
+        resume(run)  # the folder is locked; where a checkpoint is asked for, the run goes on from there
+        begun.run = run
+        fit(run)  # updates of the weights; evaluations, each with a checkpoint; history and trackers
+        return finish(run)  # the best checkpoint on the test split; metrics, answers, model card and pages

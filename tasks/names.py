@@ -1,0 +1,5 @@
+"""What the figures of summaries are called; `rouge.py` works them out."""
+
+ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum")
+DEGENERATION = ("prediction_words", "reference_words", "prediction_repeats", "reference_repeats", "empty", "distinct")
+SUMMARIZATION_METRICS = (*(f"{name}{bound}" for name in ROUGE for bound in ("", "_low", "_high")), *DEGENERATION)

@@ -1,0 +1,9 @@
+"""What can go wrong in training."""
+
+
+class CheckpointError(Exception):
+    """Something could not be written or read; the message says in one line what, and what to do."""
+
+
+class Diverged(Exception):
+    """The loss or a gradient is not finite."""
