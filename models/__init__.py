@@ -3,6 +3,7 @@
 from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoModelForSequenceClassification
 
 from .backbone import freeze_layers
+from .checkpoint import load_checkpoint
 from .configuration_topk_pooling import TopKPoolingConfig, TopKPoolingSeq2SeqConfig
 from .model_card import write_model_card
 from .modeling_topk_pooling import TopKPoolingForSequenceClassification, TopKPoolingModel
@@ -35,6 +36,7 @@ __all__ = [
     "default_encoder",
     "encode_in_windows",
     "freeze_layers",
+    "load_checkpoint",
     "load_tokenizer",
     "pool_in_windows",
     "verify_sha256",

@@ -31,7 +31,7 @@ OUTSIDE = {  # what a package may import of others; training and train.py anythi
     "shtopk": STANDARD | {"torch"},
     "shtopk.integrations": STANDARD | {"torch", "transformers", "sentence_transformers"},
     "shtopk.tasks": STANDARD | {"datasets", "evaluate", "numpy", "pyarrow", "rouge_score", "sklearn", "tqdm"},
-    "shtopk.models": STANDARD - {"argparse"} | {"torch", "transformers", "huggingface_hub", "safetensors"},
+    "shtopk.models": STANDARD - {"argparse"} | {"torch", "transformers", "huggingface_hub", "safetensors", "peft"},
     "shtopk.show": STANDARD | {"torch", "transformers"},
 }
 

@@ -32,8 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         text = read_text(arguments.file)
         try:
+            from shtopk.models import load_checkpoint
             from shtopk.show.answer import answer_and_page
-            from shtopk.show.checkpoint import load_checkpoint
         except ImportError as error:
             raise ValueError(f"{error}; run pip install 'shtopk[train]'") from error
 

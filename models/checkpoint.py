@@ -1,0 +1,164 @@
+"""Load whatever classifies or summarizes, with its tokenizer, from a folder: for evaluating it and for reading on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from transformers import (
+    AutoConfig,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedConfig,
+)
+from transformers.utils import logging
+
+from shtopk.integrations.encoder import load_pooled
+
+from .modeling_topk_pooling import TopKPoolingForSequenceClassification
+from .modeling_topk_pooling_seq2seq import TopKPoolingForConditionalGeneration
+
+OURS = {
+    model_class.config_class.model_type: model_class
+    for model_class in (TopKPoolingForSequenceClassification, TopKPoolingForConditionalGeneration)
+}
+HEADS = {"ForSequenceClassification": AutoModelForSequenceClassification,
+         "ForConditionalGeneration": AutoModelForSeq2SeqLM}  # fmt: skip
+ADAPTER = "adapter_config.json"
+TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model")
+
+
+def load_checkpoint(checkpoint: str | Path, **pooling: Any):
+    """(model in eval mode, fast tokenizer) of a classifier or a summarizer.
+
+    It may come from `train.py`, from transformers' `Trainer`, from `pool_encoder` and `save_pretrained`, or be a PEFT
+    adapter over one of these; a model that pools nothing will do as well. Only safetensors are read, and the code of
+    our models is that of `shtopk.models`: code that a checkpoint carries is not run.
+
+    Args:
+        checkpoint: a folder. An adapter's names the folder, or the model on the hub, that it belongs to.
+        pooling: `k` and fields of `shtopk.PoolingOptions` that are others than in the checkpoint. `k` of a model that
+            pools between its layers alone is that of its only pooling.
+
+    Raises:
+        ValueError: in one line: no checkpoint, a damaged or incomplete one, one of another model, one without a
+            tokenizer, or options that it cannot have.
+
+    Example:
+        >>> model, tokenizer = load_checkpoint("runs/bbc", k=8)  # doctest: +SKIP
+    """
+    folder = Path(checkpoint)
+    if not folder.is_dir():
+        raise ValueError(
+            f"expected a folder with a checkpoint, found {'a file' if folder.exists() else 'none'}: {folder}"
+        )
+    if not (folder / "config.json").is_file() and not (folder / ADAPTER).is_file():
+        raise ValueError(f"expected a checkpoint with a config.json in {folder}, found none")
+    try:
+        with quiet():
+            model = _load_model(folder, pooling)
+            tokenizer = _load_tokenizer(folder, model)
+    except Exception as error:  # a damaged file can fail in any layer below
+        raise ValueError(f"cannot load the checkpoint {folder}: {_reason(error)}") from error
+    return model.eval(), tokenizer
+
+
+def _load_model(folder: Path, pooling: dict[str, Any]):
+    if (folder / ADAPTER).is_file():
+        return _load_adapter(folder, pooling)
+    config = with_pooling(AutoConfig.from_pretrained(folder, trust_remote_code=False), pooling)
+    if getattr(config, "encoder_pooling", None) and config.model_type not in OURS:
+        return load_pooled(_auto_class(config), str(folder), config=config, use_safetensors=True)
+    model_class = OURS.get(config.model_type) or _auto_class(config)
+    model, report = model_class.from_pretrained(folder, config=config, use_safetensors=True, output_loading_info=True)
+    if report["missing_keys"]:
+        raise ValueError(f"the weights lack {', '.join(sorted(report['missing_keys'])[:3])}")
+    return model
+
+
+def _load_adapter(folder: Path, pooling: dict[str, Any]):
+    """The model that a PEFT adapter belongs to, with the adapter."""
+    try:
+        from peft import PeftModel
+    except ImportError:
+        raise ValueError("it is an adapter of PEFT; run pip install peft") from None
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise ValueError("expected the adapter's weights in adapter_model.safetensors, found none")
+    name = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))["base_model_name_or_path"]
+    if not name:
+        raise ValueError(f"{ADAPTER} does not name the model that it belongs to, base_model_name_or_path")
+    return PeftModel.from_pretrained(_load_model(Path(name), pooling), folder)
+
+
+def with_pooling(config: PreTrainedConfig, pooling: dict[str, Any]) -> PreTrainedConfig:
+    """A configuration with other options of its pooling; ValueError where it has none, or several with one k."""
+    if not pooling:
+        return config
+    if config.model_type in OURS:
+        # A temperature belongs to its operator: with another one it is that one's own, unless it is given.
+        fields = config.to_dict()
+        if pooling.get("operator", config.operator) != config.operator:
+            fields |= {"temperature": None, "initial_temperature": None}
+        return type(config).from_dict(fields | pooling)
+    description = dict(getattr(config, "encoder_pooling", None) or {})
+    if not description:
+        raise ValueError(f"a model of type {config.model_type} without a pooling has no {', '.join(pooling)}")
+    pooling = dict(pooling)
+    if "k" in pooling:
+        layers = list(description["k_by_layer"])
+        if len(layers) > 1:
+            raise ValueError(f"expected one pooling to give a k to, got {len(layers)}, at layers {', '.join(layers)}")
+        description["k_by_layer"] = {layers[0]: pooling.pop("k")}
+    if pooling.get("operator", description.get("operator")) != description.get("operator"):
+        description |= {"temperature": None, "initial_temperature": None}
+    config.encoder_pooling = description | pooling
+    return config
+
+
+def _auto_class(config: PreTrainedConfig) -> Any:
+    """The Auto class of a model that is none of ours."""
+    (name, *_) = config.architectures or ["no architecture"]
+    found = next((auto for end, auto in HEADS.items() if name.endswith(end)), None)
+    if found is None:
+        raise ValueError(f"expected a classifier of documents or a summarizer ({', '.join(HEADS)}), got {name}")
+    return found
+
+
+def _load_tokenizer(folder: Path, model: Any):
+    # Without files AutoTokenizer makes one up from the model type that knows no word.
+    if not any(any(folder.glob(files)) for files in TOKENIZER_FILES):
+        raise ValueError("expected a tokenizer beside the model, found none; save it there with save_pretrained")
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    words, vectors = len(tokenizer), model.get_input_embeddings().weight.shape[0]
+    if not tokenizer.is_fast or words > vectors:
+        raise ValueError(f"expected a fast tokenizer of at most {vectors} words, got one of {words}")
+    if tokenizer.pad_token_id is None:
+        raise ValueError("expected a tokenizer with a padding token, got none; set its pad_token and save it")
+    return tokenizer
+
+
+def _reason(error: Exception) -> str:
+    reason = " ".join(str(error).split())
+    if "trust_remote_code" in reason:
+        return "the model needs code that lies in the checkpoint, which is never run"
+    if "ignore_mismatched_sizes" in reason:
+        return "the weights have other shapes than config.json says"
+    return reason[:300] or type(error).__name__
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the progress bars and reports of transformers; errors are still raised."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

@@ -1,0 +1,131 @@
+"""`load_checkpoint` takes whatever classifies or summarizes, and refuses everything else in one line."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from tiny import BART, BERT, WORDS, tiny_tokenizer
+from transformers import BartConfig, BartForConditionalGeneration, BertConfig, BertForSequenceClassification, BertModel
+
+from shtopk.integrations.encoder import pool_encoder
+from shtopk.models import TopKPoolingForSequenceClassification, load_checkpoint
+from shtopk.pooling import poolings
+
+INPUT_IDS = torch.randint(4, len(WORDS), (2, 30), generator=torch.Generator().manual_seed(0))
+
+
+def saved(model, folder):
+    model.eval().save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def ours(encoder, tmp_path):
+    torch.manual_seed(0)
+    model = TopKPoolingForSequenceClassification.from_backbone(encoder, num_labels=3, k=4)
+    return saved(model, tmp_path / "ours")
+
+
+def bert():
+    torch.manual_seed(0)
+    return BertForSequenceClassification(BertConfig(**BERT, num_labels=3)).eval()
+
+
+def logits(model):
+    with torch.no_grad():
+        return model(input_ids=INPUT_IDS, attention_mask=torch.ones_like(INPUT_IDS)).logits
+
+
+def test_a_model_without_pooling_is_loaded_too(tmp_path):
+    model = bert()
+    loaded, _ = load_checkpoint(saved(model, tmp_path))
+    torch.testing.assert_close(logits(loaded), logits(model))
+    assert not loaded.training
+
+
+def test_a_model_that_pool_encoder_made_comes_back_with_its_poolings(tmp_path):
+    model = pool_encoder(bert(), {1: 4})
+    loaded, _ = load_checkpoint(saved(model, tmp_path))
+    torch.testing.assert_close(logits(loaded), logits(model))
+    with pytest.raises(AssertionError):
+        torch.testing.assert_close(logits(bert()), logits(model))
+
+
+def test_an_adapter_brings_the_model_that_it_belongs_to(ours, tmp_path):
+    model = get_peft_model(
+        load_checkpoint(ours)[0], LoraConfig(target_modules=["query"], modules_to_save=["classifier"])
+    )
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                parameter.normal_()
+    loaded, _ = load_checkpoint(saved(model, tmp_path / "adapter"))
+    torch.testing.assert_close(logits(loaded), logits(model))
+    with pytest.raises(AssertionError):
+        torch.testing.assert_close(logits(load_checkpoint(ours)[0]), logits(model))
+
+
+def test_a_summarizer_of_transformers_is_loaded_too(tmp_path):
+    loaded, _ = load_checkpoint(saved(BartForConditionalGeneration(BartConfig(**BART)), tmp_path))
+    assert loaded.can_generate()
+
+
+@pytest.mark.parametrize(("given", "temperature"), [
+    ({"k": 2}, 0.0625), ({"k": 0.5, "temperature": 0.5}, 0.5), ({"operator": "iterative"}, 1.0),
+    ({"operator": "iterative", "temperature": 0.25}, 0.25),
+])  # fmt: skip
+def test_a_checkpoint_is_loaded_with_other_options_of_its_pooling(ours, given, temperature):
+    options = load_checkpoint(ours, **given)[0].pooling.options
+    assert options.operator == given.get("operator", "successive_halving")
+    assert options.temperature == temperature
+    assert load_checkpoint(ours, **given)[0].pooling.k == given.get("k", 4)
+
+
+def test_the_only_pooling_between_layers_takes_another_k(tmp_path):
+    saved(pool_encoder(bert(), {1: 4}), tmp_path / "one")
+    (pooling,) = poolings(load_checkpoint(tmp_path / "one", k=3, operator="hard")[0])
+    assert (pooling.k, pooling.options.operator) == (3, "hard")
+
+
+def without_tokenizer(folder):
+    for path in folder.glob("token*"):
+        path.unlink()
+
+
+def without_weights(folder):
+    (folder / "model.safetensors").unlink()
+
+
+def a_bare_encoder(folder):
+    saved(BertModel(BertConfig(**BERT)), folder)
+
+
+def an_adapter_of_nothing(folder):
+    (folder / "config.json").unlink()
+    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": None}))
+    (folder / "adapter_model.safetensors").touch()
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (without_tokenizer, "expected a tokenizer beside the model"),
+    (without_weights, "model.safetensors"),
+    (a_bare_encoder, "got BertModel"),
+    (an_adapter_of_nothing, "does not name the model that it belongs to"),
+    (shutil.rmtree, "expected a folder with a checkpoint, found none"),
+])  # fmt: skip
+def test_half_a_checkpoint_and_one_of_something_else_are_refused_in_one_line(change, message, ours):
+    change(ours)
+    with pytest.raises(ValueError, match=message) as caught:
+        load_checkpoint(ours)
+    assert str(ours) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_options_that_a_model_cannot_have_are_refused(ours, tmp_path):
+    with pytest.raises(ValueError, match="expected k to be a whole number"):
+        load_checkpoint(ours, k=0)
+    with pytest.raises(ValueError, match="without a pooling has no k"):
+        load_checkpoint(saved(bert(), tmp_path / "bert"), k=2)
