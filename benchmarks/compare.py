@@ -20,7 +20,7 @@ import time
 
 import torch
 from frozen import Classifier, fit, predict, token_vectors
-from memory import PeakMemory, in_its_own_process
+from memory import in_its_own_process
 from pace import pace
 from record import RESULTS, ROOT, CommandLine, resume, save
 from tqdm.auto import tqdm
@@ -29,6 +29,7 @@ from variants import NEEDLE_ONLY, SUMMARIES, VARIANTS, Variant
 import train
 from shtopk import TopKPooling, tasks
 from shtopk.models import default_encoder
+from shtopk.training.memory import PeakMemory
 
 CACHE = RESULTS.parent / ".cache"
 

@@ -1,4 +1,4 @@
-"""The peak memory of a piece of work, and memory in small pieces to do it in."""
+"""The memory of a piece of work, and memory in small pieces to do it in."""
 
 import mmap
 import multiprocessing
@@ -10,27 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-
-
-class PeakMemory:
-    """Peak memory in MiB since the object was made, less what was in use before (on a CPU: Linux alone)."""
-
-    def __init__(self, device: torch.device):
-        self.device = device
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
-        else:
-            Path("/proc/self/clear_refs").write_text("5")  # the kernel forgets the peak so far
-        self.before = self._read()
-
-    def read(self) -> float:
-        return self._read() - self.before
-
-    def _read(self) -> float:
-        if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.device) / 2**20
-        status = Path("/proc/self/status").read_text()
-        return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 2**10
 
 
 def saved_bytes(forward: Callable[[], Tensor], *given: Tensor) -> int:

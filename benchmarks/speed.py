@@ -22,7 +22,7 @@ from timeit import timeit
 import speed_gpu
 import torch
 from literal import gather, literal_successive_halving
-from memory import FragmentedMemory, PeakMemory, saved_bytes
+from memory import FragmentedMemory, saved_bytes
 from record import CommandLine, publish, resume, save
 from torch import Tensor
 from torch.utils.benchmark import Timer
@@ -31,6 +31,7 @@ from tqdm.auto import tqdm
 from shtopk import hard_topk, iterative_topk, successive_halving_topk
 from shtopk.backends import native
 from shtopk.backends.memory import release
+from shtopk.training.memory import PeakMemory
 
 BATCH, DEPTH, THREADS, TURNS = 16, 256, 2, 20
 SHAPES = [(1024, 8), (1024, 128), (4096, 512), (16384, 2), (16384, 128), (16384, 2048)]

@@ -21,6 +21,7 @@ from shtopk.integrations.encoder import load_pooled
 
 from .modeling_topk_pooling import TopKPoolingForSequenceClassification
 from .modeling_topk_pooling_seq2seq import TopKPoolingForConditionalGeneration
+from .windows import positions_of
 
 OURS = {
     model_class.config_class.model_type: model_class
@@ -29,10 +30,11 @@ OURS = {
 HEADS = {"ForSequenceClassification": AutoModelForSequenceClassification,
          "ForConditionalGeneration": AutoModelForSeq2SeqLM}  # fmt: skip
 ADAPTER = "adapter_config.json"
+UNPOOLED = {"k": 1.0, "k_by_layer": None, "window_k": None}
 TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model")
 
 
-def load_checkpoint(checkpoint: str | Path, **pooling: Any):
+def load_checkpoint(checkpoint: str | Path, *, unpooled: bool = False, **pooling: Any):
     """(model in eval mode, fast tokenizer) of a classifier or a summarizer.
 
     It may come from `train.py`, from transformers' `Trainer`, from `pool_encoder` and `save_pretrained`, or be a PEFT
@@ -43,6 +45,7 @@ def load_checkpoint(checkpoint: str | Path, **pooling: Any):
         checkpoint: a folder. An adapter's names the folder, or the model on the hub, that it belongs to.
         pooling: `k` and fields of `shtopk.PoolingOptions` that are others than in the checkpoint. `k` of a model that
             pools between its layers alone is that of its only pooling.
+        unpooled: keep every token instead.
 
     Raises:
         ValueError: in one line: no checkpoint, a damaged or incomplete one, one of another model, one without a
@@ -60,11 +63,16 @@ def load_checkpoint(checkpoint: str | Path, **pooling: Any):
         raise ValueError(f"expected a checkpoint with a config.json in {folder}, found none")
     try:
         with quiet():
-            model = _load_model(folder, pooling)
+            model = _load_model(folder, UNPOOLED if unpooled else pooling)
             tokenizer = _load_tokenizer(folder, model)
     except Exception as error:  # a damaged file can fail in any layer below
         raise ValueError(f"cannot load the checkpoint {folder}: {_reason(error)}") from error
     return model.eval(), tokenizer
+
+
+def most_tokens(model: Any) -> int | None:
+    """How many tokens of a document a model reads at most, special ones included; None: any number, as ours do."""
+    return None if model.config.model_type in OURS else positions_of(model.config)
 
 
 def _load_model(folder: Path, pooling: dict[str, Any]):
@@ -97,6 +105,9 @@ def _load_adapter(folder: Path, pooling: dict[str, Any]):
 def with_pooling(config: PreTrainedConfig, pooling: dict[str, Any]) -> PreTrainedConfig:
     """A configuration with other options of its pooling; ValueError where it has none, or several with one k."""
     if not pooling:
+        return config
+    if pooling is UNPOOLED and config.model_type not in OURS:
+        vars(config).pop("encoder_pooling", None)  # then the weights of its poolings are left out
         return config
     if config.model_type in OURS:
         # A temperature belongs to its operator: with another one it is that one's own, unless it is given.

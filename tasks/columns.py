@@ -37,7 +37,7 @@ def pick(columns: Sequence[str], arguments: DataArguments, source: str) -> str:
     target = getattr(arguments, option)
     for name, column in (("text_column", arguments.text_column), (option, target)):
         if column not in columns:
-            names = _some([column if len(column) <= 40 else f"{column[:40]} …" for column in columns]) or "none"
+            names = some([column if len(column) <= 40 else f"{column[:40]} …" for column in columns]) or "none"
             raise ValueError(f"expected a column {column!r} in {source}, got {names}; choose one with --{name}")
     if arguments.text_column == target:
         raise ValueError(f"expected text_column and {option} to differ, got {target!r} for both")
@@ -126,7 +126,7 @@ def _classes(splits: dict, sources: dict[str, str], order: Sequence[str]) -> Cla
         unknown = sorted(set(labels) - set(names))
         if unknown:
             raise ValueError(
-                f"expected the labels of {sources[name]} to occur in training ({_some(names)}), got {_some(unknown)}"
+                f"expected the labels of {sources[name]} to occur in training ({some(names)}), got {some(unknown)}"
             )
     from datasets import ClassLabel
 
@@ -141,7 +141,8 @@ def _sorted(labels: set[str], order: Sequence[str]) -> list[str]:
     return sorted(labels)
 
 
-def _some(names: Sequence[str]) -> str:
+def some(names: Sequence[str]) -> str:
+    """The first ten of the names, in quotes, and how many more there are."""
     return ", ".join(map(repr, names[:10])) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 

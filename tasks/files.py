@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # late: it takes long to import
     from datasets import DatasetDict
 
 Columns = dict[str, list[Any]]
+Pairs = tuple[list[str], list[str]]
 
 
 class DuplicateColumn(Exception):
@@ -25,9 +26,14 @@ class DuplicateColumn(Exception):
 
 
 def check(arguments: DataArguments) -> None:
-    """Raise ValueError for a file that is missing, empty or of an unknown extension; reads none."""
+    """Raise ValueError without a train_file, or for a file that `check_files` refuses."""
     if not arguments.train_file:
         raise ValueError("expected a train_file for the task files, got none; give one with --train_file")
+    check_files(arguments)
+
+
+def check_files(arguments: DataArguments) -> None:
+    """Raise ValueError for a file that is missing, empty or of an unknown extension; reads none."""
     for path in _paths(arguments).values():
         if path.suffix.lower() not in READERS:
             raise ValueError(f"expected a file ending in {', '.join(READERS)}, got {path}")
@@ -42,16 +48,26 @@ def check(arguments: DataArguments) -> None:
 
 def read(arguments: DataArguments) -> DatasetDict:
     """The splits of the files; those without a file are drawn, see `assemble`."""
-    splits, sources = {}, {}
-    for name, path in _paths(arguments).items():
-        columns = read_columns(path)
-        if not columns:
-            raise ValueError(f"expected documents in {path}, got none")
-        target = pick(list(columns), arguments, str(path))
-        splits[name] = clean(columns[arguments.text_column], columns[target], arguments.answer, str(path))
-        sources[name] = str(path)
+    paths = _paths(arguments)
+    splits = {name: _read(path, arguments) for name, path in paths.items()}
+    sources = {name: str(path) for name, path in paths.items()}
     sources = {"validation": sources["train"], "test": sources["train"]} | sources
     return assemble(splits, arguments.answer, sources=sources, seed=arguments.data_seed)
+
+
+def read_alone(arguments: DataArguments, split: str) -> Pairs | None:
+    """Texts and answers of a split that has a file of its own; None for one that has none."""
+    check_files(arguments)
+    path = _paths(arguments).get(split)
+    return None if path is None else _read(path, arguments)
+
+
+def _read(path: Path, arguments: DataArguments) -> Pairs:
+    columns = read_columns(path)
+    if not columns:
+        raise ValueError(f"expected documents in {path}, got none")
+    target = pick(list(columns), arguments, str(path))
+    return clean(columns[arguments.text_column], columns[target], arguments.answer, str(path))
 
 
 def read_columns(path: Path) -> Columns:
@@ -173,6 +189,7 @@ FILES, FILE_SUMMARIES = of_any_rows(
     name="files",
     licence="Whatever the files' owner says",
     read=read,
+    read_alone=read_alone,
     check_source=check,
     fields=FILE_FIELDS,
 )

@@ -22,16 +22,7 @@ def check(arguments: DataArguments) -> None:
 
 def read(arguments: DataArguments) -> DatasetDict:
     """The splits of the data set; one that is missing or has no answers is drawn, see `assemble`."""
-    from datasets import load_dataset
-    from datasets.exceptions import DatasetGenerationError
-
-    name = arguments.dataset_name
-    try:
-        found = load_dataset(name, arguments.dataset_config)
-    except Exception as error:  # of the network, the file system or a parser: of many classes
-        cause = error.__cause__ if isinstance(error, DatasetGenerationError) and error.__cause__ else error
-        lines = str(cause).strip().splitlines() or [type(cause).__name__]
-        raise ValueError(f"cannot load the data set {name}: {lines[0]}") from None
+    name, found = arguments.dataset_name, _load(arguments)
     splits, sources = {}, {}
     order: tuple[str, ...] = ()
     for split, names in NAMES.items():
@@ -47,6 +38,36 @@ def read(arguments: DataArguments) -> DatasetDict:
     if "train" not in splits:
         raise ValueError(f"expected a train split in the data set {name}, got {', '.join(found)}")
     return assemble(splits, arguments.answer, sources=sources, order=order, seed=arguments.data_seed)
+
+
+def read_alone(arguments: DataArguments, split: str) -> tuple[list[str], list[str]] | None:
+    """Texts and answers of a split that the data set has, under whatever name; None if it has none."""
+    found = _load(arguments)
+    key = next((name for name in (split, *NAMES.get(split, ())) if name in found), None)
+    if key is None and split not in NAMES:
+        names = ", ".join(found)
+        raise ValueError(f"expected a split of the data set {arguments.dataset_name} ({names}), got {split!r}")
+    if key is None:
+        return None
+    part, source = found[key], f"{arguments.dataset_name} ({key})"
+    answers, _ = _answers(part, pick(part.column_names, arguments, source))
+    if all(answer is None for answer in answers) and split in NAMES:
+        return None  # training drew one instead
+    return clean(part[arguments.text_column][:], answers, arguments.answer, source)
+
+
+def _load(arguments: DataArguments) -> DatasetDict:
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetGenerationError
+
+    check(arguments)
+    name = arguments.dataset_name
+    try:
+        return load_dataset(name, arguments.dataset_config)
+    except Exception as error:  # of the network, the file system or a parser: of many classes
+        cause = error.__cause__ if isinstance(error, DatasetGenerationError) and error.__cause__ else error
+        lines = str(cause).strip().splitlines() or [type(cause).__name__]
+        raise ValueError(f"cannot load the data set {name}: {lines[0]}") from None
 
 
 def _answers(part: Dataset, column: str) -> tuple[list, tuple[str, ...]]:
@@ -66,6 +87,7 @@ HUB, HUB_SUMMARIES = of_any_rows(
     name="hub",
     licence="See the data set's card",
     read=read,
+    read_alone=read_alone,
     check_source=check,
     fields=HUB_FIELDS,
 )

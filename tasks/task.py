@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -25,6 +25,8 @@ class Task(ABC):
         read: arguments -> DatasetDict of train, validation and test, with the columns "text" (str) and `target`,
             perhaps others. Raises ValueError, in one line, for data it cannot use.
         check_source: raises ValueError, in one line, where the data is missing; reads none of it.
+        read_alone: arguments, split -> texts and answers (names of classes, or summaries) of a split that lies by
+            itself, None if it does not. Raises ValueError, as `read`.
     """
 
     name: str  # what `--task` calls it
@@ -32,6 +34,7 @@ class Task(ABC):
     licence: str  # whose the texts are and what they may be used for
     read: Callable[[DataArguments], DatasetDict]
     check_source: Callable[[DataArguments], object]
+    read_alone: Callable[[DataArguments, str], tuple[list[str], list[str]] | None] | None = None
     fields: tuple[str, ...] = ()  # of `DataArguments` that belong to this task alone
     target: ClassVar[str]  # the column that a model predicts
     metrics: ClassVar[tuple[str, ...]]  # the keys that `compute_metrics` returns
@@ -63,6 +66,27 @@ class Task(ABC):
                 data[name] = data[name].select(sorted(shuffled(data[name]["text"], arguments.data_seed)[:limit]))
         return data
 
+    def load_split(self, arguments: DataArguments, split: str) -> tuple[list[str], list[str]]:
+        """Texts and answers (names of classes, or summaries) of one split, for a model that was trained before.
+
+        Of a file or a data set that has it, nothing else is read; where training drew it, it is drawn in the same
+        way. At most `max_eval_samples`. Raises ValueError as `load` does, and for a split that there is not.
+        """
+        found = None if self.read_alone is None else self.read_alone(arguments, split)
+        if found is None:
+            if split not in SPLITS:
+                raise ValueError(f"expected split to be one of {', '.join(SPLITS)}; got {split!r}")
+            data = self.load(arguments)[split]
+            answers = data[self.target][:]
+            names = getattr(data.features[self.target], "names", None)
+            found = data["text"][:], [names[i] for i in answers] if names else answers
+        texts, answers = found
+        limit = arguments.max_eval_samples
+        if limit is not None and limit < len(texts):
+            chosen = sorted(shuffled(texts, arguments.data_seed)[:limit])
+            texts, answers = [texts[i] for i in chosen], [answers[i] for i in chosen]
+        return texts, answers
+
     @abstractmethod
     def encode(self, tokenizer, texts: DatasetDict, arguments: DataArguments, start: int | None = None) -> DatasetDict:
         """The splits as token numbers, with "labels"; start: the token that a decoder, if any, starts from."""
@@ -75,8 +99,8 @@ class Task(ABC):
     def compute_metrics(self, predictions: Sequence, references: Sequence) -> dict[str, float]:
         """The `metrics` of predictions."""
 
-    def baselines(self, texts: DatasetDict) -> dict[str, list]:
-        """Name -> answers to the test split that need no model."""
+    def baselines(self, texts: Mapping[str, Dataset]) -> dict[str, list]:
+        """Name -> answers to the test split that need no model; some need the training split."""
         return {}
 
 
@@ -121,10 +145,10 @@ class Summarization(Task):
 
         return summarization_metrics(predictions, references)
 
-    def baselines(self, texts: DatasetDict) -> dict[str, list[str]]:
+    def baselines(self, texts: Mapping[str, Dataset]) -> dict[str, list[str]]:
         documents = texts["test"]["text"][:]
         found = {name: [lead(document) for document in documents] for name, lead in self.leads.items()}
-        if self.remembers:
+        if self.remembers and "train" in texts:
             train: Dataset = texts["train"]
             found["nearest_neighbour"] = nearest_neighbour(train["text"][:], train["summary"][:], documents)
         return found

@@ -49,7 +49,7 @@ def problem_of(arguments: Arguments, writes: bool) -> str | None:
             return f"expected tracker to be none or of {', '.join(TRACKERS)}; got {name!r}"
         if importlib.util.find_spec(name) is None:
             return f"the tracker {name} needs the package {name}; install it or leave the tracker out"
-    if writes and (problem := _unusable(Path(training.output_dir), bool(training.overwrite or training.resume))):
+    if writes and (problem := unusable(Path(training.output_dir), bool(training.overwrite or training.resume))):
         return problem
     try:
         model.pooling_options.check(model.share_or_count)
@@ -68,8 +68,11 @@ def problem_of(arguments: Arguments, writes: bool) -> str | None:
     return None
 
 
-def _unusable(folder: Path, again: bool) -> str | None:
-    """Why a run cannot write into a folder; None if it can, or if the folder can be made. again: it may hold files."""
+def unusable(folder: Path, again: bool, *, trains: bool = True) -> str | None:
+    """Why a command cannot write into a folder; None if it can, or if the folder can be made.
+
+    again: it may hold files. trains: and can then be gone on with.
+    """
     try:
         there = next(place for place in (folder, *folder.parents, Path(".")) if _exists(place))
     except OSError as error:
@@ -81,10 +84,8 @@ def _unusable(folder: Path, again: bool) -> str | None:
     if not os.access(there, os.W_OK | os.X_OK):
         return f"cannot write to {there}, where output_dir {folder} is to be; choose another one"
     if there == folder and any(folder.iterdir()) and not again:
-        return (
-            f"output_dir {folder} is not empty; choose another one, go on with --resume latest, or "
-            f"start anew with --overwrite true"
-        )
+        others = "go on with --resume latest, or start anew with" if trains else "or replace it with"
+        return f"output_dir {folder} is not empty; choose another one, {others} --overwrite true"
     return None
 
 

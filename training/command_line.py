@@ -14,9 +14,10 @@ from transformers import HfArgumentParser
 from shtopk.tasks import DataArguments
 from shtopk.training.aliases import ALIASES, our_names, with_our_names
 from shtopk.training.arguments import Arguments, TrainArguments
-from shtopk.training.checks import problem_of
+from shtopk.training.checks import problem_of, unusable
 from shtopk.training.console import program, refuse, refusing
 from shtopk.training.model_arguments import ModelArguments
+from shtopk.training.settings import defaults_of
 
 
 class Parser(HfArgumentParser):
@@ -80,6 +81,39 @@ def read(
     if unknown:
         refuse(f"unknown arguments: {' '.join(unknown)}; see {program()} --help")
     return others, found
+
+
+def of_checkpoint(argv: list[str], group: type[Any], description: str | None) -> tuple[str, DataArguments, Any]:
+    """The checkpoint that a command line begins with, where the data is, and the command's own fields.
+
+    How the data is read is by default as the checkpoint's training read it. The fields have `output_dir`, `overwrite`
+    and `eval_batch_size`; impossible ones are refused.
+    """
+
+    def positional(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("checkpoint", help="folder of a model")
+
+    groups = (DataArguments, group)
+    others, _ = read(argv, groups, description, positional=positional)
+    with refusing(ValueError):
+        defaults = defaults_of(others.checkpoint, argv)
+    _, (data, own) = read(argv, groups, description, positional=positional, defaults=defaults)
+    if not Path(others.checkpoint).is_dir():
+        refuse(f"expected a folder with a checkpoint, found none: {others.checkpoint}")
+    if own.eval_batch_size < 1:
+        refuse(f"expected eval_batch_size >= 1, got {own.eval_batch_size}")
+    if problem := unusable(Path(own.output_dir), own.overwrite, trains=False):
+        refuse(problem)
+    return others.checkpoint, data, own
+
+
+def numbers(text: str, name: str) -> list[str]:
+    """The words of a list with commas between, each a number; ValueError, which calls it so, for another one."""
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    for word in words:
+        if not re.fullmatch(r"[0-9]*\.?[0-9]+(e-?[0-9]+)?", word):
+            raise ValueError(f"expected {name} to be numbers with commas between, got {word!r}")
+    return words
 
 
 def _checked(words: list[str]) -> list[str]:

@@ -118,7 +118,8 @@ class Experiment:
             name: self.accelerator.prepare_data_loader(
                 DataLoader(self.encoded[name], size, collate_fn=self.collate, generator=torch.Generator())
             )
-            for name in ("validation", "test")
+            for name in self.encoded
+            if name != "train" or len(self.encoded) == 1
         }
 
     def references(self, split: str) -> list:

@@ -59,7 +59,7 @@ class ModelArguments(OptionArguments):
     @property
     def share_or_count(self) -> int | float:
         """k as a number; ValueError if it is none, or more than any text has tokens."""
-        return _share_or_count(self.k, "k")
+        return share_or_count(self.k, "k")
 
     @property
     def shares_or_counts(self) -> dict[str, int | float] | None:
@@ -70,7 +70,7 @@ class ModelArguments(OptionArguments):
         found = {pair[1]: pair[2] for pair in pairs if pair}
         if len(found) < len(pairs):
             raise ValueError(f"expected k_by_layer to be like 2:256,4:64 (layer:k) or none, got {self.k_by_layer!r}")
-        return {layer: _share_or_count(k, f"k of layer {layer} in k_by_layer") for layer, k in found.items()}
+        return {layer: share_or_count(k, f"k of layer {layer} in k_by_layer") for layer, k in found.items()}
 
     @property
     def pooling_options(self) -> PoolingOptions:
@@ -78,7 +78,8 @@ class ModelArguments(OptionArguments):
         return PoolingOptions(**{name: getattr(self, name) for name in NAMES})
 
 
-def _share_or_count(text: str, name: str) -> int | float:
+def share_or_count(text: str, name: str) -> int | float:
+    """A k as a number; ValueError, which calls it so, if it is none, or more than any text has tokens."""
     for kind in (int, float):
         try:
             k = kind(text)

@@ -32,7 +32,7 @@ class Provenance:
         self.command, self.arguments = experiment.command, experiment.arguments.fields()
         self.accelerator, self.documents_per_update = experiment.accelerator, documents_per_update
         self.data: dict[str, dict[str, Any]] = {
-            name: {"documents": len(split), "sha256": _hash(split, experiment.task.target)}
+            name: {"documents": len(split), "sha256": hash_of(split, experiment.task.target)}
             for name, split in experiment.texts.items()
         }
 
@@ -98,7 +98,8 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def _hash(split, target: str) -> str:
+def hash_of(split, target: str) -> str:
+    """SHA-256 of the texts and answers of a split, in their order."""
     digest = hashlib.sha256()
     for text, answer in zip(split["text"][:], split[target][:], strict=True):
         digest.update(json.dumps([text, answer]).encode())

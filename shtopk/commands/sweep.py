@@ -1,0 +1,79 @@
+"""How small may k be? One checkpoint at many settings of its pooling, without training.
+
+shtopk sweep runs/latest --k 4,8,16,32                          on the test split that it was trained beside
+shtopk sweep runs/latest --test_file new.jsonl --k 4,8,16,32,64 --operators successive_halving,hard
+
+Every k is evaluated with every operator and temperature given, and the model without pooling at last. Prints a table
+and the smallest k that is as good as the best, as far as the documents tell; the output folder gets sweep.json,
+sweep.md and sweep.png (quality against speed). The checkpoint may be of any kind that `shtopk evaluate` takes.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from shtopk.operators import OPERATORS
+from shtopk.options import PoolingOptions
+from shtopk.tasks.arguments import option
+from shtopk.training.arguments import TrainArguments
+from shtopk.training.command_line import numbers, of_checkpoint
+from shtopk.training.console import command, refuse, refusing, speaking_as
+from shtopk.training.ending import one_line_at_the_end
+from shtopk.training.model_arguments import share_or_count
+
+
+@dataclass
+class SweepArguments:
+    _argument_group_name: ClassVar[str] = "sweep"
+    k: str = option("4,8,16,32,64", "vectors to keep, counts or shares, with commas between")
+    operators: str | None = option(None, f"of {', '.join(OPERATORS)}, with commas between; by default as trained")
+    temperatures: str | None = option(None, "> 0, with commas between; by default as trained, or the operator's")
+    split: str = option("test", "train, validation or test, or another one that a data set on the hub has")
+    output_dir: str = option("runs/sweep", "folder of the table and the picture")
+    overwrite: bool = option(False, "replace what lies in output_dir")
+    eval_batch_size: int = option(16, "documents per process")
+    mixed_precision: Literal["auto", "no", "bf16", "fp16"] = option("auto", "auto: bf16 where the device can")
+
+
+def main(argv: list[str]) -> None:
+    with speaking_as("shtopk sweep"), one_line_at_the_end(argv, trains=False):
+        checkpoint, data, arguments = of_checkpoint(argv, SweepArguments, __doc__)
+        ks, operators, temperatures = values_of(arguments)
+        from shtopk.training.sweep import draw, rows_of, settings_of, table, verdict  # which take long to import
+
+        training = TrainArguments(
+            output_dir=arguments.output_dir,
+            eval_batch_size=arguments.eval_batch_size,
+            mixed_precision=arguments.mixed_precision,
+        )
+        folder, rows = Path(arguments.output_dir), []
+        folder.mkdir(parents=True, exist_ok=True)
+        for row, metric, results in rows_of(
+            checkpoint, data, arguments.split, training, settings_of(ks, operators, temperatures)
+        ):
+            rows.append(row)
+            shown = [{name: value for name, value in row.items() if name != "scores"} for row in rows]
+            record = {"command": command(argv), "metric": metric, "settings": shown} | results
+            (folder / "sweep.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        page = f"{table(rows, metric)}\n\n{verdict(rows, metric)}"
+        (folder / "sweep.md").write_text(f"{page}\n\n`{command(argv)}`\n", encoding="utf-8")
+        draw(rows, metric, folder / "sweep.png")
+        print(f"{page}\nSee {folder / 'sweep.png'}.")
+
+
+def values_of(arguments: SweepArguments) -> tuple[list[int | float], list[str], list[float]]:
+    """The values of k, operators and temperatures; impossible ones are refused."""
+    operators = [name.strip() for name in (arguments.operators or "").split(",") if name.strip()]
+    with refusing(ValueError):
+        ks: list[Any] = [share_or_count(word, "k") for word in numbers(arguments.k, "k")]
+        temperatures = [float(word) for word in numbers(arguments.temperatures or "", "temperatures")]
+        for operator in operators or ["successive_halving"]:
+            for temperature in temperatures or [None]:
+                for k in ks:
+                    PoolingOptions(operator=operator, temperature=temperature).check(k)
+    if not ks:
+        refuse("expected values of k with commas between, got none")
+    return ks, operators, temperatures

@@ -1,0 +1,79 @@
+"""The figures of a checkpoint on a split: what `evaluate` writes, and `sweep` for each setting."""
+
+from __future__ import annotations
+
+import time
+from importlib.metadata import version
+from typing import Any, NamedTuple
+
+import torch
+
+from shtopk.models.answers import probabilities
+from shtopk.tasks.names import ROUGE
+from shtopk.tasks.report import classification_report
+from shtopk.tasks.rouge import document_scores
+from shtopk.training.evaluation import predict
+from shtopk.training.provenance import device_name, hash_of
+from shtopk.training.trained import Trained
+
+BOUNDS = ("_low", "_high")
+PACKAGES = ("shtopk", "torch", "transformers", "datasets", "accelerate")
+
+
+class Measured(NamedTuple):
+    """How good a split's answers are."""
+
+    figures: dict[str, Any]  # metrics and intervals (95 %, over documents); of classes also classes and confusion
+    scores: list[float]  # of every document: 1 where its class is right, else 0; of its summary ROUGE-L, in [0, 1]
+
+
+def examine(trained: Trained, *, baselines: bool = True) -> tuple[dict[str, Any], list[float]]:
+    """Answer the split, and measure the answers; the same on every process.
+
+    Args:
+        baselines: whether summaries that need no model are measured as well.
+
+    Returns:
+        (everything that is known of this evaluation, `Measured.scores`).
+    """
+    split, task, model = trained.split, trained.task, trained.model
+    references, data = trained.references(split), trained.arguments.data
+    _ = trained.loaders  # tokenised before the clock runs
+    start = time.perf_counter()
+    answers = predict(trained, split, f"evaluate ({split})")
+    seconds = time.perf_counter() - start
+    measured = (_classes if task.target == "label" else _summaries)(trained, answers, references)
+    results = {
+        "checkpoint": {"folder": str(trained.checkpoint), "sha256": trained.checkpoint_hash,
+                       "model": type(model).__name__},
+        "data": {"description": task.description, "split": split, "documents": len(references),
+                 "sha256": hash_of(trained.texts[split], task.target),
+                 "fields": {name: value for name, value in vars(data).items() if value is not None}},
+        **measured.figures,
+        "speed": {"seconds": seconds, "documents_per_second": len(references) / seconds,
+                  **trained.kind.speed(model, answers, seconds)},
+        "device": device_name(trained.accelerator.device),
+        "processes": trained.accelerator.num_processes,
+        "mixed_precision": trained.accelerator.mixed_precision,
+        "versions": {name: version(name) for name in PACKAGES},
+    }  # fmt: skip
+    if baselines and trained.accelerator.is_main_process:
+        found = task.baselines({"test": trained.texts[split]})
+        results |= {"baselines": {name: task.compute_metrics(texts, references) for name, texts in found.items()}}
+    return results, measured.scores
+
+
+def _classes(trained: Trained, answers: list[list[float]], references: list[int]) -> Measured:
+    logits = torch.tensor(answers)
+    given, shares = logits.argmax(-1).tolist(), probabilities(logits, trained.model.config).double().numpy()
+    right = [float(one == true) for one, true in zip(given, references, strict=True)]
+    return Measured(classification_report(given, references, shares, trained.names), right)
+
+
+def _summaries(trained: Trained, answers: list[list[int]], references: list[str]) -> Measured:
+    texts = trained.task.decode(trained.tokenizer, answers)
+    found = trained.task.compute_metrics(texts, references)
+    intervals = {name: [found[name + bound] for bound in BOUNDS] for name in found if name + BOUNDS[0] in found}
+    metrics = {name: value for name, value in found.items() if not name.endswith(BOUNDS)}
+    scores = document_scores(texts, references)[:, ROUGE.index("rougeL")].tolist()
+    return Measured({"metrics": metrics, "intervals": intervals}, scores)

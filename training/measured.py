@@ -1,0 +1,70 @@
+"""What an evaluation of a checkpoint leaves: figures to read and to go on with, and a picture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+MOST_NAMED = 30  # classes whose names and counts are legible in a picture
+
+
+def figures_as_text(results: Mapping[str, Any]) -> str:
+    """The figures of an evaluation for a terminal: metrics with their intervals, and for classes a line for each."""
+    intervals = results.get("intervals", {})
+    lines = []
+    for name, value in results["metrics"].items():
+        low_high = "   [{:.3f}, {:.3f}]".format(*intervals[name]) if name in intervals else ""
+        lines.append(f"{name:28}{_number(value)}{low_high}")
+    if intervals:
+        lines.append("In brackets: 95 % confidence intervals over documents.")
+    if classes := results.get("classes"):
+        width = max(12, *(len(name) for name in classes))
+        lines += ["", f"{'class':{width}}{'precision':>11}{'recall':>9}{'f1':>9}{'documents':>11}"]
+        lines += [
+            f"{name:{width}}{row['precision']:11.3f}{row['recall']:9.3f}{row['f1']:9.3f}{row['documents']:11,}"
+            for name, row in classes.items()
+        ]
+    if baselines := results.get("baselines"):
+        shown = [name for name in results["metrics"] if name in intervals]
+        lines += ["", f"{'without a model':24}" + "".join(f"{name:>11}" for name in shown)]
+        lines += [
+            f"{name:24}" + "".join(f"{metrics[key]:11.3f}" for key in shown) for name, metrics in baselines.items()
+        ]
+    return "\n".join(lines)
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
+
+
+def draw_confusion(confusion: Sequence[Sequence[int]], names: Sequence[str], path: Path) -> None:
+    """A picture of who is taken for whom: a row for each class, shaded by the share of its documents."""
+    count = len(names)
+    side = max(3.2, 1.4 + 0.42 * min(count, MOST_NAMED))
+    figure = Figure(figsize=(side + 0.8, side), layout="constrained")
+    axes = figure.subplots()
+    shares = [[n / max(1, sum(row)) for n in row] for row in confusion]
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xlabel("answered")
+    axes.set_ylabel("true class")
+    if count <= MOST_NAMED:
+        axes.set_xticks(range(count), names, rotation=45, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(count), names)
+        for i, row in enumerate(confusion):
+            for j, n in enumerate(row):
+                if n:
+                    axes.text(j, i, f"{n:,}", ha="center", va="center", fontsize=9,
+                              color="white" if shares[i][j] > 0.5 else "black")  # fmt: skip
+    figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
+    figure.savefig(path, dpi=130)
+
+
+def write_results(results: Mapping[str, Any], folder: Path) -> None:
+    """Write results.json, and confusion.png where there is a matrix."""
+    if "confusion" in results:
+        draw_confusion(results["confusion"], list(results["classes"]), folder / "confusion.png")
+    (folder / "results.json").write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

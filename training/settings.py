@@ -1,0 +1,41 @@
+"""How the data of a checkpoint was read in training: defaults of whoever reads more of it."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from shtopk.tasks.arguments import FILE_FIELDS, HUB_FIELDS, DataArguments
+from shtopk.training.aliases import with_our_names
+
+SOURCES = ("task", *FILE_FIELDS, *HUB_FIELDS, "rfc_folder")  # the fields that say where data comes from
+LIMITS = ("max_train_samples", "max_eval_samples")
+
+
+def settings_of(checkpoint: str | Path) -> dict[str, Any]:
+    """The fields of `DataArguments` in a checkpoint's arguments.yaml, but for limits; {} for one without such a file.
+
+    Raises ValueError for a file that is not what `train.py` wrote.
+    """
+    path = Path(checkpoint) / "arguments.yaml"
+    if not path.is_file():
+        return {}
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"cannot read {path}: {' '.join(str(error).split())}") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"expected {path} to hold 'field: value' lines, got {type(found).__name__}")
+    return {one.name: found[one.name] for one in fields(DataArguments) if one.name in found and one.name not in LIMITS}
+
+
+def defaults_of(checkpoint: str | Path, argv: list[str]) -> dict[str, Any]:
+    """The same as defaults of a command line: where that names data of its own, only how to read it is taken over."""
+    settings = settings_of(checkpoint)
+    given = {word[2:].partition("=")[0].replace("-", "_") for word in with_our_names(argv) if word.startswith("--")}
+    if given & set(SOURCES):
+        settings = {name: value for name, value in settings.items() if name not in SOURCES}
+    return settings

@@ -1,0 +1,183 @@
+"""One checkpoint at many settings of its pooling, without training: a table, a picture, the smallest k that does."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
+
+from shtopk.tasks import DataArguments
+from shtopk.tasks.rouge import confidence_interval
+from shtopk.training.arguments import TrainArguments
+from shtopk.training.examination import examine
+from shtopk.training.memory import PeakMemory
+from shtopk.training.trained import Trained
+
+UNPOOLED = "all tokens"  # the way of a model that pools nothing
+
+
+class Setting(NamedTuple):
+    """Options of a pooling; None: the checkpoint's own. k = None: no pooling at all."""
+
+    k: int | float | None
+    operator: str | None = None
+    temperature: float | None = None
+
+    @property
+    def pooling(self) -> dict[str, Any]:
+        """As arguments of `load_checkpoint`."""
+        if self.k is None:
+            return {"unpooled": True}
+        return {name: value for name, value in self._asdict().items() if value is not None}
+
+    @property
+    def way(self) -> str:
+        """What it is besides its k."""
+        if self.k is None:
+            return UNPOOLED
+        named = [self.operator or "as trained", *([] if self.temperature is None else [f"T = {self.temperature:g}"])]
+        return ", ".join(named)
+
+
+def settings_of(ks: Sequence[int | float], operators: Sequence[str], temperatures: Sequence[float]) -> list[Setting]:
+    """Every k with every operator and temperature, and no pooling at last."""
+    ways = itertools.product(operators or [None], temperatures or [None], ks)
+    return [*(Setting(k, operator, temperature) for operator, temperature, k in ways), Setting(None)]
+
+
+@contextmanager
+def decoder_seconds(model: Any) -> Iterator[list[float]]:
+    """Inside this context the time in a summarizer's decoder adds up in the list's only number."""
+    spent, started = [0.0], [0.0]
+
+    def now() -> float:
+        if model.device.type == "cuda":
+            torch.cuda.synchronize(model.device)
+        return time.perf_counter()
+
+    def begin(*_: Any) -> None:
+        started[0] = now()
+
+    def end(*_: Any) -> None:
+        spent[0] += now() - started[0]
+
+    decoder = model.get_decoder()
+    handles = [decoder.register_forward_pre_hook(begin), decoder.register_forward_hook(end)]
+    try:
+        yield spent
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def smallest_within_noise(rows: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(the pooled row of the smallest k that is as good as the best, the best pooled row).
+
+    As good: the 95 % interval of the difference, over documents that both answered (paired bootstrap), holds 0. The
+    rows have "scores", a figure of every document, whose mean compares them.
+    """
+    pooled = [row for row in rows if row["k"] is not None]
+    best = max(pooled, key=lambda row: (np.mean(row["scores"]), -row["k"]))
+    for row in sorted(pooled, key=lambda row: (row["k"], -np.mean(row["scores"]))):
+        worse = np.subtract(best["scores"], row["scores"])
+        low, _ = confidence_interval(worse[:, None])
+        if low[0] <= 0:
+            return row, best
+    return best, best
+
+
+def verdict(rows: Sequence[dict[str, Any]], metric: str) -> str:
+    """One line: the smallest k that is as good as the best, as far as these documents tell."""
+    found, best = smallest_within_noise(rows)
+    line = f"The smallest k within the noise of the best: {found['k']} ({found['way']})"
+    line += f", {metric} {found['quality']:.3f}"
+    return f"{line}. The best: {best['k']} ({best['way']}), {best['quality']:.3f}."
+
+
+def table(rows: Sequence[dict[str, Any]], metric: str) -> str:
+    """Markdown, a line for each setting."""
+    decodes = any(row.get("decoder_seconds") is not None for row in rows)
+    columns = ["pooling", "k", metric, "95 % interval", "documents/s", "peak MiB", *(["decoder s"] if decodes else [])]
+    lines = [f"| {' | '.join(columns)} |", "|---|" + "--:|" * (len(columns) - 1)]
+    for row in rows:
+        low, high = row["interval"]
+        cells = [row["way"], "" if row["k"] is None else f"{row['k']}", f"{row['quality']:.3f}",
+                 f"{low:.3f} to {high:.3f}", f"{row['documents_per_second']:.3g}",
+                 "" if row["peak_mib"] is None else f"{row['peak_mib']:.0f}"]  # fmt: skip
+        if decodes:
+            cells.append("" if row["decoder_seconds"] is None else f"{row['decoder_seconds']:.2f}")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def draw(rows: Sequence[dict[str, Any]], metric: str, path: Path) -> None:
+    """Quality against documents per second: a line for each way to pool, a point for each k."""
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for i, way in enumerate(dict.fromkeys(row["way"] for row in rows)):
+        of_way = sorted((row for row in rows if row["way"] == way), key=lambda row: (row["k"] is None, row["k"] or 0))
+        x, y = ([row[key] for row in of_way] for key in ("documents_per_second", "quality"))
+        bars = [[row["quality"] - row["interval"][0] for row in of_way],
+                [row["interval"][1] - row["quality"] for row in of_way]]  # fmt: skip
+        axes.errorbar(x, y, bars, marker="*" if way == UNPOOLED else "o", markersize=6, capsize=2, linewidth=1.2,
+                      elinewidth=0.8, color="0.3" if way == UNPOOLED else f"C{i}", label=way)  # fmt: skip
+        for row, right, top in zip(of_way, x, y, strict=True):
+            if row["k"] is not None:
+                axes.annotate(f"{row['k']}", (right, top), xytext=(4, 4), textcoords="offset points", fontsize=8)
+    axes.set_xscale("log")
+    for axis in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        axis(ScalarFormatter())
+    axes.tick_params(axis="x", which="both", labelsize=8)
+    axes.set_xlabel("documents per second")
+    axes.set_ylabel(f"{metric}, with 95 % intervals")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, fontsize=9)
+    figure.savefig(path, dpi=130)
+
+
+def rows_of(
+    checkpoint: str, data: DataArguments, split: str, training: TrainArguments, settings: Sequence[Setting]
+) -> Iterator[tuple[dict[str, Any], str, dict[str, Any]]]:
+    """(row of the table, name of its metric, all figures) of each setting, one after the other.
+
+    Input that cannot be used is refused in one line. A model that pools nothing has no other settings.
+    """
+    first: Trained | None = None
+    for setting in settings:
+        trained = Trained(checkpoint, data, split, training, setting.pooling)
+        if first is None:
+            first = trained
+        else:  # read and tokenised once
+            trained.texts, trained.encoded = first.texts, first.encoded
+        memory = peak_memory_of(trained.accelerator.device)
+        timed = decoder_seconds(trained.model) if trained.model.can_generate() else nullcontext()
+        with timed as spent:
+            results, scores = examine(trained, baselines=False)
+        metric = trained.task.selectors[0]
+        row = {
+            "way": setting.way,
+            "k": setting.k,
+            "quality": results["metrics"][metric],
+            "interval": results["intervals"][metric],
+            "documents_per_second": results["speed"]["documents_per_second"],
+            "peak_mib": None if memory is None else memory.read(),
+            "decoder_seconds": spent[0] if spent else None,
+            "scores": scores,
+        }
+        yield row, metric, {name: results[name] for name in ("checkpoint", "data", "device", "mixed_precision")}
+
+
+def peak_memory_of(device: torch.device) -> PeakMemory | None:
+    """A `PeakMemory`, where it can be measured; else None."""
+    if device.type != "cuda" and not sys.platform.startswith("linux"):
+        return None
+    return PeakMemory(device)

@@ -1,0 +1,86 @@
+"""An experiment with a model that was trained before, on one split of whatever data."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+
+from shtopk.models import load_checkpoint
+from shtopk.models.answers import problem_type
+from shtopk.models.checkpoint import most_tokens
+from shtopk.tasks import DataArguments
+from shtopk.tasks.columns import some
+from shtopk.training.arguments import Arguments, TrainArguments
+from shtopk.training.console import refusing
+from shtopk.training.experiment import Experiment
+
+SUMMARY = "summary"  # the column of summaries, where none is named
+ONE_CLASS = "single_label_classification"
+
+
+class Trained(Experiment):
+    """A checkpoint and a split; input that cannot be used is refused in one line.
+
+    Args:
+        checkpoint: see `shtopk.models.load_checkpoint`.
+        data: where the split lies, and how it is read.
+        split: its name.
+        training: batch size, precision and output folder.
+        pooling: options of the pooling that are others than in the checkpoint.
+    """
+
+    def __init__(
+        self, checkpoint: str, data: DataArguments, split: str, training: TrainArguments, pooling: dict[str, Any]
+    ):
+        with refusing(ValueError):
+            self.model, self.tokenizer = load_checkpoint(checkpoint, **pooling)
+            summarizes = self.model.can_generate()
+            if not summarizes and (kind := problem_type(self.model.config)) != ONE_CLASS:
+                raise ValueError(f"expected a summarizer or a classifier with one class a document, got {kind}")
+            if summarizes and data.summary_column is None and data.task in ("files", "hub"):
+                data = replace(data, summary_column=SUMMARY)
+            if data.max_tokens is None:
+                data = replace(data, max_tokens=most_tokens(self.model))
+            super().__init__(Arguments(data=data, training=training))
+            self.checkpoint, self.split = Path(checkpoint), split
+            if summarizes != (self.task.target == "summary"):
+                does, has = ("summarizes", "classes") if summarizes else ("classifies", "summaries")
+                raise ValueError(f"the model in {checkpoint} {does}, but the task {self.task.name} has {has} here")
+
+    @cached_property
+    def texts(self) -> DatasetDict:
+        """The split alone, with the numbers that the model has for its classes."""
+        target, kind = self.task.target, Value("string")
+        with refusing(ValueError), self.accelerator.main_process_first():
+            texts, answers = self.task.load_split(self.arguments.data, self.split)
+            if target == "label":
+                if unknown := sorted(set(answers) - set(self.names)):
+                    raise ValueError(f"expected labels that the model knows ({some(self.names)}), got {some(unknown)}")
+                kind = ClassLabel(names=self.names)
+            features = Features({"text": Value("string"), target: kind})
+            return DatasetDict({self.split: Dataset.from_dict({"text": texts, target: answers}, features)})
+
+    @property
+    def names(self) -> list[str]:
+        """Those of the classes, by their numbers."""
+        return [self.model.config.id2label[i] for i in range(self.model.config.num_labels)]
+
+    @cached_property
+    def encoded(self) -> DatasetDict:
+        start = getattr(self.model, "generation_start", None)
+        with refusing(ValueError):
+            return self.task.encode(self.tokenizer, self.texts, self.arguments.data, start)
+
+    @cached_property
+    def checkpoint_hash(self) -> str:
+        """SHA-256 of the files of weights, of an adapter where it is one."""
+        digest = hashlib.sha256()
+        for path in sorted(self.checkpoint.glob("*.safetensors")):
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        return digest.hexdigest()
