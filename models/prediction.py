@@ -14,8 +14,7 @@ from shtopk.assignment import Assignment
 from shtopk.pooling import poolings
 
 from .answers import CLASSES, LABELS, answers
-from .checkpoint import OURS
-from .windows import positions_of
+from .checkpoint import most_tokens
 
 MOST_CHARACTERS = 2**21  # of the texts that are read ahead, but for the last one
 MOST_TOKENS = 2**16  # of the texts of a batch, padding included, unless one alone has more
@@ -108,8 +107,7 @@ def predict(
         raise ValueError(f"expected max_tokens > {special}, the tokenizer's special tokens, got {max_tokens}")
     if kept and not poolings(model):
         raise ValueError("expected a model that keeps some of its tokens, got one without a pooling; leave out kept")
-    positions = None if model.config.model_type in OURS else positions_of(model.config)
-    limit = min((one for one in (max_tokens, positions) if one is not None), default=None)
+    limit = min((one for one in (max_tokens, most_tokens(model)) if one is not None), default=None)
     return _predictions(Reader(model.eval(), tokenizer, limit, kept), texts, batch_size, block)
 
 

@@ -1,4 +1,4 @@
-"""JSON lines written as a stream: every write is of whole lines, and a run that was cut off goes on behind the last."""
+"""JSON lines written as a stream, whole lines at a time; a run that was cut off goes on behind the last of them."""
 
 from __future__ import annotations
 
@@ -81,8 +81,8 @@ class JsonLines:
         except ValueError:
             self.last = {}
         if not isinstance(self.last, dict) or self.key not in self.last or not b'{"'.startswith(half):
-            raise ValueError(f"cannot go on with {path}: its last line is no object with a {self.key!r}; was it written "
-                             "by this command?")  # fmt: skip
+            raise ValueError(f"cannot go on with {path}: its last line is no object with a {self.key!r}; "
+                             "is it another file than was meant?")  # fmt: skip
 
     def add(self, record: dict[str, Any]) -> None:
         """Let a record wait for `flush`. ValueError for a number that is not finite, which JSON does not have."""

@@ -73,15 +73,14 @@ def rows(source: str, columns: Columns, lines: str = "txt") -> Iterator[Row | Br
     Example:
         >>> [row.text for row in rows("mine.jsonl", Columns("body", ("id",)))]  # doctest: +SKIP
     """
-    if source == STDIN:
-        if sys.stdin is None:
-            raise ValueError("expected documents on standard input, which is closed")
-        found = numbered(arriving(sys.stdin.fileno()), "standard input")
-        yield from LINES[lines](found, "standard input", columns)
-        return
-    path = Path(source)
+    path = Path("standard input" if source == STDIN else source)
     try:
-        yield from READERS[path.suffix.lower()](path, columns)
+        if source != STDIN:
+            yield from READERS[path.suffix.lower()](path, columns)
+        elif sys.stdin is None:
+            raise ValueError("expected documents on standard input, which is closed")
+        else:
+            yield from LINES[lines](numbered(arriving(sys.stdin.fileno()), str(path)), str(path), columns)
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror or str(error).strip().splitlines()[0]}") from None
     except DuplicateColumn as error:
@@ -153,7 +152,7 @@ def arriving(descriptor: int, patience: float = PATIENCE) -> Iterator[bytes | No
 
 
 def numbered(lines: Iterable[bytes | None], name: str) -> Lines:
-    """(number, line) for each line as text without its end, `Broken` where it is no UTF-8. A file's mark is dropped."""
+    """(number, line) for each line as text without its end and a byte order mark; `Broken` where it is no UTF-8."""
     number = 0
     for line in lines:
         if line is None:

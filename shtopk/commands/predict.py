@@ -15,30 +15,26 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
-
-from tqdm.auto import tqdm
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from shtopk.tasks.arguments import option
 from shtopk.tasks.jsonl import JsonLines
-from shtopk.tasks.streams import STDIN, Broken, Columns, Row, check, count, plain, rows
+from shtopk.tasks.streams import STDIN, Columns, check, count, plain
 from shtopk.training.command_line import read
 from shtopk.training.console import command, refuse, refusing, speaking_as, tell
 from shtopk.training.ending import Terminated, handling, terminate
 from shtopk.training.settings import settings_of
+from shtopk.training.source import FIELDS, Source, fields_of
 
 if TYPE_CHECKING:  # late: it takes long to import
-    from shtopk.models.prediction import Prediction
+    from tqdm import tqdm
 
 STDOUT = "-"
-DIGITS = 6  # of probabilities and weights
 AGAIN = ("--resume", "--overwrite")  # what the command that goes on has otherwise
-FIELDS = ("prediction", "probability", "probabilities", "kept")  # of a line, besides the columns to keep
 
 
 @dataclass
@@ -64,22 +60,22 @@ def main(argv: list[str]) -> int:
         others, (options,) = read(argv, (PredictArguments,), __doc__, positional=_positional)
         with refusing(ValueError):
             _check(others.checkpoint, others.files, options)
-            settings = settings_of(others.checkpoint)
-            columns = Columns(options.text_column or settings.get("text_column") or "text", _names(options.keep))
+            columns, max_tokens = _reading(others.checkpoint, options)
             lines = _output(options)
             for file in others.files:
                 check(file, columns, skip=options.on_error == "skip")
-        source = Source(others.files, columns, options, lines)
+        source = Source(others.files, columns, done=lines.done, last=lines.last, lines=options.format,
+                        skip=options.on_error == "skip")  # fmt: skip
         try:
             with handling(terminate, signal.SIGTERM), closing(lines):
-                _answer(others.checkpoint, options.max_tokens or settings.get("max_tokens"), source, lines, options)
+                _answer(others.checkpoint, max_tokens, source, lines, options)
         except BrokenPipeError:  # `| head`: in silence, as other tools
             return 141
         except KeyboardInterrupt as stop:
             return _end("stopped", lines, argv, 143 if isinstance(stop, Terminated) else 130)
         except OSError as error:
             return _end(f"cannot write {options.output}: {error.strerror or error}", lines, argv, 1)
-        except (RuntimeError, MemoryError, ArithmeticError) as error:  # torch.OutOfMemoryError is one of them
+        except (ArithmeticError, LookupError, MemoryError, RuntimeError, ValueError) as error:  # of any layer below
             reason = " ".join((str(error) or type(error).__name__).split())
             return _end(f"the model failed: {reason[:300]}", lines, argv, 1)
         if source.problem:
@@ -106,7 +102,7 @@ def _answer(checkpoint: str, max_tokens: int | None, source: Source, lines: Json
             row = source.waiting.popleft()
             record = {name: plain(row.kept.get(name)) for name in source.columns.keep}
             try:
-                lines.add(record | _shown(answer, options))
+                lines.add(record | fields_of(answer, probabilities=options.probabilities))
             except ValueError:
                 raise ArithmeticError(f"its answer to {row.place} is no finite number") from None
             if not source.waiting:  # the end of a block
@@ -115,58 +111,11 @@ def _answer(checkpoint: str, max_tokens: int | None, source: Source, lines: Json
         lines.flush()
 
 
-class Source:
-    """The documents of files and standard input that are to be answered, as the model asks for them.
-
-    Attributes:
-        waiting: rows that the model was given and has not answered yet.
-        problem: why it ended before its end, None if it did not.
-    """
-
-    def __init__(self, files: Sequence[str], columns: Columns, options: PredictArguments, lines: JsonLines):
-        self.files, self.columns, self.options, self.lines = files, columns, options, lines
-        self.waiting: deque[Row] = deque()
-        self.problem: str | None = None
-
-    def texts(self) -> Iterator[str | None]:
-        """The text of each row that has no answer yet; None: no more for now. A problem ends them."""
-        answered = 0
-        try:
-            for row in (row for file in self.files for row in rows(file, self.columns, self.options.format)):
-                if isinstance(row, Broken):
-                    if self.options.on_error == "refuse":
-                        raise ValueError(row.reason)
-                    if answered >= self.lines.done:  # else it was told before
-                        tell(f"skipped: {row.reason}")
-                elif row is None:
-                    yield None
-                elif answered < self.lines.done:
-                    answered += 1
-                    if answered == self.lines.done:
-                        self._check_same(row)
-                else:
-                    self.waiting.append(row)
-                    yield row.text
-            if answered < self.lines.done:
-                raise ValueError(f"expected the {self.lines.done:,} documents or more that {self.options.output} answers "
-                                 f"to, got {answered:,}; is it the same input?")  # fmt: skip
-        except ValueError as error:
-            self.problem = str(error)
-
-    def _check_same(self, row: Row) -> None:
-        """Raise ValueError if the last line there is one to another row, as far as the columns to keep tell."""
-        for name in self.columns.keep:
-            if self.lines.last.get(name) != plain(row.kept.get(name)):
-                raise ValueError(f"expected the input that {self.options.output} answers to, but its last line has "
-                                 f"another {name!r} than {row.place}")  # fmt: skip
-
-
 def _check(checkpoint: str, files: Sequence[str], options: PredictArguments) -> None:
     """Raise ValueError for what cannot be, as far as no file has to be read."""
     if not Path(checkpoint).is_dir():
-        raise ValueError(
-            f"expected a folder with a checkpoint, found {'a file' if Path(checkpoint).exists() else 'none'}: {checkpoint}"
-        )
+        found = "a file" if Path(checkpoint).exists() else "none"
+        raise ValueError(f"expected a folder with a checkpoint, found {found}: {checkpoint}")
     for name in ("batch_size", "max_tokens"):
         if (value := getattr(options, name)) is not None and value < 1:
             raise ValueError(f"expected {name} >= 1, got {value}")
@@ -189,28 +138,22 @@ def _output(options: PredictArguments) -> JsonLines:
     return JsonLines(sys.stdout.fileno())
 
 
-def _names(keep: str | None) -> tuple[str, ...]:
-    """Of the columns to keep; ValueError for one that a line has anyway."""
-    names = tuple(dict.fromkeys(name.strip() for name in (keep or "").split(",") if name.strip()))
-    if taken := [name for name in names if name in FIELDS]:
+def _reading(checkpoint: str, options: PredictArguments) -> tuple[Columns, int | None]:
+    """What to read of a row, and how many tokens of its text: as in the checkpoint's training, unless given."""
+    settings = settings_of(checkpoint)
+    text, most = settings.get("text_column") or "text", settings.get("max_tokens")
+    if not isinstance(text, str) or not isinstance(most, int | None):
+        raise ValueError(f"expected a text_column and a number of max_tokens in {checkpoint}/arguments.yaml")
+    keep = tuple(dict.fromkeys(name.strip() for name in (options.keep or "").split(",") if name.strip()))
+    if taken := [name for name in keep if name in FIELDS]:
         raise ValueError(f"expected columns to keep other than {', '.join(FIELDS)}, got {taken[0]}; rename it")
-    return names
-
-
-def _shown(answer: Prediction, options: PredictArguments) -> dict[str, Any]:
-    """The fields of a line."""
-    fields: dict[str, Any] = {"prediction": answer.prediction}
-    if answer.probability is not None:
-        fields["probability"] = round(answer.probability, DIGITS)
-    if options.probabilities and answer.probabilities is not None:
-        fields["probabilities"] = {name: round(value, DIGITS) for name, value in answer.probabilities.items()}
-    if options.kept and answer.kept is not None:
-        fields["kept"] = [token._asdict() | {"weight": round(token.weight, DIGITS)} for token in answer.kept]
-    return fields
+    return Columns(options.text_column or text, keep), options.max_tokens or most
 
 
 def _bar(source: Source, lines: JsonLines, options: PredictArguments) -> tqdm:
     """A progress bar where somebody looks at stderr, and no answers go to the same screen."""
+    from tqdm import tqdm
+
     hidden = not sys.stderr.isatty() or (options.output == STDOUT and sys.stdout.isatty())
     counts = [] if hidden else [count(file) for file in source.files]
     total = None if None in counts else sum(filter(None, counts))
