@@ -146,7 +146,8 @@ def test_a_short_document_of_a_model_pooled_between_its_layers_keeps_every_token
 def test_of_a_model_without_pooling_answer_and_document_are_shown(plain):
     line, html = shown(saying(plain, 1.0, 2.0, -4.0), label="money")
     assert line == "money (73.0 %)" and "money <b>true class</b>" in html
-    assert harmless(html).document == TEXT
+    assert Text(html).document == TEXT
+    assert harmless(shown(plain, text=HOSTILE)[1]).document == HOSTILE
     assert "12 tokens read" in html
     assert not re.search('what was kept|<mark|strip"|<table|temperature', html, re.IGNORECASE)
 
