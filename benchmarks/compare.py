@@ -14,21 +14,20 @@ table are from there.
 
 import argparse
 import itertools
-import statistics
 import tempfile
 import time
 
 import torch
 from frozen import Classifier, fit, predict, token_vectors
-from memory import in_its_own_process
 from pace import pace
 from record import RESULTS, ROOT, CommandLine, resume, save
 from tqdm.auto import tqdm
 from variants import NEEDLE_ONLY, SUMMARIES, VARIANTS, Variant
 
-import train
 from shtopk import TopKPooling, tasks
 from shtopk.models import default_encoder
+from shtopk.training import comparison
+from shtopk.training.comparison import COLUMNS, cell, fine_tune, in_its_own_process
 from shtopk.training.memory import PeakMemory
 
 CACHE = RESULTS.parent / ".cache"
@@ -73,7 +72,6 @@ class FineTuned:
 
     def __init__(self, task: str, device: torch.device, words: list[str]):
         self.words, self.device = ["--config", str(ROOT / "configs" / f"{task}.yaml"), *words], device
-        self.metrics = SCORES[tasks.get_task(tasks.DataArguments(task=task)).target]
 
     def command_line(self, variant: Variant, k: int | float, seed: int) -> list[str]:
         pooling = TopKPooling(1, k, **variant.pooling)
@@ -86,53 +84,19 @@ class FineTuned:
         return self.words + [f"--{name}={value}" for name, value in fields.items()]
 
     def __call__(self, variant: Variant, k: int | float, seed: int) -> dict:
-        results, peak = in_its_own_process(fine_tune, self.command_line(variant, k, seed), self.device)
-        keys = (*self.metrics, "documents_per_second", "generated_tokens_per_second")
-        return {
-            **{key: results[f"test_{key}"] for key in keys if f"test_{key}" in results},
-            "train_seconds": results["train_runtime"],
-            "peak_mib": peak,
-        }
-
-
-def fine_tune(words: list[str], device: torch.device) -> tuple[dict, float]:
-    """(results of train.py, MiB it took at its peak)."""
-    memory = PeakMemory(device)
-    with tempfile.TemporaryDirectory() as folder:
-        results = train.main([*words, "--show=0", "--output_dir", folder])
-    return results, memory.read()
+        with tempfile.TemporaryDirectory() as folder:
+            words = [*self.command_line(variant, k, seed), "--show=0"]
+            return in_its_own_process(fine_tune, words, folder)
 
 
 BUDGETS = {"docstrings": ["--epochs", "0.4"]}  # 33 trainings of four minutes on one core each
-SCORES = {"label": ("accuracy", "f1"), "summary": ("rouge1", "rouge2", "rougeL")}
-COLUMNS = {  # key of a run -> head of the column, decimals, whether the spread is shown
-    "accuracy": ("accuracy", 3, True),
-    "f1": ("macro-F1", 3, True),
-    "rouge1": ("ROUGE-1", 3, True),
-    "rouge2": ("ROUGE-2", 3, True),
-    "rougeL": ("ROUGE-L", 3, True),
-    "evidence_share": ("evidence among the kept", 2, True),
-    "train_seconds": ("training s", 0, False),
-    "documents_per_second": ("inference documents/s", 0, False),
-    "generated_tokens_per_second": ("generated tokens/s", 0, False),
-    "peak_mib": ("peak MiB", 0, False),
-}
-
 TIMES = ("train_seconds", "documents_per_second", "generated_tokens_per_second")
 
 
 def table(record: dict) -> str:
     """Markdown: a row for each variant and k, mean ± standard deviation over the seeds."""
     record = _at_one_pace(record)
-    shown = {key: column for key, column in COLUMNS.items() if any(key in run for run in record["runs"])}
-    lines = [
-        f"| pooling | k | {' | '.join(head for head, _, _ in shown.values())} |",
-        "|---|--:|" + "--:|" * len(shown),
-    ]
-    for name, k in itertools.product(_names(record), _ks(record)):
-        if runs := [run for run in record["runs"] if (run["variant"], run["k"]) == (name, k)]:
-            lines.append(f"| {name} | {k} | {' | '.join(_cell(runs, key) for key in shown)} |")
-    return "\n".join(lines) + _source(record)
+    return comparison.table(record["runs"], _names(record), "variant") + _source(record)
 
 
 def summary(record: dict) -> str:
@@ -146,8 +110,8 @@ def summary(record: dict) -> str:
         of_name = [run for run in record["runs"] if run["variant"] == name]
         without_k = of_name[0]["k"] in ("1", "all")
         parts = [of_name, []] if without_k else [[run for run in of_name if run["k"] == k] for k in ks]
-        cells = [_cell(runs, key) if runs else "" for runs in parts for key in keys]
-        lines.append(f"| {name} | {' | '.join(cells)} | {_cell(parts[0], 'train_seconds')} |")
+        cells = [cell(runs, key) if runs else "" for runs in parts for key in keys]
+        lines.append(f"| {name} | {' | '.join(cells)} | {cell(parts[0], 'train_seconds')} |")
     return "\n".join(lines) + _source(record)
 
 
@@ -179,17 +143,6 @@ def _names(record: dict) -> list[str]:
     ran = dict.fromkeys(run["variant"] for run in record["runs"])
     known = dict.fromkeys(variant.name for variant in VARIANTS + NEEDLE_ONLY + SUMMARIES)
     return [name for name in known if name in ran] + [name for name in ran if name not in known]
-
-
-def _cell(runs: list[dict], key: str) -> str:
-    _, decimals, with_spread = COLUMNS[key]
-    values = [run[key] for run in runs if key in run]
-    if not values:
-        return ""
-    if key == "train_seconds" and statistics.mean(values) < 10:
-        decimals = 1
-    mean = f"{statistics.mean(values):,.{decimals}f}"
-    return f"{mean} ± {statistics.stdev(values):.{decimals}f}" if with_spread and len(values) > 1 else mean
 
 
 def _source(record: dict) -> str:

@@ -3,7 +3,6 @@
 import mmap
 import multiprocessing
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -28,12 +27,6 @@ def saved_bytes(forward: Callable[[], Tensor], *given: Tensor) -> int:
     total = sum(kept.values())
     del out
     return total
-
-
-def in_its_own_process(work: Callable, *arguments: Any) -> Any:
-    """work(*arguments), run in a new process, whose peak does not depend on what was freed in this one."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-        return process.submit(work, *arguments).result()
 
 
 class FragmentedMemory:

@@ -11,11 +11,11 @@ Writes benchmarks/results/scaling.json after every cell, then .md; delete the fi
 import time
 
 import torch
-from memory import in_its_own_process
 from record import CommandLine, publish, resume, save
 from tqdm.auto import tqdm
 
 from shtopk.models import TopKPoolingForConditionalGeneration
+from shtopk.training.comparison import in_its_own_process
 from shtopk.training.memory import PeakMemory
 
 LENGTHS = [2**i for i in range(9, 15)]

@@ -34,12 +34,13 @@ from gpu_clock import (
     waits,
 )
 from literal import gather, literal_successive_halving
-from memory import in_its_own_process, saved_bytes
+from memory import saved_bytes
 from record import CommandLine, publish, resume, save
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from shtopk import hard_topk, iterative_topk, successive_halving_topk
+from shtopk.training.comparison import in_its_own_process
 from shtopk.training.memory import PeakMemory
 
 BATCH, DEPTH = 16, 256

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -33,3 +34,10 @@ class PeakMemory:
             return torch.cuda.max_memory_allocated(self.device) / 2**20
         status = Path("/proc/self/status").read_text()
         return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 2**10
+
+
+def peak_memory_of(device: torch.device) -> PeakMemory | None:
+    """A `PeakMemory`, where it can be measured; else None."""
+    if device.type != "cuda" and not sys.platform.startswith("linux"):
+        return None
+    return PeakMemory(device)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -19,7 +18,7 @@ from shtopk.tasks import DataArguments
 from shtopk.tasks.rouge import confidence_interval
 from shtopk.training.arguments import TrainArguments
 from shtopk.training.examination import examine
-from shtopk.training.memory import PeakMemory
+from shtopk.training.memory import peak_memory_of
 from shtopk.training.trained import Trained
 
 UNPOOLED = "all tokens"  # the way of a model that pools nothing
@@ -50,7 +49,7 @@ class Setting(NamedTuple):
 
 def settings_of(ks: Sequence[int | float], operators: Sequence[str], temperatures: Sequence[float]) -> list[Setting]:
     """Every k with every operator and temperature, and no pooling at last."""
-    ways = itertools.product(operators or [None], temperatures or [None], ks)
+    ways = itertools.product(operators or (None,), temperatures or (None,), ks)
     return [*(Setting(k, operator, temperature) for operator, temperature, k in ways), Setting(None)]
 
 
@@ -174,10 +173,3 @@ def rows_of(
             "scores": scores,
         }
         yield row, metric, {name: results[name] for name in ("checkpoint", "data", "device", "mixed_precision")}
-
-
-def peak_memory_of(device: torch.device) -> PeakMemory | None:
-    """A `PeakMemory`, where it can be measured; else None."""
-    if device.type != "cuda" and not sys.platform.startswith("linux"):
-        return None
-    return PeakMemory(device)

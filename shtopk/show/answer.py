@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from shtopk.show.classification import page
+from shtopk.models import TopKPoolingSeq2SeqConfig
+from shtopk.models.answers import Answer
+from shtopk.show.classification import Truth, page
 from shtopk.show.describe import describe, describe_summary
 from shtopk.show.summary import summary_page
 
@@ -17,7 +19,7 @@ def answer_and_page(
     tokenizer,
     text: str,
     *,
-    label: str | None = None,
+    label: Truth | None = None,
     reference: str | None = None,
     title: str | None = None,
     max_tokens: int | None = None,
@@ -25,23 +27,34 @@ def answer_and_page(
     """(the model's answer in one line, an HTML page that shows which tokens of the document it was made from).
 
     Args:
-        model: a classifier (see `shtopk.show.page`) or a summarizer (see `shtopk.show.summary_page`) of
-            `shtopk.models`; it is put into eval mode.
+        model: a classifier of `shtopk.models`, one that `pool_encoder` was called on, or one of transformers without
+            any pooling, for one label, several or numbers (see `shtopk.show.page`); or a summarizer of `shtopk.models`
+            (see `shtopk.show.summary_page`). It is put into eval mode.
         tokenizer: the model's fast tokenizer.
         text: the document, of any length, empty too.
-        label: the document's true class, if known and the model a classifier.
+        label: the document's true answer, if known and the model a classifier: the class, the labels, the number.
         reference: a summary to compare with, if known and the model a summarizer.
         title: headline; by default the first line of the text.
-        max_tokens: tokens of the document that the model reads; None: all.
+        max_tokens: tokens of the document that the model reads; None: all, of a model that is none of `shtopk.models`
+            as many as it has positions.
+
+    Raises:
+        ValueError: a model that can do neither, or a `label` that is no number where the model answers with one.
+
+    Example:
+        >>> from shtopk.integrations.encoder import pool_encoder
+        >>> bert = AutoModelForSequenceClassification.from_pretrained("my-bert")  # doctest: +SKIP
+        >>> answer, html = answer_and_page(pool_encoder(bert, {6: 64}), tokenizer, text)  # doctest: +SKIP
     """
     first_line = text.strip().split("\n")[0]
     if len(first_line) > 70:
         first_line = first_line[:70].rsplit(" ", 1)[0] + " …"
     title = title or first_line or "An empty document"
     if model.can_generate():
+        if model.config.model_type != TopKPoolingSeq2SeqConfig.model_type:
+            raise ValueError(f"expected a classifier, or a summarizer of shtopk.models, got {type(model).__name__}")
         parts = describe_summary(model, tokenizer, text, max_tokens)
         answer = " ".join("".join(token.text for token in parts["tokens"]).split())
         return answer or "no summary", summary_page(**parts, reference=reference, title=title)
     parts = describe(model, tokenizer, text, max_tokens)
-    name, probability = max(parts["probabilities"], key=lambda pair: pair[1])
-    return f"{name} ({100 * probability:.1f} %)", page(**parts, label=label, title=title)
+    return str(Answer(parts["problem_type"], parts["values"])), page(**parts, label=label, title=title)

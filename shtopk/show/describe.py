@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from shtopk.assignment import Assignment
+from shtopk.models.answers import answers
+from shtopk.models.windows import positions_of
 from shtopk.pooling import TopKPooling
 from shtopk.show.document import Slot
 from shtopk.show.summary import OutputToken
@@ -19,19 +21,34 @@ from shtopk.show.summary import OutputToken
 def describe(model, tokenizer, text: str, max_tokens: int | None = None) -> dict[str, Any]:
     """The arguments of `shtopk.show.page` for a document, except for title and label.
 
-    max_tokens: tokens of the document that the model reads; None: all.
+    Args:
+        model: see `shtopk.show.answer.answer_and_page`.
+        max_tokens: tokens of the document that the model reads; None: all, of a model that is none of `shtopk.models`
+            as many as it has positions.
+
+    Raises:
+        ValueError: a model that does not answer with logits for a document.
     """
     model.eval()
-    inputs, spans = _encode(model, tokenizer, text, max_tokens)
-    out = model(**inputs)
-    slots = slots_of(out.pooled_scores, out.assignment)
-    probabilities = out.logits[0].float().softmax(-1).tolist()
+    # The models of shtopk.models state no positions of their own: they read in windows.
+    limits = [limit for limit in (max_tokens, positions_of(model.config)) if limit is not None]
+    max_tokens = min(limits, default=None)
+    inputs, spans, cut = _encode(model, tokenizer, text, max_tokens)
+    out = model(**inputs, return_dict=True)
+    logits = getattr(out, "logits", None)
+    if logits is None or logits.dim() != 2:
+        raise ValueError(f"expected a model that classifies documents, got {type(model).__name__}")
+    (answer,) = answers(logits, model.config)
+    assignment = getattr(out, "assignment", None)
+    slots = None if assignment is None else slots_of(assignment, getattr(out, "pooled_scores", None))
+    poolings = [module for module in model.modules() if isinstance(module, TopKPooling)]
     return {
         "text": text,
         "spans": spans,
         "slots": slots,
-        "probabilities": [(model.config.id2label[i], probability) for i, probability in enumerate(probabilities)],
-        "facts": _facts(model.pooling, slots, spans),
+        "values": answer.values,
+        "problem_type": answer.problem_type,
+        "facts": _facts(poolings[-1] if poolings else None, slots, spans, cut),
     }
 
 
@@ -43,10 +60,10 @@ def describe_summary(model, tokenizer, text: str, max_tokens: int | None = None)
     the attention of every token. max_tokens: see `describe`.
     """
     model.eval()
-    inputs, spans = _encode(model, tokenizer, text, max_tokens)
+    inputs, spans, cut = _encode(model, tokenizer, text, max_tokens)
     generated = model.generate(**inputs)[:1]  # [1, T + 1] with the start token
     encoded = model.get_encoder()(**inputs)
-    slots = slots_of(encoded.scores, encoded.assignment)
+    slots = slots_of(encoded.assignment, encoded.scores)
     tokens = _output_tokens(model, tokenizer, encoded, generated)
     generation = f"{len(tokens)} tokens generated"
     if model.config.copy_head and tokens:
@@ -56,7 +73,7 @@ def describe_summary(model, tokenizer, text: str, max_tokens: int | None = None)
         "spans": spans,
         "slots": slots,
         "tokens": tokens,
-        "facts": [*_facts(model.pooling, slots, spans), generation],
+        "facts": [*_facts(model.pooling, slots, spans, cut), generation],
     }
 
 
@@ -121,17 +138,26 @@ def eager_attention(model) -> Iterator[None]:
         model.set_attn_implementation(before)
 
 
-def slots_of(scores: Tensor, assignment: Assignment, smallest_weight: float = 1e-3) -> list[Slot]:
-    """The filled slots of a batch's first document, in order, each with the tokens above the smallest weight."""
+def slots_of(assignment: Assignment, scores: Tensor | None, smallest_weight: float = 1e-3) -> list[Slot]:
+    """The filled slots of a batch's first document, in order, each with the tokens above the smallest weight.
+
+    scores: [B, k] of the slots; None where they are not known, as between an encoder's layers.
+    """
     first = assignment.map(lambda x: x[0])
     return [
-        Slot(int(first.positions[slot]), first.tokens_of(slot, smallest_weight), float(scores[0, slot]))
+        Slot(
+            int(first.positions[slot]),
+            first.tokens_of(slot, smallest_weight),
+            None if scores is None else float(scores[0, slot]),
+        )
         for slot in first.mask.nonzero().flatten().tolist()
     ]
 
 
-def _encode(model, tokenizer, text: str, max_tokens: int | None) -> tuple[dict[str, Tensor], list[tuple[int, int]]]:
-    """(input_ids and attention_mask [1, L], the characters that each token stands for)"""
+def _encode(
+    model, tokenizer, text: str, max_tokens: int | None
+) -> tuple[dict[str, Tensor], list[tuple[int, int]], bool]:
+    """(input_ids and attention_mask [1, L]; the characters that each token stands for; whether there are more)"""
     encoded = tokenizer(
         text,
         return_offsets_mapping=True,
@@ -141,11 +167,19 @@ def _encode(model, tokenizer, text: str, max_tokens: int | None) -> tuple[dict[s
         verbose=False,
     )
     spans = [tuple(span) for span in encoded["offset_mapping"][0].tolist()]
-    return {name: encoded[name].to(model.device) for name in ("input_ids", "attention_mask")}, spans
+    inputs = {name: encoded[name].to(model.device) for name in ("input_ids", "attention_mask")}
+    return inputs, spans, bool(encoded.encodings[0].overflowing)
 
 
-def _facts(pooling: TopKPooling, slots: Sequence[Slot], spans: Sequence[tuple[int, int]]) -> list[str]:
+def _facts(
+    pooling: TopKPooling | None, slots: Sequence[Slot] | None, spans: Sequence[tuple[int, int]], cut: bool
+) -> list[str]:
+    """Remarks on how much was read and kept, and how; cut: the document has more tokens."""
+    read = [f"the first {len(spans):,} tokens read"] if cut else []
+    if pooling is None or slots is None:
+        return read or [f"{len(spans):,} tokens read"]
     return [
+        *read,
         f"{len(slots)} of {len(spans):,} tokens kept",
         pooling.options.operator.replace("_", " "),
         f"temperature {pooling.options.temperature:g}",

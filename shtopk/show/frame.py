@@ -14,14 +14,20 @@ STYLE = """
 body { background: var(--paper); color: var(--ink); margin: 0 auto; padding: 3rem 1.25rem 5rem; max-width: 46rem;
   font: 1.0625rem/1.75 Charter, Georgia, "Iowan Old Style", "Liberation Serif", serif; overflow-wrap: anywhere; }
 h1 { font-size: 1.75rem; line-height: 1.25; margin: 0 0 .5rem; text-wrap: balance; }
-h2, .facts, .legend, .classes, table { font-family: system-ui, "Segoe UI", "Liberation Sans", sans-serif; }
+h2, .facts, .legend, .classes, .numbers, table { font-family: system-ui, "Segoe UI", "Liberation Sans", sans-serif; }
 h2 { font-size: .75rem; letter-spacing: .09em; text-transform: uppercase; color: var(--quiet); margin: 3rem 0 .75rem; }
 .facts, .legend { color: var(--quiet); font-size: .875rem; line-height: 1.5; margin: 0; }
 .classes { display: grid; grid-template-columns: fit-content(40%) 1fr max-content; gap: .4rem .9rem;
   align-items: center; font-size: .875rem; line-height: 1.4; margin: 1.75rem 0 0; color: var(--quiet); }
 .classes .p { text-align: right; font-variant-numeric: tabular-nums; }
 .classes .first { color: var(--ink); font-weight: 600; }
-.classes b { color: var(--accent); font-weight: 500; }
+.classes b, .numbers b { color: var(--accent); font-weight: 500; }
+.kind { margin: 1.75rem 0 0; }
+.kind + .classes { margin: .75rem 0 0; }
+.numbers { display: grid; grid-template-columns: fit-content(40%) max-content 1fr; gap: .2rem 1.1rem;
+  align-items: baseline; font-size: .875rem; line-height: 1.4; margin: .5rem 0 0; color: var(--quiet); }
+.number { color: var(--ink); font-size: 1.5rem; font-weight: 600; text-align: right;
+  font-variant-numeric: tabular-nums; }
 .track { background: var(--line); border-radius: 3px; height: .5rem; overflow: hidden; }
 .fill { background: var(--quiet); height: 100%; }
 .first + .track .fill { background: var(--accent); }

@@ -1,0 +1,72 @@
+"""Train with different ways to pool, side by side, on the same data with the same budget.
+
+shtopk compare --train_file mine.jsonl --operators successive_halving,hard_gated,first,none --k 8,32 --seeds 0,1,2
+
+Beside the operators there are random (a frozen scorer), strided (every (n/k)-th token), first (the first k) and none
+(every token is kept, whatever k). All other fields are those of `shtopk train` and hold for every training. One training
+runs after the other; the same command goes on where it was stopped. The output folder gets compare.json after each, and
+in the end the table, compare.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from shtopk.training.command_line import Parser, numbers, parse
+from shtopk.training.console import command, refuse, refusing, speaking_as
+from shtopk.training.ending import one_line_at_the_end
+
+
+def main(argv: list[str]) -> None:
+    with speaking_as("shtopk compare"), one_line_at_the_end(argv, trains=False):
+        own, words = read(argv)
+        from shtopk.training.comparison import WAYS, compare, planned, table
+
+        with refusing(ValueError):
+            ks, seeds = numbers(own.k, "k"), [int(seed) for seed in numbers(own.seeds, "seeds")]
+        ways = [way.strip() for way in own.operators.split(",") if way.strip()]
+        if unknown := [way for way in ways if way not in WAYS]:
+            refuse(f"expected operators of {', '.join(WAYS)}; got {', '.join(unknown)}")
+        if not (ways and ks and seeds):
+            refuse("expected at least one operator, one k and one seed")
+        plan = planned(ways, ks, seeds)
+        for one in plan:  # so that what is impossible is refused before anything is trained
+            parse([*words, *one.words, f"--output_dir={own.output_dir}"], writes=False)
+        folder = Path(own.output_dir)
+        record = begin(folder, words, own.overwrite)
+        record["command"] = command(argv)
+        for i, one in enumerate(compare(plan, words, folder, record)):
+            print(f"{one.folder}: done, {len(record['runs'])} of {len(plan)}" + "\n" * (i + 1 == len(plan)))
+        page = f"{table(record['runs'], ways)}\n\nTest split, mean ± standard deviation over seeds {own.seeds}."
+        (folder / "compare.md").write_text(f"{page} `{record['command']}`\n", encoding="utf-8")
+        print(page)
+
+
+def read(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The comparison's own options, and the words that every training gets."""
+    if {"--help", "-h"} & set(argv):
+        print(f"{__doc__}\nFields of every training:\n")
+    parser = Parser((), description=__doc__, add_help=False, prog="shtopk compare")
+    parser.add_argument("--operators", default="successive_halving,iterative,hard_gated,first,none")
+    parser.add_argument("--k", default="8,32")
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--output_dir", default="runs/compare")
+    parser.add_argument("--overwrite", action=argparse.BooleanOptionalAction, default=False)
+    own, words = parser.parse_known_args(argv)
+    return own, words
+
+
+def begin(folder: Path, words: list[str], overwrite: bool) -> dict[str, Any]:
+    """The record of a folder, to be continued; refused where it is of other trainings."""
+    path = folder / "compare.json"
+    if overwrite or not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        return {"words": words, "runs": []}
+    record = json.loads(path.read_text(encoding="utf-8"))
+    if record.get("words") != words:
+        given = " ".join(record.get("words", [])) or "no fields"
+        refuse(f"{path} is of trainings with {given}; name another output_dir, or replace them with --overwrite")
+    return record

@@ -1,0 +1,127 @@
+"""Trainings that differ in how they pool, side by side: each in a process of its own, one after the other."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import multiprocessing
+import shutil
+import statistics
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from shtopk.operators import OPERATORS
+from shtopk.training.memory import peak_memory_of
+
+WAYS: dict[str, dict[str, Any]] = {name: {"operator": name} for name in OPERATORS} | {
+    "random": {"operator": "hard", "freeze_scorer": True},  # scorer
+    "strided": {"operator": "hard", "scorer": "strided"},
+    "first": {"operator": "hard", "scorer": "first"},
+    "none": {"operator": "hard", "scorer": "first", "k": 1.0},
+}
+SPEEDS = ("documents_per_second", "generated_tokens_per_second")
+COLUMNS = {  # key of a run -> head of the column, decimals, whether the spread is shown
+    "accuracy": ("accuracy", 3, True),
+    "f1": ("macro-F1", 3, True),
+    "rouge1": ("ROUGE-1", 3, True),
+    "rouge2": ("ROUGE-2", 3, True),
+    "rougeL": ("ROUGE-L", 3, True),
+    "evidence_share": ("evidence among the kept", 2, True),
+    "train_seconds": ("training s", 0, False),
+    "documents_per_second": ("inference documents/s", 0, False),
+    "generated_tokens_per_second": ("generated tokens/s", 0, False),
+    "peak_mib": ("peak MiB", 0, False),
+}
+SCORES = tuple(COLUMNS)[:5]
+
+
+class Planned(NamedTuple):
+    """One training of a comparison."""
+
+    way: str  # of `WAYS`
+    k: str  # as the table shows it
+    seed: int
+
+    @property
+    def folder(self) -> str:
+        return f"{self.way}-k{self.k}-seed{self.seed}"
+
+    @property
+    def words(self) -> list[str]:
+        """What its command line has beside that of the comparison."""
+        fields = {"k": self.k} | WAYS[self.way] | {"seed": self.seed}
+        return [f"--{name}={value}" for name, value in fields.items()]
+
+
+def planned(ways: Sequence[str], ks: Sequence[str], seeds: Sequence[int]) -> list[Planned]:
+    """Every way with every k and seed, all ways with one seed before the next; "none" has no k."""
+    rows = [(way, "all" if way == "none" else k) for k, way in itertools.product(ks, ways)]
+    return [Planned(way, k, seed) for seed in seeds for way, k in dict.fromkeys(rows)]
+
+
+def in_its_own_process(work: Callable, *arguments: Any) -> Any:
+    """work(*arguments), run in a new process, whose peak does not depend on what was freed in this one."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        return process.submit(work, *arguments).result()
+
+
+def fine_tune(words: list[str], folder: str) -> dict[str, float]:
+    """Train with a command line's words into a folder; the figures of the run. For a process of its own."""
+    from shtopk.commands.train import train
+
+    memory = peak_memory_of(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    results = train([*words, f"--output_dir={folder}"])
+    found = {key: results[f"test_{key}"] for key in (*SCORES, *SPEEDS) if f"test_{key}" in results}
+    found["train_seconds"] = results["train_runtime"]
+    return found if memory is None else found | {"peak_mib": memory.read()}
+
+
+def compare(plan: Sequence[Planned], words: Sequence[str], folder: Path, record: dict[str, Any]) -> Any:
+    """Do the trainings that the record lacks; yields each when it is done, and it is in the record.
+
+    A training that was stopped goes on. What it leaves in the folder is all_results.json and predictions.jsonl.
+    """
+    done = {(run["way"], run["k"], run["seed"]) for run in record["runs"]}
+    for one in plan:
+        if tuple(one) in done:
+            continue
+        place = folder / one.folder
+        figures = in_its_own_process(fine_tune, [*words, *one.words, "--resume=latest"], str(place))
+        record["runs"].append(one._asdict() | figures)
+        (folder / "compare.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        for path in place.iterdir():
+            if path.name not in ("all_results.json", "predictions.jsonl"):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        yield one
+
+
+def table(runs: Sequence[dict[str, Any]], names: Sequence[str], key: str = "way") -> str:
+    """Markdown: a row for each way and k, mean ± standard deviation over the seeds.
+
+    key: of a run, which holds its name, one of names.
+    """
+    shown = {name: column for name, column in COLUMNS.items() if any(name in run for run in runs)}
+    lines = [
+        f"| pooling | k | {' | '.join(head for head, _, _ in shown.values())} |",
+        "|---|--:|" + "--:|" * len(shown),
+    ]
+    for name, k in itertools.product(names, dict.fromkeys(run["k"] for run in runs)):
+        if of_row := [run for run in runs if (run[key], run["k"]) == (name, k)]:
+            lines.append(f"| {name} | {k} | {' | '.join(cell(of_row, column) for column in shown)} |")
+    return "\n".join(lines)
+
+
+def cell(runs: Sequence[dict[str, Any]], key: str) -> str:
+    """The mean of a figure over runs, with its standard deviation where the column shows it."""
+    _, decimals, with_spread = COLUMNS[key]
+    values = [run[key] for run in runs if key in run]
+    if not values:
+        return ""
+    if key == "train_seconds" and statistics.mean(values) < 10:
+        decimals = 1
+    mean = f"{statistics.mean(values):,.{decimals}f}"
+    return f"{mean} ± {statistics.stdev(values):.{decimals}f}" if with_spread and len(values) > 1 else mean
