@@ -87,9 +87,8 @@ def _answer(checkpoint: str, max_tokens: int | None, source: Source, lines: Json
     """Write a line for each document of a source."""
     import torch
 
-    from shtopk.models import load_checkpoint
+    from shtopk.models import load_checkpoint, predict
     from shtopk.models.checkpoint import quiet
-    from shtopk.models.prediction import predict
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with refusing(ValueError):
