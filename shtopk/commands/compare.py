@@ -3,9 +3,9 @@
 shtopk compare --train_file mine.jsonl --operators successive_halving,hard_gated,first,none --k 8,32 --seeds 0,1,2
 
 Beside the operators there are random (a frozen scorer), strided (every (n/k)-th token), first (the first k) and none
-(every token is kept, whatever k). All other fields are those of `shtopk train` and hold for every training. One training
-runs after the other; the same command goes on where it was stopped. The output folder gets compare.json after each, and
-in the end the table, compare.md.
+(every token is kept, whatever k). All other fields are those of `shtopk train` and hold for every training. One
+training runs after the other; the same command goes on where it was stopped. The output folder gets compare.json after
+each, and in the end the table, compare.md.
 """
 
 from __future__ import annotations
