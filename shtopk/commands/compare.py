@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ def main(argv: list[str]) -> None:
             parse([*words, *one.words, f"--output_dir={own.output_dir}"], writes=False)
         folder = Path(own.output_dir)
         record = begin(folder, words, own.overwrite)
+        for one in plan if own.overwrite else []:
+            shutil.rmtree(folder / one.folder, ignore_errors=True)
         record["command"] = command(argv)
         for i, one in enumerate(compare(plan, words, folder, record)):
             print(f"{one.folder}: done, {len(record['runs'])} of {len(plan)}" + "\n" * (i + 1 == len(plan)))
