@@ -13,6 +13,7 @@ input was refused; 130, 143 and 141 where Ctrl-C, SIGTERM or a closed pipe stopp
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -134,7 +135,7 @@ def _output(options: PredictArguments) -> JsonLines:
         return JsonLines(options.output, overwrite=options.overwrite, resume=options.resume)
     if sys.stdout is None:
         raise ValueError("expected somewhere to write to, but standard output is closed; give --output")
-    return JsonLines(sys.stdout.fileno())
+    return JsonLines(1)
 
 
 def _reading(checkpoint: str, options: PredictArguments) -> tuple[Columns, int | None]:
@@ -153,7 +154,7 @@ def _bar(source: Source, lines: JsonLines, options: PredictArguments) -> tqdm:
     """A progress bar where somebody looks at stderr, and no answers go to the same screen."""
     from tqdm import tqdm
 
-    hidden = not sys.stderr.isatty() or (options.output == STDOUT and sys.stdout.isatty())
+    hidden = not sys.stderr.isatty() or (options.output == STDOUT and os.isatty(1))
     counts = [] if hidden else [count(file) for file in source.files]
     total = None if None in counts else sum(filter(None, counts))
     return tqdm(total=total, initial=lines.done, desc="predict", unit=" documents", disable=hidden)
