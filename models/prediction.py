@@ -16,6 +16,7 @@ from shtopk.pooling import poolings
 from .answers import CLASSES, LABELS, answers
 from .checkpoint import most_tokens
 
+GROWTH = 4  # of a block over the one before
 MOST_CHARACTERS = 2**21  # of the texts that are read ahead, but for the last one
 MOST_TOKENS = 2**16  # of the texts of a batch, padding included, unless one alone has more
 
@@ -73,8 +74,8 @@ def predict(
     """A model's answer to each text, in the order of the texts, as they are read.
 
     Texts are read ahead in blocks, and those of like length go through the model together, so that little of a batch
-    is padding. The first block is one batch, and each has twice the texts of the one before, up to `block`: the first
-    answers come soon. An answer does not depend on what other texts there are, but for the rounding of sums.
+    is padding. The first block is one batch, and each has four times the texts of the one before, up to `block`: the
+    first answers come soon. An answer does not depend on what other texts there are, but for the rounding of sums.
 
     Args:
         model: a classifier or a summarizer, as `load_checkpoint` gives it. It is put into eval mode.
@@ -124,7 +125,7 @@ def _predictions(
 
 
 def _blocks(texts: Iterable[str | None], first: int, most: int) -> Iterator[list[str]]:
-    """Texts in lists of `first`, then of twice as many each time up to `most`; None among the texts ends a list."""
+    """Texts in lists of `first`, then of four times as many each time, up to `most`; None among them ends a list."""
     size, waiting, characters = first, [], 0
     for text in texts:
         if isinstance(text, str):
@@ -134,7 +135,7 @@ def _blocks(texts: Iterable[str | None], first: int, most: int) -> Iterator[list
             raise ValueError(f"expected texts, got {type(text).__name__}")
         if waiting and (text is None or len(waiting) >= size or characters >= MOST_CHARACTERS):
             yield waiting
-            size, waiting, characters = min(2 * size, most), [], 0
+            size, waiting, characters = min(GROWTH * size, most), [], 0
     if waiting:
         yield waiting
 

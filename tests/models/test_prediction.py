@@ -103,7 +103,7 @@ def test_a_summary_is_what_the_model_generates_of_its_text_alone(make):
         assert summary == expected.strip()
 
 
-def test_texts_are_read_ahead_by_a_batch_at_first_and_then_by_twice_as_many_each_time():
+def test_texts_are_read_ahead_by_a_batch_at_first_and_then_by_four_times_as_many_each_time():
     read = []
 
     def endless():
@@ -116,7 +116,7 @@ def test_texts_are_read_ahead_by_a_batch_at_first_and_then_by_twice_as_many_each
     seen = []
     for _ in islice(answers, 24):
         seen.append(len(read))
-    assert seen == [2] * 2 + [6] * 4 + [14] * 8 + [22] * 8 + [30] * 2
+    assert seen == [2] * 2 + [10] * 8 + [18] * 8 + [26] * 6
 
 
 def test_nothing_among_the_texts_asks_for_the_answers_to_those_before_it():
