@@ -1,13 +1,25 @@
 """`shtopk evaluate`: figures of any checkpoint on any data, and one line for what cannot be evaluated."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import pytest
+from peft import LoraConfig, get_peft_model
 from tiny import BART, BERT, tiny_tokenizer
-from transformers import BartConfig, BartForConditionalGeneration, BertConfig, BertForSequenceClassification
+from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
+    BertConfig,
+    BertForSequenceClassification,
+    Trainer,
+    TrainingArguments,
+)
 
 from shtopk.integrations.encoder import pool_encoder
+from shtopk.models import load_checkpoint
 
 
 @pytest.fixture
@@ -127,3 +139,42 @@ def test_files_without_anything_to_evaluate_are_refused(content, named, checkpoi
 
 def test_a_split_that_there_is_not_is_refused(checkpoint, refused):
     assert "expected split to be one of" in refused("evaluate", checkpoint, "--split=dev")
+
+
+def test_a_checkpoint_of_trainer_and_an_adapter_over_one_of_ours_are_evaluated_too(
+    checkpoint, evaluate, documents, tmp_path
+):
+    model, tokenizer = load_checkpoint(checkpoint)
+    options = TrainingArguments(str(tmp_path / "trainer"), report_to=[], use_cpu=True)
+    Trainer(model=model, args=options, processing_class=tokenizer).save_model()
+    expected, _ = evaluate(checkpoint, f"--test_file={documents}")
+    results, _ = evaluate(tmp_path / "trainer", f"--test_file={documents}")
+    assert results["metrics"] == expected["metrics"]
+
+    adapted = get_peft_model(
+        model, LoraConfig(target_modules=["query"], init_lora_weights=True)
+    )  # changes nothing yet
+    adapted.save_pretrained(tmp_path / "adapter")
+    tokenizer.save_pretrained(tmp_path / "adapter")
+    results, _ = evaluate(tmp_path / "adapter", f"--test_file={documents}")
+    assert results["metrics"] == pytest.approx(expected["metrics"])
+    assert results["checkpoint"]["model"].startswith("Peft")
+    assert results["checkpoint"]["sha256"] != expected["checkpoint"]["sha256"]
+
+
+@pytest.mark.slow
+def test_two_processes_find_what_one_finds(checkpoint, evaluate, documents, tmp_path):
+    expected, _ = evaluate(checkpoint, f"--test_file={documents}", "--eval_batch_size=7")
+    words = ["-m", "shtopk", "evaluate", checkpoint, f"--test_file={documents}", "--eval_batch_size=7",
+             f"--output_dir={tmp_path / 'two'}", "--mixed_precision=no"]  # fmt: skip
+    run = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", *words],
+        env=os.environ | {"ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr[-2000:]
+    results = json.loads((tmp_path / "two" / "results.json").read_text())
+    assert results["processes"] == 2
+    assert {name: results[name] for name in ("confusion", "intervals")} == {
+        name: expected[name] for name in ("confusion", "intervals")
+    }
+    assert run.stdout.count("accuracy") == 1
