@@ -13,10 +13,11 @@ from shtopk.training.aliases import with_our_names
 
 SOURCES = ("task", *FILE_FIELDS, *HUB_FIELDS, "rfc_folder")  # the fields that say where data comes from
 LIMITS = ("max_train_samples", "max_eval_samples")
+TAKEN = {one.name for one in fields(DataArguments)} - set(LIMITS) | {"mixed_precision"}
 
 
 def settings_of(checkpoint: str | Path) -> dict[str, Any]:
-    """The fields of `DataArguments` in a checkpoint's arguments.yaml, but for limits; {} for one without such a file.
+    """Fields of `DataArguments` in a checkpoint's arguments.yaml, but for limits, and mixed_precision; {} without one.
 
     Raises ValueError for a file that is not what `train.py` wrote.
     """
@@ -29,7 +30,7 @@ def settings_of(checkpoint: str | Path) -> dict[str, Any]:
         raise ValueError(f"cannot read {path}: {' '.join(str(error).split())}") from None
     if not isinstance(found, dict):
         raise ValueError(f"expected {path} to hold 'field: value' lines, got {type(found).__name__}")
-    return {one.name: found[one.name] for one in fields(DataArguments) if one.name in found and one.name not in LIMITS}
+    return {name: value for name, value in found.items() if name in TAKEN}
 
 
 def defaults_of(checkpoint: str | Path, argv: list[str]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 from shtopk.models import load_checkpoint
-from shtopk.models.answers import problem_type
+from shtopk.models.answers import CLASSES, problem_type
 from shtopk.models.checkpoint import most_tokens
 from shtopk.tasks import DataArguments
 from shtopk.tasks.columns import some
@@ -20,7 +20,6 @@ from shtopk.training.console import refusing
 from shtopk.training.experiment import Experiment
 
 SUMMARY = "summary"  # the column of summaries, where none is named
-ONE_CLASS = "single_label_classification"
 
 
 class Trained(Experiment):
@@ -40,7 +39,7 @@ class Trained(Experiment):
         with refusing(ValueError):
             self.model, self.tokenizer = load_checkpoint(checkpoint, **pooling)
             summarizes = self.model.can_generate()
-            if not summarizes and (kind := problem_type(self.model.config)) != ONE_CLASS:
+            if not summarizes and (kind := problem_type(self.model.config)) != CLASSES:
                 raise ValueError(f"expected a summarizer or a classifier with one class a document, got {kind}")
             if summarizes and data.summary_column is None and data.task in ("files", "hub"):
                 data = replace(data, summary_column=SUMMARY)

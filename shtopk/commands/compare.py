@@ -3,15 +3,16 @@
 shtopk compare --train_file mine.jsonl --operators successive_halving,hard_gated,first,none --k 8,32 --seeds 0,1,2
 
 Beside the operators there are random (a frozen scorer), strided (every (n/k)-th token), first (the first k) and none
-(every token is kept, whatever k). All other fields are those of `shtopk train` and hold for every training. One training
-runs after the other; the same command goes on where it was stopped. The output folder gets compare.json after each, and
-in the end the table, compare.md.
+(every token is kept, whatever k). All other fields are those of `shtopk train` and hold for every training. One
+training runs after the other; the same command goes on where it was stopped. The output folder gets compare.json after
+each, and in the end the table, compare.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ def main(argv: list[str]) -> None:
             parse([*words, *one.words, f"--output_dir={own.output_dir}"], writes=False)
         folder = Path(own.output_dir)
         record = begin(folder, words, own.overwrite)
+        for one in plan if own.overwrite else []:
+            shutil.rmtree(folder / one.folder, ignore_errors=True)
         record["command"] = command(argv)
         for i, one in enumerate(compare(plan, words, folder, record)):
             print(f"{one.folder}: done, {len(record['runs'])} of {len(plan)}" + "\n" * (i + 1 == len(plan)))

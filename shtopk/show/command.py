@@ -21,9 +21,10 @@ def read_text(path: Path) -> str:
         return content.decode("utf-8", errors="replace")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, program: str = "python -m shtopk.show") -> int:
+    """Write a page; returns the exit code, 2 where the input is refused in one line. program: as messages call it."""
     parser = argparse.ArgumentParser(
-        prog="python -m shtopk.show", description="See which tokens of a text were kept, and what became of them."
+        prog=program, description="See which tokens of a text were kept, and what became of them."
     )
     parser.add_argument("checkpoint", help="folder that train.py wrote, of a classifier or a summarizer")
     parser.add_argument("file", type=Path, help="the document, a text file")
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except OSError as error:
             raise ValueError(f"cannot write {output}: {error.strerror}") from error
     except ValueError as error:
-        print(f"shtopk.show: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"{program.removeprefix('python -m ')}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     print(f"{answer}, see {output}")
     return 0

@@ -1,0 +1,55 @@
+"""What every command of `shtopk` has in common, and the small ones."""
+
+import subprocess
+import sys
+
+import pytest
+
+from shtopk.commands import COMMANDS, main
+
+
+def test_help_names_every_command(shtopk):
+    for words in ([], ["--help"]):
+        assert all(f"shtopk {name} " in shtopk(*words) for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(name, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([name, "--help"])
+    assert stop.value.code == 0
+    assert f"shtopk {name}" in capsys.readouterr().out
+
+
+def test_an_unknown_command_is_refused(capsys):
+    assert main(["trian"]) == 2
+    assert "expected a command of train, evaluate, " in capsys.readouterr().err
+
+
+def test_configurations_are_listed_printed_and_copied_but_never_over_another_file(shtopk, refused, tmp_path):
+    assert "BBC News" in shtopk("configs")
+    assert "head_learning_rate" in shtopk("configs", "bbc")
+    shtopk("configs", "bbc.yaml", tmp_path / "mine.yaml")
+    assert (tmp_path / "mine.yaml").read_text() == shtopk("configs", "bbc")
+    assert "exists" in refused("configs", "rfc", tmp_path / "mine.yaml")
+    assert "expected a configuration of" in refused("configs", "bcb")
+
+
+def test_the_environment_is_told(shtopk):
+    assert {"shtopk", "torch", "device"} <= {line.split()[0] for line in shtopk("env").splitlines()}
+
+
+@pytest.mark.parametrize("words", [["--help"], ["train", "--k=0"], ["evaluate", "/none"], ["sweep", "/none"]])
+def test_what_takes_long_to_import_is_not_imported_to_help_or_to_refuse(words):
+    code = f"""
+import sys
+from shtopk.commands import main
+try:
+    main({words})
+except SystemExit:
+    pass
+print(*sorted({{"datasets", "evaluate", "sklearn", "accelerate", "matplotlib", "pandas"}} & set(sys.modules)))
+print("transformers.modeling_utils" in sys.modules)
+"""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.splitlines()[-2:] == ["", "False"]

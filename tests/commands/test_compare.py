@@ -1,0 +1,82 @@
+"""`shtopk compare`: trainings that differ in how they pool, one after the other, on one's own data."""
+
+import json
+
+import pytest
+
+from shtopk.training import comparison
+from shtopk.training.comparison import Planned, planned, table
+
+
+@pytest.fixture
+def trainings(monkeypatch):
+    """The command lines of the trainings that were made, none of them really."""
+    made = []
+
+    def fine_tune(work, words, folder):
+        made.append(words)
+        if len(made) == 3:
+            raise KeyboardInterrupt
+        comparison.Path(folder).mkdir(parents=True)
+        (comparison.Path(folder) / "model.safetensors").touch()
+        (comparison.Path(folder) / "all_results.json").touch()
+        return {"accuracy": len(made) / 10, "train_seconds": 1.0}
+
+    monkeypatch.setattr(comparison, "in_its_own_process", fine_tune)
+    return made
+
+
+def test_a_comparison_that_was_stopped_goes_on_with_what_is_missing(trainings, shtopk, refused, words, tmp_path):
+    given = [*words, "--operators=hard,none", "--k=2,4", "--seeds=0,1", f"--output_dir={tmp_path / 'out'}"]
+    refused("compare", *given, code=130)
+    assert len(json.loads((tmp_path / "out" / "compare.json").read_text())["runs"]) == 2
+    shown = shtopk("compare", *given)
+    assert len(trainings) == 7  # the third of six twice
+    record = json.loads((tmp_path / "out" / "compare.json").read_text())
+    assert [(run["way"], run["k"], run["seed"]) for run in record["runs"]] == [
+        ("hard", "2", 0), ("none", "all", 0), ("hard", "4", 0), ("hard", "2", 1), ("none", "all", 1), ("hard", "4", 1),
+    ]  # fmt: skip
+    assert "| hard | 2 | 0.300 ± 0.283 | 1.0 |" in shown
+    assert "--operator=hard" in trainings[0] and "--resume=latest" in trainings[0]
+    assert [path.name for path in (tmp_path / "out" / "hard-k2-seed0").iterdir()] == ["all_results.json"]
+
+
+def test_another_comparison_is_not_mixed_with_it(trainings, shtopk, refused, words, tmp_path):
+    given = [*words, "--operators=hard", "--k=2", "--seeds=0", f"--output_dir={tmp_path / 'out'}"]
+    shtopk("compare", *given)
+    assert "name another output_dir" in refused("compare", *given, "--epochs=7")
+    shtopk("compare", *given, "--epochs=7", "--overwrite")
+    assert len(trainings) == 2
+
+
+@pytest.mark.parametrize(("more", "named"), [
+    (["--operators=soft"], "got soft"), (["--k=0"], "expected k to be"), (["--seeds=x"], "seeds"),
+    (["--epochs=0"], "epochs"), (["--learning_rte=1"], "unknown arguments"), (["--train_file=/none.csv"], "/none.csv"),
+])  # fmt: skip
+def test_what_is_impossible_is_refused_before_anything_is_trained(more, named, trainings, refused, words):
+    assert named in refused("compare", *words, *more)
+    assert not trainings
+
+
+def test_all_ways_with_one_seed_come_before_the_next_seed():
+    found = planned(["first", "none"], ["8", "32"], [0, 1])
+    assert found[:3] == [Planned("first", "8", 0), Planned("none", "all", 0), Planned("first", "32", 0)]
+    assert len(found) == 6
+    assert found[1].words == ["--k=1.0", "--operator=hard", "--scorer=first", "--seed=0"]
+
+
+def test_the_table_shows_the_spread_over_seeds():
+    runs = [
+        {"way": "hard", "k": "8", "seed": seed, "accuracy": a, "peak_mib": 100.0} for seed, a in enumerate((0.5, 0.7))
+    ]
+    assert table(runs, ["hard"]).splitlines()[-1] == "| hard | 8 | 0.600 ± 0.141 | 100 |"
+
+
+@pytest.mark.slow
+def test_real_trainings_are_compared(shtopk, words, tmp_path):
+    words = [*words, "--epochs=1"]
+    shown = shtopk("compare", *words, "--operators=hard_gated,first", "--k=2", "--seeds=0", f"--output_dir={tmp_path}")
+    runs = json.loads((tmp_path / "compare.json").read_text())["runs"]
+    assert [run["way"] for run in runs] == ["hard_gated", "first"]
+    assert all(run["peak_mib"] > 0 and run["documents_per_second"] > 0 for run in runs)
+    assert "| first | 2 |" in shown

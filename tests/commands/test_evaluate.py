@@ -1,0 +1,180 @@
+"""`shtopk evaluate`: figures of any checkpoint on any data, and one line for what cannot be evaluated."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+from peft import LoraConfig, get_peft_model
+from tiny import BART, BERT, tiny_tokenizer
+from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
+    BertConfig,
+    BertForSequenceClassification,
+    Trainer,
+    TrainingArguments,
+)
+
+from shtopk.integrations.encoder import pool_encoder
+from shtopk.models import load_checkpoint
+
+
+@pytest.fixture
+def checkpoint(trained, words):
+    return trained(words)
+
+
+@pytest.fixture
+def summarizer(trained, summary_words):
+    return trained(summary_words)
+
+
+@pytest.fixture
+def evaluate(shtopk, tmp_path):
+    """The results of an evaluation, and what was printed."""
+
+    def run(*words):
+        out = f"--output_dir={tmp_path / 'out'}"
+        shown = shtopk("evaluate", *words, out, "--overwrite=true", "--mixed_precision=no")
+        return json.loads((tmp_path / "out" / "results.json").read_text()), shown
+
+    return run
+
+
+def test_without_data_of_its_own_it_evaluates_the_test_split_of_the_training(checkpoint, evaluate, tmp_path):
+    before = json.loads((checkpoint / "all_results.json").read_text())
+    results, shown = evaluate(checkpoint)
+    assert results["metrics"]["accuracy"] == before["test_accuracy"]
+    assert results["metrics"]["f1"] == pytest.approx(before["test_f1"])
+    run = json.loads((checkpoint / "run.json").read_text())
+    assert results["data"]["sha256"] == run["data"]["test"]["sha256"]
+    assert results["data"]["documents"] == 12
+    assert results["command"].startswith("shtopk evaluate")
+    assert (tmp_path / "out" / "confusion.png").stat().st_size > 1000
+    assert f"{before['test_accuracy']:.3f}" in shown and "money" in shown
+
+
+def test_labels_are_matched_by_name_whatever_their_order(checkpoint, evaluate, rows):
+    documents = [{"text": "a bank b", "label": "money"}] * 3 + [{"text": "goal c goal", "label": "sport"}]
+    results, _ = evaluate(checkpoint, f"--test_file={rows(documents)}")
+    assert [results["classes"][name]["documents"] for name in ("money", "sport")] == [3, 1]
+    assert results["metrics"]["accuracy"] == 1
+    assert results["confusion"] == [[3, 0], [0, 1]]
+
+
+def test_columns_are_those_of_the_training_unless_named(summarizer, evaluate, rows):
+    documents = [{"body": f"a b c d e f g h {word}", "gist": word} for word in ("goal", "bank", "goal")]
+    results, shown = evaluate(summarizer, f"--test_file={rows(documents)}")
+    assert results["data"]["documents"] == 3
+    assert results["metrics"]["rouge1"] == 1
+    assert results["intervals"]["rouge1"] == [1, 1]
+    assert "first_sentence" in results["baselines"] and "first_sentence" in shown
+    others = [{"article": row["body"], "abstract": row["gist"]} for row in documents]
+    again, _ = evaluate(
+        summarizer, f"--test_file={rows(others)}", "--text_column=article", "--summary_column=abstract"
+    )
+    assert again["metrics"] == results["metrics"]
+
+
+def saved(model, folder):
+    model.save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("pooled", [True, False])
+def test_a_model_of_transformers_is_evaluated_too(pooled, evaluate, documents, tmp_path):
+    config = BertConfig(**BERT, id2label={0: "sport", 1: "money"})
+    model = BertForSequenceClassification(config)
+    model = pool_encoder(model, {1: 8}) if pooled else model
+    results, _ = evaluate(saved(model, tmp_path / "bert"), f"--test_file={documents}", "--max_eval_samples=20")
+    assert results["checkpoint"]["model"] == "BertForSequenceClassification"
+    assert results["data"]["documents"] == 20
+    assert sum(map(sum, results["confusion"])) == 20
+
+
+def test_a_summarizer_of_transformers_needs_no_name_of_the_column_that_is_called_summary(evaluate, rows, tmp_path):
+    folder = saved(BartForConditionalGeneration(BartConfig(**BART)), tmp_path / "bart")
+    documents = [{"text": "a b goal", "summary": "goal"}]
+    results, _ = evaluate(folder, f"--test_file={rows(documents)}", "--max_summary_tokens=4")
+    assert "rouge1" in results["metrics"]
+
+
+def test_data_of_another_kind_is_refused(checkpoint, summarizer, refused, rows, summaries):
+    words = f"--test_file={summaries}", "--text_column=body", "--summary_column=gist"
+    assert "classifies, but the task files has summaries" in refused("evaluate", checkpoint, *words)
+    assert "--label_column" in refused("evaluate", checkpoint, f"--test_file={summaries}", "--text_column=body")
+    labels = rows([{"body": "a", "label": "sport"}])
+    assert "a column 'gist'" in refused("evaluate", summarizer, f"--test_file={labels}")
+
+
+def test_labels_of_another_data_set_are_refused(checkpoint, refused, rows):
+    line = refused("evaluate", checkpoint, f"--test_file={rows([{'text': 'a', 'label': 'opera'}])}")
+    assert line == "expected labels that the model knows ('money', 'sport'), got 'opera'"
+
+
+def test_half_a_checkpoint_and_none_are_refused(checkpoint, refused, documents, tmp_path):
+    assert "found none" in refused("evaluate", tmp_path / "nowhere", f"--test_file={documents}")
+    half = shutil.copytree(checkpoint, tmp_path / "half")
+    (half / "model.safetensors").unlink()
+    assert "cannot load the checkpoint" in refused("evaluate", half, f"--test_file={documents}")
+
+
+def test_what_lies_in_the_output_folder_is_not_replaced_unasked(checkpoint, refused, documents, tmp_path):
+    (tmp_path / "results.json").write_text("{}")
+    line = refused("evaluate", checkpoint, f"--test_file={documents}", f"--output_dir={tmp_path}")
+    assert "is not empty" in line and "--overwrite" in line and "--resume" not in line
+    assert (tmp_path / "results.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize(("content", "named"), [("", "empty"), ("\n\n", "none"), ('{"text": "a"}\n', "label")])
+def test_files_without_anything_to_evaluate_are_refused(content, named, checkpoint, refused, tmp_path):
+    path = tmp_path / "some.jsonl"
+    path.write_text(content)
+    assert named in refused("evaluate", checkpoint, f"--test_file={path}")
+
+
+def test_a_split_that_there_is_not_is_refused(checkpoint, refused):
+    assert "expected split to be one of" in refused("evaluate", checkpoint, "--split=dev")
+
+
+def test_a_checkpoint_of_trainer_and_an_adapter_over_one_of_ours_are_evaluated_too(
+    checkpoint, evaluate, documents, tmp_path
+):
+    model, tokenizer = load_checkpoint(checkpoint)
+    options = TrainingArguments(str(tmp_path / "trainer"), report_to=[], use_cpu=True)
+    Trainer(model=model, args=options, processing_class=tokenizer).save_model()
+    expected, _ = evaluate(checkpoint, f"--test_file={documents}")
+    results, _ = evaluate(tmp_path / "trainer", f"--test_file={documents}")
+    assert results["metrics"] == expected["metrics"]
+
+    adapted = get_peft_model(
+        model, LoraConfig(target_modules=["query"], init_lora_weights=True)
+    )  # changes nothing yet
+    adapted.save_pretrained(tmp_path / "adapter")
+    tokenizer.save_pretrained(tmp_path / "adapter")
+    results, _ = evaluate(tmp_path / "adapter", f"--test_file={documents}")
+    assert results["metrics"] == pytest.approx(expected["metrics"])
+    assert results["checkpoint"]["model"].startswith("Peft")
+    assert results["checkpoint"]["sha256"] != expected["checkpoint"]["sha256"]
+
+
+@pytest.mark.slow
+def test_two_processes_find_what_one_finds(checkpoint, evaluate, documents, tmp_path):
+    expected, _ = evaluate(checkpoint, f"--test_file={documents}", "--eval_batch_size=7")
+    words = ["-m", "shtopk", "evaluate", checkpoint, f"--test_file={documents}", "--eval_batch_size=7",
+             f"--output_dir={tmp_path / 'two'}", "--mixed_precision=no"]  # fmt: skip
+    run = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", *words],
+        env=os.environ | {"ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr[-2000:]
+    results = json.loads((tmp_path / "two" / "results.json").read_text())
+    assert results["processes"] == 2
+    assert {name: results[name] for name in ("confusion", "intervals")} == {
+        name: expected[name] for name in ("confusion", "intervals")
+    }
+    assert run.stdout.count("accuracy") == 1

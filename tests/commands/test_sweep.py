@@ -1,0 +1,90 @@
+"""`shtopk sweep`: one checkpoint at many settings, and the smallest k that is as good as the best."""
+
+import json
+
+import pytest
+from tiny import BERT, tiny_tokenizer
+from transformers import BertConfig, BertForSequenceClassification
+
+from shtopk.integrations.encoder import pool_encoder
+from shtopk.training.sweep import Setting, settings_of, smallest_within_noise, verdict
+
+
+@pytest.fixture
+def sweep(shtopk, tmp_path):
+    def run(*words):
+        shown = shtopk("sweep", *words, f"--output_dir={tmp_path / 'out'}", "--mixed_precision=no", "--overwrite=true")
+        return json.loads((tmp_path / "out" / "sweep.json").read_text()), shown
+
+    return run
+
+
+def test_every_k_is_evaluated_with_every_operator_and_the_model_without_pooling_at_last(
+    trained, words, sweep, tmp_path
+):
+    checkpoint = trained(words)
+    record, shown = sweep(checkpoint, "--k=1,4,0.5", "--operators=successive_halving,hard")
+    assert [(one["k"], one["way"]) for one in record["settings"]] == [
+        (1, "successive_halving"), (4, "successive_halving"), (0.5, "successive_halving"),
+        (1, "hard"), (4, "hard"), (0.5, "hard"), (None, "all tokens"),
+    ]  # fmt: skip
+    assert record["metric"] == "accuracy" and record["data"]["documents"] == 12
+    before = json.loads((checkpoint / "all_results.json").read_text())
+    as_trained = next(one for one in record["settings"] if one["k"] == 4)
+    assert as_trained["quality"] == before["test_accuracy"]
+    assert "The smallest k within the noise of the best: " in shown
+    assert (tmp_path / "out" / "sweep.png").stat().st_size > 1000
+    assert "`shtopk sweep" in (tmp_path / "out" / "sweep.md").read_text()
+
+
+def test_a_summarizer_shows_the_time_of_its_decoder(trained, summary_words, sweep):
+    record, shown = sweep(trained(summary_words), "--k=2,4", "--max_eval_samples=4")
+    assert "decoder s" in shown and record["metric"] == "rougeL"
+    assert all(0 < one["decoder_seconds"] < 4 / one["documents_per_second"] for one in record["settings"])
+
+
+def test_a_model_that_pool_encoder_made_is_swept_too(sweep, documents, tmp_path):
+    config = BertConfig(**BERT, id2label={0: "sport", 1: "money"})
+    pool_encoder(BertForSequenceClassification(config), {1: 8}, protected=()).save_pretrained(tmp_path / "bert")
+    tiny_tokenizer().save_pretrained(tmp_path / "bert")
+    record, _ = sweep(tmp_path / "bert", f"--test_file={documents}", "--k=2,8", "--max_eval_samples=8")
+    assert [one["k"] for one in record["settings"]] == [2, 8, None]
+
+
+def test_temperatures_multiply_the_settings_too():
+    found = settings_of([4, 8], ["hard", "iterative"], [0.5, 1.0])
+    assert len(found) == 9
+    assert found[0] == Setting(4, "hard", 0.5) and found[0].way == "hard, T = 0.5"
+    assert found[0].pooling == {"k": 4, "operator": "hard", "temperature": 0.5}
+    assert found[-1].pooling == {"unpooled": True}
+
+
+def of(k, right, wrong=0, way="as trained"):
+    scores = [1.0] * right + [0.0] * wrong
+    return {"k": k, "way": way, "scores": scores, "quality": sum(scores) / len(scores)}
+
+
+def test_noise_is_that_of_the_difference_over_the_same_documents():
+    rows = [of(1, 300, 100), of(4, 398, 2), of(8, 400), of(32, 400), of(None, 400)]
+    found, best = smallest_within_noise(rows)
+    assert (found["k"], best["k"]) == (4, 8)
+    assert verdict(rows, "accuracy") == (
+        "The smallest k within the noise of the best: 4 (as trained), accuracy 0.995. The best: 8 (as trained), 1.000."
+    )
+    assert smallest_within_noise([of(1, 360, 40), of(8, 400)])[0]["k"] == 8  # 40 of 400 worse, none better
+
+
+@pytest.mark.parametrize(("words", "named"), [
+    (["--k=0"], "expected k to be a whole number >= 1"), (["--k=four"], "expected k to be numbers with commas"),
+    (["--k=,"], "got none"), (["--operators=soft"], "expected operator to be one of"),
+    (["--temperatures=0"], "expected temperature > 0"),
+])  # fmt: skip
+def test_impossible_settings_are_refused_before_anything_is_loaded(words, named, refused, tmp_path):
+    assert named in refused("sweep", tmp_path, *words, f"--output_dir={tmp_path / 'out'}")
+
+
+def test_a_model_without_pooling_has_nothing_to_sweep(refused, documents, tmp_path):
+    BertForSequenceClassification(BertConfig(**BERT)).save_pretrained(tmp_path / "bert")
+    tiny_tokenizer().save_pretrained(tmp_path / "bert")
+    words = f"--test_file={documents}", f"--output_dir={tmp_path / 'out'}"
+    assert "without a pooling has no k" in refused("sweep", tmp_path / "bert", *words)
