@@ -33,7 +33,7 @@ class Experiment:
     Example:
         experiment = Experiment.prepare(["--config", "configs/bbc.yaml"])
         experiment.model = AutoModelForSequenceClassification.from_pretrained("runs/bbc")
-        results, predictions = evaluate(experiment, "test", "test")
+        evaluate(experiment, "test", "test").metrics["test_accuracy"]
     """
 
     writes: ClassVar[bool] = False  # into the output folder

@@ -15,9 +15,10 @@ def test_a_saved_model_is_evaluated_without_training_anything(words, tmp_path, m
     before = sorted(tmp_path.rglob("*"))
     experiment = Experiment.prepare(words)
     experiment.model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "run")
-    tested, predictions = evaluate(experiment, "test", "test")
+    tested, predictions, _ = evaluate(experiment, "test", "test")
     assert tested["test_accuracy"] == results["test_accuracy"]
-    assert predictions == [row["prediction"] for row in rows_of(tmp_path / "run" / "predictions.jsonl")]
+    names = [experiment.model.config.id2label[i] for i in predictions]
+    assert names == [row["prediction"] for row in rows_of(tmp_path / "run" / "predictions.jsonl")]
     assert sorted(tmp_path.rglob("*")) == before
 
 
