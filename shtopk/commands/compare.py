@@ -41,11 +41,26 @@ def main(argv: list[str]) -> None:
         for one in plan if own.overwrite else []:
             shutil.rmtree(folder / one.folder, ignore_errors=True)
         record["command"] = command(argv)
-        for i, one in enumerate(compare(plan, words, folder, record)):
+        for i, one in enumerate(compare(plan, words, folder, record, fine_tune)):
             print(f"{one.folder}: done, {len(record['runs'])} of {len(plan)}" + "\n" * (i + 1 == len(plan)))
         page = f"{table(record['runs'], ways)}\n\nTest split, mean ± standard deviation over seeds {own.seeds}."
         (folder / "compare.md").write_text(f"{page} `{record['command']}`\n", encoding="utf-8")
         print(page)
+
+
+def fine_tune(words: list[str], folder: str) -> dict[str, float]:
+    """Train with a command line's words into a folder; the figures of the run. For a process of its own."""
+    import torch
+
+    from shtopk.commands.train import train
+    from shtopk.training.comparison import SCORES, SPEEDS
+    from shtopk.training.memory import peak_memory_of
+
+    memory = peak_memory_of(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    results = train([*words, f"--output_dir={folder}"])
+    found = {key: results[f"test_{key}"] for key in (*SCORES, *SPEEDS) if f"test_{key}" in results}
+    found["train_seconds"] = results["train_runtime"]
+    return found if memory is None else found | {"peak_mib": memory.read()}
 
 
 def read(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:

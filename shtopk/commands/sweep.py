@@ -71,7 +71,7 @@ def values_of(arguments: SweepArguments) -> tuple[list[int | float], list[str], 
         ks: list[Any] = [share_or_count(word, "k") for word in numbers(arguments.k, "k")]
         temperatures = [float(word) for word in numbers(arguments.temperatures or "", "temperatures")]
         for operator in operators or ["successive_halving"]:
-            for temperature in temperatures or [None]:
+            for temperature in temperatures or (None,):
                 for k in ks:
                     PoolingOptions(operator=operator, temperature=temperature).check(k)
     if not ks:

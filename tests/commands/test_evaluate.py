@@ -57,12 +57,16 @@ def test_without_data_of_its_own_it_evaluates_the_test_split_of_the_training(che
     assert f"{before['test_accuracy']:.3f}" in shown and "money" in shown
 
 
-def test_labels_are_matched_by_name_whatever_their_order(checkpoint, evaluate, rows):
-    documents = [{"text": "a bank b", "label": "money"}] * 3 + [{"text": "goal c goal", "label": "sport"}]
+def test_labels_are_matched_by_name_whatever_their_order(checkpoint, evaluate, rows, tmp_path):
+    documents = [{"text": "a b c bank " * 12, "label": "money"}] * 3 + [{"text": "a b c goal " * 12, "label": "sport"}]
     results, _ = evaluate(checkpoint, f"--test_file={rows(documents)}")
     assert [results["classes"][name]["documents"] for name in ("money", "sport")] == [3, 1]
     assert results["metrics"]["accuracy"] == 1
     assert results["confusion"] == [[3, 0], [0, 1]]
+    answered = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]
+    assert [row["prediction"] for row in answered] == ["money", "money", "money", "sport"]
+    assert [row["reference"] for row in answered] == ["money", "money", "money", "sport"]
+    assert all(0.5 < row["probability"] <= 1 for row in answered)
 
 
 def test_columns_are_those_of_the_training_unless_named(summarizer, evaluate, rows):
