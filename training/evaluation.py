@@ -42,7 +42,8 @@ def predict(experiment: Experiment, split: str, desc: str, stop: Callable[[], bo
             answers = kind.answer(model, batch)
             answers = accelerator.pad_across_processes(answers, dim=1, pad_index=kind.padding(model))
         gathered += accelerator.gather_for_metrics(answers).tolist()
-    return gathered
+    in_order = sorted(zip(experiment.by_length[split], gathered, strict=True), key=lambda pair: pair[0])
+    return [answer for _, answer in in_order]
 
 
 def evaluate(experiment: Experiment, split: str, name: str, stop: Callable[[], bool] | None = None) -> Evaluated:
