@@ -48,10 +48,12 @@ def main(argv: list[str]) -> None:
         examined = examine(trained)
         results = {"command": command(argv)} | examined.results
         if trained.accelerator.is_main_process:
-            trained.output.mkdir(parents=True, exist_ok=True)
-            write_results(results, trained.output)
-            write_answers(trained, examined.answers)
-            print(figures_as_text(results))
-            speed = results["speed"]["documents_per_second"]
-            print(f"{results['data']['documents']:,} documents, {speed:.1f} a second; see {trained.output}")
+            try:
+                trained.output.mkdir(parents=True, exist_ok=True)
+                write_results(results, trained.output)
+                write_answers(trained, examined.answers)
+            finally:  # on a full disk the figures are not lost
+                speed = results["speed"]["documents_per_second"]
+                print(figures_as_text(results))
+                print(f"{results['data']['documents']:,} documents, {speed:.1f} a second; see {trained.output}")
         trained.accelerator.end_training()

@@ -1,10 +1,12 @@
 """`shtopk evaluate`: figures of any checkpoint on any data, and one line for what cannot be evaluated."""
 
+import errno
 import json
 import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from peft import LoraConfig, get_peft_model
@@ -18,6 +20,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from shtopk.commands import main
 from shtopk.integrations.encoder import pool_encoder
 from shtopk.models import load_checkpoint
 
@@ -141,8 +144,43 @@ def test_files_without_anything_to_evaluate_are_refused(content, named, checkpoi
     assert named in refused("evaluate", checkpoint, f"--test_file={path}")
 
 
-def test_a_split_that_there_is_not_is_refused(checkpoint, refused):
+def test_a_split_that_there_is_not_is_refused(checkpoint, refused, documents):
     assert "expected split to be one of" in refused("evaluate", checkpoint, "--split=dev")
+    line = refused("evaluate", checkpoint, f"--test_file={documents}", "--split=validation")
+    assert "expected a file of the split validation" in line
+
+
+def test_a_full_disk_costs_files_but_no_figures(checkpoint, documents, tmp_path, monkeypatch, capsys):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(SystemExit) as stop:
+        main(["evaluate", str(checkpoint), f"--test_file={documents}", f"--output_dir={tmp_path}/out",
+              "--mixed_precision=no"])  # fmt: skip
+    shown = capsys.readouterr()
+    assert stop.value.code == 1
+    assert "shtopk evaluate: cannot read or write: No space left on device" in shown.err
+    assert "accuracy" in shown.out
+
+
+@pytest.mark.slow
+def test_nobody_reading_on_is_no_failure_and_loses_nothing(checkpoint, documents, tmp_path):
+    words = [
+        sys.executable,
+        "-m",
+        "shtopk",
+        "evaluate",
+        checkpoint,
+        f"--test_file={documents}",
+        f"--output_dir={tmp_path}/out",
+    ]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.close()
+    _, err = process.communicate()
+    assert process.returncode == 141
+    assert "Traceback" not in err and "shtopk evaluate" not in err
+    assert (tmp_path / "out" / "results.json").exists()
 
 
 def test_a_checkpoint_of_trainer_and_an_adapter_over_one_of_ours_are_evaluated_too(
