@@ -2,10 +2,10 @@
 
 shtopk compare --train_file mine.jsonl --operators successive_halving,hard_gated,first,none --k 8,32 --seeds 0,1,2
 
-Beside the operators there are random (a frozen scorer), strided (every (n/k)-th token), first (the first k) and none
-(every token is kept, whatever k). All other fields are those of `shtopk train` and hold for every training. One
-training runs after the other; the same command goes on where it was stopped. The output folder gets compare.json after
-each, and in the end the table, compare.md.
+The three are lists with commas between. Beside the operators there are random (a frozen scorer), strided (every
+(n/k)-th token), first (the first k) and none (every token is kept, whatever k). All other fields are those of
+`shtopk train` and hold for every training. One training runs after the other; the same command goes on where it was
+stopped. The output folder gets compare.json after each, and in the end the table, compare.md.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def main(argv: list[str]) -> None:
             refuse("expected at least one operator, one k and one seed")
         plan = planned(ways, ks, seeds)
         for one in plan:  # so that what is impossible is refused before anything is trained
-            parse([*words, *one.words, f"--output_dir={own.output_dir}"], writes=False)
+            parse([*words, *one.words, f"--output_dir={own.output_dir}"], __doc__, writes=False)
         folder = Path(own.output_dir)
         record = begin(folder, words, own.overwrite)
         for one in plan if own.overwrite else []:
@@ -65,9 +65,7 @@ def fine_tune(words: list[str], folder: str) -> dict[str, float]:
 
 def read(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """The comparison's own options, and the words that every training gets."""
-    if {"--help", "-h"} & set(argv):
-        print(f"{__doc__}\nFields of every training:\n")
-    parser = Parser((), description=__doc__, add_help=False, prog="shtopk compare")
+    parser = Parser((), add_help=False)
     parser.add_argument("--operators", default="successive_halving,iterative,hard_gated,first,none")
     parser.add_argument("--k", default="8,32")
     parser.add_argument("--seeds", default="0,1,2")

