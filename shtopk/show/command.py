@@ -26,13 +26,14 @@ def main(
     program: str = "python -m shtopk.show",
     description: str = "See which tokens of a text were kept, and what became of them.",
 ) -> int:
-    """Write a page; returns the exit code, 2 where the input is refused in one line. program, description: as messages and
-    `--help` have them.
+    """Write a page; returns the exit code, 2 where the input is refused in one line.
+
+    program, description: as messages and `--help` have them.
     """
     parser = argparse.ArgumentParser(
         prog=program, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("checkpoint", help="folder that train.py wrote, of a classifier or a summarizer")
+    parser.add_argument("checkpoint", help="folder of a classifier or a summarizer")
     parser.add_argument("file", type=Path, help="the document, a text file")
     parser.add_argument("--output", type=Path, help="page to write; by default FILE's name with .html, in this folder")
     arguments = parser.parse_args(argv)
