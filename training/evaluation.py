@@ -46,6 +46,14 @@ def predict(experiment: Experiment, split: str, desc: str, stop: Callable[[], bo
     return [answer for _, answer in in_order]
 
 
+def predict_one(experiment: Experiment, split: str) -> None:
+    """Answer the first document of a split, and forget the answer: the model is warm."""
+    model, accelerator = experiment.model.eval().to(experiment.accelerator.device), experiment.accelerator
+    batch = experiment.collate([experiment.encoded[split][0]]).to(accelerator.device)
+    with torch.inference_mode(), accelerator.autocast():
+        experiment.kind.answer(model, batch)
+
+
 def evaluate(experiment: Experiment, split: str, name: str, stop: Callable[[], bool] | None = None) -> Evaluated:
     """Answer a split and measure the answers; the metrics have a name in front. stop: see `predict`."""
     references = experiment.references(split)

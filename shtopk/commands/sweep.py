@@ -20,7 +20,7 @@ from shtopk.options import PoolingOptions
 from shtopk.tasks.arguments import option
 from shtopk.training.arguments import TrainArguments
 from shtopk.training.command_line import numbers, of_checkpoint
-from shtopk.training.console import command, refuse, refusing, speaking_as
+from shtopk.training.console import command, is_first, refuse, refusing, speaking_as
 from shtopk.training.ending import one_line_at_the_end
 from shtopk.training.model_arguments import share_or_count
 
@@ -57,7 +57,10 @@ def main(argv: list[str]) -> None:
             rows.append(row)
             shown = [{name: value for name, value in row.items() if name != "scores"} for row in rows]
             record = {"command": command(argv), "metric": metric, "settings": shown} | results
-            (folder / "sweep.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+            if is_first():
+                (folder / "sweep.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        if not is_first():
+            return
         page = f"{table(rows, metric)}\n\n{verdict(rows, metric)}"
         (folder / "sweep.md").write_text(f"{page}\n\n`{command(argv)}`\n", encoding="utf-8")
         draw(rows, metric, folder / "sweep.png")
