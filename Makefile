@@ -10,7 +10,7 @@ MINUTES ?= 9
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help env demo test check types compare tune figures scaling speed planted between growth retrieval rfcs gpu gpu-kit clean
+.PHONY: help env demo test check wheel types compare tune figures scaling speed planted between growth retrieval rfcs gpu gpu-kit clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
@@ -36,6 +36,9 @@ check: $(READY) ## format, lint, types, all tests
 	$(RUN) -m ruff check .
 	$(MAKE) types
 	$(PYTEST)
+
+wheel: ## build the sdist and the wheel, install that into an empty environment, and try every command there
+	PYTHON=$(PYTHON) tests/wheel.sh build/wheel
 
 types: $(READY) ## check the types of everything that is installed
 	rm -rf build/types && mkdir -p build/types/shtopk

@@ -25,9 +25,10 @@ from tqdm.auto import tqdm
 from variants import NEEDLE_ONLY, SUMMARIES, VARIANTS, Variant
 
 from shtopk import TopKPooling, tasks
+from shtopk.commands.compare import fine_tune
 from shtopk.models import default_encoder
 from shtopk.training import comparison
-from shtopk.training.comparison import COLUMNS, cell, fine_tune, in_its_own_process
+from shtopk.training.comparison import COLUMNS, cell, in_its_own_process
 from shtopk.training.memory import PeakMemory
 
 CACHE = RESULTS.parent / ".cache"

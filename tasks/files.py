@@ -59,6 +59,10 @@ def read_alone(arguments: DataArguments, split: str) -> Pairs | None:
     """Texts and answers of a split that has a file of its own; None for one that has none."""
     check_files(arguments)
     path = _paths(arguments).get(split)
+    if path is None and not arguments.train_file:
+        raise ValueError(
+            f"expected a file of the split {split}, or the train_file that it was drawn from; got neither"
+        )
     return None if path is None else _read(path, arguments)
 
 

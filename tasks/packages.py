@@ -8,5 +8,5 @@ def package_folder(name: str, extra: str) -> Path:
     """The folder of a package; ValueError, which names the extra to install, where it is missing."""
     spec = importlib.util.find_spec(name)
     if spec is None or not spec.submodule_search_locations:
-        raise ValueError(f"expected the package {name} to be installed, found none; pip install '.[{extra}]'")
+        raise ValueError(f"expected the package {name} to be installed, found none; pip install 'shtopk[{extra}]'")
     return Path(spec.submodule_search_locations[0])

@@ -76,7 +76,7 @@ def _tell_shortened(what: str, dataset: DatasetDict, column: str, *, empty: int,
         empty, limit: numbers of tokens of an empty text, and of one that was cut; None: nothing was cut.
         name: the field of the limit.
     """
-    lengths = {split: _lengths(rows, column) for split, rows in dataset.items()}
+    lengths = {split: lengths_of(rows, column) for split, rows in dataset.items()}
     parts = {"without text": {split: _count(pyarrow.compute.less_equal(n, empty)) for split, n in lengths.items()}}
     if limit is not None:
         full = {split: _count(pyarrow.compute.greater_equal(n, limit)) for split, n in lengths.items()}
@@ -93,7 +93,8 @@ def _tell_shortened(what: str, dataset: DatasetDict, column: str, *, empty: int,
         print(f"{what}: {'; '.join(reports)}")
 
 
-def _lengths(split: Dataset, column: str) -> pyarrow.ChunkedArray:
+def lengths_of(split: Dataset, column: str) -> pyarrow.ChunkedArray:
+    """Of the lists in a column, one for each row."""
     return pyarrow.compute.list_value_length(split.select_columns(column).with_format("arrow")[:][column])
 
 

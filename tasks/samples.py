@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,18 +11,48 @@ if TYPE_CHECKING:  # late: it takes long to import
     from datasets import Dataset
 
 SHOWN, LONGEST = 10, 600  # documents, and characters of each
+BEGINNING = 100  # characters of a document in a line of predictions.jsonl
 
 
-def write_predictions(folder: Path, references: list, predictions: list) -> None:
-    """Write folder/predictions.jsonl, a line for each document."""
-    lines = [json.dumps({"prediction": prediction, "reference": reference}, ensure_ascii=False)
-             for prediction, reference in zip(predictions, references, strict=True)]  # fmt: skip
-    (folder / "predictions.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+def write_predictions(
+    folder: Path,
+    texts: Iterable[str],
+    predictions: Sequence[str],
+    references: Sequence[str],
+    probabilities: Sequence[float] | None = None,
+) -> None:
+    """Write folder/predictions.jsonl, a line of JSON for each document of a split, in their order.
+
+    A line has `row`, the document's place in the split, from 0; `text`, its beginning, see `beginning`; `prediction`
+    and `reference`; and with probabilities `probability`, rounded to 6 digits.
+
+    Args:
+        predictions, references: names of classes, or summaries.
+        probabilities: of the predicted classes, in [0, 1].
+    """
+    rows = zip(texts, predictions, references, strict=True)
+    lines = [{"row": i, "text": beginning(text), "prediction": prediction, "reference": reference}
+             for i, (text, prediction, reference) in enumerate(rows)]  # fmt: skip
+    if probabilities is not None:
+        lines = [line | {"probability": round(p, 6)} for line, p in zip(lines, probabilities, strict=True)]
+    written = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    (folder / "predictions.jsonl").write_text(written, encoding="utf-8")
+
+
+def beginning(text: str, longest: int = BEGINNING) -> str:
+    """The start of a text in one line: whitespace as single spaces, and at most so many characters, "…" at a cut.
+
+    Example:
+        >>> beginning("  One\\n\\ntwo three", longest=8), beginning("One two", longest=8)
+        ('One two…', 'One two')
+    """
+    line = " ".join(text.split())
+    return line if len(line) <= longest else line[: longest - 1].rstrip() + "…"
 
 
 def write_samples(folder: Path, split: Dataset, predictions: list[str], baselines: Mapping[str, list[str]]) -> None:
     """Write folder/samples.md with the first documents of a split, not picked, and their summaries: the true ones,
-    the predictions, and those of baselines by name.
+    the predictions, and those of baselines by name. The number of a row is that in predictions.jsonl.
     """
     references = split["summary"][:]
     parts = [f"# The first {SHOWN} test documents, not picked"]
@@ -33,5 +63,5 @@ def write_samples(folder: Path, split: Dataset, predictions: list[str], baseline
         listed = "\n".join(f"- **{name}**: {' '.join(answer.split())}" for name, answer in rows.items())
         document = "\n".join(f"    {line}" for line in cut.splitlines())
         # Markdown lets HTML through.
-        parts.append(f"## {i + 1}\n\n{listed}\n\n{document}".replace("<", "&lt;"))
+        parts.append(f"## Row {i}\n\n{listed}\n\n{document}".replace("<", "&lt;"))
     (folder / "samples.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")

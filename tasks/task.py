@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+
 from shtopk.tasks.arguments import OWNERS, DataArguments
 from shtopk.tasks.baselines import BASELINES, nearest_neighbour
 from shtopk.tasks.names import ROUGE, SUMMARIZATION_METRICS
@@ -91,9 +93,13 @@ class Task(ABC):
     def encode(self, tokenizer, texts: DatasetDict, arguments: DataArguments, start: int | None = None) -> DatasetDict:
         """The splits as token numbers, with "labels"; start: the token that a decoder, if any, starts from."""
 
-    def decode(self, tokenizer, predicted: list) -> list:
-        """A model's predictions in the form of the references."""
-        return predicted
+    @abstractmethod
+    def decode(self, tokenizer, answers: list) -> list:
+        """A model's answers (logits of classes, or the tokens of summaries) in the form of the references."""
+
+    def in_words(self, split: Dataset, answers: list) -> list[str]:
+        """Predictions or references of a split as one reads them."""
+        return answers
 
     @abstractmethod
     def compute_metrics(self, predictions: Sequence, references: Sequence) -> dict[str, float]:
@@ -116,6 +122,12 @@ class Classification(Task):
     def encode(self, tokenizer, texts: DatasetDict, arguments: DataArguments, start: int | None = None) -> DatasetDict:
         return encode_documents(tokenizer, texts, arguments.max_tokens).rename_column("label", "labels")
 
+    def decode(self, tokenizer, answers: list[list[float]]) -> list[int]:
+        return np.asarray(answers).argmax(-1).tolist()
+
+    def in_words(self, split: Dataset, answers: list[int]) -> list[str]:
+        return split.features[self.target].int2str(answers)
+
     def compute_metrics(self, predictions: Sequence[int], references: Sequence[int]) -> dict[str, float]:
         from shtopk.tasks.metrics import classification_metrics
 
@@ -137,8 +149,8 @@ class Summarization(Task):
         documents = encode_documents(tokenizer, texts, arguments.max_tokens)
         return encode_summaries(tokenizer, documents, arguments.max_summary_tokens, start)
 
-    def decode(self, tokenizer, predicted: list[list[int]]) -> list[str]:
-        return [text.strip() for text in tokenizer.batch_decode(predicted, skip_special_tokens=True)]
+    def decode(self, tokenizer, answers: list[list[int]]) -> list[str]:
+        return [text.strip() for text in tokenizer.batch_decode(answers, skip_special_tokens=True)]
 
     def compute_metrics(self, predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
         from shtopk.tasks.rouge import summarization_metrics

@@ -20,11 +20,15 @@ from shtopk.training.model_arguments import ModelArguments
 from shtopk.training.settings import defaults_of
 
 
+class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Defaults beside the fields, and the lines of a description as they are."""
+
+
 class Parser(HfArgumentParser):
     """Refuses in one line, lets lists be empty, and names the aliases of each field."""
 
     def __init__(self, *arguments, **options):
-        super().__init__(*arguments, allow_abbrev=False, **options)
+        super().__init__(*arguments, allow_abbrev=False, formatter_class=Help, **options)
         for action in self._actions:
             action.nargs = "*" if action.nargs == "+" else action.nargs
             if names := [f"--{theirs}" for theirs, ours in ALIASES.items() if ours == action.dest]:
@@ -68,6 +72,8 @@ def read(
     parser.add_argument("--config", help="YAML file of fields")
     if positional is not None:
         positional(parser)
+    words = [action.metavar or action.dest.upper() for action in parser._actions if not action.option_strings]
+    parser.usage = " ".join([program(), *words, "[--field value ...]"])
     if defaults:
         parser.set_defaults(**defaults)
     first = Parser((), add_help=False)

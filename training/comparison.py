@@ -7,15 +7,12 @@ import json
 import multiprocessing
 import shutil
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
 from shtopk.operators import OPERATORS
-from shtopk.training.memory import peak_memory_of
 
 WAYS: dict[str, dict[str, Any]] = {name: {"operator": name} for name in OPERATORS} | {
     "random": {"operator": "hard", "freeze_scorer": True},  # scorer
@@ -69,21 +66,20 @@ def in_its_own_process(work: Callable, *arguments: Any) -> Any:
         return process.submit(work, *arguments).result()
 
 
-def fine_tune(words: list[str], folder: str) -> dict[str, float]:
-    """Train with a command line's words into a folder; the figures of the run. For a process of its own."""
-    from shtopk.commands.train import train
-
-    memory = peak_memory_of(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    results = train([*words, f"--output_dir={folder}"])
-    found = {key: results[f"test_{key}"] for key in (*SCORES, *SPEEDS) if f"test_{key}" in results}
-    found["train_seconds"] = results["train_runtime"]
-    return found if memory is None else found | {"peak_mib": memory.read()}
-
-
-def compare(plan: Sequence[Planned], words: Sequence[str], folder: Path, record: dict[str, Any]) -> Any:
+def compare(
+    plan: Sequence[Planned],
+    words: Sequence[str],
+    folder: Path,
+    record: dict[str, Any],
+    fine_tune: Callable[[list[str], str], dict[str, float]],
+) -> Iterator[Planned]:
     """Do the trainings that the record lacks; yields each when it is done, and it is in the record.
 
     A training that was stopped goes on. What it leaves in the folder is all_results.json and predictions.jsonl.
+
+    Args:
+        words: the command line that all of them share.
+        fine_tune: trains with a command line into a folder, and returns figures; called in a process of its own.
     """
     done = {(run["way"], run["k"], run["seed"]) for run in record["runs"]}
     for one in plan:

@@ -32,8 +32,13 @@ def speaking_as(name: str) -> Iterator[None]:
         _programs.pop()
 
 
+def is_first() -> bool:
+    """Whether this is the first of several processes, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def tell(line: str) -> None:
-    if os.environ.get("RANK", "0") == "0":
+    if is_first():
         print(f"{program()}: {line}", file=sys.stderr)
 
 

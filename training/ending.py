@@ -85,6 +85,8 @@ def one_line_at_the_end(argv: list[str], *, trains: bool = True) -> Iterator[Sim
     except (CheckpointError, Diverged) as error:
         _end(begun.run, str(error), 1)
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and not trains:  # nobody reads on, as behind `| head`
+            raise
         _end(begun.run, f"cannot read or write: {reason(error)}" + (f"; {how_to_go_on(argv)}" if trains else ""), 1)
     finally:
         if begun.run is not None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from tqdm.auto import tqdm
@@ -9,33 +10,52 @@ from tqdm.auto import tqdm
 from shtopk.training.experiment import Experiment
 
 
+class Evaluated(NamedTuple):
+    """How good a model is on a split, and what it answered: everything in the order of the documents."""
+
+    metrics: dict[str, float]
+    predictions: list  # in the form of the references: class numbers, or texts
+    answers: list  # what they were made of, see `predict`
+
+
 class Stopped(Exception):
     """An evaluation was interrupted; the model is as it was."""
 
 
 def predict(experiment: Experiment, split: str, desc: str, stop: Callable[[], bool] | None = None) -> list:
-    """Class numbers, or the tokens of summaries, of a whole split: each document once, on however many processes.
+    """A model's answers to a whole split: each document once, on however many processes.
 
-    stop: called before each batch, on all processes; where it returns true, `Stopped` is raised.
+    Args:
+        stop: called before each batch, on all processes; where it returns true, `Stopped` is raised.
+
+    Returns:
+        For each document the logits of its classes, or the tokens of its summary, padded.
     """
     model, accelerator, kind = experiment.model.eval(), experiment.accelerator, experiment.kind
     if model.device.type != accelerator.device.type:
         model.to(accelerator.device)
-    predictions = []
+    gathered = []
     for batch in tqdm(experiment.loaders[split], desc=desc, leave=False, disable=not accelerator.is_main_process):
         if stop is not None and stop():
             raise Stopped
         with torch.inference_mode(), accelerator.autocast():
             answers = kind.answer(model, batch)
             answers = accelerator.pad_across_processes(answers, dim=1, pad_index=kind.padding(model))
-        predictions += accelerator.gather_for_metrics(answers).tolist()
-    return predictions
+        gathered += accelerator.gather_for_metrics(answers).tolist()
+    in_order = sorted(zip(experiment.by_length[split], gathered, strict=True), key=lambda pair: pair[0])
+    return [answer for _, answer in in_order]
 
 
-def evaluate(
-    experiment: Experiment, split: str, name: str, stop: Callable[[], bool] | None = None
-) -> tuple[dict[str, float], list]:
-    """(metrics of a split, with a name in front; the predictions)."""
+def predict_one(experiment: Experiment, split: str) -> None:
+    """Answer the first document of a split, and forget the answer: the model is warm."""
+    model, accelerator = experiment.model.eval().to(experiment.accelerator.device), experiment.accelerator
+    batch = experiment.collate([experiment.encoded[split][0]]).to(accelerator.device)
+    with torch.inference_mode(), accelerator.autocast():
+        experiment.kind.answer(model, batch)
+
+
+def evaluate(experiment: Experiment, split: str, name: str, stop: Callable[[], bool] | None = None) -> Evaluated:
+    """Answer a split and measure the answers; the metrics have a name in front. stop: see `predict`."""
     references = experiment.references(split)
     start = time.perf_counter()
     answers = predict(experiment, split, f"evaluate ({name})", stop)
@@ -44,4 +64,4 @@ def evaluate(
     results = experiment.task.compute_metrics(predictions, references)
     results |= {"runtime": seconds, "documents_per_second": len(references) / seconds, "documents": len(predictions)}
     results |= experiment.kind.speed(experiment.model, answers, seconds)
-    return {f"{name}_{key}": value for key, value in results.items()}, predictions
+    return Evaluated({f"{name}_{key}": value for key, value in results.items()}, predictions, answers)

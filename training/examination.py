@@ -12,12 +12,20 @@ from shtopk.models.answers import probabilities
 from shtopk.tasks.names import ROUGE
 from shtopk.tasks.report import classification_report
 from shtopk.tasks.rouge import document_scores
-from shtopk.training.evaluation import predict
+from shtopk.training.evaluation import predict, predict_one
 from shtopk.training.provenance import device_name, hash_of
 from shtopk.training.trained import Trained
 
 BOUNDS = ("_low", "_high")
 PACKAGES = ("shtopk", "torch", "transformers", "datasets", "accelerate")
+
+
+class Examined(NamedTuple):
+    """An evaluation of a checkpoint."""
+
+    results: dict[str, Any]  # everything that is known of it, for JSON
+    scores: list[float]  # see `Measured`
+    answers: list  # see `evaluation.predict`
 
 
 class Measured(NamedTuple):
@@ -27,18 +35,15 @@ class Measured(NamedTuple):
     scores: list[float]  # of every document: 1 where its class is right, else 0; of its summary ROUGE-L, in [0, 1]
 
 
-def examine(trained: Trained, *, baselines: bool = True) -> tuple[dict[str, Any], list[float]]:
+def examine(trained: Trained, *, baselines: bool = True) -> Examined:
     """Answer the split, and measure the answers; the same on every process.
 
-    Args:
-        baselines: whether summaries that need no model are measured as well.
-
-    Returns:
-        (everything that is known of this evaluation, `Measured.scores`).
+    baselines: whether summaries that need no model are measured as well.
     """
     split, task, model = trained.split, trained.task, trained.model
     references, data = trained.references(split), trained.arguments.data
     _ = trained.loaders  # tokenised before the clock runs
+    predict_one(trained, split)  # nor does it see what only the first batch takes
     start = time.perf_counter()
     answers = predict(trained, split, f"evaluate ({split})")
     seconds = time.perf_counter() - start
@@ -60,12 +65,15 @@ def examine(trained: Trained, *, baselines: bool = True) -> tuple[dict[str, Any]
     if baselines and trained.accelerator.is_main_process:
         found = task.baselines({"test": trained.texts[split]})
         results |= {"baselines": {name: task.compute_metrics(texts, references) for name, texts in found.items()}}
-    return results, measured.scores
+    return Examined(results, measured.scores, answers)
 
 
 def _classes(trained: Trained, answers: list[list[float]], references: list[int]) -> Measured:
     logits = torch.tensor(answers)
-    given, shares = logits.argmax(-1).tolist(), probabilities(logits, trained.model.config).double().numpy()
+    given, shares = (
+        trained.task.decode(trained.tokenizer, answers),
+        probabilities(logits, trained.model.config).double().numpy(),
+    )
     right = [float(one == true) for one, true in zip(given, references, strict=True)]
     return Measured(classification_report(given, references, shares, trained.names), right)
 

@@ -14,6 +14,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from shtopk.models import load_tokenizer
 from shtopk.tasks import Task, get_task
+from shtopk.tasks.preprocess import lengths_of
 from shtopk.training.arguments import Arguments
 from shtopk.training.build import build_model
 from shtopk.training.command_line import parse
@@ -33,7 +34,7 @@ class Experiment:
     Example:
         experiment = Experiment.prepare(["--config", "configs/bbc.yaml"])
         experiment.model = AutoModelForSequenceClassification.from_pretrained("runs/bbc")
-        results, predictions = evaluate(experiment, "test", "test")
+        evaluate(experiment, "test", "test").metrics["test_accuracy"]
     """
 
     writes: ClassVar[bool] = False  # into the output folder
@@ -111,15 +112,21 @@ class Experiment:
         return self.kind.collator(self.tokenizer)
 
     @cached_property
+    def by_length(self) -> dict[str, list[int]]:
+        """Rows of the splits for evaluation, the longest document first: those of a batch need little padding."""
+        splits = {name: split for name, split in self.encoded.items() if name != "train" or len(self.encoded) == 1}
+        lengths = {name: lengths_of(split, "input_ids").to_numpy() for name, split in splits.items()}
+        return {name: (-n).argsort(kind="stable").tolist() for name, n in lengths.items()}
+
+    @cached_property
     def loaders(self) -> dict[str, DataLoader]:
-        """Batches of the splits for evaluation, divided among processes."""
-        size = self.arguments.training.eval_batch_size
+        """Batches of the splits for evaluation, `by_length`, divided among processes."""
+        size, generator = self.arguments.training.eval_batch_size, torch.Generator()
         return {
             name: self.accelerator.prepare_data_loader(
-                DataLoader(self.encoded[name], size, collate_fn=self.collate, generator=torch.Generator())
+                DataLoader(self.encoded[name].select(rows), size, collate_fn=self.collate, generator=generator)
             )
-            for name in self.encoded
-            if name != "train" or len(self.encoded) == 1
+            for name, rows in self.by_length.items()
         }
 
     def references(self, split: str) -> list:

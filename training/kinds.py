@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from datasets import Dataset, DatasetDict
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
@@ -19,6 +20,7 @@ from transformers import (
 )
 
 from shtopk.models import TopKPoolingForConditionalGeneration, TopKPoolingForSequenceClassification
+from shtopk.models.answers import probabilities
 from shtopk.tasks import Task, write_samples
 from shtopk.training.arguments import Arguments
 from shtopk.training.model_arguments import GENERATION
@@ -37,7 +39,10 @@ class Kind(ABC):
 
     @abstractmethod
     def answer(self, model, batch: Mapping[str, Tensor], new_tokens: int | None = None) -> Tensor:
-        """The answers to a batch; new_tokens: generate so many for each summary, whatever the model has learnt."""
+        """The answers to a batch: logits [B, C] in float32, or the tokens of summaries [B, T].
+
+        new_tokens: generate so many for each summary, whatever the model has learnt.
+        """
 
     @abstractmethod
     def truth(self, model, answer: Any) -> dict[str, str]:
@@ -46,6 +51,10 @@ class Kind(ABC):
     def padding(self, model) -> int:
         """Fills answers of different lengths."""
         return 0
+
+    def sureness(self, model, answers: list) -> list[float] | None:
+        """The probability of each predicted class, in [0, 1]; None where answers are texts."""
+        return None
 
     def speed(self, model, answers: list, seconds: float) -> dict[str, float]:
         """Measures of speed beside documents per second."""
@@ -71,7 +80,10 @@ class Classifier(Kind):
         )
 
     def answer(self, model, batch, new_tokens=None):
-        return model(**batch).logits.argmax(-1)
+        return model(**batch).logits.float()
+
+    def sureness(self, model, answers):
+        return probabilities(torch.tensor(answers), model.config).amax(-1).tolist()
 
     def truth(self, model, answer):
         return {"label": model.config.id2label[answer]}

@@ -41,7 +41,7 @@ def fit(run: Run) -> None:
             evaluating = run.evaluation_due
             if evaluating:
                 try:
-                    results, _ = evaluate(run, "validation", "eval", stopping)
+                    results = evaluate(run, "validation", "eval", stopping).metrics
                 except Stopped:
                     stop = True
                 else:

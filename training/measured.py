@@ -9,6 +9,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from shtopk.tasks import write_predictions
+from shtopk.training.trained import Trained
+
 MOST_NAMED = 30  # classes whose names and counts are legible in a picture
 
 
@@ -68,3 +71,11 @@ def write_results(results: Mapping[str, Any], folder: Path) -> None:
     if "confusion" in results:
         draw_confusion(results["confusion"], list(results["classes"]), folder / "confusion.png")
     (folder / "results.json").write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_answers(trained: Trained, answers: list) -> None:
+    """Write predictions.jsonl, as training does, of what a checkpoint answered to its split."""
+    task, split = trained.task, trained.texts[trained.split]
+    said = task.in_words(split, task.decode(trained.tokenizer, answers))
+    true = task.in_words(split, trained.references(trained.split))
+    write_predictions(trained.output, split["text"], said, true, trained.kind.sureness(trained.model, answers))

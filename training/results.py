@@ -20,8 +20,8 @@ def finish(run: Run) -> dict[str, Any]:
     accelerator, progress, output, task = run.accelerator, run.progress, run.output, run.task
     best = run.checkpoints.path(progress.best_update)
     load_weights(run.model, best)
-    tested, predictions = evaluate(run, "test", "test")
-    references = run.references("test")
+    tested, predictions, answers = evaluate(run, "test", "test")
+    references, test = run.references("test"), run.texts["test"]
     baselines = task.baselines(run.texts) if accelerator.is_main_process else {}
     results: dict[str, Any] = progress.best | tested
     results |= {
@@ -37,13 +37,14 @@ def finish(run: Run) -> dict[str, Any]:
         "mixed_precision": accelerator.mixed_precision,
         "command": run.command,
         "arguments": run.provenance.arguments,
-        "baselines": {name: task.compute_metrics(answers, references) for name, answers in baselines.items()},
+        "baselines": {name: task.compute_metrics(texts, references) for name, texts in baselines.items()},
     }
     if accelerator.is_main_process:
         publish(best, output)
         (output / "all_results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-        write_predictions(output, references, predictions)
-        run.kind.write_samples(output, run.texts["test"], predictions, baselines)
+        said, true = task.in_words(test, predictions), task.in_words(test, references)
+        write_predictions(output, test["text"], said, true, run.kind.sureness(run.model, answers))
+        run.kind.write_samples(output, test, predictions, baselines)
         write_model_card(
             output,
             target=task.target,

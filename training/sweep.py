@@ -160,7 +160,7 @@ def rows_of(
         memory = peak_memory_of(trained.accelerator.device)
         timed = decoder_seconds(trained.model) if trained.model.can_generate() else nullcontext()
         with timed as spent:
-            results, scores = examine(trained, baselines=False)
+            results, scores, _ = examine(trained, baselines=False)
         metric = trained.task.selectors[0]
         row = {
             "way": setting.way,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 
@@ -34,7 +35,12 @@ def main(argv: list[str] | None = None) -> int:
         print(f"shtopk: expected a command of {', '.join(COMMANDS)}; got {name!r}", file=sys.stderr)
         return 2
     try:
-        return import_module(f"shtopk.commands.{name}").main(words) or 0
+        code = import_module(f"shtopk.commands.{name}").main(words) or 0
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # nobody reads on, as behind `| head`: ends in silence, as other tools do
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141
     except ModuleNotFoundError as error:
         if (error.name or "shtopk").split(".")[0] == "shtopk":
             raise

@@ -2,10 +2,10 @@
 
 shtopk compare --train_file mine.jsonl --operators successive_halving,hard_gated,first,none --k 8,32 --seeds 0,1,2
 
-Beside the operators there are random (a frozen scorer), strided (every (n/k)-th token), first (the first k) and none
-(every token is kept, whatever k). All other fields are those of `shtopk train` and hold for every training. One
-training runs after the other; the same command goes on where it was stopped. The output folder gets compare.json after
-each, and in the end the table, compare.md.
+The three are lists with commas between. Beside the operators there are random (a frozen scorer), strided (every
+(n/k)-th token), first (the first k) and none (every token is kept, whatever k). All other fields are those of
+`shtopk train` and hold for every training. One training runs after the other; the same command goes on where it was
+stopped. The output folder gets compare.json after each, and in the end the table, compare.md.
 """
 
 from __future__ import annotations
@@ -35,24 +35,37 @@ def main(argv: list[str]) -> None:
             refuse("expected at least one operator, one k and one seed")
         plan = planned(ways, ks, seeds)
         for one in plan:  # so that what is impossible is refused before anything is trained
-            parse([*words, *one.words, f"--output_dir={own.output_dir}"], writes=False)
+            parse([*words, *one.words, f"--output_dir={own.output_dir}"], __doc__, writes=False)
         folder = Path(own.output_dir)
         record = begin(folder, words, own.overwrite)
         for one in plan if own.overwrite else []:
             shutil.rmtree(folder / one.folder, ignore_errors=True)
         record["command"] = command(argv)
-        for i, one in enumerate(compare(plan, words, folder, record)):
+        for i, one in enumerate(compare(plan, words, folder, record, fine_tune)):
             print(f"{one.folder}: done, {len(record['runs'])} of {len(plan)}" + "\n" * (i + 1 == len(plan)))
         page = f"{table(record['runs'], ways)}\n\nTest split, mean ± standard deviation over seeds {own.seeds}."
         (folder / "compare.md").write_text(f"{page} `{record['command']}`\n", encoding="utf-8")
         print(page)
 
 
+def fine_tune(words: list[str], folder: str) -> dict[str, float]:
+    """Train with a command line's words into a folder; the figures of the run. For a process of its own."""
+    import torch
+
+    from shtopk.commands.train import train
+    from shtopk.training.comparison import SCORES, SPEEDS
+    from shtopk.training.memory import peak_memory_of
+
+    memory = peak_memory_of(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    results = train([*words, f"--output_dir={folder}"])
+    found = {key: results[f"test_{key}"] for key in (*SCORES, *SPEEDS) if f"test_{key}" in results}
+    found["train_seconds"] = results["train_runtime"]
+    return found if memory is None else found | {"peak_mib": memory.read()}
+
+
 def read(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """The comparison's own options, and the words that every training gets."""
-    if {"--help", "-h"} & set(argv):
-        print(f"{__doc__}\nFields of every training:\n")
-    parser = Parser((), description=__doc__, add_help=False, prog="shtopk compare")
+    parser = Parser((), add_help=False)
     parser.add_argument("--operators", default="successive_halving,iterative,hard_gated,first,none")
     parser.add_argument("--k", default="8,32")
     parser.add_argument("--seeds", default="0,1,2")

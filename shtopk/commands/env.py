@@ -14,7 +14,9 @@ PACKAGES = ("torch", "transformers", "datasets", "accelerate", "evaluate", "peft
 
 
 def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser("shtopk env", description=__doc__)
+    parser = argparse.ArgumentParser(
+        "shtopk env", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.parse_args(argv)
     import torch
 

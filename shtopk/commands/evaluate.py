@@ -7,7 +7,7 @@ accelerate launch -m shtopk evaluate runs/latest --test_file new.jsonl
 
 The checkpoint comes from train.py, from Trainer, from pool_encoder and save_pretrained, or is a PEFT adapter over one
 of these. Columns and limits are those of its training unless given. Prints the figures; the output folder gets
-results.json and, for classes, confusion.png.
+results.json, predictions.jsonl and, for classes, confusion.png.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def main(argv: list[str]) -> None:
     with speaking_as("shtopk evaluate"), one_line_at_the_end(argv, trains=False):
         checkpoint, data, arguments = of_checkpoint(argv, EvaluateArguments, __doc__)
         from shtopk.training.examination import examine  # which takes long to import
-        from shtopk.training.measured import figures_as_text, write_results
+        from shtopk.training.measured import figures_as_text, write_answers, write_results
         from shtopk.training.trained import Trained
 
         training = TrainArguments(
@@ -45,12 +45,15 @@ def main(argv: list[str]) -> None:
             mixed_precision=arguments.mixed_precision,
         )
         trained = Trained(checkpoint, data, arguments.split, training, {})
-        figures, _ = examine(trained)
-        results = {"command": command(argv)} | figures
+        examined = examine(trained)
+        results = {"command": command(argv)} | examined.results
         if trained.accelerator.is_main_process:
-            trained.output.mkdir(parents=True, exist_ok=True)
-            write_results(results, trained.output)
-            print(figures_as_text(results))
-            speed = results["speed"]["documents_per_second"]
-            print(f"{results['data']['documents']:,} documents, {speed:.1f} a second; see {trained.output}")
+            try:
+                trained.output.mkdir(parents=True, exist_ok=True)
+                write_results(results, trained.output)
+                write_answers(trained, examined.answers)
+            finally:  # on a full disk the figures are not lost
+                speed = results["speed"]["documents_per_second"]
+                print(figures_as_text(results))
+                print(f"{results['data']['documents']:,} documents, {speed:.1f} a second; see {trained.output}")
         trained.accelerator.end_training()

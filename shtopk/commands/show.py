@@ -9,4 +9,4 @@ from shtopk.show import command
 
 
 def main(argv: list[str]) -> int:
-    return command.main(argv, "shtopk show")
+    return command.main(argv, "shtopk show", __doc__ or "")

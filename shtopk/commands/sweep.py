@@ -1,7 +1,7 @@
 """How small may k be? One checkpoint at many settings of its pooling, without training.
 
 shtopk sweep runs/latest --k 4,8,16,32                          on the test split that it was trained beside
-shtopk sweep runs/latest --test_file new.jsonl --k 4,8,16,32,64 --operators successive_halving,hard
+shtopk sweep runs/latest --test_file new.jsonl --k 4,8,16,32,64 --operator successive_halving,hard
 
 Every k is evaluated with every operator and temperature given, and the model without pooling at last. Prints a table
 and the smallest k that is as good as the best, as far as the documents tell; the output folder gets sweep.json,
@@ -20,7 +20,7 @@ from shtopk.options import PoolingOptions
 from shtopk.tasks.arguments import option
 from shtopk.training.arguments import TrainArguments
 from shtopk.training.command_line import numbers, of_checkpoint
-from shtopk.training.console import command, refuse, refusing, speaking_as
+from shtopk.training.console import command, is_first, refuse, refusing, speaking_as
 from shtopk.training.ending import one_line_at_the_end
 from shtopk.training.model_arguments import share_or_count
 
@@ -29,8 +29,8 @@ from shtopk.training.model_arguments import share_or_count
 class SweepArguments:
     _argument_group_name: ClassVar[str] = "sweep"
     k: str = option("4,8,16,32,64", "vectors to keep, counts or shares, with commas between")
-    operators: str | None = option(None, f"of {', '.join(OPERATORS)}, with commas between; by default as trained")
-    temperatures: str | None = option(None, "> 0, with commas between; by default as trained, or the operator's")
+    operator: str | None = option(None, f"of {', '.join(OPERATORS)}, with commas between; by default as trained")
+    temperature: str | None = option(None, "> 0, with commas between; by default as trained, or the operator's")
     split: str = option("test", "train, validation or test, or another one that a data set on the hub has")
     output_dir: str = option("runs/sweep", "folder of the table and the picture")
     overwrite: bool = option(False, "replace what lies in output_dir")
@@ -57,7 +57,10 @@ def main(argv: list[str]) -> None:
             rows.append(row)
             shown = [{name: value for name, value in row.items() if name != "scores"} for row in rows]
             record = {"command": command(argv), "metric": metric, "settings": shown} | results
-            (folder / "sweep.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+            if is_first():
+                (folder / "sweep.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        if not is_first():
+            return
         page = f"{table(rows, metric)}\n\n{verdict(rows, metric)}"
         (folder / "sweep.md").write_text(f"{page}\n\n`{command(argv)}`\n", encoding="utf-8")
         draw(rows, metric, folder / "sweep.png")
@@ -66,12 +69,12 @@ def main(argv: list[str]) -> None:
 
 def values_of(arguments: SweepArguments) -> tuple[list[int | float], list[str], list[float]]:
     """The values of k, operators and temperatures; impossible ones are refused."""
-    operators = [name.strip() for name in (arguments.operators or "").split(",") if name.strip()]
+    operators = [name.strip() for name in (arguments.operator or "").split(",") if name.strip()]
     with refusing(ValueError):
         ks: list[Any] = [share_or_count(word, "k") for word in numbers(arguments.k, "k")]
-        temperatures = [float(word) for word in numbers(arguments.temperatures or "", "temperatures")]
+        temperatures = [float(word) for word in numbers(arguments.temperature or "", "temperature")]
         for operator in operators or ["successive_halving"]:
-            for temperature in temperatures or [None]:
+            for temperature in temperatures or (None,):
                 for k in ks:
                     PoolingOptions(operator=operator, temperature=temperature).check(k)
     if not ks:

@@ -21,12 +21,19 @@ def read_text(path: Path) -> str:
         return content.decode("utf-8", errors="replace")
 
 
-def main(argv: Sequence[str] | None = None, program: str = "python -m shtopk.show") -> int:
-    """Write a page; returns the exit code, 2 where the input is refused in one line. program: as messages call it."""
+def main(
+    argv: Sequence[str] | None = None,
+    program: str = "python -m shtopk.show",
+    description: str = "See which tokens of a text were kept, and what became of them.",
+) -> int:
+    """Write a page; returns the exit code, 2 where the input is refused in one line.
+
+    program, description: as messages and `--help` have them.
+    """
     parser = argparse.ArgumentParser(
-        prog=program, description="See which tokens of a text were kept, and what became of them."
+        prog=program, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("checkpoint", help="folder that train.py wrote, of a classifier or a summarizer")
+    parser.add_argument("checkpoint", help="folder of a classifier or a summarizer")
     parser.add_argument("file", type=Path, help="the document, a text file")
     parser.add_argument("--output", type=Path, help="page to write; by default FILE's name with .html, in this folder")
     arguments = parser.parse_args(argv)

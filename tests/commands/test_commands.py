@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib import import_module
 
 import pytest
 
@@ -14,11 +15,14 @@ def test_help_names_every_command(shtopk):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_explains_itself(name, capsys):
+def test_every_command_explains_itself_line_by_line(name, capsys):
     with pytest.raises(SystemExit) as stop:
         main([name, "--help"])
     assert stop.value.code == 0
-    assert f"shtopk {name}" in capsys.readouterr().out
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0].startswith(f"usage: shtopk {name}")
+    examples = [line for line in import_module(f"shtopk.commands.{name}").__doc__.splitlines() if "shtopk" in line]
+    assert set(examples) <= set(shown)
 
 
 def test_an_unknown_command_is_refused(capsys):

@@ -1,13 +1,28 @@
 """`shtopk evaluate`: figures of any checkpoint on any data, and one line for what cannot be evaluated."""
 
+import errno
 import json
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+from peft import LoraConfig, get_peft_model
 from tiny import BART, BERT, tiny_tokenizer
-from transformers import BartConfig, BartForConditionalGeneration, BertConfig, BertForSequenceClassification
+from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
+    BertConfig,
+    BertForSequenceClassification,
+    Trainer,
+    TrainingArguments,
+)
 
+from shtopk.commands import main
 from shtopk.integrations.encoder import pool_encoder
+from shtopk.models import load_checkpoint
 
 
 @pytest.fixture
@@ -45,12 +60,16 @@ def test_without_data_of_its_own_it_evaluates_the_test_split_of_the_training(che
     assert f"{before['test_accuracy']:.3f}" in shown and "money" in shown
 
 
-def test_labels_are_matched_by_name_whatever_their_order(checkpoint, evaluate, rows):
-    documents = [{"text": "a bank b", "label": "money"}] * 3 + [{"text": "goal c goal", "label": "sport"}]
+def test_labels_are_matched_by_name_whatever_their_order(checkpoint, evaluate, rows, tmp_path):
+    documents = [{"text": "a b c bank " * 12, "label": "money"}] * 3 + [{"text": "a b c goal " * 12, "label": "sport"}]
     results, _ = evaluate(checkpoint, f"--test_file={rows(documents)}")
     assert [results["classes"][name]["documents"] for name in ("money", "sport")] == [3, 1]
     assert results["metrics"]["accuracy"] == 1
     assert results["confusion"] == [[3, 0], [0, 1]]
+    answered = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]
+    assert [row["prediction"] for row in answered] == ["money", "money", "money", "sport"]
+    assert [row["reference"] for row in answered] == ["money", "money", "money", "sport"]
+    assert all(0.5 < row["probability"] <= 1 for row in answered)
 
 
 def test_columns_are_those_of_the_training_unless_named(summarizer, evaluate, rows):
@@ -125,5 +144,79 @@ def test_files_without_anything_to_evaluate_are_refused(content, named, checkpoi
     assert named in refused("evaluate", checkpoint, f"--test_file={path}")
 
 
-def test_a_split_that_there_is_not_is_refused(checkpoint, refused):
+def test_a_split_that_there_is_not_is_refused(checkpoint, refused, documents):
     assert "expected split to be one of" in refused("evaluate", checkpoint, "--split=dev")
+    line = refused("evaluate", checkpoint, f"--test_file={documents}", "--split=validation")
+    assert "expected a file of the split validation" in line
+
+
+def test_a_full_disk_costs_files_but_no_figures(checkpoint, documents, tmp_path, monkeypatch, capsys):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(SystemExit) as stop:
+        main(["evaluate", str(checkpoint), f"--test_file={documents}", f"--output_dir={tmp_path}/out",
+              "--mixed_precision=no"])  # fmt: skip
+    shown = capsys.readouterr()
+    assert stop.value.code == 1
+    assert "shtopk evaluate: cannot read or write: No space left on device" in shown.err
+    assert "accuracy" in shown.out
+
+
+@pytest.mark.slow
+def test_nobody_reading_on_is_no_failure_and_loses_nothing(checkpoint, documents, tmp_path):
+    words = [
+        sys.executable,
+        "-m",
+        "shtopk",
+        "evaluate",
+        checkpoint,
+        f"--test_file={documents}",
+        f"--output_dir={tmp_path}/out",
+    ]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.close()
+    _, err = process.communicate()
+    assert process.returncode == 141
+    assert "Traceback" not in err and "shtopk evaluate" not in err
+    assert (tmp_path / "out" / "results.json").exists()
+
+
+def test_a_checkpoint_of_trainer_and_an_adapter_over_one_of_ours_are_evaluated_too(
+    checkpoint, evaluate, documents, tmp_path
+):
+    model, tokenizer = load_checkpoint(checkpoint)
+    options = TrainingArguments(str(tmp_path / "trainer"), report_to=[], use_cpu=True)
+    Trainer(model=model, args=options, processing_class=tokenizer).save_model()
+    expected, _ = evaluate(checkpoint, f"--test_file={documents}")
+    results, _ = evaluate(tmp_path / "trainer", f"--test_file={documents}")
+    assert results["metrics"] == expected["metrics"]
+
+    adapted = get_peft_model(
+        model, LoraConfig(target_modules=["query"], init_lora_weights=True)
+    )  # changes nothing yet
+    adapted.save_pretrained(tmp_path / "adapter")
+    tokenizer.save_pretrained(tmp_path / "adapter")
+    results, _ = evaluate(tmp_path / "adapter", f"--test_file={documents}")
+    assert results["metrics"] == pytest.approx(expected["metrics"])
+    assert results["checkpoint"]["model"].startswith("Peft")
+    assert results["checkpoint"]["sha256"] != expected["checkpoint"]["sha256"]
+
+
+@pytest.mark.slow
+def test_two_processes_find_what_one_finds(checkpoint, evaluate, documents, tmp_path):
+    expected, _ = evaluate(checkpoint, f"--test_file={documents}", "--eval_batch_size=7")
+    words = ["-m", "shtopk", "evaluate", checkpoint, f"--test_file={documents}", "--eval_batch_size=7",
+             f"--output_dir={tmp_path / 'two'}", "--mixed_precision=no"]  # fmt: skip
+    run = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", *words],
+        env=os.environ | {"ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr[-2000:]
+    results = json.loads((tmp_path / "two" / "results.json").read_text())
+    assert results["processes"] == 2
+    assert {name: results[name] for name in ("confusion", "intervals")} == {
+        name: expected[name] for name in ("confusion", "intervals")
+    }
+    assert run.stdout.count("accuracy") == 1

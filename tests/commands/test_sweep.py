@@ -23,7 +23,7 @@ def test_every_k_is_evaluated_with_every_operator_and_the_model_without_pooling_
     trained, words, sweep, tmp_path
 ):
     checkpoint = trained(words)
-    record, shown = sweep(checkpoint, "--k=1,4,0.5", "--operators=successive_halving,hard")
+    record, shown = sweep(checkpoint, "--k=1,4,0.5", "--operator=successive_halving,hard")
     assert [(one["k"], one["way"]) for one in record["settings"]] == [
         (1, "successive_halving"), (4, "successive_halving"), (0.5, "successive_halving"),
         (1, "hard"), (4, "hard"), (0.5, "hard"), (None, "all tokens"),
@@ -76,8 +76,8 @@ def test_noise_is_that_of_the_difference_over_the_same_documents():
 
 @pytest.mark.parametrize(("words", "named"), [
     (["--k=0"], "expected k to be a whole number >= 1"), (["--k=four"], "expected k to be numbers with commas"),
-    (["--k=,"], "got none"), (["--operators=soft"], "expected operator to be one of"),
-    (["--temperatures=0"], "expected temperature > 0"),
+    (["--k=,"], "got none"), (["--operator=soft"], "expected operator to be one of"),
+    (["--temperature=0"], "expected temperature > 0"),
 ])  # fmt: skip
 def test_impossible_settings_are_refused_before_anything_is_loaded(words, named, refused, tmp_path):
     assert named in refused("sweep", tmp_path, *words, f"--output_dir={tmp_path / 'out'}")

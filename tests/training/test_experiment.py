@@ -15,9 +15,10 @@ def test_a_saved_model_is_evaluated_without_training_anything(words, tmp_path, m
     before = sorted(tmp_path.rglob("*"))
     experiment = Experiment.prepare(words)
     experiment.model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "run")
-    tested, predictions = evaluate(experiment, "test", "test")
+    tested, predictions, _ = evaluate(experiment, "test", "test")
     assert tested["test_accuracy"] == results["test_accuracy"]
-    assert predictions == [row["prediction"] for row in rows_of(tmp_path / "run" / "predictions.jsonl")]
+    names = [experiment.model.config.id2label[i] for i in predictions]
+    assert names == [row["prediction"] for row in rows_of(tmp_path / "run" / "predictions.jsonl")]
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -34,3 +35,18 @@ def test_the_seed_draws_the_same_model_whatever_was_drawn_before(words):
     again = Experiment.prepare(words)
     _ = again.texts
     assert torch.equal(again.model.classifier.weight, first.classifier.weight)
+
+
+def test_documents_of_like_length_are_evaluated_together_and_answered_in_their_own_order(words, monkeypatch):
+    experiment = Experiment.prepare([*words, "--eval_batch_size=5"])
+    widths, answer = [], experiment.kind.answer
+
+    def seen(model, batch, new_tokens=None):
+        widths.append(batch["input_ids"].shape[1])
+        return answer(model, batch)
+
+    monkeypatch.setattr(experiment.kind, "answer", seen)
+    found = evaluate(experiment, "test", "test").answers
+    assert widths == sorted(widths, reverse=True) and len(set(widths)) == 3
+    alone = [answer(experiment.model, experiment.collate([row]))[0] for row in experiment.encoded["test"]]
+    torch.testing.assert_close(torch.tensor(found), torch.stack(alone), rtol=1e-4, atol=1e-5)

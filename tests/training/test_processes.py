@@ -72,7 +72,10 @@ def test_two_processes_learn_as_one_and_one_of_them_speaks(base, words, alone, t
     same_course(tmp_path / "two", alone(*layers, base=base))
     documents = results(tmp_path / "two")
     assert (documents["eval_documents"], documents["test_documents"]) == (6, 12)  # neither divides by 2 x 5
-    assert len(rows_of(tmp_path / "two" / "predictions.jsonl")) == 12
+    said_by = [rows_of(run / "predictions.jsonl") for run in (tmp_path / "two", alone(*layers, base=base))]
+    assert [row["row"] for row in said_by[0]] == list(range(12))
+    for its, other in zip(*said_by, strict=True):
+        assert its == pytest.approx(other, abs=1e-5)
     assert "train: 100%" in said[0][0] and "see " in said[0][1]
     assert said[1] == ["", ""]
 

@@ -34,6 +34,16 @@ def test_a_run_learns_and_leaves_a_checkpoint_that_a_pipeline_loads(words, docum
     answers = classify([row["text"] for row in rows], batch_size=8)
     right = [answer["label"] == row["label"] for answer, row in zip(answers, rows, strict=True)]
     assert sum(right) > 0.9 * len(right)
+    of_text = dict(zip([row["text"] for row in rows], zip(rows, answers, strict=True), strict=True))
+    lines = rows_of(run / "predictions.jsonl")
+    assert [line["row"] for line in lines] == list(range(12))
+    for line in lines:
+        (text,) = [text for text in of_text if text.startswith(line["text"].removesuffix("…"))]
+        row, answer = of_text[text]
+        assert (line["reference"], line["prediction"]) == (row["label"], answer["label"])
+        assert line["probability"] == pytest.approx(answer["score"], abs=2e-6)
+        assert line["probability"] == round(line["probability"], 6)
+    assert sum(line["prediction"] == line["reference"] for line in lines) / 12 == written["test_accuracy"]
 
 
 def test_the_same_seed_gives_the_same_weights(words, trained, tmp_path):
@@ -89,6 +99,7 @@ def test_a_summarizer_learns_and_leaves_a_checkpoint_and_samples(summary_words, 
     assert results["baselines"]["first_16_words"]["rouge1"] < 0.3
     predictions = rows_of(run / "predictions.jsonl")
     assert len(predictions) == 12 and {row["reference"] for row in predictions} <= {"goal", "bank"}
+    assert all(row.keys() == {"row", "text", "prediction", "reference"} for row in predictions)
     for i, row in enumerate(predictions[:2]):
         page = (run / f"document_{i}.html").read_text()
         assert f"<b>reference</b> {row['reference']}<" in page and f'id="o1">{row["prediction"].split()[0]}<' in page
