@@ -95,15 +95,19 @@ class JsonLines:
     def flush(self) -> None:
         """Write what waits. OSError if that fails: then the file may end in half a line."""
         if self._descriptor is None:
-            self._descriptor = os.open(self.target, os.O_WRONLY | self._flags, 0o666)
-            if not self._flags and Path(self.target).is_file():
-                os.ftruncate(self._descriptor, self._whole)
-                os.lseek(self._descriptor, self._whole, os.SEEK_SET)
+            self._descriptor = self._open(Path(str(self.target)))
         content = memoryview(b"".join(self._waiting))
         while content:
             content = content[os.write(self._descriptor, content) :]
         self.written += len(self._waiting)
         self._waiting = []
+
+    def _open(self, path: Path) -> int:
+        descriptor = os.open(path, os.O_WRONLY | self._flags, 0o666)
+        if not self._flags and path.is_file():
+            os.ftruncate(descriptor, self._whole)
+            os.lseek(descriptor, self._whole, os.SEEK_SET)
+        return descriptor
 
     def close(self) -> None:
         """Close the file, not a descriptor that was given; what still waits is dropped."""

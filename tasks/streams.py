@@ -50,8 +50,15 @@ class Columns:
     keep: tuple[str, ...] = field(default=())
 
 
+class Line(NamedTuple):
+    """A line by its number, from 1 on, without its end."""
+
+    number: int
+    text: str
+
+
 Rows = Iterator[Row | Broken]
-Lines = Iterator[tuple[int, str] | Broken | None]
+Lines = Iterator[Line | Broken | None]
 
 
 def rows(source: str, columns: Columns, lines: str = "txt") -> Iterator[Row | Broken | None]:
@@ -152,7 +159,7 @@ def arriving(descriptor: int, patience: float = PATIENCE) -> Iterator[bytes | No
 
 
 def numbered(lines: Iterable[bytes | None], name: str) -> Lines:
-    """(number, line) for each line as text without its end and a byte order mark; `Broken` where it is no UTF-8."""
+    """Each line as text without its end and a byte order mark; `Broken` where it is no UTF-8."""
     number = 0
     for line in lines:
         if line is None:
@@ -167,7 +174,7 @@ def numbered(lines: Iterable[bytes | None], name: str) -> Lines:
         except UnicodeDecodeError as error:
             yield Broken(_no_utf8(line, f"line {number} of {name}", f"the byte 0x{line[error.start]:02x}"))
         else:
-            yield number, text
+            yield Line(number, text)
 
 
 def _no_utf8(start: bytes, place: str, found: str) -> str:
@@ -187,21 +194,22 @@ def _texts(lines: Lines, name: str, columns: Columns) -> Iterator[Row | Broken |
     if columns.keep:
         raise ValueError(f"{name} has lines of text, and no column {columns.keep[0]!r} to keep")
     for line in lines:
-        yield Row(f"line {line[0]} of {name}", line[1], {}) if type(line) is tuple else line  # type: ignore[misc]
+        yield Row(f"line {line.number} of {name}", line.text, {}) if isinstance(line, Line) else line
 
 
 def _json_lines(lines: Lines, name: str, columns: Columns) -> Iterator[Row | Broken | None]:
     """An object on every line that is not blank."""
     for line in lines:
-        if type(line) is not tuple:
-            yield line  # type: ignore[misc]
-        elif line[1].strip():
-            yield _parsed(lambda line=line: parse_json(line[1], name, line[0]), f"line {line[0]} of {name}", columns)
+        if not isinstance(line, Line):
+            yield line
+        elif line.text.strip():
+            yield _parsed(line, name, columns)
 
 
-def _parsed(parse: Callable[[], Any], place: str, columns: Columns) -> Row | Broken:
+def _parsed(line: Line, name: str, columns: Columns) -> Row | Broken:
+    place = f"line {line.number} of {name}"
     try:
-        return _row(parse(), place, columns)
+        return _row(parse_json(line.text, name, line.number), place, columns)
     except ValueError as error:
         return Broken(str(error))
     except DuplicateColumn as error:
