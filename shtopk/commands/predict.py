@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from shtopk.tasks.arguments import option
 from shtopk.tasks.jsonl import JsonLines
 from shtopk.tasks.streams import STDIN, Columns, check, count, plain
+from shtopk.training.aliases import with_our_names
 from shtopk.training.command_line import read
 from shtopk.training.console import command, refuse, refusing, speaking_as, tell
 from shtopk.training.ending import Terminated, handling, terminate
@@ -75,7 +76,8 @@ def main(argv: list[str]) -> int:
         except KeyboardInterrupt as stop:
             return _end("stopped", lines, argv, 143 if isinstance(stop, Terminated) else 130)
         except OSError as error:
-            return _end(f"cannot write {options.output}: {error.strerror or error}", lines, argv, 1)
+            target = "standard output" if options.output == STDOUT else options.output
+            return _end(f"cannot write {target}: {error.strerror or error}", lines, argv, 1)
         except (ArithmeticError, LookupError, MemoryError, RuntimeError, ValueError) as error:  # of any layer below
             reason = " ".join((str(error) or type(error).__name__).split())
             return _end(f"the model failed: {reason[:300]}", lines, argv, 1)
@@ -169,7 +171,8 @@ def _end(why: str, lines: JsonLines, argv: Sequence[str], code: int) -> int:
     """Say why it ended, how much is written, and the command that goes on."""
     line = f"{why}; answers written: {lines.done + lines.written:,}"
     if not isinstance(lines.target, int):
-        again = [word for word, before in zip(argv, ["", *argv], strict=False)
+        words = with_our_names(list(argv))
+        again = [word for word, before in zip(words, ["", *words], strict=False)
                  if not word.startswith(AGAIN) and (before not in AGAIN or word.startswith("-"))]  # fmt: skip
         line += f"; go on with: {command([*again, '--resume', 'true'])}"
     tell(line)

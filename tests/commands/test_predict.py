@@ -289,7 +289,7 @@ def test_a_disk_that_fills_up_keeps_what_was_written_and_the_run_goes_on(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", filling)
-        assert main([*words, "--overwrite", "true"]) == 1
+        assert main([*words, "--overwrite_output_dir", "true"]) == 1
     line = capsys.readouterr().err.strip()
     assert f"No space left on device; answers written: 16; go on with: shtopk {' '.join(words)} --resume true" in line
     assert out.stat().st_size == 3000
