@@ -99,11 +99,11 @@ def _read_json(path: Path) -> Columns:
     """A list of objects, or an object on every line."""
     text = path.read_text(encoding="utf-8-sig")
     if text.lstrip().startswith("["):
-        rows = {f"entry {i}": row for i, row in enumerate(_parse(text, path, 1), 1)}
+        rows = {f"entry {i}": row for i, row in enumerate(parse_json(text, path, 1), 1)}
     else:
         # Only "\n" ends a line: str.splitlines would also cut at characters that JSON allows within a string.
         lines = enumerate(text.split("\n"), 1)
-        rows = {f"line {i}": _parse(line, path, i) for i, line in lines if line.strip()}
+        rows = {f"line {i}": parse_json(line, path, i) for i, line in lines if line.strip()}
     names: dict[str, None] = {}
     for place, row in rows.items():
         if not isinstance(row, dict):
@@ -112,7 +112,8 @@ def _read_json(path: Path) -> Columns:
     return {name: [row.get(name) for row in rows.values()] for name in names}
 
 
-def _parse(text: str, path: Path, line: int) -> Any:
+def parse_json(text: str, path: Path | str, line: int) -> Any:
+    """What JSON means that starts at a line of a file. ValueError, in one line, where it is none; DuplicateColumn."""
     try:
         return json.loads(text, object_pairs_hook=_row)
     except json.JSONDecodeError as error:
@@ -127,11 +128,11 @@ def _parse(text: str, path: Path, line: int) -> Any:
 def _row(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     row = dict(pairs)
     if len(row) < len(pairs):
-        _check_different([name for name, _ in pairs])
+        check_different([name for name, _ in pairs])
     return row
 
 
-def _check_different(names: list[str]) -> None:
+def check_different(names: list[str]) -> None:
     """Raise DuplicateColumn if two columns have one name, so that it is unknown which of them is meant."""
     twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
     if twice is not None:
@@ -145,7 +146,7 @@ def _read_csv(path: Path) -> Columns:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
             header = next((row for row in reader if any(cell.strip() for cell in row)), [])
-            _check_different(header)
+            check_different(header)
             rows = []
             for row in reader:
                 if row and len(row) != len(header):
@@ -160,7 +161,7 @@ def _read_csv(path: Path) -> Columns:
 
 
 def _read_parquet(path: Path) -> Columns:
-    _check_different(pyarrow.parquet.read_schema(path).names)
+    check_different(pyarrow.parquet.read_schema(path).names)
     try:
         return pyarrow.parquet.read_table(path, page_checksum_verification=True).to_pydict()
     except UnicodeDecodeError:

@@ -75,7 +75,7 @@ def one_line_at_the_end(argv: list[str], *, trains: bool = True) -> Iterator[Sim
     """
     begun = SimpleNamespace(run=None)
     try:
-        with handling(_terminate, signal.SIGTERM):
+        with handling(terminate, signal.SIGTERM):
             yield begun
     except KeyboardInterrupt as stop:
         when = " before training began" * trains if begun.run is None else f" after training; {how_to_go_on(argv)}"
@@ -93,7 +93,8 @@ def one_line_at_the_end(argv: list[str], *, trains: bool = True) -> Iterator[Sim
             begun.run.lock.release()
 
 
-def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+def terminate(number: int, frame: FrameType | None) -> NoReturn:
+    """A handler for SIGTERM."""
     raise Terminated
 
 

@@ -1,0 +1,179 @@
+"""A checkpoint's answers to files or standard input: a line of JSON for each document, in their order.
+
+shtopk predict CHECKPOINT mine.jsonl --output out.jsonl --keep id,url
+cat texts | shtopk predict CHECKPOINT -
+
+Files are .json, .jsonl, .csv, .parquet, or .txt (a line is a document, an empty one too). Lines are written as soon as
+there are answers, documents of like length go through the model together, and a run that was cut off goes on with
+--resume true. A line has the columns to keep, "prediction" (the class, the list of labels, the number or the summary),
+"probability" of the class, and on request "probabilities" and "kept". Exit codes: 0; 1 where it failed, 2 where the
+input was refused; 130, 143 and 141 where Ctrl-C, SIGTERM or a closed pipe stopped it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from shtopk.tasks.arguments import option
+from shtopk.tasks.jsonl import JsonLines
+from shtopk.tasks.streams import STDIN, Columns, check, count, plain
+from shtopk.training.aliases import with_our_names
+from shtopk.training.command_line import read
+from shtopk.training.console import command, refuse, refusing, speaking_as, tell
+from shtopk.training.ending import Terminated, handling, terminate
+from shtopk.training.settings import settings_of
+from shtopk.training.source import FIELDS, Source, fields_of
+
+if TYPE_CHECKING:  # late: it takes long to import
+    from tqdm import tqdm
+
+STDOUT = "-"
+AGAIN = ("--resume", "--overwrite")  # what the command that goes on has otherwise
+
+
+@dataclass
+class PredictArguments:
+    _argument_group_name: ClassVar[str] = "answers"
+    output: str = option("-", "file of JSON lines to write; - is standard output")
+    overwrite: bool = option(False, "replace an output file that exists")
+    resume: bool = option(False, "go on behind the whole lines of an output file; the input has to be the same")
+    text_column: str | None = option(None, "column with the documents; by default that of training, or text")
+    keep: str | None = option(None, "columns that travel along, with commas between: id,url")
+    format: Literal["txt", "jsonl"] = option("txt", "of standard input: lines of text, or JSON lines")
+    on_error: Literal["refuse", "skip"] = option("refuse", "what to do about a row that cannot be read")
+    probabilities: bool = option(False, "give the probability of every class")
+    kept: bool = option(False, "give the tokens that were kept, with their characters and weights")
+    batch_size: int = option(16, "documents that go through the model together, >= 1")
+    max_tokens: int | None = option(None, "cut documents to so many tokens; by default as in training, or not at all")
+    mixed_precision: Literal["no", "bf16"] = option("no", "bf16: compute in bfloat16 where that does no harm")
+
+
+def main(argv: list[str]) -> int:
+    """`predict`, as a command of `shtopk`; returns the exit code."""
+    with speaking_as("shtopk predict"):
+        others, (options,) = read(argv, (PredictArguments,), __doc__, positional=_positional)
+        with refusing(ValueError):
+            _check(others.checkpoint, others.files, options)
+            columns, max_tokens = _reading(others.checkpoint, options)
+            lines = _output(options)
+            for file in others.files:
+                check(file, columns, skip=options.on_error == "skip")
+        source = Source(others.files, columns, done=lines.done, last=lines.last, lines=options.format,
+                        skip=options.on_error == "skip")  # fmt: skip
+        try:
+            with handling(terminate, signal.SIGTERM), closing(lines):
+                _answer(others.checkpoint, max_tokens, source, lines, options)
+        except BrokenPipeError:  # `| head`: in silence, as other tools
+            return 141
+        except KeyboardInterrupt as stop:
+            return _end("stopped", lines, argv, 143 if isinstance(stop, Terminated) else 130)
+        except OSError as error:
+            target = "standard output" if options.output == STDOUT else options.output
+            return _end(f"cannot write {target}: {error.strerror or error}", lines, argv, 1)
+        except (ArithmeticError, LookupError, MemoryError, RuntimeError, ValueError) as error:  # of any layer below
+            reason = " ".join((str(error) or type(error).__name__).split())
+            return _end(f"the model failed: {reason[:300]}", lines, argv, 1)
+        if source.problem:
+            refuse(source.problem)
+        return 0
+
+
+def _answer(checkpoint: str, max_tokens: int | None, source: Source, lines: JsonLines, options: PredictArguments):
+    """Write a line for each document of a source."""
+    import torch
+
+    from shtopk.models import load_checkpoint, predict
+    from shtopk.models.checkpoint import quiet
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with refusing(ValueError):
+        model, tokenizer = load_checkpoint(checkpoint)
+        answers = predict(model.to(device), tokenizer, source.texts(), batch_size=options.batch_size,
+                          max_tokens=max_tokens, kept=options.kept)  # fmt: skip
+    halves = torch.autocast(device.type, torch.bfloat16, enabled=options.mixed_precision == "bf16")
+    with quiet(), halves, _bar(source, lines, options) as bar:
+        for answer in answers:
+            row = source.waiting.popleft()
+            record = {name: plain(row.kept.get(name)) for name in source.columns.keep}
+            try:
+                lines.add(record | fields_of(answer, probabilities=options.probabilities))
+            except ValueError:
+                raise ArithmeticError(f"its answer to {row.place} is no finite number") from None
+            if not source.waiting:  # the end of a block
+                lines.flush()
+            bar.update()
+        lines.flush()
+
+
+def _check(checkpoint: str, files: Sequence[str], options: PredictArguments) -> None:
+    """Raise ValueError for what cannot be, as far as no file has to be read."""
+    if not Path(checkpoint).is_dir():
+        found = "a file" if Path(checkpoint).exists() else "none"
+        raise ValueError(f"expected a folder with a checkpoint, found {found}: {checkpoint}")
+    for name in ("batch_size", "max_tokens"):
+        if (value := getattr(options, name)) is not None and value < 1:
+            raise ValueError(f"expected {name} >= 1, got {value}")
+    if files.count(STDIN) > 1:
+        raise ValueError("expected standard input, -, once; got it several times")
+    if options.overwrite and options.resume:
+        raise ValueError("expected overwrite or resume, got both; leave one of them out")
+    if options.resume and options.output == STDOUT:
+        raise ValueError("expected an output file to resume, got none; give it with --output")
+    output = Path(options.output)
+    if same := [file for file in files if output.exists() and Path(file).exists() and output.samefile(file)]:
+        raise ValueError(f"expected an output other than the input, got {same[0]} for both")
+
+
+def _output(options: PredictArguments) -> JsonLines:
+    if options.output != STDOUT:
+        return JsonLines(options.output, overwrite=options.overwrite, resume=options.resume)
+    if sys.stdout is None:
+        raise ValueError("expected somewhere to write to, but standard output is closed; give --output")
+    return JsonLines(1)
+
+
+def _reading(checkpoint: str, options: PredictArguments) -> tuple[Columns, int | None]:
+    """What to read of a row, and how many tokens of its text: as in the checkpoint's training, unless given."""
+    settings = settings_of(checkpoint)
+    text, most = settings.get("text_column") or "text", settings.get("max_tokens")
+    if not isinstance(text, str) or not isinstance(most, int | None):
+        raise ValueError(f"expected a text_column and a number of max_tokens in {checkpoint}/arguments.yaml")
+    keep = tuple(dict.fromkeys(name.strip() for name in (options.keep or "").split(",") if name.strip()))
+    if taken := [name for name in keep if name in FIELDS]:
+        raise ValueError(f"expected columns to keep other than {', '.join(FIELDS)}, got {taken[0]}; rename it")
+    return Columns(options.text_column or text, keep), options.max_tokens or most
+
+
+def _bar(source: Source, lines: JsonLines, options: PredictArguments) -> tqdm:
+    """A progress bar where somebody looks at stderr, and no answers go to the same screen."""
+    from tqdm import tqdm
+
+    hidden = not sys.stderr.isatty() or (options.output == STDOUT and os.isatty(1))
+    counts = [] if hidden else [count(file) for file in source.files]
+    total = None if None in counts else sum(filter(None, counts))
+    return tqdm(total=total, initial=lines.done, desc="predict", unit=" documents", disable=hidden)
+
+
+def _positional(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("checkpoint", help="folder of a classifier or a summarizer")
+    parser.add_argument("files", nargs="+", metavar="FILE", help="documents; - is standard input")
+
+
+def _end(why: str, lines: JsonLines, argv: Sequence[str], code: int) -> int:
+    """Say why it ended, how much is written, and the command that goes on."""
+    line = f"{why}; answers written: {lines.done + lines.written:,}"
+    if not isinstance(lines.target, int):
+        words = with_our_names(list(argv))
+        again = [word for word, before in zip(words, ["", *words], strict=False)
+                 if not word.startswith(AGAIN) and (before not in AGAIN or word.startswith("-"))]  # fmt: skip
+        line += f"; go on with: {command([*again, '--resume', 'true'])}"
+    tell(line)
+    return code

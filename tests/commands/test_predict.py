@@ -1,0 +1,420 @@
+"""`shtopk predict`: a line out for each line in, and nothing lost, whatever comes in between."""
+
+import json
+import os
+import pty
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import termios
+import time
+
+import pytest
+import torch
+from tiny import BART, BERT, SPECIAL, tiny_tokenizer
+from transformers import BartConfig, BertConfig, BertForSequenceClassification, BertModel
+
+import shtopk.models
+from shtopk.commands import main
+from shtopk.models import (
+    TopKPoolingConfig,
+    TopKPoolingForConditionalGeneration,
+    TopKPoolingForSequenceClassification,
+    TopKPoolingSeq2SeqConfig,
+    load_checkpoint,
+    predict,
+)
+from shtopk.training.ending import Terminated
+
+COMMAND = [sys.executable, "-m", "shtopk", "predict"]
+
+
+def save(model, folder):
+    model.eval().save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    torch.manual_seed(0)
+    config = TopKPoolingConfig(
+        backbone=BertConfig(**BERT, initializer_range=0.3), k=4, id2label={0: "sport", 1: "law"}
+    )
+    model = TopKPoolingForSequenceClassification(config).eval()
+    with torch.no_grad():  # so that there are documents of both classes
+        encoded = tiny_tokenizer()([row["text"] for row in documents(50)], return_tensors="pt", padding=True)
+        model.classifier.bias.copy_(-model(encoded.input_ids, encoded.attention_mask).logits.mean(0))
+    return save(model, tmp_path_factory.mktemp("checkpoint"))
+
+
+@pytest.fixture
+def copy(checkpoint, tmp_path):
+    """The checkpoint's folder, to be damaged."""
+    return shutil.copytree(checkpoint, tmp_path / "copy")
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out.jsonl"
+
+
+def documents(number, seed=0):
+    draw = random.Random(seed)
+    return [{"id": i, "url": f"u{i}", "text": " ".join(draw.choices("abcdefgh", k=draw.randint(0, 40)))}
+            for i in range(number)]  # fmt: skip
+
+
+def answers(path):
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_each_line_in_has_its_line_out_with_the_columns_to_keep(shtopk, checkpoint, rows, out):
+    given = documents(50)
+    assert shtopk("predict", checkpoint, rows(given), "--output", out, "--keep", "id,url", "--batch_size", 4) == ""
+    found = answers(out)
+    expected = list(predict(*load_checkpoint(checkpoint), [row["text"] for row in given]))
+    assert len({answer.label for answer in expected}) == 2
+    assert [(line["id"], line["url"]) for line in found] == [(row["id"], row["url"]) for row in given]
+    assert [line["prediction"] for line in found] == [answer.label for answer in expected]
+    assert [line["probability"] for line in found] == pytest.approx([one.probability for one in expected], abs=1e-5)
+    assert all(line.keys() == {"id", "url", "prediction", "probability"} for line in found)
+
+
+def test_probabilities_and_kept_tokens_are_given_on_request(shtopk, checkpoint, write, out):
+    shtopk(
+        "predict", checkpoint, write("a.txt", "a b c d e f\n"), "--output", out, "--probabilities", "--kept", "true"
+    )
+    (line,) = answers(out)
+    assert list(line["probabilities"]) == ["sport", "law"]
+    assert sum(line["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+    assert len(line["kept"]) == 4
+    for token in line["kept"]:
+        assert token.keys() == {"token", "start", "end", "weight"}
+        assert token["token"] in ("[CLS]", "[SEP]", "a b c d e f"[token["start"] : token["end"]])
+
+
+def test_several_files_of_several_kinds_are_answered_one_after_the_other(shtopk, checkpoint, rows, write, out):
+    files = [write("a.txt", "a\n\n\nb"), write("b.csv", "id,text\n1,c\n"), rows(documents(3))]
+    shtopk("predict", checkpoint, *files, "--output", out)
+    assert len(answers(out)) == 8
+
+
+def test_a_file_of_empty_lines_has_a_line_for_each(shtopk, checkpoint, write, out):
+    shtopk("predict", checkpoint, write("a.txt", "\n\n\n"), "--output", out)
+    assert len(answers(out)) == 3
+
+
+def test_standard_input_holds_lines_of_text_or_json_lines_on_request(
+    shtopk, checkpoint, rows, write, out, monkeypatch
+):
+    with open(write("a.txt", '{"text": "a"}\n\nb')) as file:
+        monkeypatch.setattr(sys, "stdin", file)
+        shtopk("predict", checkpoint, "-", "--output", out)
+    assert len(answers(out)) == 3
+    with open(rows(documents(3))) as file:
+        monkeypatch.setattr(sys, "stdin", file)
+        shtopk("predict", checkpoint, "-", "--output", out, "--overwrite", "--format", "jsonl", "--keep", "id")
+    assert [line["id"] for line in answers(out)] == [0, 1, 2]
+
+
+def test_summaries_are_answers_too(shtopk, write, tmp_path, out):
+    config = TopKPoolingSeq2SeqConfig(backbone=BartConfig(**BART | {"init_std": 0.5}), k=4, **SPECIAL)
+    model = TopKPoolingForConditionalGeneration(config)
+    model.set_generation(max_new_tokens=5)
+    folder = save(model, tmp_path / "summarizer")
+    shtopk("predict", folder, write("a.txt", "a b c\nx y\n"), "--output", out, "--kept")
+    expected = list(predict(*load_checkpoint(folder), ["a b c", "x y"]))
+    assert [line["prediction"] for line in answers(out)] == [answer.summary for answer in expected]
+    assert all(line.keys() == {"prediction", "kept"} for line in answers(out))
+
+
+def test_texts_are_read_as_in_training_unless_said_otherwise(shtopk, refused, copy, rows, out):
+    (copy / "arguments.yaml").write_text("text_column: body\nmax_tokens: 4\n")
+    source = rows([{"body": "a b c d e f g", "text": "x"}])
+    for more, text in (([], "a b"), (["--max_tokens", "5"], "a b c"), (["--text_column", "text"], "x")):
+        shtopk("predict", copy, source, "--output", out, "--overwrite", *more)
+        (expected,) = predict(*load_checkpoint(copy), [text])
+        assert answers(out)[0]["probability"] == pytest.approx(expected.probability, abs=1e-5)
+    (copy / "arguments.yaml").write_text("max_tokens: many\n")
+    assert "arguments.yaml" in refused("predict", copy, source)
+
+
+def without_weights(folder):
+    (folder / "model.safetensors").unlink()
+
+
+def half_the_weights(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def without_tokenizer(folder):
+    for path in folder.glob("token*"):
+        path.unlink()
+
+
+def of_something_else(folder):
+    save(BertModel(BertConfig(**BERT)), folder)
+
+
+@pytest.mark.parametrize(("damage", "message"), [
+    (without_weights, "model.safetensors"), (half_the_weights, "cannot load the checkpoint"),
+    (without_tokenizer, "expected a tokenizer beside the model"), (of_something_else, "got BertModel"),
+    (shutil.rmtree, "expected a folder with a checkpoint, found none"),
+])  # fmt: skip
+def test_half_a_checkpoint_and_one_of_something_else_are_refused(refused, copy, write, out, damage, message):
+    damage(copy)
+    assert message in refused("predict", copy, write("a.txt", "a\n"), "--output", out)
+    assert not out.exists()
+
+
+REFUSED = {
+    "an empty file": ("a.txt", "", [], "got an empty file"),
+    "a missing column": ("a.jsonl", '{"body": "a"}', [], "expected a column 'text' in line 1 of"),
+    "a missing column to keep": ("a.jsonl", '{"text": "a"}', ["--keep", "id"], "'id'"),
+    "a column to keep that lines have anyway": ("a.jsonl", '{"text": "a"}', ["--keep", "kept"], "got kept"),
+    "a column of plain text": ("a.txt", "a", ["--keep", "id"], "lines of text"),
+    "an unknown kind": ("a.doc", "a", [], "expected a file ending in .txt"),
+    "no batch": ("a.txt", "a", ["--batch_size", "0"], "batch_size >= 1"),
+    "no tokens": ("a.txt", "a", ["--max_tokens", "0"], "max_tokens >= 1"),
+    "no room beside special tokens": ("a.txt", "a", ["--max_tokens", "2"], "max_tokens > 2"),
+    "both": ("a.txt", "a", ["--output", "x", "--resume", "true", "--overwrite", "true"], "overwrite or resume"),
+    "nothing to resume": ("a.txt", "a", ["--resume", "true"], "expected an output file to resume"),
+    "no such folder": ("a.txt", "a", ["--output", "none/x.jsonl"], "found none"),
+    "an unknown argument": ("a.txt", "a", ["--outputs", "x"], "unknown arguments: --outputs"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_is_refused_in_one_line(refused, checkpoint, write, name, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    file, content, words, message = REFUSED[name]
+    assert message in refused("predict", checkpoint, write(file, content), *words)
+
+
+def test_a_model_without_pooling_has_no_kept_tokens(refused, shtopk, write, tmp_path, out):
+    folder = save(BertForSequenceClassification(BertConfig(**BERT, num_labels=2)), tmp_path / "bert")
+    source = write("a.txt", "a b c\n")
+    assert "without a pooling" in refused("predict", folder, source, "--output", out, "--kept", "true")
+    shtopk("predict", folder, source, "--output", out)
+    assert len(answers(out)) == 1
+
+
+def test_an_output_that_exists_and_an_input_are_never_overwritten_unasked(refused, shtopk, checkpoint, write, out):
+    out.write_text("precious\n")
+    source = write("a.txt", "a\n")
+    assert "give --overwrite true or --resume true" in refused("predict", checkpoint, source, "--output", out)
+    assert "cannot go on with" in refused("predict", checkpoint, source, "--output", out, "--resume", "true")
+    assert out.read_text() == "precious\n"
+    assert "for both" in refused("predict", checkpoint, source, "--output", source, "--overwrite", "true")
+    shtopk("predict", checkpoint, source, "--output", out, "--overwrite", "true")
+    assert len(answers(out)) == 1
+
+
+def test_what_comes_before_a_broken_row_is_answered_and_once_it_is_mended_the_rest(
+    refused, shtopk, checkpoint, write, rows, out
+):
+    lines = [json.dumps(row) for row in documents(200)]
+    source = write("a.jsonl", "\n".join([*lines[:150], '{"text": 5}', *lines[151:]]))
+    words = ["predict", checkpoint, source, "--output", out, "--keep", "id"]
+    assert "expected a text in line 151 of" in refused(*words)
+    assert [line["id"] for line in answers(out)] == list(range(150))
+    write("a.jsonl", "\n".join(lines))
+    shtopk(*words, "--resume", "true")
+    assert [line["id"] for line in answers(out)] == list(range(200))
+
+
+def test_broken_rows_are_reported_with_their_numbers_and_skipped_on_request(checkpoint, write, out, capsys):
+    lines = [json.dumps(row) for row in documents(9)]
+    lines[3], lines[6] = "{", "[]"
+    source = write("a.jsonl", "\n".join(lines))
+    words = ["predict", str(checkpoint), source, "--output", str(out), "--keep", "id", "--on_error", "skip"]
+    assert main(words) == 0
+    told = capsys.readouterr().err.splitlines()
+    assert ["line 4" in told[0], "line 7" in told[1], len(told)] == [True, True, 2]
+    assert all(line.startswith("shtopk predict: skipped: ") for line in told)
+    assert [line["id"] for line in answers(out)] == [0, 1, 2, 4, 5, 7, 8]
+    whole = out.read_text()
+    out.write_text("".join(whole.splitlines(keepends=True)[:4]))
+    assert main([*words, "--resume", "true"]) == 0
+    assert out.read_text() == whole
+    assert [("line 7" in line) for line in capsys.readouterr().err.splitlines()] == [True]  # line 4 was told before
+
+
+def test_a_run_that_was_cut_off_anywhere_goes_on_to_the_same_lines(shtopk, checkpoint, rows, out):
+    words = ["predict", checkpoint, rows(documents(40)), "--output", out, "--keep", "id"]
+    shtopk(*words)
+    expected, whole = answers(out), out.read_bytes()
+    for cut in (0, 1, 2, 30, len(whole) // 2, len(whole) - 1, len(whole)):
+        out.write_bytes(whole[:cut])
+        shtopk(*words, "--resume", "true")
+        for line, one in zip(answers(out), expected, strict=True):
+            assert (line["id"], line["prediction"]) == (one["id"], one["prediction"])
+            assert line["probability"] == pytest.approx(one["probability"], abs=1e-5)
+
+
+def test_other_documents_than_those_that_were_answered_are_not_gone_on_with(refused, shtopk, checkpoint, rows, out):
+    words = ["--output", out, "--keep", "id"]
+    shtopk("predict", checkpoint, rows(documents(20)), *words)
+    whole = out.read_bytes()
+    fewer, others = rows(documents(10), "fewer.jsonl"), rows(documents(30)[5:], "others.jsonl")
+    assert "got 10; is it the same input?" in refused("predict", checkpoint, fewer, *words, "--resume", "true")
+    assert "another 'id' than line 20" in refused("predict", checkpoint, others, *words, "--resume", "true")
+    assert out.read_bytes() == whole
+
+
+def test_a_full_disk_ends_with_one_line(checkpoint, write, capsys):
+    assert main(["predict", str(checkpoint), write("a.txt", "a\n"), "--output", "/dev/full"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(
+        "shtopk predict: cannot write /dev/full: No space left on device; answers written: 0; go on"
+    )
+
+
+def test_a_disk_that_fills_up_keeps_what_was_written_and_the_run_goes_on(
+    checkpoint, rows, out, capsys, monkeypatch, shtopk
+):
+    words = ["predict", str(checkpoint), str(rows(documents(100))), "--output", str(out), "--keep", "id"]
+    write, room = os.write, [3000]
+
+    def filling(descriptor, content):
+        if not room[0]:
+            raise OSError(28, "No space left on device")
+        written = write(descriptor, content[: room[0]])
+        room[0] -= written
+        return written
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", filling)
+        assert main([*words, "--overwrite_output_dir", "true"]) == 1
+    line = capsys.readouterr().err.strip()
+    assert f"No space left on device; answers written: 16; go on with: shtopk {' '.join(words)} --resume true" in line
+    assert out.stat().st_size == 3000
+    shtopk(*words, "--resume", "true")
+    assert [line["id"] for line in answers(out)] == list(range(100))
+
+
+@pytest.mark.parametrize(("stop", "code"), [(KeyboardInterrupt, 130), (Terminated, 143)])
+def test_a_signal_ends_with_one_line_that_says_how_to_go_on(checkpoint, rows, out, capsys, monkeypatch, stop, code):
+    def stopped(model, tokenizer, texts, **options):
+        real = predict(model, tokenizer, texts, **options)
+        yield from (next(real) for _ in range(16))
+        raise stop
+
+    monkeypatch.setattr(shtopk.models, "predict", stopped)
+    words = ["predict", str(checkpoint), str(rows(documents(100))), "--output", str(out)]
+    assert main(words) == code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == (
+        f"shtopk predict: stopped; answers written: 16; go on with: shtopk {' '.join(words)} --resume true"
+    )
+    assert len(answers(out)) == 16
+
+
+def test_a_model_whose_answers_are_no_numbers_has_failed(copy, write, out, capsys):
+    model, _ = load_checkpoint(copy)
+    with torch.no_grad():
+        model.classifier.weight.fill_(float("nan"))
+    model.save_pretrained(copy)
+    capsys.readouterr()
+    assert main(["predict", str(copy), write("a.txt", "a\n"), "--output", str(out)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "the model failed: its answer to line 1 of" in line
+
+
+def test_binary_on_standard_input_is_refused(refused, checkpoint, write, monkeypatch, out):
+    with open(write("a", b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 9)) as file:
+        monkeypatch.setattr(sys, "stdin", file)
+        assert "expected line 1 of standard input to be UTF-8, got the byte 0x89" in refused(
+            "predict", checkpoint, "-", "--output", out
+        )
+    with open(write("a", b"\x1f\x8b\x08\x00\xff")) as file:
+        monkeypatch.setattr(sys, "stdin", file)
+        assert "a gzip archive; unpack it" in refused(
+            "predict", checkpoint, "-", "--output", out, "--overwrite", "true"
+        )
+
+
+def test_no_documents_on_standard_input_have_no_answers(shtopk, checkpoint, write, monkeypatch, out):
+    with open(write("a", "")) as file:
+        monkeypatch.setattr(sys, "stdin", file)
+        shtopk("predict", checkpoint, "-", "--output", out)
+    assert out.read_text() == ""
+
+
+@pytest.mark.slow
+def test_a_refusal_imports_no_model():
+    code = """
+import sys
+from shtopk.commands import main
+try:
+    main(["predict", "/nope", "x.txt"])
+except SystemExit as stop:
+    assert stop.code == 2
+heavy = {"shtopk.models", "datasets", "accelerate", "sklearn", "transformers.modeling_utils"}
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.slow
+def test_a_line_of_two_megabytes_is_answered(checkpoint, write, out, shtopk):
+    shtopk("predict", checkpoint, write("a.txt", "goal " * 400_000 + "\nb\n"), "--output", out, "--kept")
+    assert len(answers(out)) == 2
+
+
+@pytest.mark.slow
+def test_who_reads_one_line_and_leaves_ends_it_in_silence(checkpoint, write):
+    source = write("a.txt", "a b c\n" * 20_000)
+    line = f"{' '.join(COMMAND)} {checkpoint} {source} | head -1; echo ${{PIPESTATUS[0]}}"
+    found = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=100)
+    first, code = found.stdout.splitlines()
+    assert "prediction" in json.loads(first)
+    assert (code, found.stderr) == ("141", "")
+
+
+@pytest.mark.slow
+def test_answers_to_a_slow_pipe_come_while_it_is_open(checkpoint):
+    process = subprocess.Popen([*COMMAND, str(checkpoint), "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    for text in (b"a b\n", b"c d\ne f\n"):
+        process.stdin.write(text)
+        process.stdin.flush()
+        for _ in range(text.count(b"\n")):
+            assert "prediction" in json.loads(process.stdout.readline())
+    process.stdin.close()
+    assert process.stdout.read() == b""
+    assert process.wait() == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_process_that_is_stopped_leaves_whole_lines_and_goes_on(checkpoint, rows, out, sent, code):
+    source = str(rows(documents(20_000)))
+    words = [*COMMAND, str(checkpoint), source, "--output", str(out), "--keep", "id"]
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    while not (out.exists() and out.stat().st_size > 50_000):
+        time.sleep(0.02)
+        assert process.poll() is None
+    process.send_signal(sent)
+    _, said = process.communicate()
+    assert process.returncode == code
+    assert said.startswith(f"shtopk predict: stopped; answers written: {len(answers(out)):,}; go on with: ")
+    assert 0 < len(answers(out)) < 20_000
+    subprocess.run([*words, "--resume", "true"], check=True)
+    assert [line["id"] for line in answers(out)] == list(range(20_000))
+
+
+@pytest.mark.slow
+def test_a_bar_is_shown_on_a_terminal(checkpoint, write, out):
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
+    words = [*COMMAND, str(checkpoint), write("a.txt", "a\nb\n"), "--output", str(out)]
+    subprocess.run(words, stderr=theirs, check=True, timeout=100)
+    shown = os.read(ours, 10_000)
+    for descriptor in (ours, theirs):
+        os.close(descriptor)
+    assert b"predict: 100%" in shown
+    assert b"2/2" in shown

@@ -1,0 +1,92 @@
+"""From rows to the texts that a model is to answer, and from its answers to lines."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from shtopk.tasks.streams import Broken, Columns, Row, plain, rows
+from shtopk.training.console import tell
+
+if TYPE_CHECKING:  # late: it takes long to import
+    from shtopk.models.prediction import Prediction
+
+DIGITS = 6  # of probabilities and weights
+FIELDS = ("prediction", "probability", "probabilities", "kept")  # of a line, besides the columns to keep
+
+
+class Source:
+    """The documents of files and standard input that are to be answered, as a model asks for them.
+
+    Args:
+        files: paths, or "-", as `rows` takes them.
+        columns: what to read of a row.
+        done: answers that are there already, to that many of the first documents.
+        last: the last of them, {} if there are none.
+        lines: what standard input holds, see `rows`.
+        skip: broken rows are told and left out; otherwise the first one ends the documents.
+
+    Attributes:
+        waiting: rows that the model was given and has not answered yet.
+        problem: why it ended before its end, None if it did not.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[str],
+        columns: Columns,
+        *,
+        done: int = 0,
+        last: Mapping[str, Any] = MappingProxyType({}),
+        lines: str = "txt",
+        skip: bool = False,
+    ):
+        self.files, self.columns, self.done, self.last, self.lines, self.skip = files, columns, done, last, lines, skip
+        self.waiting: deque[Row] = deque()
+        self.problem: str | None = None
+
+    def texts(self) -> Iterator[str | None]:
+        """The text of each row that has no answer yet; None: no more for now. A problem ends them."""
+        answered = 0
+        try:
+            for row in (row for file in self.files for row in rows(file, self.columns, self.lines)):
+                if isinstance(row, Broken):
+                    if not self.skip:
+                        raise ValueError(row.reason)
+                    if answered >= self.done:  # else it was told before
+                        tell(f"skipped: {row.reason}")
+                elif row is None:
+                    yield None
+                elif answered < self.done:
+                    answered += 1
+                    if answered == self.done:
+                        self._check_same(row)
+                else:
+                    self.waiting.append(row)
+                    yield row.text
+            if answered < self.done:
+                raise ValueError(f"expected the {self.done:,} documents that the output answers to, or more, got "
+                                 f"{answered:,}; is it the same input?")  # fmt: skip
+        except ValueError as error:
+            self.problem = str(error)
+
+    def _check_same(self, row: Row) -> None:
+        """Raise ValueError if the last line there is one to another row, as far as the columns to keep tell."""
+        for name in self.columns.keep:
+            if self.last.get(name) != plain(row.kept.get(name)):
+                raise ValueError(f"expected the documents that the output answers to, but its last line has another "
+                                 f"{name!r} than {row.place}; is it the same input?")  # fmt: skip
+
+
+def fields_of(answer: Prediction, *, probabilities: bool = False) -> dict[str, Any]:
+    """The fields of an answer's line, some of `FIELDS`; probabilities: with that of every class."""
+    fields: dict[str, Any] = {"prediction": answer.prediction}
+    if answer.probability is not None:
+        fields["probability"] = round(answer.probability, DIGITS)
+    if probabilities and answer.probabilities is not None:
+        fields["probabilities"] = {name: round(value, DIGITS) for name, value in answer.probabilities.items()}
+    if answer.kept is not None:
+        fields["kept"] = [token._asdict() | {"weight": round(token.weight, DIGITS)} for token in answer.kept]
+    return fields
