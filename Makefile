@@ -10,7 +10,7 @@ MINUTES ?= 9
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help env demo test check wheel types compare tune figures scaling speed planted between growth retrieval rfcs gpu gpu-kit clean
+.PHONY: help env demo test check wheel types compare tune figures scaling speed planted between growth retrieval predict rfcs gpu gpu-kit clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
@@ -72,6 +72,9 @@ growth: $(READY) ## how an update's time and memory grow with documents, k, batc
 
 retrieval: $(READY) ## what an index of k vectors a document still finds, against Ward clusters
 	OMP_NUM_THREADS=1 $(RUN) benchmarks/retrieval.py
+
+predict: $(READY) ## what answering many texts takes: memory, speed, the first answer
+	$(RUN) benchmarks/predict.py
 
 rfcs: ## fetch the RFCs that tasks/rfc.py summarises into data/rfc, 160 MB; on Debian, without installing anything
 	sh tasks/fetch_rfcs.sh data/rfc

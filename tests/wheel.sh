@@ -59,7 +59,7 @@ predict without-c.jsonl
 python - <<'END'
 import json
 with_c, without = ([json.loads(line) for line in open(name)] for name in ("with-c.jsonl", "without-c.jsonl"))
-assert [row["label"] for row in with_c] == [row["label"] for row in without]
+assert [row["prediction"] for row in with_c] == [row["prediction"] for row in without]
 assert all(abs(a["probability"] - b["probability"]) < 1e-4 for a, b in zip(with_c, without, strict=True))
 END
 step "all is well"

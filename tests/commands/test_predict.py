@@ -1,53 +1,28 @@
 """`shtopk predict`: a line out for each line in, and nothing lost, whatever comes in between."""
 
 import json
-import os
-import pty
-import random
 import shutil
-import signal
 import subprocess
 import sys
-import termios
-import time
 
 import pytest
 import torch
-from tiny import BART, BERT, SPECIAL, tiny_tokenizer
+from answering import answers, classifier, documents, save
+from tiny import BART, BERT, SPECIAL
 from transformers import BartConfig, BertConfig, BertForSequenceClassification, BertModel
 
-import shtopk.models
 from shtopk.commands import main
 from shtopk.models import (
-    TopKPoolingConfig,
     TopKPoolingForConditionalGeneration,
-    TopKPoolingForSequenceClassification,
     TopKPoolingSeq2SeqConfig,
     load_checkpoint,
     predict,
 )
-from shtopk.training.ending import Terminated
-
-COMMAND = [sys.executable, "-m", "shtopk", "predict"]
-
-
-def save(model, folder):
-    model.eval().save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    torch.manual_seed(0)
-    config = TopKPoolingConfig(
-        backbone=BertConfig(**BERT, initializer_range=0.3), k=4, id2label={0: "sport", 1: "law"}
-    )
-    model = TopKPoolingForSequenceClassification(config).eval()
-    with torch.no_grad():  # so that there are documents of both classes
-        encoded = tiny_tokenizer()([row["text"] for row in documents(50)], return_tensors="pt", padding=True)
-        model.classifier.bias.copy_(-model(encoded.input_ids, encoded.attention_mask).logits.mean(0))
-    return save(model, tmp_path_factory.mktemp("checkpoint"))
+    return classifier(tmp_path_factory.mktemp("checkpoint"))
 
 
 @pytest.fixture
@@ -59,16 +34,6 @@ def copy(checkpoint, tmp_path):
 @pytest.fixture
 def out(tmp_path):
     return tmp_path / "out.jsonl"
-
-
-def documents(number, seed=0):
-    draw = random.Random(seed)
-    return [{"id": i, "url": f"u{i}", "text": " ".join(draw.choices("abcdefgh", k=draw.randint(0, 40)))}
-            for i in range(number)]  # fmt: skip
-
-
-def answers(path):
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def test_each_line_in_has_its_line_out_with_the_columns_to_keep(shtopk, checkpoint, rows, out):
@@ -244,76 +209,6 @@ def test_broken_rows_are_reported_with_their_numbers_and_skipped_on_request(chec
     assert [("line 7" in line) for line in capsys.readouterr().err.splitlines()] == [True]  # line 4 was told before
 
 
-def test_a_run_that_was_cut_off_anywhere_goes_on_to_the_same_lines(shtopk, checkpoint, rows, out):
-    words = ["predict", checkpoint, rows(documents(40)), "--output", out, "--keep", "id"]
-    shtopk(*words)
-    expected, whole = answers(out), out.read_bytes()
-    for cut in (0, 1, 2, 30, len(whole) // 2, len(whole) - 1, len(whole)):
-        out.write_bytes(whole[:cut])
-        shtopk(*words, "--resume", "true")
-        for line, one in zip(answers(out), expected, strict=True):
-            assert (line["id"], line["prediction"]) == (one["id"], one["prediction"])
-            assert line["probability"] == pytest.approx(one["probability"], abs=1e-5)
-
-
-def test_other_documents_than_those_that_were_answered_are_not_gone_on_with(refused, shtopk, checkpoint, rows, out):
-    words = ["--output", out, "--keep", "id"]
-    shtopk("predict", checkpoint, rows(documents(20)), *words)
-    whole = out.read_bytes()
-    fewer, others = rows(documents(10), "fewer.jsonl"), rows(documents(30)[5:], "others.jsonl")
-    assert "got 10; is it the same input?" in refused("predict", checkpoint, fewer, *words, "--resume", "true")
-    assert "another 'id' than line 20" in refused("predict", checkpoint, others, *words, "--resume", "true")
-    assert out.read_bytes() == whole
-
-
-def test_a_full_disk_ends_with_one_line(checkpoint, write, capsys):
-    assert main(["predict", str(checkpoint), write("a.txt", "a\n"), "--output", "/dev/full"]) == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(
-        "shtopk predict: cannot write /dev/full: No space left on device; answers written: 0; go on"
-    )
-
-
-def test_a_disk_that_fills_up_keeps_what_was_written_and_the_run_goes_on(
-    checkpoint, rows, out, capsys, monkeypatch, shtopk
-):
-    words = ["predict", str(checkpoint), str(rows(documents(100))), "--output", str(out), "--keep", "id"]
-    write, room = os.write, [3000]
-
-    def filling(descriptor, content):
-        if not room[0]:
-            raise OSError(28, "No space left on device")
-        written = write(descriptor, content[: room[0]])
-        room[0] -= written
-        return written
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "write", filling)
-        assert main([*words, "--overwrite_output_dir", "true"]) == 1
-    line = capsys.readouterr().err.strip()
-    assert f"No space left on device; answers written: 16; go on with: shtopk {' '.join(words)} --resume true" in line
-    assert out.stat().st_size == 3000
-    shtopk(*words, "--resume", "true")
-    assert [line["id"] for line in answers(out)] == list(range(100))
-
-
-@pytest.mark.parametrize(("stop", "code"), [(KeyboardInterrupt, 130), (Terminated, 143)])
-def test_a_signal_ends_with_one_line_that_says_how_to_go_on(checkpoint, rows, out, capsys, monkeypatch, stop, code):
-    def stopped(model, tokenizer, texts, **options):
-        real = predict(model, tokenizer, texts, **options)
-        yield from (next(real) for _ in range(16))
-        raise stop
-
-    monkeypatch.setattr(shtopk.models, "predict", stopped)
-    words = ["predict", str(checkpoint), str(rows(documents(100))), "--output", str(out)]
-    assert main(words) == code
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line == (
-        f"shtopk predict: stopped; answers written: 16; go on with: shtopk {' '.join(words)} --resume true"
-    )
-    assert len(answers(out)) == 16
-
-
 def test_a_model_whose_answers_are_no_numbers_has_failed(copy, write, out, capsys):
     model, _ = load_checkpoint(copy)
     with torch.no_grad():
@@ -364,57 +259,3 @@ assert not heavy & set(sys.modules), heavy & set(sys.modules)
 def test_a_line_of_two_megabytes_is_answered(checkpoint, write, out, shtopk):
     shtopk("predict", checkpoint, write("a.txt", "goal " * 400_000 + "\nb\n"), "--output", out, "--kept")
     assert len(answers(out)) == 2
-
-
-@pytest.mark.slow
-def test_who_reads_one_line_and_leaves_ends_it_in_silence(checkpoint, write):
-    source = write("a.txt", "a b c\n" * 20_000)
-    line = f"{' '.join(COMMAND)} {checkpoint} {source} | head -1; echo ${{PIPESTATUS[0]}}"
-    found = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=100)
-    first, code = found.stdout.splitlines()
-    assert "prediction" in json.loads(first)
-    assert (code, found.stderr) == ("141", "")
-
-
-@pytest.mark.slow
-def test_answers_to_a_slow_pipe_come_while_it_is_open(checkpoint):
-    process = subprocess.Popen([*COMMAND, str(checkpoint), "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    for text in (b"a b\n", b"c d\ne f\n"):
-        process.stdin.write(text)
-        process.stdin.flush()
-        for _ in range(text.count(b"\n")):
-            assert "prediction" in json.loads(process.stdout.readline())
-    process.stdin.close()
-    assert process.stdout.read() == b""
-    assert process.wait() == 0
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_process_that_is_stopped_leaves_whole_lines_and_goes_on(checkpoint, rows, out, sent, code):
-    source = str(rows(documents(20_000)))
-    words = [*COMMAND, str(checkpoint), source, "--output", str(out), "--keep", "id"]
-    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
-    while not (out.exists() and out.stat().st_size > 50_000):
-        time.sleep(0.02)
-        assert process.poll() is None
-    process.send_signal(sent)
-    _, said = process.communicate()
-    assert process.returncode == code
-    assert said.startswith(f"shtopk predict: stopped; answers written: {len(answers(out)):,}; go on with: ")
-    assert 0 < len(answers(out)) < 20_000
-    subprocess.run([*words, "--resume", "true"], check=True)
-    assert [line["id"] for line in answers(out)] == list(range(20_000))
-
-
-@pytest.mark.slow
-def test_a_bar_is_shown_on_a_terminal(checkpoint, write, out):
-    ours, theirs = pty.openpty()
-    termios.tcsetwinsize(theirs, (24, 80))
-    words = [*COMMAND, str(checkpoint), write("a.txt", "a\nb\n"), "--output", str(out)]
-    subprocess.run(words, stderr=theirs, check=True, timeout=100)
-    shown = os.read(ours, 10_000)
-    for descriptor in (ours, theirs):
-        os.close(descriptor)
-    assert b"predict: 100%" in shown
-    assert b"2/2" in shown
