@@ -57,3 +57,22 @@ print("transformers.modeling_utils" in sys.modules)
 """
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.splitlines()[-2:] == ["", "False"]
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate", "predict", "sweep", "compare", "show", "configs"])
+def test_with_torch_alone_a_command_says_what_to_install(name, tmp_path):
+    code = f"""
+import sys
+for missing in ("transformers", "yaml", "datasets", "accelerate", "pyarrow"):
+    sys.modules[missing] = None
+from shtopk.commands import main
+sys.exit(main({[name, str(tmp_path), __file__]}))
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 2
+    assert "pip install 'shtopk[train]'" in run.stderr and "Traceback" not in run.stderr
+
+
+def test_with_torch_alone_the_environment_is_told():
+    code = "import sys; sys.modules['transformers'] = None; from shtopk.commands import main; sys.exit(main(['env']))"
+    assert "torch" in subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
