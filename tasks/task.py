@@ -45,13 +45,17 @@ class Task(ABC):
 
     def check(self, arguments: DataArguments) -> None:
         """Raise ValueError for arguments that cannot work; reads no data."""
+        self.check_fields(arguments)
+        self.check_source(arguments)
+
+    def check_fields(self, arguments: DataArguments) -> None:
+        """The same, but for where the data lies."""
         for name, owner in OWNERS.items():
             if getattr(arguments, name) and name not in self.fields:
                 raise ValueError(f"{name} belongs to the task {owner}, but task is {self.name}; leave one of them out")
         for name in ("max_train_samples", "max_eval_samples", "max_tokens", "max_summary_tokens"):
             if (limit := getattr(arguments, name)) is not None and limit < 1:
                 raise ValueError(f"expected {name} >= 1, got {limit}")
-        self.check_source(arguments)
 
     def in_short(self, results: dict, split: str = "") -> str:
         """One line with the metrics in `shown`; the keys of results start with the split, if one is given."""
@@ -74,6 +78,7 @@ class Task(ABC):
         Of a file or a data set that has it, nothing else is read; where training drew it, it is drawn in the same
         way. At most `max_eval_samples`. Raises ValueError as `load` does, and for a split that there is not.
         """
+        self.check_fields(arguments)
         found = None if self.read_alone is None else self.read_alone(arguments, split)
         if found is None:
             if split not in SPLITS:

@@ -74,13 +74,12 @@ def read(
         positional(parser)
     words = [action.metavar or action.dest.upper() for action in parser._actions if not action.option_strings]
     parser.usage = " ".join([program(), *words, "[--field value ...]"])
-    if defaults:
-        parser.set_defaults(**defaults)
     first = Parser((), add_help=False)
     first.add_argument("--config")
     with refusing(ValueError):
         path = first.parse_known_args(_checked(argv))[0].config
         words = ([] if path is None else _checked(yaml_words(path, parser))) + with_our_names(argv)
+        words = [*_words_of(defaults or {}, parser), *words]
     *found, others, unknown = parser.parse_args_into_dataclasses(
         words, look_for_args_file=False, return_remaining_strings=True
     )
@@ -136,13 +135,19 @@ def yaml_words(path: str, parser: argparse.ArgumentParser) -> list[str]:
     """A YAML file's fields as the words of a command line, so that one parser checks both; ValueError if it cannot."""
     fields = _load(path)
     ours = our_names(fields)
+    known = {action.dest for action in parser._actions} - {"help", "config"}
+    unknown = sorted(str(name) for name, field in ours.items() if field not in known)
+    if unknown:
+        raise ValueError(f"unknown fields in {path}: {', '.join(unknown)}; see {program()} --help")
+    return _words_of({ours[name]: value for name, value in fields.items()}, parser)
+
+
+def _words_of(fields: Mapping[str, Any], parser: argparse.ArgumentParser) -> list[str]:
+    """Fields of a parser, under our names, as the words of a command line; None is left out."""
     actions: dict[str, argparse.Action] = {}
     for action in parser._actions:
         actions.setdefault(action.dest, action)
-    unknown = sorted(str(name) for name, field in ours.items() if field not in actions.keys() - {"help", "config"})
-    if unknown:
-        raise ValueError(f"unknown fields in {path}: {', '.join(unknown)}; see {program()} --help")
-    given = {actions[ours[name]]: value for name, value in fields.items() if value is not None}
+    given = {actions[name]: value for name, value in fields.items() if value is not None}
     return [word for action, value in given.items() for word in _words(action, value)]
 
 

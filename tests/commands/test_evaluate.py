@@ -220,3 +220,20 @@ def test_two_processes_find_what_one_finds(checkpoint, evaluate, documents, tmp_
         name: expected[name] for name in ("confusion", "intervals")
     }
     assert run.stdout.count("accuracy") == 1
+
+
+@pytest.mark.parametrize(("content", "named"), [
+    ("max_tokens: many\n", "max_tokens"), ("- 1\n", "field: value"), ("text_column: [a\n", "cannot read"),
+    ("task: [1]\n", "task"),
+])  # fmt: skip
+def test_a_damaged_record_of_the_training_is_refused(content, named, checkpoint, refused, documents, tmp_path):
+    copy = shutil.copytree(checkpoint, tmp_path / "copy")
+    (copy / "arguments.yaml").write_text(content)
+    assert named in refused("evaluate", copy)
+
+
+@pytest.mark.parametrize(
+    "word", ["--max_eval_samples=0", "--max_tokens=-1", "--dataset_name=imdb", "--eval_batch_size=0"]
+)
+def test_impossible_limits_are_refused(word, checkpoint, refused, documents):
+    assert word[2:].partition("=")[0] in refused("evaluate", checkpoint, f"--test_file={documents}", word)
