@@ -12,7 +12,7 @@ from shtopk.models.answers import probabilities
 from shtopk.tasks.names import ROUGE
 from shtopk.tasks.report import classification_report
 from shtopk.tasks.rouge import document_scores
-from shtopk.training.evaluation import predict, predict_one
+from shtopk.training.evaluation import predict
 from shtopk.training.provenance import device_name, hash_of
 from shtopk.training.trained import Trained
 
@@ -36,14 +36,13 @@ class Measured(NamedTuple):
 
 
 def examine(trained: Trained, *, baselines: bool = True) -> Examined:
-    """Answer the split, and measure the answers; the same on every process.
+    """Answer the split, and measure the answers; the same on every process. See `predict_one` for fair times.
 
     baselines: whether summaries that need no model are measured as well.
     """
     split, task, model = trained.split, trained.task, trained.model
     references, data = trained.references(split), trained.arguments.data
     _ = trained.loaders  # tokenised before the clock runs
-    predict_one(trained, split)  # nor does it see what only the first batch takes
     start = time.perf_counter()
     answers = predict(trained, split, f"evaluate ({split})")
     seconds = time.perf_counter() - start

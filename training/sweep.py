@@ -17,6 +17,7 @@ from matplotlib.ticker import ScalarFormatter
 from shtopk.tasks import DataArguments
 from shtopk.tasks.rouge import confidence_interval
 from shtopk.training.arguments import TrainArguments
+from shtopk.training.evaluation import predict_one
 from shtopk.training.examination import examine
 from shtopk.training.memory import peak_memory_of
 from shtopk.training.trained import Trained
@@ -157,6 +158,7 @@ def rows_of(
             first = trained
         else:  # read and tokenised once
             trained.texts, trained.encoded = first.texts, first.encoded
+        predict_one(trained, split)
         memory = peak_memory_of(trained.accelerator.device)
         timed = decoder_seconds(trained.model) if trained.model.can_generate() else nullcontext()
         with timed as spent:

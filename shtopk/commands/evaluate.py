@@ -35,7 +35,8 @@ class EvaluateArguments:
 def main(argv: list[str]) -> None:
     with speaking_as("shtopk evaluate"), one_line_at_the_end(argv, trains=False):
         checkpoint, data, arguments = of_checkpoint(argv, EvaluateArguments, __doc__)
-        from shtopk.training.examination import examine  # which takes long to import
+        from shtopk.training.evaluation import predict_one  # which take long to import
+        from shtopk.training.examination import examine
         from shtopk.training.measured import figures_as_text, write_answers, write_results
         from shtopk.training.trained import Trained
 
@@ -45,6 +46,7 @@ def main(argv: list[str]) -> None:
             mixed_precision=arguments.mixed_precision,
         )
         trained = Trained(checkpoint, data, arguments.split, training, {})
+        predict_one(trained, arguments.split)
         examined = examine(trained)
         results = {"command": command(argv)} | examined.results
         if trained.accelerator.is_main_process:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from refusals import FIELDS, GROUPS, assert_refused
 
 import train
+from shtopk import training
 from shtopk.training.command_line import Parser, parse, yaml_words
 
 OFTEN = {"derandomize": True, "deadline": None, "suppress_health_check": list(HealthCheck)}
@@ -113,7 +114,7 @@ def start(encoder, documents, elsewhere, monkeypatch):
     def reach(run):
         raise Reached
 
-    monkeypatch.setattr(train, "fit", reach)
+    monkeypatch.setattr(training, "fit", reach)
 
     def run(words: list[str]) -> None:
         AcceleratorState._reset_state(True)
