@@ -34,6 +34,10 @@ UNPOOLED = {"k": 1.0, "k_by_layer": None, "window_k": None}
 TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model")
 
 
+class OptionError(ValueError):
+    """Options that a model's pooling cannot have."""
+
+
 def load_checkpoint(checkpoint: str | Path, *, unpooled: bool = False, **pooling: Any):
     """(model in eval mode, fast tokenizer) of a classifier or a summarizer.
 
@@ -65,6 +69,8 @@ def load_checkpoint(checkpoint: str | Path, *, unpooled: bool = False, **pooling
         with quiet():
             model = _load_model(folder, UNPOOLED if unpooled else pooling)
             tokenizer = _load_tokenizer(folder, model)
+    except OptionError:
+        raise
     except Exception as error:  # a damaged file can fail in any layer below
         raise ValueError(f"cannot load the checkpoint {folder}: {_reason(error)}") from error
     return model.eval(), tokenizer
@@ -117,12 +123,12 @@ def with_pooling(config: PreTrainedConfig, pooling: dict[str, Any]) -> PreTraine
         return type(config).from_dict(fields | pooling)
     description = dict(getattr(config, "encoder_pooling", None) or {})
     if not description:
-        raise ValueError(f"a model of type {config.model_type} without a pooling has no {', '.join(pooling)}")
+        raise OptionError(f"a model of type {config.model_type} without a pooling has no {', '.join(pooling)}")
     pooling = dict(pooling)
     if "k" in pooling:
         layers = list(description["k_by_layer"])
         if len(layers) > 1:
-            raise ValueError(f"expected one pooling to give a k to, got {len(layers)}, at layers {', '.join(layers)}")
+            raise OptionError(f"expected one pooling to give a k to, got {len(layers)}, at layers {', '.join(layers)}")
         description["k_by_layer"] = {layers[0]: pooling.pop("k")}
     if pooling.get("operator", description.get("operator")) != description.get("operator"):
         description |= {"temperature": None, "initial_temperature": None}

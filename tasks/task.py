@@ -79,7 +79,9 @@ class Task(ABC):
         way. At most `max_eval_samples`. Raises ValueError as `load` does, and for a split that there is not.
         """
         self.check_fields(arguments)
-        found = None if self.read_alone is None else self.read_alone(arguments, split)
+        # Of the training split others may have been drawn.
+        alone = self.read_alone if split != "train" else None
+        found = None if alone is None else alone(arguments, split)
         if found is None:
             if split not in SPLITS:
                 raise ValueError(f"expected split to be one of {', '.join(SPLITS)}; got {split!r}")

@@ -1,6 +1,7 @@
 """From a YAML file and a command line to the arguments of an experiment; impossible ones are refused."""
 
 import argparse
+import difflib
 import re
 import reprlib
 from collections import Counter
@@ -84,7 +85,10 @@ def read(
         words, look_for_args_file=False, return_remaining_strings=True
     )
     if unknown:
-        refuse(f"unknown arguments: {' '.join(unknown)}; see {program()} --help")
+        known = [option for action in parser._actions for option in action.option_strings]
+        close = difflib.get_close_matches(unknown[0].partition("=")[0], known, 1, 0.75)
+        meant = f"did you mean {close[0]}? See" if close else "see"
+        refuse(f"unknown arguments: {' '.join(unknown)}; {meant} {program()} --help")
     return others, found
 
 
@@ -100,11 +104,14 @@ def of_checkpoint(argv: list[str], group: type[Any], description: str | None) ->
 
     groups = (DataArguments, group)
     others, _ = read(argv, groups, description, positional=positional)
+    folder = Path(others.checkpoint)
+    if not folder.is_dir():
+        refuse(f"expected a folder with a checkpoint, found none: {folder}")
+    if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
+        refuse(f"expected a checkpoint with a config.json in {folder}, found none")
     with refusing(ValueError):
-        defaults = defaults_of(others.checkpoint, argv)
+        defaults = defaults_of(folder, argv)
     _, (data, own) = read(argv, groups, description, positional=positional, defaults=defaults)
-    if not Path(others.checkpoint).is_dir():
-        refuse(f"expected a folder with a checkpoint, found none: {others.checkpoint}")
     if own.eval_batch_size < 1:
         refuse(f"expected eval_batch_size >= 1, got {own.eval_batch_size}")
     if problem := unusable(Path(own.output_dir), own.overwrite, trains=False):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 import json
 import multiprocessing
+import os
 import shutil
 import statistics
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,9 +62,39 @@ def planned(ways: Sequence[str], ks: Sequence[str], seeds: Sequence[int]) -> lis
 
 
 def in_its_own_process(work: Callable, *arguments: Any) -> Any:
-    """work(*arguments), run in a new process, whose peak does not depend on what was freed in this one."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-        return process.submit(work, *arguments).result()
+    """work(*arguments), run in a new process, whose peak does not depend on what was freed in this one.
+
+    A signal that ends this process is told to the other as SIGTERM, once, and what that makes of it is waited for; a
+    second one ends it at once.
+
+    Raises:
+        ChildProcessError: the other process ended without a result.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    ours, theirs = spawn.Pipe(duplex=False)
+    process = spawn.Process(target=_send, args=(theirs, work, arguments))
+    process.start()
+    theirs.close()
+    try:
+        return ours.recv()
+    except EOFError:
+        process.join()
+        raise ChildProcessError(f"it ended with exit code {process.exitcode}") from None
+    except KeyboardInterrupt:
+        process.terminate()
+        process.join()
+        raise
+    finally:
+        if process.is_alive():
+            process.kill()
+        process.join()
+
+
+def _send(connection: Connection, work: Callable, arguments: tuple) -> None:
+    """In the other process: the terminal's Ctrl-C is this one's affair alone."""
+    if hasattr(os, "setsid"):
+        os.setsid()
+    connection.send(work(*arguments))
 
 
 def compare(

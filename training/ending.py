@@ -67,27 +67,33 @@ def handling(handler: Callable, *signals: signal.Signals) -> Iterator[None]:
 
 
 @contextmanager
-def one_line_at_the_end(argv: list[str], *, trains: bool = True) -> Iterator[SimpleNamespace]:
+def one_line_at_the_end(
+    argv: list[str], *, trains: bool = True, again: str | None = None
+) -> Iterator[SimpleNamespace]:
     """Inside this context failures and signals end the process: exit code 1, and 130 (Ctrl-C) or 143 (SIGTERM).
 
     It gives an object whose `run` is to be set as soon as there is one to go on with; its lock is always released.
-    trains: otherwise there never is one.
+    trains: otherwise there never is one. again: see `train`.
     """
+
+    def going_on() -> str:
+        return again or how_to_go_on(argv)
+
     begun = SimpleNamespace(run=None)
     try:
         with handling(terminate, signal.SIGTERM):
             yield begun
     except KeyboardInterrupt as stop:
-        when = " before training began" * trains if begun.run is None else f" after training; {how_to_go_on(argv)}"
+        when = " before training began" * trains if begun.run is None else f" after training; {going_on()}"
         _end(begun.run, f"stopped{when}", 143 if isinstance(stop, Terminated) else 130)
     except Interrupted as stop:
-        _end(begun.run, f"{stop}; {how_to_go_on(argv)}", stop.exit_code)
+        _end(begun.run, f"{stop}; {going_on()}", stop.exit_code)
     except (CheckpointError, Diverged) as error:
         _end(begun.run, str(error), 1)
     except OSError as error:
         if isinstance(error, BrokenPipeError) and not trains:  # nobody reads on, as behind `| head`
             raise
-        _end(begun.run, f"cannot read or write: {reason(error)}" + (f"; {how_to_go_on(argv)}" if trains else ""), 1)
+        _end(begun.run, f"cannot read or write: {reason(error)}" + (f"; {going_on()}" if trains else ""), 1)
     finally:
         if begun.run is not None:
             begun.run.lock.release()

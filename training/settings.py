@@ -34,9 +34,18 @@ def settings_of(checkpoint: str | Path) -> dict[str, Any]:
 
 
 def defaults_of(checkpoint: str | Path, argv: list[str]) -> dict[str, Any]:
-    """The same as defaults of a command line: where that names data of its own, only how to read it is taken over."""
+    """The same as defaults of a command line: where that names data of its own, only how to read it is taken over.
+
+    Raises ValueError where neither names data that is there.
+    """
     settings = settings_of(checkpoint)
     given = {word[2:].partition("=")[0].replace("-", "_") for word in with_our_names(argv) if word.startswith("--")}
-    if given & set(SOURCES):
-        settings = {name: value for name, value in settings.items() if name not in SOURCES}
+    if given & {*SOURCES, "config"}:
+        return {name: value for name, value in settings.items() if name not in SOURCES}
+    cure = "name data with --test_file, --dataset_name or --task"
+    if not set(SOURCES) & settings.keys():
+        raise ValueError(f"the checkpoint {checkpoint} does not say what it was trained on; {cure}")
+    for name in FILE_FIELDS:
+        if name in settings and not Path(str(settings[name])).exists():
+            raise ValueError(f"the {name} of the training, {settings[name]}, is not to be found from here; {cure}")
     return settings

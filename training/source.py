@@ -31,6 +31,7 @@ class Source:
     Attributes:
         waiting: rows that the model was given and has not answered yet.
         problem: why it ended before its end, None if it did not.
+        skipped: broken rows that were left out.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Source:
         self.files, self.columns, self.done, self.last, self.lines, self.skip = files, columns, done, last, lines, skip
         self.waiting: deque[Row] = deque()
         self.problem: str | None = None
+        self.skipped = 0
 
     def texts(self) -> Iterator[str | None]:
         """The text of each row that has no answer yet; None: no more for now. A problem ends them."""
@@ -55,6 +57,7 @@ class Source:
                 if isinstance(row, Broken):
                     if not self.skip:
                         raise ValueError(row.reason)
+                    self.skipped += 1
                     if answered >= self.done:  # else it was told before
                         tell(f"skipped: {row.reason}")
                 elif row is None:

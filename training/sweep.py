@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
 from shtopk.tasks import DataArguments
+from shtopk.tasks.preprocess import lengths_of
 from shtopk.tasks.rouge import confidence_interval
 from shtopk.training.arguments import TrainArguments
 from shtopk.training.evaluation import predict_one
@@ -80,19 +81,26 @@ def decoder_seconds(model: Any) -> Iterator[list[float]]:
 
 
 def smallest_within_noise(rows: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(the pooled row of the smallest k that is as good as the best, the best pooled row).
+    """(the pooled row that keeps the fewest tokens of those as good as the best, the best pooled row).
 
     As good: the 95 % interval of the difference, over documents that both answered (paired bootstrap), holds 0. The
     rows have "scores", a figure of every document, whose mean compares them.
     """
     pooled = [row for row in rows if row["k"] is not None]
-    best = max(pooled, key=lambda row: (np.mean(row["scores"]), -row["k"]))
-    for row in sorted(pooled, key=lambda row: (row["k"], -np.mean(row["scores"]))):
+    best = max(pooled, key=lambda row: (np.mean(row["scores"]), -row["kept"]))
+    for row in sorted(pooled, key=lambda row: (row["kept"], -np.mean(row["scores"]))):
         worse = np.subtract(best["scores"], row["scores"])
         low, _ = confidence_interval(worse[:, None])
         if low[0] <= 0:
             return row, best
     return best, best
+
+
+def mean_kept(k: int | float | None, lengths: np.ndarray) -> float:
+    """How many tokens of a document are kept on average, of documents of such lengths."""
+    if k is None:
+        return float(lengths.mean())
+    return float(np.minimum(k, lengths).mean() if isinstance(k, int) else np.maximum(1, k * lengths).mean())
 
 
 def verdict(rows: Sequence[dict[str, Any]], metric: str) -> str:
@@ -106,11 +114,20 @@ def verdict(rows: Sequence[dict[str, Any]], metric: str) -> str:
 def table(rows: Sequence[dict[str, Any]], metric: str) -> str:
     """Markdown, a line for each setting."""
     decodes = any(row.get("decoder_seconds") is not None for row in rows)
-    columns = ["pooling", "k", metric, "95 % interval", "documents/s", "peak MiB", *(["decoder s"] if decodes else [])]
+    columns = [
+        "pooling",
+        "k",
+        "tokens kept",
+        metric,
+        "95 % interval",
+        "documents/s",
+        "peak MiB",
+        *(["decoder s"] if decodes else []),
+    ]
     lines = [f"| {' | '.join(columns)} |", "|---|" + "--:|" * (len(columns) - 1)]
     for row in rows:
         low, high = row["interval"]
-        cells = [row["way"], "" if row["k"] is None else f"{row['k']}", f"{row['quality']:.3f}",
+        cells = [row["way"], "" if row["k"] is None else f"{row['k']}", f"{row['kept']:.3g}", f"{row['quality']:.3f}",
                  f"{low:.3f} to {high:.3f}", f"{row['documents_per_second']:.3g}",
                  "" if row["peak_mib"] is None else f"{row['peak_mib']:.0f}"]  # fmt: skip
         if decodes:
@@ -167,6 +184,7 @@ def rows_of(
         row = {
             "way": setting.way,
             "k": setting.k,
+            "kept": mean_kept(setting.k, lengths_of(trained.encoded[split], "input_ids").to_numpy()),
             "quality": results["metrics"][metric],
             "interval": results["intervals"][metric],
             "documents_per_second": results["speed"]["documents_per_second"],

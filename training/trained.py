@@ -49,17 +49,20 @@ class Trained(Experiment):
             self.checkpoint, self.split = Path(checkpoint), split
             if summarizes != (self.task.target == "summary"):
                 does, has = ("summarizes", "classes") if summarizes else ("classifies", "summaries")
-                raise ValueError(f"the model in {checkpoint} {does}, but the task {self.task.name} has {has} here")
+                cure = "; leave out --summary_column" if data.summary_column else ""
+                raise ValueError(f"the model in {checkpoint} {does}, but the task {self.task.name} has {has}{cure}")
 
     @cached_property
     def texts(self) -> DatasetDict:
         """The split alone, with the numbers that the model has for its classes."""
         target, kind = self.task.target, Value("string")
-        with refusing(ValueError), self.accelerator.main_process_first():
+        with refusing(ValueError):  # on every process, so that none waits for another that refused
             texts, answers = self.task.load_split(self.arguments.data, self.split)
             if target == "label":
                 if unknown := sorted(set(answers) - set(self.names)):
-                    raise ValueError(f"expected labels that the model knows ({some(self.names)}), got {some(unknown)}")
+                    unnamed = "; give the model their names, id2label in its config.json" * ("LABEL_0" in self.names)
+                    raise ValueError(f"expected labels that the model knows ({some(self.names)}), got {some(unknown)}"
+                                     f"{unnamed}")  # fmt: skip
                 kind = ClassLabel(names=self.names)
             features = Features({"text": Value("string"), target: kind})
             return DatasetDict({self.split: Dataset.from_dict({"text": texts, target: answers}, features)})

@@ -5,7 +5,8 @@ shtopk compare --train_file mine.jsonl --operators successive_halving,hard_gated
 The three are lists with commas between. Beside the operators there are random (a frozen scorer), strided (every
 (n/k)-th token), first (the first k) and none (every token is kept, whatever k). All other fields are those of
 `shtopk train` and hold for every training. One training runs after the other; the same command goes on where it was
-stopped. The output folder gets compare.json after each, and in the end the table, compare.md.
+stopped. The output folder gets compare.json after each, and in the end the table, compare.md; of a training its
+figures and predictions are kept, not its model.
 """
 
 from __future__ import annotations
@@ -13,12 +14,16 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
+from shtopk.training.aliases import with_our_names
 from shtopk.training.command_line import Parser, numbers, parse
-from shtopk.training.console import command, refuse, refusing, speaking_as
+from shtopk.training.console import command, refuse, refusing, speaking_as, tell
 from shtopk.training.ending import one_line_at_the_end
+
+VARIED = ("operator", "scorer", "freeze_scorer", "seed", "resume")  # fields that the comparison gives every training
 
 
 def main(argv: list[str]) -> None:
@@ -41,9 +46,14 @@ def main(argv: list[str]) -> None:
         for one in plan if own.overwrite else []:
             shutil.rmtree(folder / one.folder, ignore_errors=True)
         record["command"] = command(argv)
-        for i, one in enumerate(compare(plan, words, folder, record, fine_tune)):
-            print(f"{one.folder}: done, {len(record['runs'])} of {len(plan)}" + "\n" * (i + 1 == len(plan)))
-        page = f"{table(record['runs'], ways)}\n\nTest split, mean ± standard deviation over seeds {own.seeds}."
+        try:
+            for one in compare(plan, words, folder, record, fine_tune):
+                print(f"{one.folder}: done, {len(record['runs'])} of {len(plan)}", flush=True)
+        except ChildProcessError as error:
+            tell(f"a training failed: {error}")
+            sys.exit(1)
+        over = f"seed {own.seeds}" if len(seeds) == 1 else f"mean ± standard deviation over seeds {own.seeds}"
+        page = f"{table(record['runs'], ways)}\n\nTest split, {over}."
         (folder / "compare.md").write_text(f"{page} `{record['command']}`\n", encoding="utf-8")
         print(page)
 
@@ -57,7 +67,8 @@ def fine_tune(words: list[str], folder: str) -> dict[str, float]:
     from shtopk.training.memory import peak_memory_of
 
     memory = peak_memory_of(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    results = train([*words, f"--output_dir={folder}"])
+    with speaking_as("shtopk compare"):
+        results = train([*words, f"--output_dir={folder}"], again="give the same command again")
     found = {key: results[f"test_{key}"] for key in (*SCORES, *SPEEDS) if f"test_{key}" in results}
     found["train_seconds"] = results["train_runtime"]
     return found if memory is None else found | {"peak_mib": memory.read()}
@@ -72,6 +83,10 @@ def read(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--output_dir", default="runs/compare")
     parser.add_argument("--overwrite", action=argparse.BooleanOptionalAction, default=False)
     own, words = parser.parse_known_args(argv)
+    for word in with_our_names(words):
+        name = word.removeprefix("--").partition("=")[0].replace("-", "_")
+        if name in VARIED:
+            refuse(f"{name} differs from training to training here; leave it out, or see --operators, --k and --seeds")
     return own, words
 
 

@@ -83,6 +83,8 @@ def main(argv: list[str]) -> int:
             return _end(f"the model failed: {reason[:300]}", lines, argv, 1)
         if source.problem:
             refuse(source.problem)
+        if source.skipped:
+            tell(f"skipped {source.skipped:,} broken rows, answered {lines.done + lines.written:,}")
         return 0
 
 
@@ -96,6 +98,8 @@ def _answer(checkpoint: str, max_tokens: int | None, source: Source, lines: Json
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with refusing(ValueError):
         model, tokenizer = load_checkpoint(checkpoint)
+        if options.probabilities and model.can_generate():
+            raise ValueError("expected a classifier to give the probabilities of, got a summarizer; leave them out")
         answers = predict(model.to(device), tokenizer, source.texts(), batch_size=options.batch_size,
                           max_tokens=max_tokens, kept=options.kept)  # fmt: skip
     halves = torch.autocast(device.type, torch.bfloat16, enabled=options.mixed_precision == "bf16")

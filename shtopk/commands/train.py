@@ -24,13 +24,17 @@ def main(argv: list[str]) -> None:
         train(argv, __doc__)
 
 
-def train(argv: list[str], description: str | None = None) -> dict[str, Any]:
+def train(argv: list[str], description: str | None = None, again: str | None = None) -> dict[str, Any]:
     """Run one experiment; returns the content of all_results.json.
 
     Otherwise it ends with one line and an exit code: 2 where the input is refused, 1 where training failed, and 130 or
-    143 where Ctrl-C or SIGTERM stopped it. description: what `--help` shows first.
+    143 where Ctrl-C or SIGTERM stopped it.
+
+    Args:
+        description: what `--help` shows first.
+        again: what to say of going on after it was stopped; None: the command.
     """
-    with one_line_at_the_end(argv) as begun:
+    with one_line_at_the_end(argv, again=again) as begun:
         arguments = parse(argv, description)
         from shtopk.training import Run, finish, fit, resume  # which take long to import
 

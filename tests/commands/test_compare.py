@@ -1,6 +1,10 @@
 """`shtopk compare`: trainings that differ in how they pool, one after the other, on one's own data."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -51,6 +55,7 @@ def test_another_comparison_is_not_mixed_with_it(trainings, shtopk, refused, wor
 
 @pytest.mark.parametrize(("more", "named"), [
     (["--operators=soft"], "got soft"), (["--k=0"], "expected k to be"), (["--seeds=x"], "seeds"),
+    (["--operator=hard"], "operator differs from training to training"), (["--seed", "3"], "seed differs"),
     (["--epochs=0"], "epochs"), (["--learning_rte=1"], "unknown arguments"), (["--train_file=/none.csv"], "/none.csv"),
 ])  # fmt: skip
 def test_what_is_impossible_is_refused_before_anything_is_trained(more, named, trainings, refused, words):
@@ -80,3 +85,26 @@ def test_real_trainings_are_compared(shtopk, words, tmp_path):
     assert [run["way"] for run in runs] == ["hard_gated", "first"]
     assert all(run["peak_mib"] > 0 and run["documents_per_second"] > 0 for run in runs)
     assert "| first | 2 |" in shown
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("impatient", [False, True])
+def test_who_stops_a_comparison_stops_its_training_and_it_goes_on(impatient, words, tmp_path):
+    given = [*words, "--epochs=200", "--operators=first", "--k=2", "--seeds=0", f"--output_dir={tmp_path / 'out'}"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "shtopk", "compare", *given], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    history = tmp_path / "out" / "first-k2-seed0" / "history.jsonl"
+    while not (history.exists() and history.stat().st_size):
+        time.sleep(0.1)
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    if impatient:
+        time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "shtopk compare: stopped" in said and "Traceback" not in said
+    if not impatient:
+        assert "stopped by SIGTERM after update" in said and "give the same command again" in said
+        assert list((history.parent / "checkpoints").glob("update_*"))

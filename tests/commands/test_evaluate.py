@@ -112,7 +112,9 @@ def test_a_summarizer_of_transformers_needs_no_name_of_the_column_that_is_called
 
 def test_data_of_another_kind_is_refused(checkpoint, summarizer, refused, rows, summaries):
     words = f"--test_file={summaries}", "--text_column=body", "--summary_column=gist"
-    assert "classifies, but the task files has summaries" in refused("evaluate", checkpoint, *words)
+    assert "classifies, but the task files has summaries; leave out --summary_column" in refused(
+        "evaluate", checkpoint, *words
+    )
     assert "--label_column" in refused("evaluate", checkpoint, f"--test_file={summaries}", "--text_column=body")
     labels = rows([{"body": "a", "label": "sport"}])
     assert "a column 'gist'" in refused("evaluate", summarizer, f"--test_file={labels}")
@@ -223,7 +225,7 @@ def test_two_processes_find_what_one_finds(checkpoint, evaluate, documents, tmp_
 
 
 @pytest.mark.parametrize(("content", "named"), [
-    ("max_tokens: many\n", "max_tokens"), ("- 1\n", "field: value"), ("text_column: [a\n", "cannot read"),
+    ("task: bbc\nmax_tokens: many\n", "max_tokens"), ("- 1\n", "field: value"), ("text_column: [a\n", "cannot read"),
     ("task: [1]\n", "task"),
 ])  # fmt: skip
 def test_a_damaged_record_of_the_training_is_refused(content, named, checkpoint, refused, documents, tmp_path):
@@ -237,3 +239,11 @@ def test_a_damaged_record_of_the_training_is_refused(content, named, checkpoint,
 )
 def test_impossible_limits_are_refused(word, checkpoint, refused, documents):
     assert word[2:].partition("=")[0] in refused("evaluate", checkpoint, f"--test_file={documents}", word)
+
+
+def test_data_that_the_checkpoint_does_not_name_is_asked_for(checkpoint, refused, tmp_path):
+    copy = shutil.copytree(checkpoint, tmp_path / "copy")
+    (copy / "arguments.yaml").write_text("train_file: elsewhere.csv\n")
+    assert "elsewhere.csv, is not to be found from here; name data with --test_file" in refused("evaluate", copy)
+    (copy / "arguments.yaml").unlink()
+    assert "does not say what it was trained on; name data with --test_file" in refused("evaluate", copy)

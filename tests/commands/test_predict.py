@@ -199,14 +199,16 @@ def test_broken_rows_are_reported_with_their_numbers_and_skipped_on_request(chec
     words = ["predict", str(checkpoint), source, "--output", str(out), "--keep", "id", "--on_error", "skip"]
     assert main(words) == 0
     told = capsys.readouterr().err.splitlines()
-    assert ["line 4" in told[0], "line 7" in told[1], len(told)] == [True, True, 2]
-    assert all(line.startswith("shtopk predict: skipped: ") for line in told)
+    assert ["line 4" in told[0], "line 7" in told[1], len(told)] == [True, True, 3]
+    assert all(line.startswith("shtopk predict: skipped: ") for line in told[:2])
+    assert told[2] == "shtopk predict: skipped 2 broken rows, answered 7"
     assert [line["id"] for line in answers(out)] == [0, 1, 2, 4, 5, 7, 8]
     whole = out.read_text()
     out.write_text("".join(whole.splitlines(keepends=True)[:4]))
     assert main([*words, "--resume", "true"]) == 0
     assert out.read_text() == whole
-    assert [("line 7" in line) for line in capsys.readouterr().err.splitlines()] == [True]  # line 4 was told before
+    told = capsys.readouterr().err.splitlines()
+    assert [("line 7" in line) for line in told] == [True, False]  # line 4 was told before
 
 
 def test_a_model_whose_answers_are_no_numbers_has_failed(copy, write, out, capsys):

@@ -2,12 +2,13 @@
 
 import json
 
+import numpy as np
 import pytest
 from tiny import BERT, tiny_tokenizer
 from transformers import BertConfig, BertForSequenceClassification
 
 from shtopk.integrations.encoder import pool_encoder
-from shtopk.training.sweep import Setting, settings_of, smallest_within_noise, verdict
+from shtopk.training.sweep import Setting, mean_kept, settings_of, smallest_within_noise, verdict
 
 
 @pytest.fixture
@@ -61,7 +62,14 @@ def test_temperatures_multiply_the_settings_too():
 
 def of(k, right, wrong=0, way="as trained"):
     scores = [1.0] * right + [0.0] * wrong
-    return {"k": k, "way": way, "scores": scores, "quality": sum(scores) / len(scores)}
+    return {"k": k, "kept": k, "way": way, "scores": scores, "quality": sum(scores) / len(scores)}
+
+
+def test_a_share_is_compared_with_a_count_by_the_tokens_that_both_keep():
+    lengths = np.array([10, 30])
+    assert [mean_kept(k, lengths) for k in (8, 0.5, 20, None)] == [8, 10, 15, 20]
+    rows = [of(8, 90, 10), of(0.9, 90, 10) | {"kept": 18.0}]
+    assert smallest_within_noise(rows)[0]["k"] == 8
 
 
 def test_noise_is_that_of_the_difference_over_the_same_documents():
@@ -80,7 +88,8 @@ def test_noise_is_that_of_the_difference_over_the_same_documents():
     (["--temperature=0"], "expected temperature > 0"),
 ])  # fmt: skip
 def test_impossible_settings_are_refused_before_anything_is_loaded(words, named, refused, tmp_path):
-    assert named in refused("sweep", tmp_path, *words, f"--output_dir={tmp_path / 'out'}")
+    (tmp_path / "config.json").touch()
+    assert named in refused("sweep", tmp_path, "--task=bbc", *words, f"--output_dir={tmp_path / 'out'}")
 
 
 def test_a_model_without_pooling_has_nothing_to_sweep(refused, documents, tmp_path):

@@ -6,7 +6,8 @@ import pytest
 
 CASES = [  # what is given, the file of documents, the line that is said
     (["--k=0"], "", "expected k to be a whole number >= 1 or a share in (0, 1], got 0"),
-    (["--learning_rte=1"], "", "unknown arguments: --learning_rte=1; see train.py --help"),
+    (["--learning_rte=1"], "",
+     "unknown arguments: --learning_rte=1; did you mean --learning_rate? See train.py --help"),
     (["--tracker=tensorbord"], "",
      "expected tracker to be none or of tensorboard, trackio, wandb; got 'tensorbord'"),
     (["--copy_head=true"], "", "copy_head is for summaries, but the task files has classes; leave it out"),
