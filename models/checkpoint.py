@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForSeq2SeqLM,
@@ -164,6 +165,8 @@ def _reason(error: Exception) -> str:
         return "the model needs code that lies in the checkpoint, which is never run"
     if "ignore_mismatched_sizes" in reason:
         return "the weights have other shapes than config.json says"
+    if isinstance(error, SafetensorError):
+        return f"a file of weights is damaged or cut off ({reason[:100]}); copy it again"
     return reason[:300] or type(error).__name__
 
 

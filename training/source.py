@@ -77,6 +77,9 @@ class Source:
 
     def _check_same(self, row: Row) -> None:
         """Raise ValueError if the last line there is one to another row, as far as the columns to keep tell."""
+        if others := [name for name in self.last if name not in (*FIELDS, *self.columns.keep)]:
+            raise ValueError(f"expected to keep the columns that the output has, but it has {others[0]!r} as well; "
+                             "is it the same input, and the same --keep?")  # fmt: skip
         for name in self.columns.keep:
             if self.last.get(name) != plain(row.kept.get(name)):
                 raise ValueError(f"expected the documents that the output answers to, but its last line has another "

@@ -66,12 +66,13 @@ def fine_tune(words: list[str], folder: str) -> dict[str, float]:
     from shtopk.training.comparison import SCORES, SPEEDS
     from shtopk.training.memory import peak_memory_of
 
+    begun = (Path(folder) / "history.jsonl").exists()  # then the peak may lie behind
     memory = peak_memory_of(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     with speaking_as("shtopk compare"):
         results = train([*words, f"--output_dir={folder}"], again="give the same command again")
     found = {key: results[f"test_{key}"] for key in (*SCORES, *SPEEDS) if f"test_{key}" in results}
     found["train_seconds"] = results["train_runtime"]
-    return found if memory is None else found | {"peak_mib": memory.read()}
+    return found if memory is None or begun else found | {"peak_mib": memory.read()}
 
 
 def read(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:

@@ -79,4 +79,4 @@ def values_of(arguments: SweepArguments) -> tuple[list[int | float], list[str], 
                     PoolingOptions(operator=operator, temperature=temperature).check(k)
     if not ks:
         refuse("expected values of k with commas between, got none")
-    return ks, operators, temperatures
+    return list(dict.fromkeys(ks)), operators, temperatures

@@ -51,6 +51,7 @@ def test_other_documents_than_those_that_were_answered_are_not_gone_on_with(refu
     fewer, others = rows(documents(10), "fewer.jsonl"), rows(documents(30)[5:], "others.jsonl")
     assert "got 10; is it the same input?" in refused("predict", checkpoint, fewer, *words, "--resume", "true")
     assert "another 'id' than line 20" in refused("predict", checkpoint, others, *words, "--resume", "true")
+    assert "has 'id' as well" in refused("predict", checkpoint, others, "--output", out, "--resume", "true")
     assert out.read_bytes() == whole
 
 

@@ -99,6 +99,11 @@ def without_weights(folder):
     (folder / "model.safetensors").unlink()
 
 
+def half_the_weights(folder):
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+
+
 def a_bare_encoder(folder):
     saved(BertModel(BertConfig(**BERT)), folder)
 
@@ -112,6 +117,7 @@ def an_adapter_of_nothing(folder):
 @pytest.mark.parametrize(("change", "message"), [
     (without_tokenizer, "expected a tokenizer beside the model"),
     (without_weights, "model.safetensors"),
+    (half_the_weights, "a file of weights is damaged or cut off"),
     (a_bare_encoder, "got BertModel"),
     (an_adapter_of_nothing, "does not name the model that it belongs to"),
     (shutil.rmtree, "expected a folder with a checkpoint, found none"),
