@@ -41,9 +41,9 @@ def main(argv: list[str]) -> None:
         plan = planned(ways, ks, seeds)
         for one in plan:  # so that what is impossible is refused before anything is trained
             parse([*words, *one.words, f"--output_dir={own.output_dir}"], __doc__, writes=False)
-        folder = Path(own.output_dir)
-        record = begin(folder, words, own.overwrite)
-        for one in plan if own.overwrite else []:
+        folder, overwrite = Path(own.output_dir), own.overwrite == "true"
+        record = begin(folder, words, overwrite)
+        for one in plan if overwrite else []:
             shutil.rmtree(folder / one.folder, ignore_errors=True)
         record["command"] = command(argv)
         try:
@@ -82,7 +82,7 @@ def read(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--k", default="8,32")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--output_dir", default="runs/compare")
-    parser.add_argument("--overwrite", action=argparse.BooleanOptionalAction, default=False)
+    parser.add_argument("--overwrite", nargs="?", const="true", default="false", choices=("true", "false"))
     own, words = parser.parse_known_args(argv)
     for word in with_our_names(words):
         name = word.removeprefix("--").partition("=")[0].replace("-", "_")
@@ -100,5 +100,5 @@ def begin(folder: Path, words: list[str], overwrite: bool) -> dict[str, Any]:
     record = json.loads(path.read_text(encoding="utf-8"))
     if record.get("words") != words:
         given = " ".join(record.get("words", [])) or "no fields"
-        refuse(f"{path} is of trainings with {given}; name another output_dir, or replace them with --overwrite")
+        refuse(f"{path} is of trainings with {given}; name another output_dir, or replace them with --overwrite true")
     return record

@@ -36,8 +36,19 @@ def main(
     parser.add_argument("checkpoint", help="folder of a classifier or a summarizer")
     parser.add_argument("file", type=Path, help="the document, a text file")
     parser.add_argument("--output", type=Path, help="page to write; by default FILE's name with .html, in this folder")
+    parser.add_argument(
+        "--overwrite",
+        nargs="?",
+        const="true",
+        default="false",
+        choices=("true", "false"),
+        help="replace a page there is",
+    )
     arguments = parser.parse_args(argv)
+    output = arguments.output or Path(arguments.file.stem + ".html")
     try:
+        if output.exists() and arguments.overwrite != "true":
+            raise ValueError(f"{output} exists; name another page with --output, or replace it with --overwrite true")
         text = read_text(arguments.file)
         try:
             from shtopk.models import load_checkpoint
@@ -47,7 +58,6 @@ def main(
 
         model, tokenizer = load_checkpoint(arguments.checkpoint)
         answer, page = answer_and_page(model, tokenizer, text, title=arguments.file.name)
-        output = arguments.output or Path(arguments.file.stem + ".html")
         try:
             output.write_text(page, encoding="utf-8")
         except OSError as error:

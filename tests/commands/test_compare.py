@@ -49,7 +49,7 @@ def test_another_comparison_is_not_mixed_with_it(trainings, shtopk, refused, wor
     given = [*words, "--operators=hard", "--k=2", "--seeds=0", f"--output_dir={tmp_path / 'out'}"]
     shtopk("compare", *given)
     assert "name another output_dir" in refused("compare", *given, "--epochs=7")
-    shtopk("compare", *given, "--epochs=7", "--overwrite")
+    shtopk("compare", *given, "--epochs=7", "--overwrite", "true")
     assert len(trainings) == 2
 
 

@@ -183,3 +183,15 @@ def test_what_is_no_checkpoint_is_refused_in_one_line(change, message, checkpoin
 
 def test_a_missing_document_is_refused_in_one_line(checkpoint, tmp_path, capsys):
     assert "none.txt: No such file" in refusal(checkpoint, tmp_path / "none.txt", capsys)
+
+
+def test_a_page_that_exists_is_not_replaced_unasked(checkpoint, tmp_path, capsys):
+    document, output = tmp_path / "a.txt", tmp_path / "a.html"
+    document.write_text("a b")
+    output.write_text("mine")
+    words = [str(checkpoint), str(document), "--output", str(output)]
+    assert main(words) == 2
+    assert "a.html exists; name another page with --output" in capsys.readouterr().err
+    assert output.read_text() == "mine"
+    assert main([*words, "--overwrite", "true"]) == 0
+    assert output.read_text() != "mine"
