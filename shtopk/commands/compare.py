@@ -32,13 +32,15 @@ def main(argv: list[str]) -> None:
         from shtopk.training.comparison import WAYS, compare, planned, table
 
         with refusing(ValueError):
-            ks, seeds = numbers(own.k, "k"), [int(seed) for seed in numbers(own.seeds, "seeds")]
+            ks, seeds = numbers(own.k, "k"), numbers(own.seeds, "seeds")
+        if broken := [seed for seed in seeds if not seed.isdigit()]:
+            refuse(f"expected seeds to be whole numbers, got {broken[0]}")
         ways = [way.strip() for way in own.operators.split(",") if way.strip()]
         if unknown := [way for way in ways if way not in WAYS]:
             refuse(f"expected operators of {', '.join(WAYS)}; got {', '.join(unknown)}")
         if not (ways and ks and seeds):
             refuse("expected at least one operator, one k and one seed")
-        plan = planned(ways, ks, seeds)
+        plan = planned(ways, ks, [int(seed) for seed in seeds])
         for one in plan:  # so that what is impossible is refused before anything is trained
             parse([*words, *one.words, f"--output_dir={own.output_dir}"], __doc__, writes=False)
         folder, overwrite = Path(own.output_dir), own.overwrite == "true"
@@ -97,8 +99,11 @@ def begin(folder: Path, words: list[str], overwrite: bool) -> dict[str, Any]:
     if overwrite or not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         return {"words": words, "runs": []}
-    record = json.loads(path.read_text(encoding="utf-8"))
-    if record.get("words") != words:
-        given = " ".join(record.get("words", [])) or "no fields"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        given = " ".join(record["words"]) or "no fields"
+    except (ValueError, LookupError, TypeError):
+        refuse(f"{path} is no record of a comparison; name another output_dir, or replace it with --overwrite true")
+    if record["words"] != words:
         refuse(f"{path} is of trainings with {given}; name another output_dir, or replace them with --overwrite true")
     return record

@@ -53,8 +53,16 @@ def test_another_comparison_is_not_mixed_with_it(trainings, shtopk, refused, wor
     assert len(trainings) == 2
 
 
+def test_a_damaged_record_is_refused(trainings, refused, words, tmp_path):
+    for content in ("{", "[]", "{}"):
+        (tmp_path / "compare.json").write_text(content)
+        assert "is no record of a comparison" in refused("compare", *words, f"--output_dir={tmp_path}")
+    assert not trainings
+
+
 @pytest.mark.parametrize(("more", "named"), [
     (["--operators=soft"], "got soft"), (["--k=0"], "expected k to be"), (["--seeds=x"], "seeds"),
+    (["--seeds=0.5"], "got 0.5"),
     (["--operator=hard"], "operator differs from training to training"), (["--seed", "3"], "seed differs"),
     (["--epochs=0"], "epochs"), (["--learning_rte=1"], "unknown arguments"), (["--train_file=/none.csv"], "/none.csv"),
 ])  # fmt: skip
