@@ -15,12 +15,10 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import torch
-from dftopk import dftopk
 from gpu_clock import (
     CaptureFailed,
     captured,
@@ -33,52 +31,21 @@ from gpu_clock import (
     synchronize,
     waits,
 )
-from literal import gather, literal_successive_halving
+from gpu_methods import BATCH, DEPTH, DTYPES, ITERATIVE, METHODS, Step, floor_bytes
 from memory import saved_bytes
 from record import CommandLine, publish, resume, save
-from torch import Tensor
 from tqdm.auto import tqdm
 
-from shtopk import hard_topk, iterative_topk, successive_halving_topk
 from shtopk.training.comparison import in_its_own_process
 from shtopk.training.memory import PeakMemory
 
-BATCH, DEPTH = 16, 256
 GOALS = [(16384, 128), (4096, 512), (1024, 8)]
 REST = [(n, k) for k in (128, 512, 8, 2048) for n in (65536, 16384, 4096, 1024) if k <= n // 2 and (n, k) not in GOALS]
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 COUNTING = 25  # seconds
 COPIES_OF_WEIGHTS = 8  # [B, k, n] float32 that iterative top-k holds at once, about
 
-Pool = Callable[[Tensor, Tensor, int], Tensor]
-
-
-def pooled_by(operator: Callable, values: Tensor, scores: Tensor, k: int, **options) -> Tensor:
-    return operator(values, scores, k, **options).values
-
-
-ITERATIVE, FLOOR, COPIES = "iterative top-k", "byte floor", "copies of as many bytes"
-METHODS: dict[str, Pool] = {
-    "successive halving": partial(pooled_by, successive_halving_topk),
-    "softmax, T = 1/16": partial(pooled_by, successive_halving_topk, boost="softmax"),
-    "softmax, T = 4": partial(pooled_by, successive_halving_topk, boost="softmax", temperature=4.0),
-    "torch.topk + gather": gather,
-    "hard_topk, gated": partial(pooled_by, hard_topk, gradient="gate"),
-    "DFTopK's gate": dftopk,
-    "literal Algorithm 2": literal_successive_halving,
-    ITERATIVE: partial(pooled_by, iterative_topk),
-}
+FLOOR, COPIES = "byte floor", "copies of as many bytes"
 TIMES = ("forward", "backward", "both", "loop", "graph_forward", "graph_both")  # "<name>_ms" in a run
-
-
-def floor_bytes(n: int, k: int, size: int) -> tuple[int, int]:
-    """Bytes that forward and backward must move at least: numbers of so many bytes.
-
-    Forward reads the scores and k vectors and writes k; backward reads the gradient of these and, for the gradient of
-    the scores, the k vectors, and writes the gradients of all values and scores.
-    """
-    scores, kept, values = BATCH * n * size, BATCH * k * DEPTH * size, BATCH * n * DEPTH * size
-    return scores + 2 * kept, 2 * kept + values + scores
 
 
 def too_large(method: str, n: int, k: int, device: str) -> str | None:
@@ -88,34 +55,6 @@ def too_large(method: str, n: int, k: int, device: str) -> str | None:
     if method == ITERATIVE and needed > memory / 2:
         return f"its weights [B, k, n] take about {needed / 2**30:.0f} GiB, more than half the memory"
     return None
-
-
-def inputs(n: int, k: int, dtype: str, device: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Values, scores, and a gradient of what is pooled."""
-    generator = torch.Generator(device).manual_seed(0)
-    shapes = (BATCH, n, DEPTH), (BATCH, n), (BATCH, k, DEPTH)
-    values, scores, gradient = (
-        torch.randn(shape, generator=generator, device=device, dtype=DTYPES[dtype]) for shape in shapes
-    )
-    return values.requires_grad_(), scores.requires_grad_(), gradient
-
-
-class Step:
-    """Forward and backward of a method at one place of the grid."""
-
-    def __init__(self, pool: Pool, n: int, k: int, dtype: str, device: str):
-        self.pool, self.k = pool, k
-        self.values, self.scores, self.gradient = inputs(n, k, dtype, device)
-
-    def forward(self) -> Tensor:
-        return self.pool(self.values, self.scores, self.k)
-
-    def backward(self, out: Tensor, *, again: bool = False) -> tuple:
-        given = (self.values, self.scores)
-        return torch.autograd.grad(out, given, self.gradient, retain_graph=again, allow_unused=True)
-
-    def both(self) -> tuple:
-        return self.backward(self.forward())
 
 
 def measure(method: str, n: int, k: int, dtype: str, device: str, no_graph: str | None = None) -> dict:

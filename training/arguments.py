@@ -47,6 +47,25 @@ class TrainArguments:
         return [] if self.tracker == "none" else [name.strip() for name in self.tracker.split(",")]
 
 
+@dataclass
+class EvaluationArguments:
+    """How a checkpoint is evaluated; commands with more fields build on it."""
+
+    _argument_group_name: ClassVar[str] = "evaluation"
+    split: str = option("test", "train, validation or test, or another one that a data set on the hub has")
+    output_dir: str = option("runs/evaluation", "folder of the figures")
+    overwrite: bool = option(False, "replace what lies in output_dir")
+    eval_batch_size: int = option(16, "documents per process")
+    mixed_precision: Literal["auto", "no", "bf16", "fp16"] = option("auto", "auto: bf16 where the device can")
+
+    @property
+    def training(self) -> TrainArguments:
+        """The fields that training has too."""
+        return TrainArguments(
+            output_dir=self.output_dir, eval_batch_size=self.eval_batch_size, mixed_precision=self.mixed_precision
+        )
+
+
 @dataclass(frozen=True)
 class Arguments:
     """The three groups of fields: what to read, which model, how to train it."""

@@ -17,7 +17,7 @@ from matplotlib.ticker import ScalarFormatter
 from shtopk.tasks import DataArguments
 from shtopk.tasks.preprocess import lengths_of
 from shtopk.tasks.rouge import confidence_interval
-from shtopk.training.arguments import TrainArguments
+from shtopk.training.arguments import EvaluationArguments
 from shtopk.training.evaluation import predict_one
 from shtopk.training.examination import examine
 from shtopk.training.memory import peak_memory_of
@@ -162,7 +162,7 @@ def draw(rows: Sequence[dict[str, Any]], metric: str, path: Path) -> None:
 
 
 def rows_of(
-    checkpoint: str, data: DataArguments, split: str, training: TrainArguments, settings: Sequence[Setting]
+    checkpoint: str, data: DataArguments, arguments: EvaluationArguments, settings: Sequence[Setting]
 ) -> Iterator[tuple[dict[str, Any], str, dict[str, Any]]]:
     """(row of the table, name of its metric, all figures) of each setting, one after the other.
 
@@ -170,12 +170,12 @@ def rows_of(
     """
     first: Trained | None = None
     for setting in settings:
-        trained = Trained(checkpoint, data, split, training, setting.pooling)
+        trained = Trained(checkpoint, data, arguments, **setting.pooling)
         if first is None:
             first = trained
         else:  # read and tokenised once
             trained.texts, trained.encoded = first.texts, first.encoded
-        predict_one(trained, split)
+        predict_one(trained, trained.split)
         memory = peak_memory_of(trained.accelerator.device)
         timed = decoder_seconds(trained.model) if trained.model.can_generate() else nullcontext()
         with timed as spent:
@@ -184,7 +184,7 @@ def rows_of(
         row = {
             "way": setting.way,
             "k": setting.k,
-            "kept": mean_kept(setting.k, lengths_of(trained.encoded[split], "input_ids").to_numpy()),
+            "kept": mean_kept(setting.k, lengths_of(trained.encoded[trained.split], "input_ids").to_numpy()),
             "quality": results["metrics"][metric],
             "interval": results["intervals"][metric],
             "documents_per_second": results["speed"]["documents_per_second"],

@@ -15,7 +15,7 @@ from shtopk.models.answers import CLASSES, problem_type
 from shtopk.models.checkpoint import most_tokens
 from shtopk.tasks import DataArguments
 from shtopk.tasks.columns import some
-from shtopk.training.arguments import Arguments, TrainArguments
+from shtopk.training.arguments import Arguments, EvaluationArguments
 from shtopk.training.console import refusing
 from shtopk.training.experiment import Experiment
 
@@ -28,14 +28,11 @@ class Trained(Experiment):
     Args:
         checkpoint: see `shtopk.models.load_checkpoint`.
         data: where the split lies, and how it is read.
-        split: its name.
-        training: batch size, precision and output folder.
+        arguments: the split's name, batch size, precision and output folder.
         pooling: options of the pooling that are others than in the checkpoint.
     """
 
-    def __init__(
-        self, checkpoint: str, data: DataArguments, split: str, training: TrainArguments, pooling: dict[str, Any]
-    ):
+    def __init__(self, checkpoint: str, data: DataArguments, arguments: EvaluationArguments, **pooling: Any):
         with refusing(ValueError):
             self.model, self.tokenizer = load_checkpoint(checkpoint, **pooling)
             summarizes = self.model.can_generate()
@@ -45,8 +42,8 @@ class Trained(Experiment):
                 data = replace(data, summary_column=SUMMARY)
             if data.max_tokens is None:
                 data = replace(data, max_tokens=most_tokens(self.model))
-            super().__init__(Arguments(data=data, training=training))
-            self.checkpoint, self.split = Path(checkpoint), split
+            super().__init__(Arguments(data=data, training=arguments.training))
+            self.checkpoint, self.split = Path(checkpoint), arguments.split
             if summarizes != (self.task.target == "summary"):
                 does, has = ("summarizes", "classes") if summarizes else ("classifies", "summaries")
                 cure = "; leave out --summary_column" if data.summary_column else ""

@@ -12,40 +12,21 @@ results.json, predictions.jsonl and, for classes, confusion.png.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal
-
-from shtopk.tasks.arguments import option
-from shtopk.training.arguments import TrainArguments
+from shtopk.training.arguments import EvaluationArguments
 from shtopk.training.command_line import of_checkpoint
 from shtopk.training.console import command, speaking_as
 from shtopk.training.ending import one_line_at_the_end
 
 
-@dataclass
-class EvaluateArguments:
-    _argument_group_name: ClassVar[str] = "evaluation"
-    split: str = option("test", "train, validation or test, or another one that a data set on the hub has")
-    output_dir: str = option("runs/evaluation", "folder of results.json")
-    overwrite: bool = option(False, "replace what lies in output_dir")
-    eval_batch_size: int = option(16, "documents per process")
-    mixed_precision: Literal["auto", "no", "bf16", "fp16"] = option("auto", "auto: bf16 where the device can")
-
-
 def main(argv: list[str]) -> None:
     with speaking_as("shtopk evaluate"), one_line_at_the_end(argv, trains=False):
-        checkpoint, data, arguments = of_checkpoint(argv, EvaluateArguments, __doc__)
+        checkpoint, data, arguments = of_checkpoint(argv, EvaluationArguments, __doc__)
         from shtopk.training.evaluation import predict_one  # which take long to import
         from shtopk.training.examination import examine
         from shtopk.training.measured import figures_as_text, write_answers, write_results
         from shtopk.training.trained import Trained
 
-        training = TrainArguments(
-            output_dir=arguments.output_dir,
-            eval_batch_size=arguments.eval_batch_size,
-            mixed_precision=arguments.mixed_precision,
-        )
-        trained = Trained(checkpoint, data, arguments.split, training, {})
+        trained = Trained(checkpoint, data, arguments)
         predict_one(trained, arguments.split)
         examined = examine(trained)
         results = {"command": command(argv)} | examined.results

@@ -13,12 +13,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from shtopk.operators import OPERATORS
 from shtopk.options import PoolingOptions
 from shtopk.tasks.arguments import option
-from shtopk.training.arguments import TrainArguments
+from shtopk.training.arguments import EvaluationArguments
 from shtopk.training.command_line import numbers, of_checkpoint
 from shtopk.training.console import command, is_first, refuse, refusing, speaking_as
 from shtopk.training.ending import one_line_at_the_end
@@ -26,16 +26,12 @@ from shtopk.training.model_arguments import share_or_count
 
 
 @dataclass
-class SweepArguments:
+class SweepArguments(EvaluationArguments):
     _argument_group_name: ClassVar[str] = "sweep"
     k: str = option("4,8,16,32,64", "vectors to keep, counts or shares, with commas between")
     operator: str | None = option(None, f"of {', '.join(OPERATORS)}, with commas between; by default as trained")
     temperature: str | None = option(None, "> 0, with commas between; by default as trained, or the operator's")
-    split: str = option("test", "train, validation or test, or another one that a data set on the hub has")
     output_dir: str = option("runs/sweep", "folder of the table and the picture")
-    overwrite: bool = option(False, "replace what lies in output_dir")
-    eval_batch_size: int = option(16, "documents per process")
-    mixed_precision: Literal["auto", "no", "bf16", "fp16"] = option("auto", "auto: bf16 where the device can")
 
 
 def main(argv: list[str]) -> None:
@@ -44,16 +40,9 @@ def main(argv: list[str]) -> None:
         ks, operators, temperatures = values_of(arguments)
         from shtopk.training.sweep import draw, rows_of, settings_of, table, verdict  # which take long to import
 
-        training = TrainArguments(
-            output_dir=arguments.output_dir,
-            eval_batch_size=arguments.eval_batch_size,
-            mixed_precision=arguments.mixed_precision,
-        )
         folder, rows = Path(arguments.output_dir), []
         folder.mkdir(parents=True, exist_ok=True)
-        for row, metric, results in rows_of(
-            checkpoint, data, arguments.split, training, settings_of(ks, operators, temperatures)
-        ):
+        for row, metric, results in rows_of(checkpoint, data, arguments, settings_of(ks, operators, temperatures)):
             rows.append(row)
             shown = [{name: value for name, value in row.items() if name != "scores"} for row in rows]
             record = {"command": command(argv), "metric": metric, "settings": shown} | results
