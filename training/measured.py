@@ -1,4 +1,4 @@
-"""What an evaluation of a checkpoint leaves: figures to read and to go on with, and a picture."""
+"""What an evaluation leaves: figures to read and to go on with, answers, and a picture."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from shtopk.tasks import write_predictions
-from shtopk.training.trained import Trained
+from shtopk.training.experiment import Experiment
 
 MOST_NAMED = 30  # classes whose names and counts are legible in a picture
 
@@ -73,9 +73,10 @@ def write_results(results: Mapping[str, Any], folder: Path) -> None:
     (folder / "results.json").write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def write_answers(trained: Trained, answers: list) -> None:
-    """Write predictions.jsonl, as training does, of what a checkpoint answered to its split."""
-    task, split = trained.task, trained.texts[trained.split]
-    said = task.in_words(split, task.decode(trained.tokenizer, answers))
-    true = task.in_words(split, trained.references(trained.split))
-    write_predictions(trained.output, split["text"], said, true, trained.kind.sureness(trained.model, answers))
+def write_answers(experiment: Experiment, split: str, answers: list) -> None:
+    """Write predictions.jsonl, what a model answered to a split (see `evaluation.predict`), into the output folder."""
+    task, documents = experiment.task, experiment.texts[split]
+    said = task.in_words(documents, task.decode(experiment.tokenizer, answers))
+    true = task.in_words(documents, experiment.references(split))
+    sureness = experiment.kind.sureness(experiment.model, answers)
+    write_predictions(experiment.output, documents["text"], said, true, sureness)

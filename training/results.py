@@ -7,9 +7,9 @@ from torch.distributed.fsdp import FSDPModule
 
 from shtopk.models import write_model_card
 from shtopk.show.answer import show_document
-from shtopk.tasks import write_predictions
 from shtopk.training.checkpoints import publish
 from shtopk.training.evaluation import evaluate
+from shtopk.training.measured import write_answers
 from shtopk.training.provenance import device_name
 from shtopk.training.run import Run
 from shtopk.training.snapshot import load_weights
@@ -42,8 +42,7 @@ def finish(run: Run) -> dict[str, Any]:
     if accelerator.is_main_process:
         publish(best, output)
         (output / "all_results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-        said, true = task.in_words(test, predictions), task.in_words(test, references)
-        write_predictions(output, test["text"], said, true, run.kind.sureness(run.model, answers))
+        write_answers(run, "test", answers)
         run.kind.write_samples(output, test, predictions, baselines)
         write_model_card(
             output,

@@ -34,7 +34,7 @@ def main(argv: list[str]) -> None:
             try:
                 trained.output.mkdir(parents=True, exist_ok=True)
                 write_results(results, trained.output)
-                write_answers(trained, examined.answers)
+                write_answers(trained, trained.split, examined.answers)
             finally:  # on a full disk the figures are not lost
                 speed = results["speed"]["documents_per_second"]
                 print(figures_as_text(results))
