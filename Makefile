@@ -10,7 +10,7 @@ MINUTES ?= 9
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help env demo test check wheel types compare tune figures scaling speed planted between growth retrieval predict rfcs gpu gpu-kit clean
+.PHONY: help env demo test check wheel types compare tune figures scaling speed planted between growth retrieval predict rfcs gpu gpu-kit pages docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
@@ -31,10 +31,11 @@ demo: $(READY) ## fine-tune on BBC News, evaluate, write pages that show what wa
 test: $(READY) ## run the tests but for the slow ones, in a minute or two
 	$(PYTEST) -m "not slow"
 
-check: $(READY) ## format, lint, types, all tests
+check: $(READY) ## format, lint, types, the documentation, all tests
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
 	$(MAKE) types
+	$(MAKE) docs
 	$(PYTEST)
 
 wheel: ## build the sdist and the wheel, install that into an empty environment, and try every command there
@@ -84,6 +85,13 @@ gpu: $(if $(GPU_PYTHON),,$(READY)) ## all that is measured on a GPU, in 9 minute
 
 gpu-kit: $(READY) ## pack what make gpu needs on a machine without network into gpu-kit/, at most 64 MiB
 	$(RUN) benchmarks/kit.py
+
+pages: $(READY) ## put the figures of benchmarks/results/ into README.md and docs/, and draw their pictures
+	$(RUN) benchmarks/pages.py
+
+docs: $(READY) ## build the documentation site, to be opened in a browser
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
+	@echo "Open build/site/index.html"
 
 clean: ## remove .venv, caches and runs
 	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis benchmarks/.cache runs build shtopk.egg-info shtopk/backends/_tournament.*

@@ -235,7 +235,7 @@ def test_rotary_positions_follow_the_tokens_that_are_kept():
 
 
 def test_the_page_on_training_names_what_there_is():
-    page = (DOCS / "training.md").read_text(encoding="utf-8")
+    page = (DOCS / "many_processes.md").read_text(encoding="utf-8")
     ours = {option for action in HfArgumentParser(GROUPS)._actions for option in action.option_strings}
     accelerates = {"--config_file", "--num_processes", "--machine_rank", "--main_process_ip", "--nproc_per_node"}
     options = set(re.findall(r"--[a-z_]+", page))

@@ -110,7 +110,7 @@ def test_the_tables_are_those_of_the_results():
         assert benchmark.summary(results(name)) in text
     for name, benchmark in {"planted-small": planted, "scaling": scaling, "between": between}.items():
         assert benchmark.table(results(name)) in text
-    assert growth.table(results("growth")) in (ROOT / "docs" / "training.md").read_text()
+    assert growth.table(results("growth")) in (ROOT / "docs" / "many_processes.md").read_text()
 
 
 def test_the_pages_of_results_are_those_of_their_figures():

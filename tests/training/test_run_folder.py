@@ -104,7 +104,7 @@ def test_a_tracker_that_is_not_installed_is_named(refusal, monkeypatch):
 
 def test_the_page_on_training_tells_of_every_file(run, summary_words, trained):
     summaries = trained([*summary_words, "--epochs", "1", "--show", "1"])
-    page = (ROOT / "docs" / "training.md").read_text()
+    page = (ROOT / "docs" / "many_processes.md").read_text()
     for path in [*run.iterdir(), *summaries.iterdir()]:
         assert path.name.startswith("tokenizer") or path.suffix == ".py" or f"`{path.name}" in page, path.name
 

@@ -1,0 +1,1 @@
+"""Put the figures of benchmarks/results/ into README.md and docs/, and draw their pictures."""
