@@ -91,6 +91,7 @@ class FineTuned:
 
 
 BUDGETS = {"docstrings": ["--epochs", "0.4"]}  # 33 trainings of four minutes on one core each
+SHOWN = ("32", "8")  # of the numbers of slots, in summaries
 TIMES = ("train_seconds", "documents_per_second", "generated_tokens_per_second")
 
 
@@ -104,7 +105,7 @@ def summary(record: dict) -> str:
     """Markdown for the README: a row for each variant, accuracy and, on needle, the share of evidence for each k."""
     record = _at_one_pace(record)
     keys = [key for key in ("accuracy", "evidence_share", "rouge1", "rougeL") if key in record["runs"][0]]
-    ks = [k for k in _ks(record) if k not in ("1", "all")]
+    ks = [k for k in _ks(record) if k in SHOWN]
     heads = [f"{COLUMNS[key][0]}, k = {k}" for k in ks for key in keys]
     lines = [f"| pooling | {' | '.join(heads)} | training s |", "|---|" + "--:|" * (len(heads) + 1)]
     for name in _names(record):

@@ -1,0 +1,136 @@
+"""The tables and single figures that pages show, by the names that stand in the pages (pages.py puts them there)."""
+
+import json
+import statistics
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import between
+import compare
+import finetune_gpu
+import growth
+import planted
+import predict
+import retrieval
+import scaling
+import speed
+import speed_gpu
+from record import RESULTS
+
+OURS = "successive halving"
+
+
+@cache
+def record(name: str) -> dict:
+    """A file of benchmarks/results/."""
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def mean(name: str, key: str, part: str = "runs", **where: Any) -> float:
+    """Of a figure, over the runs in which all these fields are as given."""
+    found = [run[key] for run in record(name)[part] if all(run[field] == value for field, value in where.items())]
+    if not found:
+        raise LookupError(f"expected runs of {where} in {name}.json, found none")
+    return statistics.mean(found)
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def needle(variant: str, k: str, key: str = "accuracy") -> float:
+    return mean("compare-needle", key, variant=variant, k=k)
+
+
+def inside(way: str, tokens: int) -> float:
+    """Accuracy of BBC News, pooled between the layers."""
+    return mean("between", "accuracy", way=way, tokens=tokens)
+
+
+def pace(tokens: int, key: str) -> float:
+    """How many times as fast, pooled between the layers."""
+    speeds = [mean("between", key, "pace", way=way, tokens=tokens) for way in (OURS, between.NOWHERE)]
+    return speeds[0] / speeds[1]
+
+
+def recall(task: str, way: str, k: int) -> float:
+    return mean("retrieval", "recall@1", task=task, way=way, k=k)
+
+
+def tokens(task: str) -> float:
+    """Of a document of the retrieval benchmark."""
+    return record("retrieval")["tasks"][task]["tokens"]
+
+
+def summary(key: str, k: int | None, length: int = 16384) -> float:
+    return mean("scaling", key, length=length, k=k)
+
+
+def times(other: str, key: str = "seconds_memory_kept") -> list[float]:
+    """Our time in units of another way's, at each n and k of the table."""
+    cells = speed.cells_of(record("speed"))
+    return [cells[n, k, speed.OURS][key] / cells[n, k, other][key] for n, k in speed.SHAPES]
+
+
+def on_gpu(column: int) -> list[float]:
+    """A column of the table of speeds on a GPU."""
+    rows = [line.split("|") for line in speed_gpu.summary(record("gpu/speed-gpu")).splitlines()[2:8]]
+    return [float(row[column]) for row in rows]
+
+
+def pays() -> str:
+    """Markdown: six uses, without and with pooling, and whether it pays."""
+    generating = [summary("generate_seconds", k) for k in (64, None)]
+    memory = [summary("generate_mib", k) for k in (64, None)]
+    rows = [
+        ("topic of two sentences in 2,000 tokens, accuracy", needle("mean of all tokens", "all"), needle(OURS, "8"), 8,
+         "yes: finds what a mean drowns"),
+        ("topic of an article, accuracy; pooled after two layers of six", inside(between.NOWHERE, 512),
+         inside(OURS, 512), 64, f"yes: training and inference {pace(512, 'training'):.1f} times as fast"),
+        ("the same, pooled at the end of the encoder", mean("compare-bbc", "accuracy", variant="mean of all tokens"),
+         mean("compare-bbc", "accuracy", variant=OURS, k="8"), 8, "no: the topic is all over the text"),
+        ("summary of 16,384 tokens, seconds", generating[1], generating[0], 64,
+         f"yes: {memory[1] / memory[0]:.0f} times less memory too"),
+        ("search for two sentences in 500 tokens, recall@1", recall("needle", "all tokens", 0),
+         recall("needle", OURS, 8), 8, f"yes: an index {tokens('needle') / 8:.0f} times smaller"),
+        ("search for any sentence of an article, recall@1", recall("bbc", "all tokens", 0), recall("bbc", OURS, 8), 8,
+         f"no: clusters find {recall('bbc', 'Ward clusters', 8):.3f}"),
+    ]  # fmt: skip
+    lines = ["| what is asked for | all tokens | pooled | to k | does it pay? |", "|---|--:|--:|--:|---|"]
+    for what, unpooled, pooled, k, verdict in rows:
+        cells = [f"{figure:.1f}" if "seconds" in what else f"{figure:.3f}" for figure in (unpooled, pooled)]
+        lines.append(f"| {what} | {cells[0]} | {cells[1]} | {k} | {verdict} |")
+    return (
+        "\n".join(lines) + "\n\nOn a CPU, with MiniLM; the commands and all figures: [benchmarks](docs/benchmarks.md)."
+    )
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "pays": pays,
+    "compare-needle": lambda: compare.summary(record("compare-needle")),
+    "compare-bbc": lambda: compare.summary(record("compare-bbc")),
+    "compare-docstrings": lambda: compare.summary(record("compare-docstrings")),
+    "between": lambda: between.table(record("between")),
+    "scaling": lambda: scaling.table(record("scaling")),
+    "retrieval": lambda: retrieval.summary(record("retrieval")),
+    "speed": lambda: speed.summary(record("speed")),
+    "planted-small": lambda: planted.table(record("planted-small")),
+    "planted-large": lambda: planted.table(record("planted-large")),
+    "growth": lambda: growth.table(record("growth")),
+    "predict": lambda: predict.table(record("predict")),
+    "finetune-gpu": lambda: finetune_gpu.table(record("gpu/finetune-gpu")),
+    "speed-gpu": lambda: speed_gpu.summary(record("gpu/speed-gpu")),
+}
+
+FIGURES: dict[str, Callable[[], str]] = {
+    "between.512.training": lambda: f"{pace(512, 'training'):.1f}",
+    "between.512.accuracy": lambda: f"{inside(OURS, 512):.3f}",
+    "between.512.unpooled": lambda: f"{inside(between.NOWHERE, 512):.3f}",
+    "needle.halving.k8": lambda: percent(needle(OURS, "8")),
+    "needle.mean": lambda: percent(needle("mean of all tokens", "all")),
+    "retrieval.needle.tokens": lambda: f"{tokens('needle'):.0f}",
+    "retrieval.needle.share": lambda: percent(recall("needle", OURS, 8) / recall("needle", "all tokens", 0)),
+    "speed.least": lambda: f"{min(times(speed.HARD)):.2g}",
+    "speed.most": lambda: f"{max(times(speed.HARD)):.2g}",
+}
