@@ -68,7 +68,7 @@ def summary(key: str, k: int | None, length: int = 16384) -> float:
 
 
 def times(other: str, key: str = "seconds_memory_kept") -> list[float]:
-    """Our time in units of another way's, at each n and k of the table."""
+    """Our time in units of another way's, at each n and k of the table (n = 16,384 from the fourth on)."""
     cells = speed.cells_of(record("speed"))
     return [cells[n, k, speed.OURS][key] / cells[n, k, other][key] for n, k in speed.SHAPES]
 
@@ -77,6 +77,10 @@ def on_gpu(column: int) -> list[float]:
     """A column of the table of speeds on a GPU."""
     rows = [line.split("|") for line in speed_gpu.summary(record("gpu/speed-gpu")).splitlines()[2:8]]
     return [float(row[column]) for row in rows]
+
+
+def span(figures: list[float]) -> str:
+    return f"{min(figures):.1f} to {max(figures):.1f}"
 
 
 def pays() -> str:
@@ -133,4 +137,11 @@ FIGURES: dict[str, Callable[[], str]] = {
     "retrieval.needle.share": lambda: percent(recall("needle", OURS, 8) / recall("needle", "all tokens", 0)),
     "speed.least": lambda: f"{min(times(speed.HARD)):.2g}",
     "speed.most": lambda: f"{max(times(speed.HARD)):.2g}",
+    "speed.soft": lambda: f"{1 / min(times('softmax, T = 4', 'seconds')):.2g}",
+    "speed.fresh.least": lambda: f"{min(times(speed.HARD, 'seconds')):.2g}",
+    "speed.fresh.most": lambda: f"{max(times(speed.HARD, 'seconds')[3:]):.2g}",
+    "speed.fresh.iterative": lambda: f"{1 / times(speed.ITERATIVE, 'seconds')[4]:.0f}",
+    "gpu.sharp": lambda: span(on_gpu(5)),
+    "gpu.soft": lambda: span(on_gpu(7)),
+    "gpu.eager": lambda: span(on_gpu(8)),
 }
