@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What someone gets who installs the wheel: built from the sdist, installed into an empty environment outside the clone,
-# and tried with the commands that the README names, with and without the compiled C.
+# and tried with the commands that the README names, with and without the compiled C. The notebook runs there, too.
 # Usage: tests/wheel.sh FOLDER (made anew; PYTHON: the interpreter, CONSTRAINTS: versions)
 set -euo pipefail
 clone=$(cd "$(dirname "$0")/.." && pwd)
@@ -62,4 +62,8 @@ with_c, without = ([json.loads(line) for line in open(name)] for name in ("with-
 assert [row["prediction"] for row in with_c] == [row["prediction"] for row in without]
 assert all(abs(a["probability"] - b["probability"]) < 1e-4 for a, b in zip(with_c, without, strict=True))
 END
+step "the notebook, from installation to a picture"
+pip install --quiet --disable-pip-version-check --constraint "${CONSTRAINTS:-$clone/constraints.txt}" nbclient ipykernel
+(cd "$clone/docs" && jupyter execute --output "$folder/tour" tour.ipynb 2> "$folder/notebook.log")
+test "$(grep -c '"image/png"' "$folder/tour.ipynb")" = 2 || { step "expected two pictures in the notebook"; exit 1; }
 step "all is well"

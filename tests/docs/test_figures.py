@@ -1,0 +1,72 @@
+"""Every measured figure that a page shows is the one in benchmarks/results/."""
+
+import re
+
+import between
+import compare
+import figures
+import finetune_gpu
+import gpu
+import growth
+import pages
+import pytest
+import retrieval
+import speed
+import speed_gpu
+from record import RESULTS
+
+PAGES = pages.pages()
+NAMES = [page.name for page in PAGES]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_a_page_shows_the_figures_that_were_measured(page):
+    text = page.read_text(encoding="utf-8")
+    assert pages.filled(text) == text, "make pages puts them there"
+
+
+def test_new_figures_change_the_page(monkeypatch):
+    page = "<!-- table: compare-needle -->\n\nold\n\n<!-- end --> and <!--= needle.mean -->1 %<!--/--> of them"
+    measured = pages.filled(page)
+    assert "old" not in measured
+    assert pages.filled(measured) == measured
+    runs = [run | {"accuracy": 0.5} for run in figures.record("compare-needle")["runs"]]
+    monkeypatch.setattr(figures, "record", lambda name: {"command": "", "device": "", "torch": "", "runs": runs})
+    assert pages.filled(page).endswith("<!-- end --> and <!--= needle.mean -->50 %<!--/--> of them")
+    assert "0.500 ± 0.000" in pages.filled(page)
+
+
+def test_a_figure_that_nobody_measured_is_refused():
+    with pytest.raises(ValueError, match="expected a figure of benchmarks/figures.py, got 'speed.of.light'"):
+        pages.filled("<!--= speed.of.light -->1<!--/-->")
+
+
+def test_every_figure_that_is_made_is_shown():
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    assert {name for name in figures.FIGURES if f"<!--= {name} -->" not in text} == set()
+    assert {name for name in figures.TABLES if f"<!-- table: {name} -->" not in text} == set()
+
+
+GENERATED = re.compile(r"<!-- table: .*?<!-- end -->|<!--= .*?<!--/-->|^```.*?^```|`[^`]*`", re.DOTALL | re.MULTILINE)
+MEASURED = re.compile(r"(?<![\w./-])\d+\.\d+(?![\w./-])|\b\d+ %|\b\d+ times\b|\d ?(?:ms|MiB|MB|GB)\b")
+VERSION = re.compile(r"(?:torch|transformers|Python|sentence-transformers|shtopk) \d+\.\d+|of 0\.1\.0")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_a_measured_figure_in_prose_is_taken_from_the_results(page):
+    prose = VERSION.sub("", GENERATED.sub("", page.read_text(encoding="utf-8")))
+    lines = [line for line in prose.splitlines() if MEASURED.search(line)]
+    assert [line for line in lines if not any(given in line for given in GIVEN)] == []
+
+
+GIVEN = (  # no measurements: settings, arithmetic, and what others say
+    "clip",
+)
+
+
+def test_the_pages_of_results_are_those_of_their_figures():
+    tables = {f"compare-{task}": compare.table for task in ("needle", "bbc", "docstrings")}
+    tables |= {"speed": speed.table, "retrieval": retrieval.table, "between": between.table, "growth": growth.table}
+    tables |= {"gpu/speed-gpu": speed_gpu.table, "gpu/gpu": gpu.table, "gpu/finetune-gpu": finetune_gpu.table}
+    for name, table in tables.items():
+        assert (RESULTS / f"{name}.md").read_text() == table(figures.record(name))
