@@ -30,7 +30,9 @@ def train(size: Size) -> dict:
     torch.manual_seed(size.seeds[0])
     generator = torch.Generator().manual_seed(size.seeds[0])
     pooling, head = TopKPooling(size.depth, size.k).train(), nn.Linear(size.depth, PAYLOAD)
-    optimizer = torch.optim.Adam([{"params": pooling.parameters(), "lr": 0.01}, {"params": head.parameters()}], lr=0.03)
+    optimizer = torch.optim.Adam(
+        [{"params": pooling.parameters(), "lr": 0.01}, {"params": head.parameters()}], lr=0.03
+    )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda update: 1 - update / size.updates)
     held_out, marked, _ = sequences(size, torch.Generator().manual_seed(HELD_OUT))
     runs = []
