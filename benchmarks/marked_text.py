@@ -39,7 +39,8 @@ def summary(run: dict, bold: bool = False) -> str:
     """What the model makes of the text, in one line."""
     name = run["class"]
     shown = f'<tspan font-weight="700" fill="var(--ours)">{escape(name)}</tspan>' if bold else name
-    return f"{run['k']} of {run['tokens']} tokens kept → {shown} ({run['probability']:.2f})"
+    probability = "> 0.99" if run["probability"] >= 0.995 else f"{run['probability']:.2f}"
+    return f"{run['k']} of {run['tokens']} tokens kept → {shown} ({escape(probability) if bold else probability})"
 
 
 def lines_of(text: str) -> list[tuple[int, int]]:

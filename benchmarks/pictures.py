@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, FuncFormatter
-from paper import AUTHORS
+from paper import AUTHORS, BATCH
 from record import RESULTS, ROOT
 
 PICTURES = ROOT / "docs" / "pictures"
@@ -131,11 +131,11 @@ def cost(results: Path, path: Path) -> None:
         times += [ms for _, ms in points]
     doubling(panel, ks, every=3)
     milliseconds(panel, min(times) / 1.5, max(times) * 1.5)
-    panel.set_title(f"Time of a forward pass on a CPU: {N:,} tokens, batch 16")
+    panel.set_title(f"Time of a forward pass on a CPU: {N:,} tokens, batch {BATCH}")
     panel.set_xlabel("k, the vectors that are kept")
     label_ends(panel, ends)
-    save(figure, path, f"Time of a forward pass against k at n = {N:,}, batch 16, on {record['device']}: successive "
-         "halving costs about as much as hard top-k at any k, iterative top-k grows with k")  # fmt: skip
+    save(figure, path, f"Time of a forward pass against k at n = {N:,}, batch {BATCH}, on {record['device']}: "
+         "ours, hard top-k, literal Algorithm 2 and iterative top-k")  # fmt: skip
 
 
 def line(panel: Axes, points: list[tuple[float, float]], role: str, dashed: bool = False) -> float:
@@ -148,10 +148,8 @@ def line(panel: Axes, points: list[tuple[float, float]], role: str, dashed: bool
 
 def time(results: Path, path: Path) -> None:
     records = [read(results / "paper-full.json"), read(results / "gpu" / "paper-full.json")]
-    titles = (
-        f"CPU, 2 threads: forward pass, batch 16, k = {K}",
-        "NVIDIA H200; dashed: the authors' own, on their GPU",
-    )
+    cpu, gpu = (record["device"] for record in records)
+    titles = (f"{cpu}: forward pass, batch {BATCH}, k = {K}", f"{gpu}; dashed: the paper's authors, on their GPU")
     figure = figure_of(5.4, left=0.135, right=0.72, bottom=0.105, top=0.945, hspace=0.36)
     panels = figure.subplots(2, 1)
     for panel, record, title in zip(panels, records, titles, strict=True):
@@ -170,8 +168,8 @@ def time(results: Path, path: Path) -> None:
         panel.set_title(title)
         label_ends(panel, ends)
     panels[-1].set_xlabel("n, the tokens")
-    save(figure, path, f"Time of a forward pass, batch 16, against n at k = {K}, on {records[0]['device']} and on "
-         f"{records[1]['device']}: ours beside hard top-k, the power boost, literal Algorithm 2, iterative top-k and "
+    save(figure, path, f"Time of a forward pass, batch {BATCH}, against n at k = {K}, on {cpu} and on {gpu}: "
+         "ours beside hard top-k, the power boost, literal Algorithm 2, iterative top-k and "
          "the authors' published figures")  # fmt: skip
 
 
@@ -206,8 +204,8 @@ def annealing(results: Path, path: Path) -> None:
     temperature.set_xlim(updates[0] - step / 2, updates[-1] + step / 2)
     temperature.set_xlabel("update")
     temperature.text(0.99, 0.8, "temperature, from soft to sharp", transform=temperature.transAxes, ha="right")
-    save(figure, path, f"Weights of {n} tokens of one held-out sequence against updates: at first every token has "
-         f"some, at the end the {len(marked)} marked ones have all, while the temperature falls")  # fmt: skip
+    save(figure, path, f"Weights of {n} tokens of one held-out sequence while training, those of the {len(marked)} "
+         "marked tokens in colour, and the temperature, which falls")  # fmt: skip
 
 
 def stretches(levels: list[float]) -> Iterator[tuple[int, int, float]]:
@@ -248,8 +246,8 @@ def paper(results: Path, path: Path) -> None:
     handles = [Line2D([], [], color=COLOUR["ink"], alpha=strength) for strength in strengths]
     figure.legend(handles, [f"k = {ks[0]}", *map(plain, ks[1:])], ncols=len(ks), loc="upper right", frameon=False,
                   handlelength=1.2, columnspacing=1.1, handletextpad=0.5, borderaxespad=0.2)  # fmt: skip
-    save(figure, path, f"The paper's evaluation on {record['device']}: time of a batch of 16 and nCCS against n, a "
-         "line for every other k")  # fmt: skip
+    save(figure, path, f"The paper's evaluation on {record['device']}: time of a batch of {BATCH} and nCCS against n "
+         "for ours, the power boost, iterative top-k and hard top-k, a line for every other k")  # fmt: skip
 
 
 def kept(results: Path, path: Path) -> None:
