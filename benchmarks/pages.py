@@ -13,6 +13,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import pictures
 from figures import FIGURES, TABLES
 from record import ROOT
 
@@ -58,6 +59,8 @@ def main() -> None:
                 page.write_text(new, encoding="utf-8")
     if check and differ:
         sys.exit(f"figures differ from benchmarks/results/ in {', '.join(differ)}; run make pages")
+    if not check:
+        pictures.draw()
     print("\n".join(differ) or "every page shows the figures that were measured")
 
 
