@@ -6,12 +6,10 @@ for byte, for the same figures.
 
 import io
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from xml.sax.saxutils import escape
 
 import matplotlib
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 SCHEME = {  # role: its colour on white, and on dark grey
@@ -83,37 +81,3 @@ def save(figure: Figure, path: Path, title: str) -> None:
     for role, stand_in in COLOUR.items():
         body = body.replace(stand_in, f"var(--{role})")
     write(path, title, " ".join(re.findall(r'(?:width|height|viewBox)="[^"]*"', head)), body)
-
-
-def label_ends(panel: Axes, ends: Iterable[tuple[float, str, str]], x: float = 1.02, gap: float = SIZE * 1.25) -> None:
-    """Name lines where they end, right of a panel: (y, name, role), kept so many points apart.
-
-    The panel's place and limits must be final.
-    """
-    ends = sorted(ends)
-    scale = panel.figure.dpi / 72
-    wanted = [panel.transData.transform((1, y))[1] / scale for y, _, _ in ends]
-    box = panel.get_window_extent()
-    for at, (_, name, role) in zip(apart(wanted, gap), ends, strict=True):
-        y = (at * scale - box.y0) / box.height
-        weight = "bold" if role == "ours" else "normal"
-        panel.text(x, y, name, color=COLOUR[role], transform=panel.transAxes, va="center_baseline", weight=weight)
-
-
-def apart(wanted: list[float], gap: float) -> list[float]:
-    """Sorted places, as near to the wanted ones as a gap between any two allows.
-
-    >>> apart([0.0, 1.0, 9.0], gap=3.0)
-    [-1.0, 2.0, 9.0]
-    """
-    groups: list[list[float]] = []  # of places that touch, as wanted
-    for place in wanted:
-        groups.append([place])
-        while len(groups) > 1 and _first(groups[-1], gap) - _first(groups[-2], gap) < gap * len(groups[-2]):
-            groups[-2:] = [groups[-2] + groups[-1]]
-    return [_first(group, gap) + i * gap for group in groups for i in range(len(group))]
-
-
-def _first(group: list[float], gap: float) -> float:
-    """Where a group that is spread around its mean begins."""
-    return sum(group) / len(group) - gap * (len(group) - 1) / 2

@@ -4,20 +4,19 @@ python benchmarks/pictures.py
 """
 
 import json
-import math
 import statistics
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
 import matplotlib
-from drawing import COLOUR, SIZE, STYLE, label_ends, save
+from drawing import COLOUR, SIZE, STYLE, save
 from marked_text import draw_marked
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, FuncFormatter
+from panel import doubling, label_ends, line, milliseconds, plain
 from paper import AUTHORS, BATCH
 from record import RESULTS, ROOT
 
@@ -52,31 +51,6 @@ POWERS = {2**4: "2⁴", 2**9: "2⁹", 2**14: "2¹⁴"}  # marks of its n
 
 def read(path: Path) -> dict:
     return json.loads(path.read_text())
-
-
-def plain(number: float, _: int = 0) -> str:
-    return f"{number:,g}"
-
-
-def doubling(panel: Axes, numbers: Iterable[float], every: int = 1) -> None:
-    """A logarithmic x axis with marks at these powers of two, the last one and every so many before it."""
-    numbers = sorted(set(numbers))
-    panel.set_xscale("log", base=2)
-    panel.xaxis.set_major_locator(FixedLocator(numbers[::-1][::every]))
-    panel.xaxis.set_minor_locator(FixedLocator([]))
-    panel.xaxis.set_major_formatter(FuncFormatter(plain))
-
-
-def milliseconds(panel: Axes, low: float, high: float) -> None:
-    """A logarithmic y axis with marks at powers of ten."""
-    panel.set_yscale("log")
-    panel.set_ylim(low, high)
-    tens = range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)
-    panel.yaxis.set_major_locator(FixedLocator([10.0**i for i in tens]))
-    panel.yaxis.set_minor_locator(FixedLocator([]))
-    panel.yaxis.set_major_formatter(
-        FuncFormatter(lambda ms, _: f"{plain(ms)} ms" if ms < 1000 else f"{plain(ms / 1000)} s")
-    )
 
 
 def figure_of(height: float, **places: float) -> Figure:
@@ -136,14 +110,6 @@ def cost(results: Path, path: Path) -> None:
     label_ends(panel, ends)
     save(figure, path, f"Time of a forward pass against k at n = {N:,}, batch {BATCH}, on {record['device']}: "
          "ours, hard top-k, literal Algorithm 2 and iterative top-k")  # fmt: skip
-
-
-def line(panel: Axes, points: list[tuple[float, float]], role: str, dashed: bool = False) -> float:
-    """Draw a line; returns where it ends."""
-    width, dashes = (3 if role == "ours" else 1.6), (0, (3, 2)) if dashed else "-"
-    zorder = 3 if role == "ours" else 2
-    panel.plot(*zip(*points, strict=True), color=COLOUR[role], linewidth=width, linestyle=dashes, zorder=zorder)
-    return points[-1][1]
 
 
 def time(results: Path, path: Path) -> None:

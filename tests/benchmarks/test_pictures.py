@@ -4,8 +4,9 @@ import shutil
 from xml.etree import ElementTree
 
 import pytest
-from drawing import COLOUR, SCHEME, apart
+from drawing import COLOUR, SCHEME
 from marked_text import COLUMNS, lines_of
+from panel import apart
 from pictures import DRAWN, PICTURES, RESULTS, draw
 
 SVG = "{http://www.w3.org/2000/svg}"
