@@ -25,6 +25,12 @@ def test_a_page_shows_the_figures_that_were_measured(page):
     assert pages.filled(text) == text, "make pages puts them there"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_a_figure_does_not_begin_a_line(page):
+    """There a comment would end the paragraph."""
+    assert not re.search(r"^\s*<!--=", page.read_text(encoding="utf-8"), re.MULTILINE)
+
+
 def test_new_figures_change_the_page(monkeypatch):
     page = "<!-- table: compare-needle -->\n\nold\n\n<!-- end --> and <!--= needle.mean -->1 %<!--/--> of them"
     measured = pages.filled(page)
