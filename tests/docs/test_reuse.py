@@ -24,7 +24,9 @@ def test_what_reuses_the_pooling_works(hub_in_a_folder):
     assert all(parameter.grad is not None for parameter in names["model"].pooling.parameters())
     assert names["logits"].dtype == torch.bfloat16
     assert names["logits"].isfinite().all()
-    torch.testing.assert_close(names["exported"], names["pooling"](names["hidden_states"], names["mask"]).hidden_states)
+    torch.testing.assert_close(
+        names["exported"], names["pooling"](names["hidden_states"], names["mask"]).hidden_states
+    )
     for name, k, temperature, operator in (
         ("narrow", 8, 0.0625, "successive_halving"),
         ("softer", 8, 0.5, "successive_halving"),
