@@ -4,7 +4,6 @@ import doctest
 import importlib.util
 import json
 import pkgutil
-import re
 from importlib import import_module
 from pathlib import Path
 
@@ -19,11 +18,6 @@ import scaling
 import speed
 import speed_gpu
 import torch
-from code_blocks import blocks, run
-from datasets import Dataset
-from tiny import BART, BERT, tiny_tokenizer
-from torch import nn
-from transformers import BartConfig, BartForConditionalGeneration, BertConfig, BertModel
 
 PACKAGES = ("shtopk", "shtopk.models", "shtopk.tasks", "shtopk.training")
 
@@ -51,52 +45,6 @@ def test_the_examples_in_docstrings_print_what_stands_there():
     assert not [name for name, results in found.items() if results.failed]
     with_examples = [name for name, results in found.items() if results.attempted]
     assert len(with_examples) >= 15 and any(name.startswith("shtopk.tasks") for name in with_examples)
-
-
-def test_the_classifier_that_the_readme_puts_the_pooling_into_learns():
-    names = run(blocks(README, "Put the pooling into your model")[:1], nn=nn)
-
-    class Encoder(nn.Embedding):
-        def forward(self, tokens, attention_mask):
-            return super().forward(tokens) * attention_mask.unsqueeze(-1)
-
-    model = names["Classifier"](Encoder(50, 16), 16, 3)
-    tokens, mask = torch.randint(50, (4, 100)), torch.ones(4, 100)
-    names["anneal"](model, 0.0)
-    model(tokens, mask).square().sum().backward()
-    assert (model.pooling.scorer.weight.grad != 0).any()
-
-
-def test_the_summarizer_of_the_readme_trains_and_generates(tmp_path):
-    (code,) = blocks(README, "Summarize")
-    BartForConditionalGeneration(BartConfig(**BART, max_position_embeddings=600)).save_pretrained(tmp_path)
-    tiny_tokenizer().save_pretrained(tmp_path)
-    names = run([code.replace("facebook/bart-base", str(tmp_path))], text="a b goal " * 300, summary="goal")
-    names["loss"].backward()
-    assert (names["model"].pooling.scorer.weight.grad != 0).any()
-    assert names["tokens"].shape[0] == 1
-
-
-def test_the_encoder_of_the_readme_pools_between_its_layers(tmp_path, monkeypatch, capsys):
-    (code,) = blocks(README, "Pool inside the encoder")
-    monkeypatch.chdir(tmp_path)
-    BertModel(BertConfig(**BERT | {"num_hidden_layers": 5, "max_position_embeddings": 400})).save_pretrained("bare")
-    names = run([code.replace("bert-base-uncased", "bare")], batch={"input_ids": torch.randint(4, 30, (2, 300))})
-    assert names["out"].assignment.positions.shape == (2, 64)
-    assert names["model"](**names["batch"]).logits.shape == (2, 5)
-    assert "(4): TopKPooling(" in capsys.readouterr().out
-
-
-def test_the_index_of_the_readme_trains_and_keeps_8_vectors(encoder, tmp_path, monkeypatch):
-    (code,) = blocks(README, "A smaller index for late interaction")
-    monkeypatch.chdir(tmp_path)
-    documents = ["a b c goal match " * 4, "d e f bank shares " * 4]
-    pairs = Dataset.from_dict({"query": ["goal", "bank"] * 4, "document": documents * 4})
-    code = code.replace("sentence-transformers/all-MiniLM-L6-v2", str(encoder))
-    names = run([code], documents=documents, queries=["goal", "bank"], pairs=pairs)
-    assert [len(vectors) for vectors in names["index"]] == [8, 8]
-    assert names["scores"].shape == (2, 2)
-    assert names["pooling"].pooling.progress == 1
 
 
 def results(name: str) -> dict:
@@ -132,9 +80,3 @@ def test_what_the_readme_says_of_a_gpu_is_in_its_figures():
     text = " ".join(README.read_text().split())
     assert said in text
     assert f"{min(eager):.1f} to {max(eager):.1f} times as long as those two" in text
-
-
-def test_every_picture_is_there():
-    pictures = re.findall(r"!\[.*?\]\((.*?)\)", README.read_text())
-    assert pictures
-    assert all((ROOT / picture).is_file() for picture in pictures)

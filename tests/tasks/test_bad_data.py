@@ -1,4 +1,4 @@
-"""Bad data, in the order of the README's table: refused in one line, or trained on and counted."""
+"""Bad data, in the order of the table in docs/data.md: refused in one line, or trained on and counted."""
 
 import gzip
 import json

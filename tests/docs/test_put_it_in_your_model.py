@@ -1,27 +1,21 @@
-"""Every block of the pages in docs/ runs, in order, and does what the page says."""
+"""The page on models of one's own: they learn, and do what the page says of them."""
 
 import functools
-import re
-import shutil
-from pathlib import Path
 
 import pytest
 import torch
-from code_blocks import blocks, run
-from refusals import GROUPS
+from code_blocks import blocks, page, run
 from torch import nn
-from transformers import HfArgumentParser, LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from shtopk import TopKPooling
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
-MODELS, REUSE = DOCS / "put_it_in_your_model.md", DOCS / "reuse.md"
-TEXTS = ["goal match " + "a b c d " * 12, "bank shares " + "b c d e " * 11] * 6  # more than k words
+MODELS = page("put_it_in_your_model")
 
 
 @functools.cache
 def defined(name: str) -> type:
-    """A class of the page on models of one's own, from its imports and the one block that defines it."""
+    """A class of the page, from the page's imports, which stand in its first block, and the block that defines it."""
     imports, *others = blocks(MODELS)
     (block,) = [block for block in others if f"class {name}(" in block]
     return run([imports, block])[name]
@@ -34,73 +28,22 @@ def answers(pooling: TopKPooling) -> list:
     return found
 
 
-@pytest.fixture
-def hub_in_a_folder(encoder, tmp_path, monkeypatch):
-    """The pages name an encoder of the hub. Here is a folder of that name, which transformers takes first. Runs are
-    written beside it. Compilers stop before machine code, which takes minutes (test_compile.py goes all the way)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
-    torch.manual_seed(0)
-    shutil.copytree(encoder, "bert-base-uncased")
-
-
-def test_no_page_is_left_out():
-    assert {page for page in DOCS.glob("*.md") if blocks(page)} == {MODELS, REUSE}
-
-
-def test_links_between_the_pages_lead_somewhere():
-    for path in DOCS.glob("*.md"):
-        for link in re.findall(r"\]\((?!http)([^)#]+)", path.read_text(encoding="utf-8")):
-            assert (path.parent / link).exists(), f"{path.name}: {link}"
-
-
 @pytest.mark.slow
-def test_what_reuses_the_pooling_works(hub_in_a_folder):
-    pytest.importorskip("peft")
-    names = run(blocks(REUSE), texts=TEXTS, labels=[0, 1] * 6)
-
-    temperatures = [temperature for _, temperature in names["history"]]
-    assert len(temperatures) == 6  # updates
-    assert temperatures[0] == 4
-    assert sorted(temperatures, reverse=True) == temperatures
-
-    check_that_the_adapter_holds_the_pooling(names)
-    assert [set(answer) for answer in names["answers"]] == [{"label", "score"}] * 2
-    check_that_features_are_the_vectors_kept(names)
-    assert all(parameter.grad is not None for parameter in names["model"].pooling.parameters())
-    assert names["logits"].dtype == torch.bfloat16
-    assert names["logits"].isfinite().all()
-
-
-def check_that_the_adapter_holds_the_pooling(names):
-    adapted, again = names["adapted"].cpu(), names["again"].cpu()
-    for part in (adapted.base_model.model.pooling, adapted.base_model.model.classifier):
-        for name, after in part.modules_to_save["default"].named_parameters():
-            assert not torch.equal(part.original_module.get_parameter(name), after), f"{name} is not trained"
-    trained = [name for name, parameter in adapted.named_parameters() if parameter.requires_grad]
-    assert all("lora_" in name or ".modules_to_save." in name for name in trained)
-    batch = names["tokenizer"].pad(names["rows"][:2], return_tensors="pt")
-    torch.testing.assert_close(again.eval()(**batch).logits, adapted.eval()(**batch).logits)
-    torch.testing.assert_close(again.merge_and_unload().eval()(**batch).logits, adapted(**batch).logits)
-
-
-@torch.no_grad()
-def check_that_features_are_the_vectors_kept(names):
-    model, tokenizer = names["trainer"].model.cpu().eval(), names["tokenizer"]
-    kept = model(**tokenizer("goal match bank shares " * 10, return_tensors="pt")).pooled_hidden_states
-    torch.testing.assert_close(names["vectors"].cpu(), kept, rtol=1e-4, atol=1e-4)
-    assert kept.shape == (1, 32, 32)
-    assert names["fewer"].shape == (1, 8, 32)
-
-
-@pytest.mark.slow
-def test_the_models_that_the_pooling_is_put_into_learn():
+def test_the_models_that_the_pooling_is_put_into_learn(hub_in_a_folder):
     names = run(blocks(MODELS))
+    check_the_simplest(names)
     assert names["accuracy"] > 0.9  # a guess: 0.25
     assert names["vit_accuracy"] > 0.9  # a guess: 0.25
     assert names["repeated"] > 0.8  # a guess: 0.125
     assert names["losses"][-1] < 0.5 * names["losses"][0]
     check_that_they_keep_what_is_marked(names)
+
+
+def check_the_simplest(names):
+    assert (names["simple"].pooling.scorer.weight.grad != 0).any()
+    assert names["pooled"].positions.shape == (2, 32)
+    assert (names["pooled"].positions[:, 0] == 0).all()  # [CLS]
+    assert names["lengths"].shape == (2, 32, 1)
 
 
 @torch.no_grad()
@@ -232,14 +175,3 @@ def test_rotary_positions_follow_the_tokens_that_are_kept():
         vectors = layer(vectors, attention_mask=bias, position_embeddings=decoder.rotary_emb(vectors, positions))
     expected = model.lm.lm_head(decoder.norm(vectors))[:, 12:]
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
-
-
-def test_the_page_on_training_names_what_there_is():
-    page = (DOCS / "many_processes.md").read_text(encoding="utf-8")
-    ours = {option for action in HfArgumentParser(GROUPS)._actions for option in action.option_strings}
-    accelerates = {"--config_file", "--num_processes", "--machine_rank", "--main_process_ip", "--nproc_per_node"}
-    options = set(re.findall(r"--[a-z_]+", page))
-    assert options - accelerates - {"--updates", "--config", "--help"} <= ours
-    assert {"--resume", "--save_every", "--total_limit", "--profile", "--tracker"} <= options
-    for path in re.findall(r"configs/[\w/-]+\.yaml", page):
-        assert (DOCS.parent / path).is_file(), path
