@@ -110,11 +110,32 @@ def pays() -> str:
     )
 
 
+def trained_summarizers() -> str:
+    """Markdown: what `train.py` reached on the summarization tasks, and the best lead."""
+    rows = [("train-docstrings", "name_and_first_8_words", "the function's name and the first 8 words"),
+            ("train-rfc-small", "first_100_words", "the first 100 words")]  # fmt: skip
+    heads = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
+    lines = [f"| | {' | '.join(heads.values())} |", "|---|" + "--:|" * len(heads)]
+    commands = []
+    for name, lead, words in rows:
+        found = record(name)
+        ours = {key: found[f"test_{key}"] for key in found["baselines"][lead] if f"test_{key}" in found}
+        task = found["arguments"]["task"]
+        for what, figures in ((f"{task}, the model", ours), (f"{task}, {words}", found["baselines"][lead])):
+            cells = [
+                f"{figures[key]:.3f} ({figures[key + '_low']:.3f} to {figures[key + '_high']:.3f})" for key in heads
+            ]
+            lines.append(f"| {what} | {' | '.join(cells)} |")
+        commands.append(f"`{found['command']}` ({found['test_documents']} test documents, {found['updates']} updates)")
+    return "\n".join(lines) + f"\n\nIn parentheses: 95 % confidence over documents. {', '.join(commands)}."
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "pays": pays,
     "compare-needle": lambda: compare.summary(record("compare-needle")),
     "compare-bbc": lambda: compare.summary(record("compare-bbc")),
     "compare-docstrings": lambda: compare.summary(record("compare-docstrings")),
+    "trained-summarizers": trained_summarizers,
     "between": lambda: between.table(record("between")),
     "scaling": lambda: scaling.table(record("scaling")),
     "retrieval": lambda: retrieval.summary(record("retrieval")),

@@ -32,7 +32,7 @@ def filled(text: str) -> str:
     Raises:
         ValueError: a name that figures.py does not know.
     """
-    text = TABLE.sub(lambda found: f"{found[1]}{found[2]}\n{_known(TABLES, found['name'])}\n", text)
+    text = TABLE.sub(lambda found: f"{found[1]}{found[2]}\n{_known(TABLES, found['name'])}\n\n", text)
     return FIGURE.sub(lambda found: f"{found[1]}{found[2]}{_known(FIGURES, found['name'])}", text)
 
 

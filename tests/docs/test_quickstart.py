@@ -3,7 +3,7 @@
 import csv
 
 import pytest
-from code_blocks import ROOT, page, run, typed_at_the_prompt
+from code_blocks import ROOT, fenced, page, run
 from transcripts import transcript
 
 from shtopk.tasks import DataArguments, get_task
@@ -49,4 +49,4 @@ def test_the_quickstart_works_from_top_to_bottom(here, capsys):
 
 @pytest.mark.parametrize("path", [README, page("quickstart"), page("operators")], ids=lambda path: path.name)
 def test_the_lines_typed_at_the_prompt_print_what_stands_there(path):
-    assert run(typed_at_the_prompt(path))
+    assert run([block.code for block in fenced(path) if block.language == "pycon"])

@@ -9,7 +9,7 @@ from shell_lines import check_lines
 
 HERE = Path(__file__).resolve().parent
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
-RUN = {"python", "console"}  # by the test of the page
+RUN = {"python", "pycon", "console"}  # by the test of the page
 CHECKED = {"sh"}  # here
 SHOWN = {"text", "json", "yaml", "bibtex"}  # not code
 every_page = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())

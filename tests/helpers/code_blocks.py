@@ -9,6 +9,9 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 
 
+PYTHON = ("python", "pycon")  # pycon: as typed at the prompt
+
+
 class Block(NamedTuple):
     """What stands between two lines of three backticks."""
 
@@ -39,7 +42,7 @@ def fenced(path: Path) -> list[Block]:
 def blocks(path: Path, heading: str | None = None) -> list[str]:
     """The Python of a page, in order: all of it, or the blocks between a heading and the next one."""
     found = [block.code for block in fenced(path)
-             if block.language == "python" and heading in (None, block.heading)]  # fmt: skip
+             if block.language in PYTHON and heading in (None, block.heading)]  # fmt: skip
     assert found or heading is None, f"no Python under {heading!r} in {path.name}"
     return found
 

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from code_blocks import fenced, run
+from code_blocks import PYTHON, fenced, run
 
 from shtopk.commands import main
 
@@ -40,12 +40,12 @@ def transcript(page: Path, folder: Path, heading: str | None = None, **names) ->
         for block in fenced(page):
             if heading not in (None, block.heading):
                 continue
-            if block.language == "python":
+            if block.language in PYTHON:
                 names = run([block.code], **names)
             elif block.language == "console":
                 for command, expected in typed(block.code):
                     compare(f"{page.name}, block of line {block.line}", command, expected)
-            followed += block.language in ("python", "console")
+            followed += block.language in (*PYTHON, "console")
     assert followed, f"nothing to run under {heading!r} in {page.name}"
     return names
 
