@@ -74,3 +74,4 @@ def test_generated_parts_are_marked_as_the_script_expects(path):
     assert 2 * len(tables) == len(re.findall(r"<!-- (?:table|end)", text))
     figures = re.findall(r"<!--= [\w.-]+ -->[^<\n]+<!--/-->", text)
     assert len(figures) == text.count("<!--=") == text.count("<!--/-->")
+    assert "\n<!--=" not in text, "Markdown takes a line that begins so for a part of its own"
