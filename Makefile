@@ -87,7 +87,7 @@ gpu-kit: $(READY) ## pack what make gpu needs on a machine without network into 
 	$(RUN) benchmarks/kit.py
 
 pages: $(READY) ## put the figures of benchmarks/results/ into README.md and docs/, and draw their pictures
-	$(RUN) benchmarks/pages.py
+	$(RUN) benchmarks/fill_pages.py
 
 docs: $(READY) ## build the documentation site, to be opened in a browser
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet

@@ -5,24 +5,24 @@ import re
 import between
 import compare
 import figures
+import fill_pages
 import finetune_gpu
 import gpu
 import growth
-import pages
 import pytest
 import retrieval
 import speed
 import speed_gpu
 from record import RESULTS
 
-PAGES = pages.pages()
+PAGES = fill_pages.pages()
 NAMES = [page.name for page in PAGES]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_a_page_shows_the_figures_that_were_measured(page):
     text = page.read_text(encoding="utf-8")
-    assert pages.filled(text) == text, "make pages puts them there"
+    assert fill_pages.filled(text) == text, "make pages puts them there"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
@@ -33,18 +33,18 @@ def test_a_figure_does_not_begin_a_line(page):
 
 def test_new_figures_change_the_page(monkeypatch):
     page = "<!-- table: compare-needle -->\n\nold\n\n<!-- end --> and <!--= needle.mean -->1 %<!--/--> of them"
-    measured = pages.filled(page)
+    measured = fill_pages.filled(page)
     assert "old" not in measured
-    assert pages.filled(measured) == measured
+    assert fill_pages.filled(measured) == measured
     runs = [run | {"accuracy": 0.5} for run in figures.record("compare-needle")["runs"]]
     monkeypatch.setattr(figures, "record", lambda name: {"command": "", "device": "", "torch": "", "runs": runs})
-    assert pages.filled(page).endswith("<!-- end --> and <!--= needle.mean -->50 %<!--/--> of them")
-    assert "0.500 ± 0.000" in pages.filled(page)
+    assert fill_pages.filled(page).endswith("<!-- end --> and <!--= needle.mean -->50 %<!--/--> of them")
+    assert "0.500 ± 0.000" in fill_pages.filled(page)
 
 
 def test_a_figure_that_nobody_measured_is_refused():
     with pytest.raises(ValueError, match=r"expected a figure of benchmarks/figures\.py, got 'speed\.of\.light'"):
-        pages.filled("<!--= speed.of.light -->1<!--/-->")
+        fill_pages.filled("<!--= speed.of.light -->1<!--/-->")
 
 
 def test_every_figure_that_is_made_is_shown():

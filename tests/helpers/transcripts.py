@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from accelerate.state import AcceleratorState
 from code_blocks import PYTHON, fenced, run
 
 from shtopk.commands import main
@@ -108,6 +109,7 @@ def _one(words: list[str], given: bytes) -> tuple[bytes, bytes, int]:
         words = [sys.executable, *words[1:]] if words[0] == "python" else words
         done = subprocess.run(words, input=given, capture_output=True, check=False)
         return done.stdout, done.stderr, done.returncode
+    AcceleratorState._reset_state(reset_partial_state=True)  # as in a process of its own
     with tempfile.TemporaryFile() as stdin, _diverted(1) as out, _diverted(2) as errors:
         stdin.write(given)
         stdin.seek(0)

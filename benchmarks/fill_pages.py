@@ -1,7 +1,7 @@
 """Put the figures of benchmarks/results/ into README.md and docs/, and draw their pictures.
 
-python benchmarks/pages.py            # after a measurement: whatever it changed is changed in every page
-python benchmarks/pages.py --check    # says which pages do not show the figures that were measured, and fails
+python benchmarks/fill_pages.py            # after a measurement: whatever it changed is changed in every page
+python benchmarks/fill_pages.py --check    # says which pages do not show the figures that were measured, and fails
 
 A table stands in a page between `<!-- table: NAME -->` and `<!-- end -->`, a figure between `<!--= NAME -->` and
 `<!--/-->`; figures.py knows the names. Comments do not show where a page is read.
