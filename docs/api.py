@@ -91,6 +91,6 @@ def as_markdown(docstring: str) -> str:
     lines, in_example = [], False
     for line in docstring.split("\n"):
         if line.strip():
-            in_example = line.startswith(" ") and in_example or line == "Example:"
+            in_example = (line.startswith(" ") and in_example) or line == "Example:"
         lines.append(line.replace("Example:", "Examples:") if in_example else SHAPE.sub(r"`\g<0>`", line))
     return "\n".join(lines)
