@@ -25,8 +25,7 @@ def pool_document(
     attention_mask: Tensor | None,
     config: PooledBackboneConfig,
 ) -> TopK:
-    """Encode documents [B, L] of any length, and pool each to k vectors. attention_mask: [B, L]; None: all are real.
-    """
+    """Encode documents [B, L] of any length, and pool each to k vectors. attention_mask [B, L]; None: all real."""
     input_ids = checked(input_ids)
     if attention_mask is None:
         attention_mask = torch.ones_like(input_ids)

@@ -1,4 +1,4 @@
-"""How to train, as fields that a command line can offer, together with those of `tasks` and `models`."""
+"""How to train, as fields of a command line; and all fields of a training together."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
@@ -9,6 +9,8 @@ from shtopk.training.model_arguments import ModelArguments
 
 @dataclass
 class TrainArguments:
+    """How a model is trained, evaluated and saved."""
+
     _argument_group_name: ClassVar[str] = "training"
     output_dir: str = option("runs/latest", "folder of this run")
     overwrite: bool = option(False, "replace what an earlier run left in output_dir")
@@ -43,13 +45,13 @@ class TrainArguments:
 
     @property
     def trackers(self) -> list[str]:
-        """The names in `tracker`."""
+        """The names in `tracker`, as a list; empty for none."""
         return [] if self.tracker == "none" else [name.strip() for name in self.tracker.split(",")]
 
 
 @dataclass
 class EvaluationArguments:
-    """How a checkpoint is evaluated; commands with more fields build on it."""
+    """How a checkpoint is evaluated. Commands with further fields build on it."""
 
     _argument_group_name: ClassVar[str] = "evaluation"
     split: str = option("test", "train, validation or test, or another one that a data set on the hub has")
@@ -60,7 +62,7 @@ class EvaluationArguments:
 
     @property
     def training(self) -> TrainArguments:
-        """The fields that training has too."""
+        """The fields that training has, too, as a `TrainArguments`."""
         return TrainArguments(
             output_dir=self.output_dir, eval_batch_size=self.eval_batch_size, mixed_precision=self.mixed_precision
         )
@@ -68,12 +70,18 @@ class EvaluationArguments:
 
 @dataclass(frozen=True)
 class Arguments:
-    """The three groups of fields: what to read, which model, how to train it."""
+    """All fields of a training, in three groups.
+
+    Attributes:
+        data: what to read.
+        model: which model to train.
+        training: how to train it.
+    """
 
     data: DataArguments = field(default_factory=DataArguments)
     model: ModelArguments = field(default_factory=ModelArguments)
     training: TrainArguments = field(default_factory=TrainArguments)
 
     def fields(self) -> dict[str, Any]:
-        """Every field of the three by its name."""
+        """Every field of the three groups by its name."""
         return asdict(self.data) | asdict(self.model) | asdict(self.training)

@@ -1,4 +1,5 @@
-"""Checkpoints on disk: written under another name, then renamed, so that a folder update_N is always whole.
+"""Checkpoints on disk. Each is written under another name and renamed when it is whole, so a folder update_N is
+complete.
 
 A manifest in each holds the size and the SHA-256 of every file, so that later damage is found.
 """
@@ -26,9 +27,11 @@ OF_TRAINING = {MANIFEST, OPTIMIZER, STATE}  # files of a checkpoint beside the m
 
 
 class Checkpoints:
-    """The checkpoints of a run, folders update_N among other files of a folder. Only the main process writes.
+    """The checkpoints of a run: folders update_N inside one folder. Only the main process writes.
 
-    total_limit: number of newest checkpoints to keep, besides those that these need.
+    Args:
+        folder: it may hold other files, too.
+        total_limit: how many of the newest checkpoints to keep, besides those that these need.
     """
 
     def __init__(self, folder: Path, total_limit: int):
@@ -38,12 +41,16 @@ class Checkpoints:
         return self.folder / f"update_{update}"
 
     def updates(self) -> list[int]:
-        """The numbers of the updates with a checkpoint, ascending; `verify` checks one for damage."""
+        """The numbers of the updates with a checkpoint, smallest first; damaged ones too (`verify` finds out)."""
         paths = self.folder.iterdir() if self.folder.is_dir() else ()
         return sorted(int(path.name[7:]) for path in paths if NAME.fullmatch(path.name) and path.is_dir())
 
     def find(self, wanted: str | None, overwrite: bool = False) -> Path | None:
-        """The checkpoint to go on from, where "latest" or a folder is wanted; None: start from the beginning.
+        """The checkpoint to go on from; None: start from the beginning.
+
+        Args:
+            wanted: "latest", or a checkpoint's folder; None: start from the beginning.
+            overwrite: start from the beginning even if all checkpoints are damaged.
 
         Raises:
             CheckpointError: the folder is no whole checkpoint, or all are damaged and must not be overwritten.
@@ -67,7 +74,7 @@ class Checkpoints:
         return found
 
     def latest(self) -> Path | None:
-        """The newest undamaged checkpoint, or None; a line on stderr names each that is skipped."""
+        """The newest checkpoint that is not damaged, or None. A line on stderr names each one that is skipped."""
         for update in reversed(self.updates()):
             try:
                 verify(self.path(update))
@@ -78,10 +85,14 @@ class Checkpoints:
         return None
 
     def start(self, source: Path | None, overwrite: bool = False) -> None:
-        """Prepare the folder for a run that goes on from source, if any, which is copied from elsewhere.
+        """Prepare the folder for a run, and remove checkpoints that are not part of it.
 
-        Checkpoints that are not part of the run are removed. CheckpointError where later ones, or another run's, must
-        not be overwritten.
+        Args:
+            source: the checkpoint to go on from, copied here if it lies elsewhere; None: start from the beginning.
+            overwrite: later checkpoints, and those of another run, may be removed.
+
+        Raises:
+            CheckpointError: there are such checkpoints, and they must not be overwritten.
         """
         here = source is not None and source.parent.resolve() == self.folder.resolve()
         update = int(source.name[7:]) if source is not None else 0
@@ -99,14 +110,15 @@ class Checkpoints:
                 self.write(other, partial(shutil.copytree, needed, dirs_exist_ok=True))
 
     def write(self, update: int, fill: Callable[[Path], None], keep: Collection[int] = ()) -> None:
-        """Write the checkpoint of an update, then remove the oldest.
+        """Write the checkpoint of an update, then remove the oldest ones.
 
         Args:
+            update: its number.
             fill: writes the files into a folder.
             keep: updates whose checkpoints this one needs; they stay as long as it does.
 
         Raises:
-            CheckpointError: writing failed, perhaps for lack of space; earlier checkpoints are untouched.
+            CheckpointError: writing failed, perhaps because the disk is full; earlier checkpoints are untouched.
         """
         aside = self.folder / f"partial_{update}"
         try:

@@ -67,7 +67,7 @@ def test_what_an_api_page_names_is_there_and_explained(name):
 def test_the_arguments_that_a_docstring_explains_are_there(name):
     described = found(name)
     section = re.search(r"^Args:\n((?:    .*\n|\n)+)", (inspect.getdoc(described) or "") + "\n", re.MULTILINE)
-    explained = set(re.findall(r"^    ([\w, ]+):", section[1], re.MULTILINE)) if section else set()
+    explained = set(re.findall(r"^    (\w[\w, ]*):", section[1], re.MULTILINE)) if section else set()
     taken = inspect.signature(described).parameters if explained else ()
     assert explained <= set(taken)
 
