@@ -141,7 +141,10 @@ class Checkpoints:
         self._rotate()
 
     def _rotate(self) -> None:
-        """Keep the newest checkpoints and those that they need; remove the others, and what a killed run left."""
+        """Keep the newest checkpoints and those that they need.
+
+        Remove all others, and what a killed run left behind.
+        """
         stay = set(self.updates()[-self.total_limit :])
         for update in sorted(stay):
             with suppress(CheckpointError):  # damaged: needs nothing
@@ -153,14 +156,14 @@ class Checkpoints:
             shutil.rmtree(leftover, ignore_errors=True)
 
     def _recover(self) -> None:
-        """Rename a checkpoint back whose replacement was cut off by a kill."""
+        """Rename a checkpoint back if a kill came while it was being replaced."""
         for old in self.folder.glob(f"{OLD}*"):
             if not old.with_name(old.name.removeprefix(OLD)).exists():
                 old.rename(old.with_name(old.name.removeprefix(OLD)))
 
 
 def verify(folder: Path) -> None:
-    """Raise CheckpointError where a checkpoint, or one that it needs, differs from its manifest."""
+    """Raise CheckpointError if a checkpoint, or one that it needs, differs from its manifest."""
     _verify(folder)
     for update in needs(folder):
         try:
@@ -179,7 +182,7 @@ def _verify(folder: Path) -> None:
 
 
 def needs(folder: Path) -> list[int]:
-    """Updates whose checkpoints must stay beside this one: the best so far."""
+    """The updates whose checkpoints must stay beside this one: that of the best so far."""
     return read_manifest(folder)["needs"]
 
 
@@ -196,7 +199,7 @@ def read_manifest(folder: Path) -> dict:
 
 
 def sizes_and_hashes(folder: Path) -> dict[str, dict]:
-    """Size and hash of every file but the manifest."""
+    """The size and the hash of every file, the manifest aside."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
     return {path.relative_to(folder).as_posix(): _size_and_hash(path) for path in files}
 
@@ -207,7 +210,7 @@ def _size_and_hash(path: Path) -> dict:
 
 
 def _put_in_place(aside: Path, path: Path) -> None:
-    """Rename; a checkpoint of that name is damaged or was saved twice, and is replaced."""
+    """Rename a new checkpoint into place. It replaces one of that name, which is damaged or was saved before."""
     old = path.with_name(f"{OLD}{path.name}")
     _flush(aside)
     if path.exists():
@@ -223,7 +226,7 @@ def _put_in_place(aside: Path, path: Path) -> None:
 
 
 def _flush(path: Path) -> None:
-    """Write to the disk now: after a power cut there must be no name without its content."""
+    """Write a file to the disk now: after a power cut there must be no name without its content."""
     if os.name != "posix" and path.is_dir():  # cannot be opened there
         return
     descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
