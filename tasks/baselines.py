@@ -35,7 +35,7 @@ def first_words(text: str, n: int) -> str:
 
 
 def docstring_body(text: str) -> str:
-    """The text after a signature, whose last line ends with a colon. A text without a signature is returned whole.
+    r"""The text after a signature, whose last line ends with a colon. A text without a signature is returned whole.
 
     Example:
         >>> docstring_body("def mean(x,\n         y):\nAverage of two.")

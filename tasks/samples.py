@@ -43,8 +43,8 @@ def write_predictions(
 
 
 def beginning(text: str, longest: int = BEGINNING) -> str:
-    """The start of a text in one line of at most so many characters. Whitespace becomes single spaces, a cut ends with
-    "…".
+    r"""The start of a text in one line of at most so many characters. Whitespace becomes single spaces, a cut ends
+    with "…".
 
     Example:
         >>> beginning("  One\n\ntwo three", longest=8), beginning("One two", longest=8)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 
 def sentences(text: str) -> Iterator[str]:
-    """Yield the sentences of a text, headlines included.
+    r"""Yield the sentences of a text, headlines included.
 
     A sentence ends at the end of a line. It also ends at a full stop, question or exclamation mark, perhaps with a
     quotation mark behind it, before whitespace. Case plays no part, so text from an uncased tokenizer is split where

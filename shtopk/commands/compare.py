@@ -3,10 +3,10 @@
 shtopk compare --train_file mine.jsonl --operators successive_halving,hard_gated,first,none --k 8,32 --seeds 0,1,2
 
 The three options are lists with commas between. Four ways to pool are no operators: random (a frozen scorer), strided
-(every (n/k)-th token), first (the first k tokens) and none (all tokens are kept, whatever k). All other fields are those
-of `shtopk train` and hold for every training. The trainings run one after the other. If they are stopped, the same
-command goes on. compare.json in the output folder grows with each training, and the table, compare.md, comes at the
-end. Figures and predictions of the trainings are kept, their models are not.
+(every (n/k)-th token), first (the first k tokens) and none (all tokens are kept, whatever k). All other fields are
+those of `shtopk train` and hold for every training. The trainings run one after the other. If they are stopped, the
+same command goes on. compare.json in the output folder grows with each training, and the table, compare.md, comes at
+the end. Figures and predictions of the trainings are kept, their models are not.
 """
 
 from __future__ import annotations

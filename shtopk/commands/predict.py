@@ -3,11 +3,11 @@
 shtopk predict CHECKPOINT mine.jsonl --output out.jsonl --keep id,url
 cat texts | shtopk predict CHECKPOINT -
 
-Files are .json, .jsonl, .csv, .parquet, or .txt, where each line is a document, even an empty one. Documents of similar
-length go through the model together, and lines are written as soon as there are answers. With --resume true, a run that
-was cut off goes on. A line has the columns to keep; "prediction" (the class, the list of labels, the number or the
-summary); "probability" of the class; and on request "probabilities" and "kept". Exit codes: 0 if all went well, 1 if it
-failed, 2 if the input was refused; 130, 143 and 141 if Ctrl-C, SIGTERM or a closed pipe stopped it.
+Files are .json, .jsonl, .csv, .parquet, or .txt, where each line is a document, even an empty one. Documents of
+similar length go through the model together, and lines are written as soon as there are answers. With --resume true, a
+run that was cut off goes on. A line has the columns to keep; "prediction" (the class, the list of labels, the number
+or the summary); "probability" of the class; and on request "probabilities" and "kept". Exit codes: 0 if all went well,
+1 if it failed, 2 if the input was refused; 130, 143 and 141 if Ctrl-C, SIGTERM or a closed pipe stopped it.
 """
 
 from __future__ import annotations

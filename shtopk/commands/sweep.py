@@ -3,9 +3,10 @@
 shtopk sweep runs/latest --k 4,8,16,32                          on the test split that it was trained beside
 shtopk sweep runs/latest --test_file new.jsonl --k 4,8,16,32,64 --operator successive_halving,hard
 
-Every k is evaluated with every operator and temperature given; the model without pooling comes last. It prints a table,
-and the smallest k that is as good as the best, as far as these documents tell. It writes sweep.json, sweep.md and
-sweep.png (quality against speed) into the output folder. The checkpoint may be of any kind that `shtopk evaluate` takes.
+Every k is evaluated with every operator and temperature given; the model without pooling comes last. It prints a
+table, and the smallest k that is as good as the best, as far as these documents tell. It writes sweep.json, sweep.md
+and sweep.png (quality against speed) into the output folder. The checkpoint may be of any kind that `shtopk evaluate`
+takes.
 """
 
 from __future__ import annotations
