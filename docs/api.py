@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import re
 import tomllib
+from ast import literal_eval
 from collections.abc import Iterator
 from pathlib import Path
 
-from griffe import Extension, Object
+from griffe import Class, ExprCall, Extension, Object
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ROOT / "build" / "sources"  # mkdocs.yml looks for shtopk here
@@ -81,6 +82,18 @@ class Docstrings(Extension):
         if obj.docstring is not None:
             obj.docstring.value = as_markdown(obj.docstring.value)
 
+    def on_class_members(self, *, cls: Class, **kwargs) -> None:
+        """List the fields of a command line, `name: type = option(default, help)`, with their help."""
+        lines = []
+        for name, field in cls.attributes.items():
+            call = field.value
+            if isinstance(call, ExprCall) and str(call.function) in ("option", "_option"):
+                field.value, text = call.arguments[:2]  # the signature shows the default alone
+                if isinstance(text, str):  # in quotes; else an f-string, of a command that is on no page
+                    lines.append(f"    {name}: {literal_eval(text)}")
+        if lines and cls.docstring is not None and "\nArgs:\n" not in cls.docstring.value:
+            cls.docstring.value = as_markdown(cls.docstring.value + "\n\nArgs:\n" + "\n".join(lines))
+
 
 def as_markdown(docstring: str) -> str:
     """The docstring with its shapes as code, and its example under the name that griffe knows.
@@ -88,9 +101,10 @@ def as_markdown(docstring: str) -> str:
     >>> as_markdown("Pool values [*, n, d].")
     'Pool values `[*, n, d]`.'
     """
-    lines, in_example = [], False
-    for line in docstring.split("\n"):
-        if line.strip():
-            in_example = (line.startswith(" ") and in_example) or line == "Example:"
-        lines.append(line.replace("Example:", "Examples:") if in_example else SHAPE.sub(r"`\g<0>`", line))
-    return "\n".join(lines)
+    parts = re.split(r"^(Example:\n(?:(?: .*)?\n?)+)", docstring, flags=re.MULTILINE)  # the example stands at odd places
+    for i, part in enumerate(parts):
+        if i % 2:
+            parts[i] = part.replace("Example:", "Examples:", 1)
+        else:  # ">= 1" where a line or an explanation begins would be a quotation
+            parts[i] = re.sub(r"^(\s*(?:\w+: )?)>", r"\1\\>", SHAPE.sub(r"`\g<0>`", part), flags=re.MULTILINE)
+    return "".join(parts)

@@ -58,8 +58,10 @@ class CopyHead(nn.Module):
         return -(log_likelihood * counted).sum() / counted.sum()
 
     def point(self, states: Tensor, encoded) -> tuple[Tensor, Tensor]:
-        """Attention over the slots [B, T, k], which sums to 1, and the gate g [B, T, 1] in [0, 1], of states [B, T,
-        d].
+        """Where a decoder in states [B, T, d] points.
+
+        Returns:
+            Attention over the slots [B, T, k], which sums to 1, and the gate g [B, T, 1] in [0, 1].
         """
         vectors = encoded.last_hidden_state
         pointing = self.query(states) @ vectors.transpose(1, 2) / vectors.shape[-1] ** 0.5

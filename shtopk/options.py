@@ -33,8 +33,8 @@ class PoolingOptions:
             spread for `"successive_halving_relative"`, of their square for `"iterative"`. None: the operator's own.
         initial_temperature: > 0, at the start of training. None: the operator's own, if `temperature` is None too; if
             a temperature is given, that one stays constant.
-        scorer: `"linear"`, `"mlp"` (one hidden layer of d / 4), or a module from token vectors [B, n, d] to scores [B,
-            n] or [B, n, 1]. Two more learn nothing and serve as controls: `"first"` wants the first tokens,
+        scorer: `"linear"`, `"mlp"` (one hidden layer of d / 4), or a module from token vectors [B, n, d] to scores
+            [B, n] or [B, n, 1]. Two more learn nothing and serve as controls: `"first"` wants the first tokens,
             `"strided"` wants every (n / k)-th real token.
         keep_order: True: the pooled vectors stand in document order. False: by falling score.
         protected: places of tokens that are always kept, each alone in a slot with weight 1, without a score. Fewer

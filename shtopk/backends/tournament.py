@@ -54,8 +54,8 @@ def play(scores: Tensor, temperature: Tensor, k: int, rule: Rule) -> tuple[Trees
         rule: how a pair is weighed.
 
     Returns:
-        The trees; the leaves [r] of the carriers in 0..B*k*L-1, rising; the carriers themselves; and the position [B,
-        k] of each slot's heaviest token (of equals the first, 0 in an empty slot).
+        The trees; the leaves [r] of the carriers in 0..B*k*L-1, rising; the carriers themselves; and the position
+        [B, k] of each slot's heaviest token (of equals the first, 0 in an empty slot).
     """
     trees, tokens, weights = _play(scores, temperature, k, rule)
     n, (batch, places) = scores.shape[-1], tokens.shape

@@ -44,8 +44,8 @@ def pool_encoder(
     `shtopk.anneal(model, progress)` in training. Masks, rotary positions and position biases follow the tokens. All
     this is done by hooks, so the model's code stays as it is; `unpool_encoder` removes them.
 
-    The model's output says what was kept, by two attributes that are not among its keys. `pooled_attention_mask` [B,
-    k] bool is needed to average or search `last_hidden_state` [B, k, d]; `assignment` is the `Assignment` of all
+    The model's output says what was kept, by two attributes that are not among its keys. `pooled_attention_mask`
+    [B, k] bool is needed to average or search `last_hidden_state` [B, k, d]; `assignment` is the `Assignment` of all
     tokens to the k vectors. (`DistributedDataParallel` drops both when it rebuilds the output.) Hidden states above a
     pooling have k vectors.
 
