@@ -101,8 +101,8 @@ def as_markdown(docstring: str) -> str:
     >>> as_markdown("Pool values [*, n, d].")
     'Pool values `[*, n, d]`.'
     """
-    parts = re.split(r"^(Example:\n(?:(?: .*)?\n?)+)", docstring, flags=re.MULTILINE)  # the example stands at odd places
-    for i, part in enumerate(parts):
+    parts = re.split(r"^(Example:\n(?:(?: .*)?\n?)+)", docstring, flags=re.MULTILINE)
+    for i, part in enumerate(parts):  # the example has an odd place
         if i % 2:
             parts[i] = part.replace("Example:", "Examples:", 1)
         else:  # ">= 1" where a line or an explanation begins would be a quotation

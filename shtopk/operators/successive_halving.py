@@ -40,9 +40,9 @@ def successive_halving_topk(
     """Pool n vectors to the k of the highest scores by a differentiable tournament.
 
     In each round the candidates are sorted by score, and the i-th best meets the i-th worst. Two with the scores x and
-    y, x the higher one, become one candidate: its vector is `w * v_x + (1 - w) * v_y`, its score `w * x + (1 - w) * y`.
-    Rounds go on until k candidates are left. They are played on scores alone, O(log(n / k)) of them, and the values are
-    read once.
+    y, x the higher one, become one candidate: its vector is `w * v_x + (1 - w) * v_y`, and its score is
+    `w * x + (1 - w) * y`. Rounds go on until k candidates are left. They are played on scores alone, O(log(n / k)) of
+    them, and the values are read once.
 
     `boost` says how the winner's weight w is made, with T for the temperature:
 
