@@ -6,6 +6,7 @@ MkDocs calls the functions (`hooks` in mkdocs.yml), griffe the class (`extension
 from __future__ import annotations
 
 import re
+import shutil
 import tomllib
 from ast import literal_eval
 from collections.abc import Iterator
@@ -32,6 +33,7 @@ def on_pre_build(config) -> None:
 def lay_out() -> None:
     """Copy the packages to where they are installed: models/ becomes shtopk/models, and so on."""
     setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    shutil.rmtree(SOURCES, ignore_errors=True)  # modules that are gone
     places = {"shtopk": "shtopk"} | setuptools["package-dir"]
     for package, folder in places.items():
         for source in (ROOT / folder).rglob("*.py"):

@@ -6,6 +6,7 @@ import inspect
 import re
 from pathlib import Path
 
+import griffe
 import pytest
 
 PAGES = Path(__file__).resolve().parents[2] / "docs" / "api"
@@ -76,6 +77,31 @@ def test_shapes_become_code_and_examples_stay_as_they_are():
     docstring = "Pool [*, n, d] to [B, k], see [CLS].\n\nExample:\n    >>> f([a])\n    [b, c]\n\nSource: [0, 1]."
     expected = "Pool `[*, n, d]` to `[B, k]`, see `[CLS]`.\n\nExamples:\n    >>> f([a])\n    [b, c]\n\nSource: [0, 1]."
     assert hooks().as_markdown(docstring) == expected
+
+
+def test_a_bound_at_the_start_of_an_explanation_is_no_quotation():
+    docstring = "Args:\n    k: >= 1, slots.\n\nExample:\n    >>> k"
+    assert hooks().as_markdown(docstring) == "Args:\n    k: \\>= 1, slots.\n\nExamples:\n    >>> k"
+
+
+def test_the_packages_are_laid_out_as_they_are_installed(tmp_path, monkeypatch):
+    site = hooks()
+    monkeypatch.setattr(site, "SOURCES", tmp_path / "sources")
+    site.lay_out()
+    for name in ("shtopk.pooling", "shtopk.models.windows", "shtopk.tasks", "shtopk.training.loop"):
+        copy = (tmp_path / "sources" / name.replace(".", "/")).with_suffix(".py")
+        origin = Path(importlib.util.find_spec(name).origin)
+        assert (copy.parent / copy.stem / "__init__.py" if origin.stem == "__init__" else copy).is_file()
+
+
+def test_fields_of_a_command_line_are_listed_with_their_help(tmp_path, monkeypatch):
+    site = hooks()
+    monkeypatch.setattr(site, "SOURCES", tmp_path)
+    site.lay_out()
+    loader = griffe.GriffeLoader(extensions=griffe.Extensions(site.Docstrings()), search_paths=[tmp_path])
+    described = loader.load("shtopk.training.arguments")["TrainArguments"]
+    assert "    epochs: passes over the training split" in described.docstring.value
+    assert described["epochs"].value == "3.0"
 
 
 def test_names_in_backticks_become_links():
