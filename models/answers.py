@@ -1,4 +1,4 @@
-"""What the logits of a classifier say, as its configuration has it: a class, the labels that hold, or numbers."""
+"""The answer in a classifier's logits: a class, the labels that hold, or numbers."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ HOLDS = 0.5  # the probability from which on one of several labels is part of th
 
 
 def problem_type(config: Any) -> str:
-    """What a model with this configuration answers with.
+    """What kind of answer a model with this configuration gives.
 
-    `config.problem_type`, and where that is None what transformers' losses take it for: regression with one output,
-    else a single label. (They set it to multi-label on the first labels that are no integers, so a model that was
-    trained on such has it in its configuration.)
+    It is `config.problem_type`. Where that is None, it is what transformers' losses assume: regression for one output,
+    a single label for more. (They write multi-label into the configuration on the first labels that are no integers,
+    so a model that was trained on such labels says it.)
 
     Returns:
-        "single_label_classification": one class of `config.num_labels`; "multi_label_classification": each label
-        holds or does not; "regression": a number for each output.
+        "single_label_classification": one class of `config.num_labels`; "multi_label_classification": each label holds
+        or does not; "regression": a number for each output.
 
     Raises:
         ValueError: another problem_type.
@@ -42,12 +42,12 @@ def problem_type(config: Any) -> str:
 
 
 def probabilities(logits: Tensor, config: Any) -> Tensor:
-    """Logits [*, C] as probabilities [*, C] in [0, 1], at least float32.
+    """Turn logits [*, C] into probabilities [*, C] in [0, 1], at least float32.
 
-    Of a single label they sum to 1 (softmax). Of several each is that of its own label alone (sigmoid).
+    With a single label they sum to 1 (softmax). With several labels each label has a probability of its own (sigmoid).
 
     Raises:
-        ValueError: the model is one of regression, whose logits are the numbers that it answers with.
+        ValueError: a model of regression, whose logits are its answers.
 
     Example:
         >>> from transformers import BertConfig
@@ -65,7 +65,7 @@ def probabilities(logits: Tensor, config: Any) -> Tensor:
 
 
 class Named(NamedTuple):
-    """A class, label or output by its name, with its probability in [0, 1] or, in regression, its number."""
+    """The name of a class, label or output, with its probability in [0, 1]; in regression, with its number."""
 
     name: str
     value: float
@@ -73,11 +73,11 @@ class Named(NamedTuple):
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model answers to one document. `str` of it is one line.
+    """A classifier's answer to one document. `str` makes it one line.
 
     Attributes:
-        problem_type: see `problem_type`.
-        values: of every class, label or output, in the order of the logits.
+        problem_type: the kind of answer, see `problem_type`.
+        values: every class, label or output with its value, in the order of the logits.
 
     Example:
         >>> answer = Answer(LABELS, (Named("sport", 0.2), Named("money", 0.9), Named("law", 0.6)))
@@ -92,13 +92,14 @@ class Answer:
 
     @property
     def ranked(self) -> list[Named]:
-        """The values, the largest first."""
+        """The values, largest first."""
         return sorted(self.values, key=lambda named: -named.value)
 
     @property
     def chosen(self) -> list[Named]:
-        """What the answer consists of: the likeliest class; the labels of at least 0.5, the likeliest first, perhaps
-        none; every output, in order.
+        """The values that make up the answer.
+
+        That is the likeliest class; or the labels of at least 0.5, the likeliest first, perhaps none; or every output.
         """
         if self.problem_type == NUMBERS:
             return list(self.values)
@@ -108,7 +109,7 @@ class Answer:
 
     @property
     def prediction(self) -> str | list[str] | float | dict[str, float]:
-        """The class by its name; the list of the labels that hold; the number, of several outputs {name: number}."""
+        """The name of the class, the list of labels that hold, the number, or {name: number} of several outputs."""
         if self.problem_type == NUMBERS:
             return dict(self.values) if len(self.values) > 1 else self.values[0].value
         names = [named.name for named in self.chosen]
@@ -125,7 +126,7 @@ class Answer:
 
 
 def answers(logits: Tensor, config: Any) -> list[Answer]:
-    """The answers to B documents, from logits [B, C] and the configuration with the names, `config.id2label`.
+    """Read the answers to B documents from logits [B, C]; `config.id2label` has the names.
 
     Example:
         >>> from transformers import BertConfig

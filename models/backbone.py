@@ -1,4 +1,4 @@
-"""A bare pretrained model, and the model that pools built around it; safetensors only."""
+"""The backbone, a bare pretrained model, and how a model that pools is built around it. Reads safetensors only."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .pretrained import one_line
 
 
 class Backbone(NamedTuple):
-    """A bare model: where it came from, what it is, and its weights."""
+    """A bare model: its name, its configuration, and its weights."""
 
     name: str
     config: PreTrainedConfig
@@ -27,6 +27,7 @@ class Backbone(NamedTuple):
 
 
 def load_encoder(name: str, config: PreTrainedConfig) -> Backbone:
+    """Load a bare encoder, whose checkpoint has to be complete."""
     options: dict[str, Any] = encoder_options(config)
     return load_backbone(AutoModel, name, config, **options)
 
@@ -34,10 +35,11 @@ def load_encoder(name: str, config: PreTrainedConfig) -> Backbone:
 def load_backbone(
     auto_class: Any, name: str, config: PreTrainedConfig, *, may_lack: str | None = None, **options: Any
 ) -> Backbone:
-    """A bare model whose checkpoint is complete, except for names that match the pattern may_lack.
+    """Load a bare model whose checkpoint is complete, except for weights whose names match the pattern may_lack.
 
-    An Auto class, because most encoders of the hub were saved inside a model with a head (`bert.embeddings...`). A
-    key_mapping would do too, but save_pretrained undoes it and writes a checkpoint that nothing loads.
+    It goes through an Auto class, because most encoders of the hub were saved inside a model with a head
+    (`bert.embeddings...`). A key_mapping would load them, too, but `save_pretrained` reverses it and writes a
+    checkpoint that nothing loads.
     """
     with one_line_errors(name):
         model, report = auto_class.from_pretrained(
@@ -58,8 +60,13 @@ def load_backbone(
 
 
 def build_around(backbone: Backbone, model_class: Any, fields: dict[str, Any], attn_implementation: str | None) -> Any:
-    """A model of this package, with fields of its configuration, around a backbone; what the backbone lacks is drawn.
-    ValueError for unknown or impossible fields.
+    """Build a model of this package around a backbone. Weights that the backbone lacks are drawn.
+
+    Args:
+        fields: of the model's configuration.
+
+    Raises:
+        ValueError: unknown or impossible fields.
     """
     config_class = model_class.config_class
     unknown = sorted(field for field in fields if not hasattr(config_class, field))
@@ -82,19 +89,21 @@ def build_around(backbone: Backbone, model_class: Any, fields: dict[str, Any], a
 
 
 def is_encoder(config: PreTrainedConfig) -> bool:
-    """Whether it is the configuration of an encoder of text."""
+    """Whether this is the configuration of an encoder of text."""
     text = hasattr(config, "hidden_size") and hasattr(config, "vocab_size")
     return text and not getattr(config, "is_encoder_decoder", False)
 
 
 def encoder_options(config: PreTrainedConfig) -> dict[str, bool]:
-    """Leaves out the pooler that some families add: nothing would train it, which DDP refuses."""
+    """Options that leave out the dense layer over [CLS] that some families add: nothing would train it, which DDP
+    refuses.
+    """
     model_class = AutoModel._model_mapping[type(config)]
     return {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(model_class).parameters else {}
 
 
 def set_dropout(config: PreTrainedConfig, dropout: float | None) -> None:
-    """Set every dropout of a model and of the models inside it; None: leave them as they are."""
+    """Set every dropout of a model's configuration, and of those inside it; None leaves them as they are."""
     if dropout is None:
         return
     for field, value in list(vars(config).items()):
@@ -105,7 +114,15 @@ def set_dropout(config: PreTrainedConfig, dropout: float | None) -> None:
 
 
 def freeze_layers(encoder: Any, count: int) -> None:
-    """Stop training an encoder's embeddings and lowest layers; ValueError where it has fewer than count."""
+    """Stop training an encoder's embeddings and its lowest layers.
+
+    Args:
+        encoder: an encoder of transformers, or a model around one.
+        count: how many layers, from the bottom; 0: nothing is frozen.
+
+    Raises:
+        ValueError: the encoder has fewer layers.
+    """
     layers = [
         m for m in encoder.modules() if isinstance(m, nn.ModuleList) and len(m) == encoder.config.num_hidden_layers
     ]
@@ -120,7 +137,9 @@ def freeze_layers(encoder: Any, count: int) -> None:
 
 @contextmanager
 def one_line_errors(name: str) -> Iterator[None]:
-    """Errors in one line, and no report on missing weights, which would list those that are meant to be new."""
+    """Inside this context errors are one line, and transformers reports no missing weights, which may be meant to be
+    new.
+    """
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     try:

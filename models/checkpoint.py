@@ -1,4 +1,4 @@
-"""Load whatever classifies or summarizes, with its tokenizer, from a folder: for evaluating it and for reading on."""
+"""Load any classifier or summarizer from a folder, with its tokenizer, to evaluate it or to let it answer."""
 
 from __future__ import annotations
 
@@ -40,21 +40,21 @@ class OptionError(ValueError):
 
 
 def load_checkpoint(checkpoint: str | Path, *, unpooled: bool = False, **pooling: Any):
-    """(model in eval mode, fast tokenizer) of a classifier or a summarizer.
+    """Load a classifier or a summarizer from a folder: (model in eval mode, fast tokenizer).
 
-    It may come from `train.py`, from transformers' `Trainer`, from `pool_encoder` and `save_pretrained`, or be a PEFT
-    adapter over one of these; a model that pools nothing will do as well. Only safetensors are read, and the code of
-    our models is that of `shtopk.models`: code that a checkpoint carries is not run.
+    It may come from `shtopk train`, from transformers' `Trainer`, or from `pool_encoder` and `save_pretrained`. It may
+    be a PEFT adapter over one of these, or a model that pools nothing. Only safetensors are read. Code that a
+    checkpoint carries is not run: our models use that of `shtopk.models`.
 
     Args:
-        checkpoint: a folder. An adapter's names the folder, or the model on the hub, that it belongs to.
-        pooling: `k` and fields of `shtopk.PoolingOptions` that are others than in the checkpoint. `k` of a model that
-            pools between its layers alone is that of its only pooling.
-        unpooled: keep every token instead.
+        checkpoint: a folder. An adapter names the folder, or the model on the hub, that it belongs to.
+        unpooled: True: keep every token.
+        pooling: `k` and fields of `shtopk.PoolingOptions` that are to differ from those in the checkpoint. If a model
+            pools between its layers only, and once, `k` is that of this pooling.
 
     Raises:
-        ValueError: in one line: no checkpoint, a damaged or incomplete one, one of another model, one without a
-            tokenizer, or options that it cannot have.
+        ValueError: in one line: no checkpoint, a damaged or incomplete one, a model of another kind, no tokenizer, or
+            options that the model cannot have.
 
     Example:
         >>> model, tokenizer = load_checkpoint("runs/bbc", k=8)  # doctest: +SKIP
@@ -78,7 +78,7 @@ def load_checkpoint(checkpoint: str | Path, *, unpooled: bool = False, **pooling
 
 
 def most_tokens(model: Any) -> int | None:
-    """How many tokens of a document a model reads at most, special ones included; None: any number, as ours do."""
+    """How many tokens of a document a model can read, special ones included. None: any number, as for ours."""
     return None if model.config.model_type in OURS else positions_of(model.config)
 
 
@@ -96,7 +96,7 @@ def _load_model(folder: Path, pooling: dict[str, Any]):
 
 
 def _load_adapter(folder: Path, pooling: dict[str, Any]):
-    """The model that a PEFT adapter belongs to, with the adapter."""
+    """Load the model that a PEFT adapter belongs to, and put the adapter on."""
     try:
         from peft import PeftModel
     except ImportError:
@@ -110,7 +110,11 @@ def _load_adapter(folder: Path, pooling: dict[str, Any]):
 
 
 def with_pooling(config: PreTrainedConfig, pooling: dict[str, Any]) -> PreTrainedConfig:
-    """A configuration with other options of its pooling; ValueError where it has none, or several with one k."""
+    """Change the options of the pooling in a configuration.
+
+    Raises:
+        ValueError: it has no pooling, or several poolings and only one k is given.
+    """
     if not pooling:
         return config
     if pooling is UNPOOLED and config.model_type not in OURS:
@@ -138,7 +142,7 @@ def with_pooling(config: PreTrainedConfig, pooling: dict[str, Any]) -> PreTraine
 
 
 def _auto_class(config: PreTrainedConfig) -> Any:
-    """The Auto class of a model that is none of ours."""
+    """The Auto class for a model that is not from this package."""
     (name, *_) = config.architectures or ["no architecture"]
     found = next((auto for end, auto in HEADS.items() if name.endswith(end)), None)
     if found is None:
@@ -172,7 +176,7 @@ def _reason(error: Exception) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the progress bars and reports of transformers; errors are still raised."""
+    """Inside this context transformers shows no progress bars and reports; errors are raised as usual."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity(logging.CRITICAL)
     logging.disable_progress_bar()

@@ -14,22 +14,9 @@ OptionFields: Any = like_options("OptionFields", {"scorer": str})
 
 @strict
 class PooledBackboneConfig(OptionFields, PreTrainedConfig):
-    """What every model here has: a backbone whose encoder's token vectors a `shtopk.TopKPooling` pools.
+    """What all models here share: a backbone, and a `shtopk.TopKPooling` over the token vectors of its encoder.
 
-    Args:
-        backbone: configuration of the backbone.
-        k: see `shtopk.TopKPooling`. The fields of `shtopk.PoolingOptions` (operator, temperature,
-            initial_temperature, scorer, keep_order, protected) are fields here too; a scorer by its name.
-        window: tokens that the encoder sees at once, >= 2; longer documents are encoded in several windows. None: as
-            many as the encoder has positions, or was trained on (T5's n_positions); all where neither is known.
-        windows_at_once: windows per call of the encoder, >= 1, a bound on memory.
-        window_k: pool in two steps, every window to window_k vectors and then those of a document to k. None: in one.
-        k_by_layer: pool between the layers of the encoder as well: {"2": 64} pools the input of layer 2 (counted from
-            0) to 64 vectors, in every window; see `shtopk.integrations.encoder.pool_encoder`. None: nowhere.
-
-    Raises:
-        StrictDataclassError: a wrong type, a value that `TopKPooling` refuses, or another one outside its range.
-            (huggingface_hub's; the loading functions of this package say the same in one line, as a ValueError.)
+    `TopKPoolingConfig` explains the fields.
     """
 
     backbone: PreTrainedConfig | dict | None = None
@@ -50,13 +37,16 @@ class PooledBackboneConfig(OptionFields, PreTrainedConfig):
 
     @property
     def pooling_options(self) -> PoolingOptions:
-        """Of the `TopKPooling` over the encoder's vectors."""
+        """The options of the `TopKPooling` over the encoder's vectors."""
         return PoolingOptions(**{name: getattr(self, name) for name in NAMES})
 
     @property
     def between_options(self) -> dict:
-        """Of those between its layers, by name. What is protected there, and the order, is the encoder family's:
-        [CLS] and [SEP] stay, though the head reads neither, because the layers above are used to attend to them."""
+        """The options of the poolings between the encoder's layers, by name.
+
+        Protected tokens and order are not among them; they follow from the encoder's family. [CLS] and [SEP] stay,
+        even where the head reads neither, because the layers above have learnt to attend to them.
+        """
         return {name: getattr(self, name) for name in NAMES if name not in ("protected", "keep_order")}
 
     def get_text_config(self, decoder=None, encoder=None) -> PreTrainedConfig:
@@ -81,12 +71,24 @@ class PooledBackboneConfig(OptionFields, PreTrainedConfig):
 
 @strict
 class TopKPoolingConfig(PooledBackboneConfig):
-    """An encoder, a `shtopk.TopKPooling` over its token vectors, and a classifier over the k vectors kept.
+    """The configuration of an encoder, a `shtopk.TopKPooling` over its token vectors, and a classifier over the k
+    vectors.
 
-    Args:
-        backbone: configuration of the encoder, any that AutoModel builds (BERT by default).
+    Attributes:
+        backbone: configuration of the encoder, of any that AutoModel builds (BERT by default).
+        k: slots, as in `shtopk.TopKPooling`. The fields of `shtopk.PoolingOptions` (operator, temperature,
+            initial_temperature, scorer, keep_order, protected) are fields here, too; the scorer is one with a name.
+        window: tokens that the encoder sees at once, >= 2; longer documents are read in several windows. None: as many
+            as the encoder has positions or was trained on (T5's n_positions); if neither is known, the whole document.
+        windows_at_once: windows per call of the encoder, >= 1; bounds the memory.
+        window_k: pool in two steps, each window to window_k vectors, and those of a document to k. None: in one step.
+        k_by_layer: pool between the layers of the encoder as well: {"2": 64} pools the input of layer 2 (counted from
+            0) to 64 vectors, in every window; see `shtopk.integrations.encoder.pool_encoder`. None: not between
+            layers.
         classifier_dropout: dropout before the classifier, in [0, 1).
-        others: see `PooledBackboneConfig`.
+
+    Raises:
+        StrictDataclassError: a wrong type, a value that `TopKPooling` refuses, or one outside its range.
 
     Example:
         >>> config = TopKPoolingConfig(k=16, num_labels=5)
@@ -112,12 +114,16 @@ class TopKPoolingConfig(PooledBackboneConfig):
 
 @strict
 class TopKPoolingSeq2SeqConfig(PooledBackboneConfig):
-    """An encoder-decoder whose decoder sees the k vectors that a `shtopk.TopKPooling` kept of its encoder's.
+    """The configuration of an encoder-decoder whose decoder sees the k vectors that a `shtopk.TopKPooling` kept.
 
-    Args:
-        backbone: configuration of the encoder-decoder, any that AutoModelForSeq2SeqLM builds (BART by default).
-        copy_head: let the decoder copy tokens of the document through the vectors kept, see `shtopk.models.copy_head`.
-        others: see `PooledBackboneConfig`.
+    All fields of `TopKPoolingConfig` but `classifier_dropout` are fields here, too.
+
+    Attributes:
+        backbone: configuration of the encoder-decoder, of any that AutoModelForSeq2SeqLM builds (BART by default).
+        copy_head: let the decoder copy tokens of the document through the vectors kept; see `shtopk.models.copy_head`.
+
+    Raises:
+        StrictDataclassError: a wrong type, a value that `TopKPooling` refuses, or one outside its range.
 
     Example:
         >>> config = TopKPoolingSeq2SeqConfig(k=64)
@@ -134,6 +140,6 @@ class TopKPoolingSeq2SeqConfig(PooledBackboneConfig):
 
 
 def check_two_steps(protected: list[int] | tuple[int, ...]) -> None:
-    """Raise ValueError where pooling in two steps is not defined."""
+    """Raise ValueError for protected tokens, with which pooling in two steps is not defined."""
     if protected:
         raise ValueError("pooling in two steps does not go with protected tokens; leave out window_k and k_by_layer")

@@ -1,4 +1,4 @@
-"""A copy head: the decoder points at pooled vectors, and through them at the tokens pooled into them."""
+"""The copy head: the decoder points at pooled vectors, and through them at the tokens pooled into them."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from torch.nn import functional
 
 
 class CopyHead(nn.Module):
-    r"""Mix the decoder's distribution over the vocabulary with one over the document's tokens.
+    """Let a decoder that sees only k vectors copy every token that was pooled into them.
 
-    .. math:: p(w) = g \, p_\text{decoder}(w) + (1 - g) \sum_{i: x_i = w} a_{s(i)} \, \omega_i
-
-    where a is the attention of a decoder state over the k slots, s(i) the slot of token i and :math:`\omega_i` its
-    weight there. So a decoder that sees k vectors alone can still copy every token pooled into them.
+    The probability of a word w is `p(w) = g * p_decoder(w) + (1 - g) * p_copy(w)`. Here g in [0, 1] is a gate, and
+    `p_copy(w)` is the sum of `a[s(i)] * weight[i]` over all tokens i of the document that are w. The attention of the
+    decoder state over the k slots is a, the slot of token i is s(i), and `weight[i]` is its share in that slot.
 
     Args:
-        decoder_size, encoder_size: sizes of the decoder's and the encoder's vectors.
+        decoder_size: of the decoder's vectors.
+        encoder_size: of the encoder's vectors.
 
     Source: See, Liu and Manning 2017, "Get To The Point: Summarization with Pointer-Generator Networks", section 2.2;
     pointing through pooled slots is this library's.
@@ -28,9 +28,12 @@ class CopyHead(nn.Module):
         self.gate = nn.Linear(decoder_size, 1)
 
     def forward(self, logits: Tensor, states: Tensor, encoded) -> Tensor:
-        """Log-probabilities [B, T, V] from the decoder's logits [B, T, V] and states [B, T, d].
+        """The log-probabilities [B, T, V] of the next words.
 
-        encoded: the `PooledEncoderOutput` that the decoder saw, with input_ids [B, L].
+        Args:
+            logits: [B, T, V] of the decoder.
+            states: [B, T, d] of the decoder.
+            encoded: the `PooledEncoderOutput` that the decoder saw, with input_ids [B, L].
         """
         attention, gate = self.point(states, encoded)
         copied = self.through_slots(attention, encoded)
@@ -40,9 +43,10 @@ class CopyHead(nn.Module):
         return torch.lerp(copied, generated, gate).clamp(min=torch.finfo(torch.float32).tiny).log()
 
     def loss(self, logits: Tensor, states: Tensor, encoded, labels: Tensor) -> Tensor:
-        """Mean negative log-probability of labels [B, T] (-100: ignored) under `forward`, without the [B, T, V].
+        """The mean negative log-probability of labels [B, T] under `forward`; a label of -100 is ignored.
 
-        A dozen passes over a large vocabulary would be a third of a training step.
+        It works out the probabilities of the labels alone, since a dozen passes over [B, T, V] would be a third of a
+        training step.
         """
         counted = labels != -100
         generated = -functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
@@ -54,7 +58,11 @@ class CopyHead(nn.Module):
         return -(log_likelihood * counted).sum() / counted.sum()
 
     def point(self, states: Tensor, encoded) -> tuple[Tensor, Tensor]:
-        """(a [B, T, k], which sums to 1 over the slots; g [B, T, 1] in [0, 1]) of decoder states [B, T, d]."""
+        """Where a decoder in states [B, T, d] points.
+
+        Returns:
+            Attention over the slots [B, T, k], which sums to 1, and the gate g [B, T, 1] in [0, 1].
+        """
         vectors = encoded.last_hidden_state
         pointing = self.query(states) @ vectors.transpose(1, 2) / vectors.shape[-1] ** 0.5
         empty = encoded.attention_mask.unsqueeze(1) == 0
@@ -64,7 +72,7 @@ class CopyHead(nn.Module):
         return attention, torch.where(encoded.attention_mask.any(-1).view(-1, 1, 1), gate, 1)
 
     def through_slots(self, attention: Tensor, encoded) -> Tensor:
-        """Attention over the slots [B, T, k], as attention over the tokens [B, T, L]."""
+        """Hand attention over the slots [B, T, k] on to the tokens, [B, T, L]."""
         assignment = encoded.assignment
         # float twice: autocast multiplies in half precision
         return assignment._replace(weights=assignment.weights.float()).unpool(attention).float()

@@ -1,4 +1,4 @@
-"""An encoder and a decoder as one encoder-decoder; the decoder is given or starts from the encoder's layers."""
+"""Join an encoder and a decoder to an encoder-decoder. The decoder is given, or starts from the encoder's layers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .pretrained import load_config, load_tokenizer
 def join(
     name: str, config: PreTrainedConfig, decoder: str | Path | None, decoder_layers: int, dropout: float | None
 ) -> Backbone:
-    """An encoder (folder or hub name, configuration) and a decoder as one encoder-decoder; see `from_backbone`."""
+    """Join an encoder (its folder or hub name, its configuration) and a decoder; `from_backbone` explains the rest."""
     weights = load_encoder(name, config).weights
     if decoder is None:
         if not 1 <= decoder_layers <= config.num_hidden_layers:
@@ -36,7 +36,11 @@ def join(
 
 
 def with_cross_attention(config: PreTrainedConfig, **changes) -> PreTrainedConfig:
-    """The configuration of a language model, with cross-attention added; ValueError if its family has none."""
+    """The configuration of a language model with cross-attention added.
+
+    Raises:
+        ValueError: its family has none.
+    """
     if type(config) in AutoModelForCausalLM._model_mapping:
         flags = {"is_decoder": True, "add_cross_attention": True}
         config = type(config).from_dict(config.to_dict() | flags | changes)
@@ -50,7 +54,7 @@ def with_cross_attention(config: PreTrainedConfig, **changes) -> PreTrainedConfi
 
 
 def joined_config(encoder: PreTrainedConfig, decoder: PreTrainedConfig, tokenizer) -> EncoderDecoderConfig:
-    """The configuration of both together. A summary starts from the tokenizer's [CLS] and ends with [SEP]."""
+    """The configuration of both together. A summary starts with the tokenizer's [CLS] and ends with [SEP]."""
     if encoder.vocab_size != decoder.vocab_size:
         sizes = f"{encoder.vocab_size} and {decoder.vocab_size} words"
         raise ValueError(f"expected an encoder and a decoder of one vocabulary, got {sizes}")
@@ -67,8 +71,10 @@ def joined_config(encoder: PreTrainedConfig, decoder: PreTrainedConfig, tokenize
 
 
 def decoder_weights(encoder: dict[str, Tensor], decoder: PreTrainedModel, encoder_layers: int) -> dict[str, Tensor]:
-    """The part of a decoder's state dict that the state dict of a bare encoder can fill: embeddings, and layers at
-    equal distances from its first to its last. Cross-attention and the language model's head stay new.
+    """The weights of a decoder that a bare encoder can fill, as a state dict.
+
+    These are the embeddings, and layers taken at equal distances from the encoder's first to its last. Cross-attention
+    and the language model's head stay new.
     """
     count = decoder.config.num_hidden_layers
     source = torch.linspace(0, encoder_layers - 1, count).round().int().tolist()

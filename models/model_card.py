@@ -1,4 +1,4 @@
-"""The README.md that is saved beside a checkpoint."""
+"""The model card: the README.md that is saved beside a checkpoint."""
 
 from __future__ import annotations
 
@@ -32,12 +32,15 @@ KINDS = {  # title, tag, head, code, metrics
 def write_model_card(
     folder: Path, *, target: str, base_model: str, data: str, licence: str, command: str, results: dict
 ) -> None:
-    """Write folder/README.md: what the model is, its metrics and command, and how to use it.
+    """Write folder/README.md: what the model is, how good it is, how it was trained, and how to use it.
 
     Args:
+        folder: of the checkpoint.
         target: what the model predicts, "label" or "summary".
         base_model: the pretrained backbone, a name on the hub or a folder.
-        data, licence: a sentence each on the corpus.
+        data: a sentence on the corpus.
+        licence: a sentence on what its texts may be used for.
+        command: the command line that trained the model.
         results: the content of all_results.json.
     """
     title, tag, head, code, metrics = KINDS[target]

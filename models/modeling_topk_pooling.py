@@ -1,4 +1,4 @@
-"""Text classification on the k token vectors that were kept."""
+"""The classifier on the k token vectors that were kept, and the model without its head."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from .windows import check_window, checked, pool_document, pool_encoded, positio
 
 
 class TopKPoolingPreTrainedModel(PreTrainedModel):
+    """What the models here share: weights are drawn and embeddings are found as in the backbone."""
+
     config_class = TopKPoolingConfig
     base_model_prefix = "backbone"  # so that the checkpoint of a bare encoder loads into `backbone`
     supports_gradient_checkpointing = True
@@ -36,7 +38,7 @@ class TopKPoolingPreTrainedModel(PreTrainedModel):
 
     @property
     def generation_start(self) -> int | None:
-        """The token that a decoder starts from, None without one."""
+        """The token that the decoder starts from; None without a decoder."""
         return None
 
     def get_input_embeddings(self):
@@ -60,10 +62,15 @@ class TopKPoolingPreTrainedModel(PreTrainedModel):
 
 
 class TopKPoolingModel(TopKPoolingPreTrainedModel):
-    """Any encoder, its token vectors pooled to k: what `AutoModel` and `pipeline("feature-extraction")` make of a
-    classifier's checkpoint, or of an encoder's, whose pooling is then new.
+    """Any encoder with its token vectors pooled to k, without a head.
 
-    A document longer than `config.window` is encoded in windows and pooled as a whole: nothing is cut off.
+    `AutoModel` and `pipeline("feature-extraction")` make this of a classifier's checkpoint. They make it of an
+    encoder's checkpoint, too; then the pooling is new.
+
+    A document longer than `config.window` is read in windows and pooled as a whole: nothing is cut off.
+
+    Args:
+        config: the configuration.
 
     Example:
         >>> model = TopKPoolingModel(TopKPoolingConfig(k=4))
@@ -86,15 +93,24 @@ class TopKPoolingModel(TopKPoolingPreTrainedModel):
         token_type_ids: Tensor | None = None,
         **kwargs,
     ) -> TopKPoolingModelOutput:
-        """Pool documents [B, L] of any length; token_type_ids are not used: a document is one segment."""
+        """Pool documents of any length.
+
+        Args:
+            input_ids: [B, L] tokens.
+            attention_mask: [B, L] nonzero for a real token; None: all are real.
+            token_type_ids: not used, as a document is one segment.
+        """
         pooled = pool_document(self.backbone, self.pooling, input_ids, attention_mask, self.config)
         return TopKPoolingModelOutput.of(pooled)
 
 
 class TopKPoolingForSequenceClassification(TopKPoolingPreTrainedModel):
-    """Any encoder, its token vectors pooled to k, and a linear classifier over their mean.
+    """Any encoder with its token vectors pooled to k, and a linear classifier over their mean.
 
-    A document longer than `config.window` is encoded in windows and pooled as a whole: nothing is cut off.
+    A document longer than `config.window` is read in windows and pooled as a whole: nothing is cut off.
+
+    Args:
+        config: the configuration. To start from pretrained weights, call `from_backbone`.
 
     Example:
         >>> model = TopKPoolingForSequenceClassification(TopKPoolingConfig(k=4, num_labels=2))
@@ -122,20 +138,22 @@ class TopKPoolingForSequenceClassification(TopKPoolingPreTrainedModel):
         attn_implementation: str | None = None,
         **fields,
     ) -> Self:
-        """A classifier with the weights of a bare encoder; the pooling and the head are new.
+        """Build a classifier around a pretrained encoder. The pooling and the classifier are new.
 
         Args:
-            backbone: folder or hub name of an encoder; None: all-MiniLM-L6-v2 from its pip package, hash checked.
-            backbone_sha256: expected hash of a folder's model.safetensors (hex).
+            backbone: folder or hub name of an encoder; None: all-MiniLM-L6-v2 from its pip package, whose hash is
+                checked.
+            backbone_sha256: expected SHA-256 (hex) of the model.safetensors in a folder.
             backbone_dropout: every dropout inside the encoder, in [0, 1); None: as the checkpoint says.
-            attn_implementation: how the encoder computes attention: "sdpa", "eager", ...; None: as transformers does.
+            attn_implementation: how the encoder computes attention: "sdpa", "eager", ...; None: as transformers
+                chooses.
             fields: of `TopKPoolingConfig`, such as k, num_labels, classifier_dropout.
 
         Returns:
-            The model; `model.new_parameters` holds the names of the parameters that were drawn, not loaded.
+            The model. `model.new_parameters` lists the names of the parameters that were drawn, not loaded.
 
         Raises:
-            ValueError: no such encoder, no encoder at all, damaged or unexpected weights, impossible fields.
+            ValueError: no such model, one that is no encoder, damaged or unexpected weights, or impossible fields.
         """
         name, config = load_config(backbone, "an encoder", backbone_sha256)
         if not is_encoder(config):
@@ -161,7 +179,16 @@ class TopKPoolingForSequenceClassification(TopKPoolingPreTrainedModel):
         output_attentions: bool | None = None,
         **kwargs,
     ) -> TopKPoolingClassifierOutput:
-        """Classify documents [B, L] of any length; labels [B] give a loss; token_type_ids are not used."""
+        """Classify documents of any length.
+
+        Args:
+            input_ids: [B, L] tokens.
+            attention_mask: [B, L] nonzero for a real token; None: all are real.
+            token_type_ids: not used, as a document is one segment.
+            labels: [B] for a loss.
+            output_hidden_states: return the encoder's, of documents no longer than its window.
+            output_attentions: return the encoder's, likewise.
+        """
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         if output_attentions is None:
@@ -198,12 +225,14 @@ class TopKPoolingForSequenceClassification(TopKPoolingPreTrainedModel):
 
 
 def with_scores(loss: Tensor, scores: Tensor) -> Tensor:
-    """The loss, with a gradient of 0 for the scores: DDP wants one, though a batch that fits into k slots has none."""
+    """The loss with a gradient of 0 for the scores added. A batch that fits into k slots gives them none, and DDP
+    wants one.
+    """
     return loss + (0 * scores).sum()
 
 
 def build_pooled_encoder(config: TopKPoolingConfig) -> tuple[nn.Module, TopKPooling]:
-    """An encoder and the pooling of its vectors, with weights to be loaded."""
+    """Build an encoder and the pooling of its vectors, whose weights are to be loaded."""
     backbone: Any = config.backbone
     check_window(config.window, backbone)
     encoder = AutoModel.from_config(backbone, **encoder_options(backbone))

@@ -1,4 +1,4 @@
-"""An encoder-decoder whose decoder sees only the k token vectors that were kept."""
+"""The encoder-decoder whose decoder sees only the k token vectors that were kept."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .windows import check_window, pool_document, positions_of
 
 
 class PooledEncoder(nn.Module):
-    """An encoder and a pooling as one encoder, whose output is shorter than its input."""
+    """An encoder and a pooling, which together look like one encoder whose output is shorter than its input."""
 
     main_input_name = "input_ids"
 
@@ -39,7 +39,7 @@ class PooledEncoder(nn.Module):
 
 
 class BackboneGenerationConfig(GenerationConfig):
-    """Made from the backbone's configuration, since the temperature in ours is the pooling's."""
+    """Generation settings from the backbone's configuration: in ours, `temperature` is the pooling's."""
 
     @classmethod
     def from_model_config(cls, model_config) -> GenerationConfig:
@@ -48,10 +48,13 @@ class BackboneGenerationConfig(GenerationConfig):
 
 
 class TopKPoolingForConditionalGeneration(TopKPoolingPreTrainedModel, GenerationMixin):
-    """Any encoder-decoder; its encoder's token vectors are pooled to k, and its decoder's cross-attention sees these.
+    """Any encoder-decoder whose decoder sees, by cross-attention, the k vectors that the encoder's are pooled to.
 
-    A document longer than `config.window` is encoded in windows and pooled as a whole: nothing is cut off, and what
-    the decoder costs depends on k alone.
+    A document longer than `config.window` is read in windows and pooled as a whole: nothing is cut off. The decoder's
+    cost depends on k, not on the length of the document.
+
+    Args:
+        config: the configuration. To start from pretrained weights, call `from_backbone`.
 
     Example:
         >>> from transformers import BartConfig
@@ -93,16 +96,26 @@ class TopKPoolingForConditionalGeneration(TopKPoolingPreTrainedModel, Generation
         attn_implementation: str | None = None,
         **fields,
     ) -> Self:
-        """A summarizer with the weights of bare models; the pooling is new.
+        """Build a summarizer around pretrained models. The pooling is new.
 
         Args:
-            backbone: folder or hub name of an encoder-decoder such as BART, T5 or LED, or of an encoder, which is
-                joined with a decoder as in transformers' `EncoderDecoderModel`; None: all-MiniLM-L6-v2 from its pip
-                package, hash checked.
-            decoder: folder or hub name of a language model of the encoder's vocabulary, to be the decoder; None: one
-                of decoder_layers layers that starts from the encoder's. Cross-attention is new in both.
+            backbone: folder or hub name of an encoder-decoder, such as BART, T5 or LED, or of an encoder, which is
+                then joined with a decoder as in transformers' `EncoderDecoderModel`. None: all-MiniLM-L6-v2 from its
+                pip package, whose hash is checked.
+            decoder: for an encoder: folder or hub name of a language model with the encoder's vocabulary, to be the
+                decoder. None: a decoder that starts from layers of the encoder. Cross-attention is new in both.
+            decoder_layers: layers of a decoder that starts from the encoder's.
+            backbone_sha256: expected SHA-256 (hex) of the model.safetensors in a folder.
+            backbone_dropout: every dropout inside the backbone, in [0, 1); None: as the checkpoint says.
+            attn_implementation: how the backbone computes attention: "sdpa", "eager", ...; None: as transformers
+                chooses.
             fields: of `TopKPoolingSeq2SeqConfig`, such as k, window, copy_head.
-            others, and what is returned and raised: see the classifier's `from_backbone`.
+
+        Returns:
+            The model. `model.new_parameters` lists the names of the parameters that were drawn, not loaded.
+
+        Raises:
+            ValueError: no such model, one of another kind, damaged or unexpected weights, or impossible fields.
         """
         name, config = load_config(backbone, "a model", backbone_sha256)
         set_dropout(config, backbone_dropout)
@@ -129,7 +142,11 @@ class TopKPoolingForConditionalGeneration(TopKPoolingPreTrainedModel, Generation
         return self.generation_config.decoder_start_token_id
 
     def set_generation(self, *, max_new_tokens: int, **options) -> None:
-        """Set how `generate` works by default, which is saved with the model; options that are None stay as they are.
+        """Set how `generate` works by default. The settings are saved with the model.
+
+        Args:
+            max_new_tokens: of a summary.
+            options: further settings of transformers' `GenerationConfig`; those that are None stay as they are.
 
         Raises:
             ValueError: more tokens than the decoder has positions for, or an option that transformers refuses.
@@ -179,18 +196,19 @@ class TopKPoolingForConditionalGeneration(TopKPoolingPreTrainedModel, Generation
         encoder_outputs: PooledEncoderOutput | None = None,
         **kwargs,
     ) -> Seq2SeqLMOutput:
-        """Read documents [B, L] of any length and predict their targets.
+        """Read documents of any length and predict their targets.
 
         Args:
-            input_ids, attention_mask: [B, L] the documents; not needed beside encoder_outputs.
-            decoder_input_ids: [B, T] the targets so far; from labels where left out.
-            labels: [B, T] give a loss, that of the backbone; -100 where none is wanted.
-            encoder_outputs: what `get_encoder()` answered.
-            kwargs: of the backbone's decoder.
+            input_ids: [B, L] the documents; not needed beside encoder_outputs.
+            attention_mask: [B, L] nonzero for a real token; None: all are real.
+            decoder_input_ids: [B, T] the targets so far; None: made from the labels.
+            labels: [B, T] for a loss, which is the backbone's; -100 for tokens that are not to count.
+            encoder_outputs: the answer of `get_encoder()`, to read a document only once.
+            kwargs: passed to the backbone's decoder.
 
         Returns:
-            The backbone's output; its encoder_last_hidden_state is [B, k, d]. With a copy head logits are
-            log-probabilities, and None where a model in training mode has labels.
+            The backbone's output, with encoder_last_hidden_state [B, k, d]. With a copy head, logits are
+            log-probabilities; they are None in training mode with labels.
         """
         if encoder_outputs is None:
             if input_ids is None:

@@ -1,4 +1,4 @@
-"""What the models answer."""
+"""The outputs of the models."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from shtopk import Assignment, TopK
 
 
 class WithAssignment:
-    """Tells which token flows into which kept vector, with what weight: `output.assignment`.
+    """An output that says which token flowed into which kept vector, with what weight: `output.assignment`.
 
-    Pipelines, `generate` and data parallelism take an output apart and put it together again, which they can where the
-    fields are tensors. So the parts of the assignment are fields: weights, slots, positions, and the output's mask.
+    Pipelines, `generate` and data parallelism take outputs apart and put them together again. They can do so only with
+    fields that are tensors, so the parts of the assignment are fields: weights, slots, positions and the mask.
     """
 
     vectors_name: ClassVar[str] = "last_hidden_state"
@@ -23,7 +23,7 @@ class WithAssignment:
 
     @classmethod
     def of(cls, pooled: TopK, **more: Any) -> Self:
-        """An output with what was kept, and more fields."""
+        """Make an output from what was kept, and from further fields."""
         parts = pooled.assignment
         more |= {cls.vectors_name: pooled.hidden_states, cls.mask_name: pooled.attention_mask}
         more |= {"weights": parts.weights, "slots": parts.slots, "positions": parts.positions}
@@ -31,43 +31,74 @@ class WithAssignment:
 
     @property
     def assignment(self) -> Assignment:
+        """The `shtopk.Assignment` of the document's tokens to the kept vectors."""
         fields: Any = self
         return Assignment(fields.weights, fields.slots, getattr(fields, self.mask_name) != 0, fields.positions)
 
 
 @dataclass
 class TopKPoolingModelOutput(WithAssignment, ModelOutput):
-    """The vectors that were kept; weights and slots: see `shtopk.Assignment`, which `assignment` is."""
+    """The vectors that were kept of each document.
 
-    last_hidden_state: Tensor | None = None  # [B, k, d], zero in empty slots
-    attention_mask: Tensor | None = None  # [B, k] which slots hold a token
-    positions: Tensor | None = None  # [B, k] index of the token that dominates each slot
+    Attributes:
+        last_hidden_state: [B, k, d], zero in empty slots.
+        attention_mask: [B, k], which slots hold a token.
+        positions: [B, k], index of the token that leads each slot.
+        weights: as in `shtopk.Assignment`.
+        slots: as in `shtopk.Assignment`.
+    """
+
+    last_hidden_state: Tensor | None = None
+    attention_mask: Tensor | None = None
+    positions: Tensor | None = None
     weights: Tensor | None = None
     slots: Tensor | None = None
 
 
 @dataclass
 class TopKPoolingClassifierOutput(WithAssignment, ModelOutput):
-    """What the classifier answers; of the vectors that were kept, the same as `TopKPoolingModelOutput`."""
+    """The classifier's output, with the vectors that were kept of each document.
+
+    Attributes:
+        loss: a scalar; None without labels.
+        logits: [B, num_labels].
+        pooled_hidden_states: [B, k, d] the vectors kept, zero in empty slots.
+        pooled_attention_mask: [B, k], which slots hold a token.
+        positions: [B, k], index of the token that leads each slot.
+        weights: as in `shtopk.Assignment`.
+        slots: as in `shtopk.Assignment`.
+        pooled_scores: [B, k] of the slots.
+        hidden_states: the encoder's, if asked for, of documents no longer than its window.
+        attentions: likewise.
+    """
 
     vectors_name, mask_name = "pooled_hidden_states", "pooled_attention_mask"
 
-    loss: Tensor | None = None  # [] when labels were given
-    logits: Tensor | None = None  # [B, num_labels]
-    pooled_hidden_states: Tensor | None = None  # [B, k, d]
-    pooled_attention_mask: Tensor | None = None  # [B, k]
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    pooled_hidden_states: Tensor | None = None
+    pooled_attention_mask: Tensor | None = None
     positions: Tensor | None = None
     weights: Tensor | None = None
     slots: Tensor | None = None
-    pooled_scores: Tensor | None = None  # [B, k] of the slots
-    # The encoder's, if asked for (documents no longer than its window).
+    pooled_scores: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
 
 
 @dataclass
 class PooledEncoderOutput(TopKPoolingModelOutput):
-    """What the decoder sees of B documents, and where it came from."""
+    """What the decoder sees of B documents, and where it came from.
 
-    scores: Tensor | None = None  # [B, k] of the slots
-    input_ids: Tensor | None = None  # [B, L] the documents
+    Attributes:
+        last_hidden_state: [B, k, d], zero in empty slots.
+        attention_mask: [B, k], which slots hold a token.
+        positions: [B, k], index of the token that leads each slot.
+        weights: as in `shtopk.Assignment`.
+        slots: as in `shtopk.Assignment`.
+        scores: [B, k] of the slots.
+        input_ids: [B, L] the documents.
+    """
+
+    scores: Tensor | None = None
+    input_ids: Tensor | None = None

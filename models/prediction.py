@@ -22,8 +22,13 @@ MOST_TOKENS = 2**16  # of the texts of a batch, padding included, unless one alo
 
 
 class KeptToken(NamedTuple):
-    """The leading token of a filled slot: its text (its name, where it has none in the document: [CLS]), its first and
-    last + 1 character in the document, and its share in the slot, in [0, 1].
+    """The leading token of a filled slot.
+
+    Attributes:
+        token: its text; its name, if it has no text in the document, as [CLS].
+        start: its first character in the document.
+        end: its last character + 1.
+        weight: its share in the slot, in [0, 1].
     """
 
     token: str
@@ -34,16 +39,16 @@ class KeptToken(NamedTuple):
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model answers to one text. Fields that are not of its kind are None.
+    """A model's answer to one text. Fields that do not fit its kind of answer are None.
 
     Attributes:
-        label: the class by its name, of a classifier whose texts have one each.
+        label: name of the class, from a classifier with one class for each text.
         probability: of that class, in [0, 1].
-        probabilities: of every class or label by its name.
-        labels: the labels that hold, the likeliest first, of a classifier whose texts have any number of them.
-        value: the number, of regression; of several outputs {name: number}.
-        summary: the text, of a summarizer.
-        kept: the leading tokens of the filled slots in the order of the slots, where asked for.
+        probabilities: {name: probability} of every class or label.
+        labels: names of the labels that hold, the likeliest first, from a classifier with any number of labels.
+        value: the number, from a model of regression; {name: number} if it has several outputs.
+        summary: the text, from a summarizer.
+        kept: the leading tokens of the filled slots, in the order of the slots, if asked for.
     """
 
     label: str | None = None
@@ -56,7 +61,7 @@ class Prediction:
 
     @property
     def prediction(self) -> str | list[str] | float | dict[str, float]:
-        """The one of label, labels, value and summary that the model gives."""
+        """The answer itself: label, labels, value or summary, whichever the model gives."""
         given: Any = (one for one in (self.label, self.labels, self.value, self.summary) if one is not None)
         return next(given)
 
@@ -71,29 +76,30 @@ def predict(
     max_tokens: int | None = None,
     kept: bool = False,
 ) -> Iterator[Prediction]:
-    """A model's answer to each text, in the order of the texts, as they are read.
+    """Answer any number of texts, in their order, while they are being read.
 
-    Texts are read ahead in blocks, and those of like length go through the model together, so that little of a batch
-    is padding. The first block is one batch, and each has four times the texts of the one before, up to `block`: the
-    first answers come soon. An answer does not depend on what other texts there are, but for the rounding of sums.
+    Texts are read ahead in blocks. Texts of similar length go through the model together, so that little of a batch is
+    padding. The first block is one batch, and each block is four times as large as the one before, up to `block`: the
+    first answers come soon. The other texts do not change an answer, except by the rounding of sums.
 
     Args:
         model: a classifier or a summarizer, as `load_checkpoint` gives it. It is put into eval mode.
         tokenizer: its fast tokenizer.
-        texts: any number of texts, of any length, empty ones too. None among them is no text: it asks for the answers
-            to those before it now, without waiting for more.
-        batch_size: texts that go through the model together, >= 1; fewer where they are long.
-        block: texts that are read ahead, >= 1; fewer where they are long. 1: none is, and batches are of one text.
-        max_tokens: cut texts to so many tokens, special ones included; None: they are read in full, as far as the
-            model has positions.
-        kept: say which tokens were kept.
+        texts: any number of texts of any length, empty ones too. A None among them is no text: it asks for the answers
+            to all texts before it now, without waiting for more.
+        batch_size: texts that go through the model together, >= 1; fewer if they are long.
+        block: texts to read ahead, >= 1; fewer if they are long. With 1 nothing is read ahead, and a batch is one
+            text.
+        max_tokens: cut texts to so many tokens, special ones included. None: read them in full, as far as the model
+            has positions.
+        kept: also say which tokens were kept.
 
     Yields:
         A `Prediction` for each text.
 
     Raises:
-        ValueError: at once: a number below 1, a max_tokens without room beside the special tokens, or kept of a model
-            that pools nothing. On the way: what is no text.
+        ValueError: at once, for a number below 1, a max_tokens that leaves no room beside the special tokens, or
+            `kept` of a model that pools nothing; later, for something that is no text.
 
     Example:
         >>> model, tokenizer = load_checkpoint("runs/bbc")  # doctest: +SKIP
@@ -125,7 +131,7 @@ def _predictions(
 
 
 def _blocks(texts: Iterable[str | None], first: int, most: int) -> Iterator[list[str]]:
-    """Texts in lists of `first`, then of four times as many each time, up to `most`; None among them ends a list."""
+    """Put texts into lists: the first of `first`, each of four times as many, up to `most`; a None ends a list."""
     size, waiting, characters = first, [], 0
     for text in texts:
         if isinstance(text, str):
@@ -141,7 +147,11 @@ def _blocks(texts: Iterable[str | None], first: int, most: int) -> Iterator[list
 
 
 def _batches(lengths: Sequence[int], size: int, alike: bool) -> Iterator[list[int]]:
-    """Row numbers by falling length, at most `size` together, and of at most `MOST_TOKENS`; alike: of one length."""
+    """Put row numbers into batches, longest texts first, of at most `size` texts and `MOST_TOKENS` tokens.
+
+    Args:
+        alike: True: all texts of a batch have the same length.
+    """
     batch: list[int] = []
     for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
         if batch:
@@ -156,7 +166,7 @@ def _batches(lengths: Sequence[int], size: int, alike: bool) -> Iterator[list[in
 
 
 class Document(NamedTuple):
-    """A text in tokens: what the model takes of it by name, and the characters of each token, where asked for."""
+    """A text in tokens: the model's inputs by name, and the characters of each token if asked for."""
 
     text: str
     fields: dict[str, list[int]]
@@ -168,11 +178,11 @@ class Document(NamedTuple):
 
 
 class Reader:
-    """A model that answers to batches of documents.
+    """A model that answers batches of documents.
 
     Attributes:
-        alike: documents of a batch have to be of one length for an answer not to depend on the others: the number of
-            slots is a share of the padded length.
+        alike: True: the documents of a batch must have the same length. It is so where the number of slots is a share
+            of the padded length, as an answer would else depend on the other documents.
     """
 
     def __init__(self, model: Any, tokenizer: Any, limit: int | None, kept: bool):
@@ -217,7 +227,7 @@ class Reader:
         return [Prediction(**row) for row in found]
 
     def _kept(self, assignment: Assignment, documents: Sequence[Document]) -> Iterator[list[KeptToken]]:
-        """Of each document the tokens that lead its filled slots."""
+        """The tokens that lead the filled slots of each document."""
         longest = max(len(document.ids) for document in documents)
         left = self.tokenizer.padding_side == "left"
         rows = assignment.positions.tolist(), assignment.mask.tolist(), leading_weights(assignment).tolist()
@@ -233,7 +243,7 @@ class Reader:
 
 
 def leading_weights(assignment: Assignment) -> Tensor:
-    """[*, k] the weight of each slot's leading token in it; of an empty slot it means nothing."""
+    """The weight [*, k] of each slot's leading token in its slot; without meaning for an empty slot."""
     at = assignment.positions
     if assignment.slots is None:
         return assignment.weights.gather(-1, at.unsqueeze(-1)).squeeze(-1)
@@ -241,7 +251,7 @@ def leading_weights(assignment: Assignment) -> Tensor:
 
 
 def _fields(answer: Any) -> dict[str, Any]:
-    """Those of a `Prediction`, for what a classifier answers."""
+    """The fields of a `Prediction` from a classifier's answer."""
     if answer.problem_type not in (CLASSES, LABELS):
         return {"value": answer.prediction}
     fields = {"probabilities": dict(answer.values)}

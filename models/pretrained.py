@@ -1,4 +1,4 @@
-"""Pretrained models on disk or on the hub: the default encoder, and checks before anything is loaded."""
+"""Pretrained models on disk or on the hub: the default encoder, and checks that come before loading."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ DEFAULT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9
 
 
 def default_encoder() -> Path:
-    """The folder of all-MiniLM-L6-v2 inside its pip package, found without importing the package."""
+    """The folder of all-MiniLM-L6-v2 in its pip package, which is not imported.
+
+    Raises:
+        ValueError: the package is not installed.
+    """
     spec = importlib.util.find_spec(DEFAULT_ENCODER)
     if spec is None or not spec.submodule_search_locations:
         raise ValueError(
@@ -24,7 +28,15 @@ def default_encoder() -> Path:
 
 
 def verify_sha256(folder: Path, expected: str) -> None:
-    """Raise ValueError unless folder/model.safetensors has the SHA-256 expected (hex)."""
+    """Check the weights in a folder.
+
+    Args:
+        folder: with a model.safetensors.
+        expected: its SHA-256 in hexadecimal.
+
+    Raises:
+        ValueError: there is no such file, or it has another hash.
+    """
     path = folder / "model.safetensors"
     if not path.is_file():
         raise ValueError(f"expected weights in {path}, found none")
@@ -37,7 +49,13 @@ def verify_sha256(folder: Path, expected: str) -> None:
 
 
 def load_config(model: str | Path | None, what: str, sha256: str | None = None) -> tuple[str, PreTrainedConfig]:
-    """(folder or hub name, configuration) of a model, called `what` in errors; None: the default encoder."""
+    """Read a model's configuration: (folder or hub name, configuration).
+
+    Args:
+        model: folder or hub name; None: the default encoder.
+        what: how errors call the model.
+        sha256: expected hash of its weights.
+    """
     if model is None:
         model, sha256 = default_encoder(), sha256 or DEFAULT_SHA256
     name = checked_name(model)
@@ -50,7 +68,14 @@ def load_config(model: str | Path | None, what: str, sha256: str | None = None) 
 
 
 def load_tokenizer(backbone: str | Path | None = None):
-    """The tokenizer that belongs to a backbone (folder or hub name; None: the default encoder)."""
+    """Load the tokenizer of a backbone.
+
+    Args:
+        backbone: folder or hub name; None: the default encoder.
+
+    Raises:
+        ValueError: there is none, or it cannot be read.
+    """
     name = checked_name(default_encoder() if backbone is None else backbone)
     folder = Path(name)
     # Without files AutoTokenizer makes one up from the model type that knows no word.
@@ -68,7 +93,11 @@ def load_tokenizer(backbone: str | Path | None = None):
 
 
 def checked_name(model: str | Path) -> str:
-    """The folder or hub name; refuses a path to nowhere and a single file, which transformers would unpickle."""
+    """The folder or hub name of a model.
+
+    Raises:
+        ValueError: a path that leads nowhere, or to a single file, which transformers would unpickle.
+    """
     name, path = str(model), Path(model)
     looks_like_a_path = path.is_absolute() or name.startswith((".", "~")) or len(path.parts) > 2
     if not name or path.is_file() or (looks_like_a_path and not path.is_dir()):

@@ -1,4 +1,4 @@
-"""Documents of any length for an encoder that has few positions: read in windows, nothing cut off."""
+"""Documents of any length, read in windows by an encoder that has few positions: nothing is cut off."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def pool_document(
     attention_mask: Tensor | None,
     config: PooledBackboneConfig,
 ) -> TopK:
-    """Encode documents [B, L] of any length, attention_mask [B, L] (None: all real), and pool each to k vectors."""
+    """Encode documents [B, L] of any length, and pool each to k vectors. attention_mask [B, L]; None: all real."""
     input_ids = checked(input_ids)
     if attention_mask is None:
         attention_mask = torch.ones_like(input_ids)
@@ -42,7 +42,11 @@ def pool_document(
 
 
 def checked(input_ids: Tensor | None) -> Tensor:
-    """input_ids; ValueError if they are None or not [B, L] with L >= 1."""
+    """input_ids, checked.
+
+    Raises:
+        ValueError: they are None, or not [B, L] with L >= 1.
+    """
     if input_ids is None:
         raise ValueError("expected input_ids [B, L], got None")
     if input_ids.dim() != 2 or input_ids.shape[1] == 0:
@@ -53,8 +57,8 @@ def checked(input_ids: Tensor | None) -> Tensor:
 class Windows(NamedTuple):
     """A batch of documents, cut into W windows of at most s tokens.
 
-    A row of l > window real tokens is cut into ceil(l / window) windows of nearly equal size, side by side, without
-    its padding: its result does not depend on the rest of its batch.
+    Padding is removed first. Then a row of l > window real tokens is cut into ceil(l / window) windows of nearly equal
+    size, side by side. So its result does not depend on the rest of its batch.
     """
 
     input_ids: Tensor  # [W, s]
@@ -66,7 +70,7 @@ class Windows(NamedTuple):
 
     @classmethod
     def cut(cls, input_ids: Tensor, attention_mask: Tensor, window: int) -> Windows:
-        """Cut documents [B, L] whose padding may stand anywhere; window >= 1."""
+        """Cut documents [B, L] into windows; padding may stand anywhere, window >= 1."""
         real = attention_mask != 0
         length = real.sum(-1, keepdim=True)  # [B, 1]
         windows = -(-length // window)  # [B, 1] of the row; none for an empty row, whose attention would be undefined
@@ -90,23 +94,27 @@ class Windows(NamedTuple):
         )
 
     def split(self, at_once: int):
-        """Pairs of input_ids and attention_mask of at most at_once windows."""
+        """Yield pairs of input_ids and attention_mask, of at most at_once windows each."""
         return zip(self.input_ids.split(at_once), self.attention_mask.split(at_once), strict=True)
 
 
 def encode_in_windows(
     encoder: nn.Module, input_ids: Tensor, attention_mask: Tensor, window: int, windows_at_once: int = WINDOWS_AT_ONCE
 ) -> Tensor:
-    """Token vectors [B, L, d] of documents [B, L] that may be longer than the encoder's positions.
+    """Encode documents that may be longer than the encoder has positions.
 
-    Where L <= window, this is one call of the encoder; else the documents are cut, see `Windows`, and the vectors are
-    zero at padding.
+    If L <= window, this is one call of the encoder. Longer documents are cut into windows side by side; the vectors
+    are then zero at padding.
 
     Args:
-        encoder: called as encoder(input_ids=..., attention_mask=...), returns an output with last_hidden_state.
+        encoder: called as encoder(input_ids=..., attention_mask=...); its output has a last_hidden_state.
+        input_ids: [B, L] the documents.
         attention_mask: [B, L] nonzero for real tokens; padding may stand anywhere.
         window: tokens that the encoder sees at once, >= 1.
-        windows_at_once: windows per call of the encoder, >= 1, a bound on memory.
+        windows_at_once: windows per call of the encoder, >= 1; bounds the memory.
+
+    Returns:
+        Tensor: [B, L, d] token vectors.
 
     Raises:
         ValueError: a window or a number of windows below 1.
@@ -132,21 +140,25 @@ def pool_in_windows(
     window_k: int | None,
     windows_at_once: int = WINDOWS_AT_ONCE,
 ) -> TopK:
-    """Pool documents [B, L] in two steps: every window to window_k vectors, then those of a document to k.
+    """Pool documents in two steps: each window to window_k vectors, then the vectors of a document to k.
 
-    The second step sees window_k vectors of each window, so token vectors need not be kept. A document of one window
-    goes through both steps too, so that its result does not depend on the rest of its batch.
+    Token vectors need not be kept, because the second step sees only window_k vectors of each window. A document of
+    one window goes through both steps, too. So its result does not depend on the rest of its batch.
 
     Args:
-        pooling: of both steps, without protected tokens.
-        window_k: vectors to keep of each window, >= 1; None: all of an encoder that pools between its layers.
-        others: see `encode_in_windows`.
+        encoder: called as encoder(input_ids=..., attention_mask=...); its output has a last_hidden_state.
+        pooling: for both steps, without protected tokens.
+        input_ids: [B, L] the documents.
+        attention_mask: [B, L] nonzero for real tokens; padding may stand anywhere.
+        window: tokens that the encoder sees at once, >= 1.
+        window_k: vectors to keep of each window, >= 1; None: all vectors of an encoder that pools between its layers.
+        windows_at_once: windows per call of the encoder, >= 1; bounds the memory.
 
     Returns:
-        TopK, as of one pooling of all L tokens; a token's weight is the product of its weights in both steps.
+        TopK: as if all L tokens had been pooled once. A token's weight is the product of its weights in both steps.
 
     Raises:
-        ValueError: a number below 1, protected tokens.
+        ValueError: a number below 1, or protected tokens.
     """
     _check(window=window, windows_at_once=windows_at_once, window_k=1 if window_k is None else window_k)
     check_two_steps(pooling.options.protected)
@@ -164,9 +176,9 @@ def _pool_whole(
     encoder: nn.Module, pooling: TopKPooling, input_ids: Tensor, attention_mask: Tensor, window_k: int | None,
     at_once: int,
 ) -> tuple[Tensor, Assignment]:  # fmt: skip
-    """The first step of documents [B, L] of one window each: vectors [B, window_k, d], and what they are made of.
+    """The first step for documents [B, L] of one window each: vectors [B, window_k, d], and their assignment.
 
-    Nothing here has a shape that depends on data, for which the host would wait for a GPU.
+    No shape here depends on data, so the host never waits for a GPU.
     """
     order = (attention_mask == 0).int().argsort(dim=1, stable=True)  # padding last, as in a window that was cut
     parts = (x.gather(1, order).split(at_once) for x in (input_ids, attention_mask))
@@ -177,7 +189,7 @@ def _pool_whole(
 def _pool_each(
     encoder: nn.Module, pooling: TopKPooling, windows: Iterable[tuple[Tensor, Tensor]], window_k: int | None
 ) -> tuple[Tensor, Assignment]:
-    """Pool W windows, some at once, to vectors [W, window_k, d]; also what these are made of."""
+    """The first step for W windows, some at once: vectors [W, window_k, d], and their assignment."""
     parts = []
     for ids, mask in windows:
         encoded = _encode(encoder, ids, mask)
@@ -193,7 +205,7 @@ def _pool_each(
 def _side_by_side(
     vectors: Tensor, assignment: Assignment, windows: Windows, attention_mask: Tensor
 ) -> tuple[Tensor, Assignment]:
-    """The slots of a document's windows, side by side: the candidates of the second step."""
+    """Put the slots of a document's windows side by side, as candidates of the second step."""
     of_window = vectors.shape[1]
     numbers = windows.number.unsqueeze(-1) * of_window + torch.arange(of_window, device=windows.row.device)
     (batch, n), candidates = attention_mask.shape, int(windows.number.max() + 1) * of_window
@@ -208,8 +220,10 @@ def _side_by_side(
 def pool_encoded(
     pooling: TopKPooling, encoded: ModelOutput, attention_mask: Tensor | None, k: int | None = None
 ) -> TopK:
-    """Pool the output of an encoder for tokens under attention_mask [B, L] to k vectors (None: k of the pooling). An
-    encoder that pools between its layers gives fewer than L; the answer is then that of both steps."""
+    """Pool an encoder's output for tokens under attention_mask [B, L] to k vectors (None: the pooling's k).
+
+    An encoder that pools between its layers gives fewer than L vectors. The assignment is then that of both steps.
+    """
     first: Assignment | None = getattr(encoded, "assignment", None)
     if first is None:
         return pooling(encoded.last_hidden_state, attention_mask, k=k)
@@ -219,7 +233,7 @@ def pool_encoded(
 
 
 def _both(first: Assignment, second: TopK, pooling: TopKPooling) -> TopK:
-    """Two steps as one, in the order of tokens, not of candidates."""
+    """Two steps as one, with the slots in the order of tokens, not of candidates."""
     pooled = second.after(first)
     return pooled.in_order() if pooling.options.keep_order else pooled
 
@@ -233,7 +247,7 @@ def _encode(encoder: nn.Module, input_ids: Tensor, attention_mask: Tensor) -> Mo
 
 
 def positions_of(config: PreTrainedConfig) -> int | None:
-    """The number of positions of an encoder; None: no limit."""
+    """How many positions an encoder has; None: there is no limit."""
     positions = getattr(config, "max_encoder_position_embeddings", None)  # LED
     positions = getattr(config, "max_position_embeddings", None) if positions is None else positions
     if positions is None or positions < 1:

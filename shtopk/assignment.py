@@ -1,4 +1,4 @@
-"""Which token flows into which slot, with what weight: the choice itself, apart from the vectors pooled by it."""
+"""The assignment of tokens to slots: which token flows into which slot, with what weight."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ Index = tuple[Tensor, Tensor]
 class Assignment(NamedTuple):
     """The soft assignment of n tokens to k slots. `*` stands for any leading batch dimensions.
 
-    Sparse where every token flows into one slot at most: `weights[i]` of token i into slot `slots[i]`. Dense where a
-    token may flow into every slot (iterative top-k): then slots is None. The methods serve both.
+    It is sparse where every token flows into one slot at most: token i has the weight `weights[i]` in slot `slots[i]`.
+    It is dense where a token may flow into every slot, as in iterative top-k: then `slots` is None. The methods work
+    for both.
 
     Attributes:
-        weights: [*, n] each token's share in its slot; dense: [*, k, n]. At least float32, differentiable.
-        slots: [*, n] the slot in 0..k-1 of each token, -1 for none; None: the assignment is dense.
-        mask: [*, k] bool, True where the slot holds at least one real token. Others are *empty*.
+        weights: [*, n] each token's share in its slot, or [*, k, n] if dense. At least float32, differentiable.
+        slots: [*, n] the slot of each token in 0..k-1, -1 for none; None if the assignment is dense.
+        mask: [*, k] bool, True where the slot holds at least one real token. The other slots are *empty*.
         positions: [*, k] index in 0..n-1 of the token with the largest weight in the slot; 0 for an empty slot.
 
     Example:
@@ -42,7 +43,7 @@ class Assignment(NamedTuple):
 
     @classmethod
     def of(cls, weights: Tensor, slots: Tensor | None, mask: Tensor) -> Assignment:
-        """An assignment whose positions follow from its weights, the first of equals."""
+        """Make an assignment from weights, slots and mask alone. Of equally heavy tokens the first leads the slot."""
         if slots is None:
             positions = weights.detach().argmax(-1).masked_fill(~mask, 0)
         else:
@@ -51,28 +52,33 @@ class Assignment(NamedTuple):
 
     @classmethod
     def of_every_token(cls, mask: Tensor, dtype: torch.dtype) -> Assignment:
-        """The identity: each real token of mask [*, n] alone in the slot of its own index. dtype: of the values."""
+        """The assignment that changes nothing: each real token is alone in the slot of its own index.
+
+        Args:
+            mask: [*, n] bool, True for a real token.
+            dtype: of the values; the weights have it too, or float32 if that is wider.
+        """
         index = torch.arange(mask.shape[-1], device=mask.device).expand_as(mask)
         weights = mask.to(torch.promote_types(dtype, torch.float32))
         return cls(weights, index.masked_fill(~mask, -1), mask, index.masked_fill(~mask, 0))
 
     @classmethod
     def cat(cls, parts: Sequence[Assignment]) -> Assignment:
-        """Concatenate along the batch."""
+        """Join assignments along the first batch dimension."""
         weights, slots, *rest = zip(*parts, strict=True)
         return cls(torch.cat(weights), None if slots[0] is None else torch.cat(slots), *map(torch.cat, rest))
 
     def dense(self) -> Tensor:
-        """As one matrix [*, k, n]: `pool(values) == dense() @ values`."""
+        """The assignment as a matrix [*, k, n], for which `pool(values) == dense() @ values`."""
         if self.slots is None:
             return self.weights
         slot = torch.arange(self.mask.shape[-1], device=self.slots.device).unsqueeze(-1)
         return self.weights.unsqueeze(-2) * (self.slots.unsqueeze(-2) == slot)
 
     def pool(self, values: Tensor) -> Tensor:
-        """Pool values [*, n, d] to [*, k, d].
+        """Pool values [*, n, d] to [*, k, d], in the values' dtype.
 
-        A token of weight zero is never read, so whatever stands there (NaN too) cannot reach the result.
+        A token of weight 0 is never read, so a NaN there cannot reach the result.
 
         Raises:
             ValueError: values of another number of tokens.
@@ -89,7 +95,10 @@ class Assignment(NamedTuple):
         return flat.view(*batch, k, values.shape[-1])
 
     def unpool(self, amounts: Tensor) -> Tensor:
-        """Divide amounts [*, m, k] of the slots among their tokens, by weight: [*, m, n]. Sums are kept.
+        """Hand amounts of slots back to tokens: [*, m, k] becomes [*, m, n].
+
+        Each slot's amount is divided among its tokens by their weights, so sums stay the same. It turns attention over
+        slots into attention over tokens.
 
         Raises:
             ValueError: amounts of another number of slots.
@@ -102,7 +111,7 @@ class Assignment(NamedTuple):
         return amounts.gather(-1, slot) * self._shares().unsqueeze(-2)
 
     def _shares(self) -> Tensor:
-        """The weights, so that those of a filled slot sum to 1: a gated slot's do not."""
+        """The weights, scaled to sum to 1 in each filled slot (those of `hard_topk` with a gate do not)."""
         if self.slots is None:
             return self.weights
         slot = self.slots.clamp(min=0)  # [*, n]
@@ -110,16 +119,16 @@ class Assignment(NamedTuple):
         return self.weights / total.gather(-1, slot).clamp(min=torch.finfo(total.dtype).tiny)
 
     def document_order(self) -> Tensor:
-        """[*, k] slots by position, empty ones last."""
+        """The order [*, k] that sorts the slots by position, with empty ones last."""
         n = self.weights.shape[-1]
         return self.positions.masked_fill(~self.mask, n).argsort(dim=-1, stable=True)
 
     def in_order(self) -> Assignment:
-        """With slots in document order."""
+        """The same assignment with its slots in document order, empty ones last."""
         return self.reorder(self.document_order())
 
     def reorder(self, order: Tensor) -> Assignment:
-        """With slots in another order: order [*, k] says which slot comes first, second, ..."""
+        """The same assignment with its slots in another order: order [*, k] lists the slots, the first one first."""
         if self.slots is None:
             weights = self.weights.gather(-2, order.unsqueeze(-1).expand(*order.shape, self.weights.shape[-1]))
             slots = None
@@ -129,7 +138,11 @@ class Assignment(NamedTuple):
         return Assignment(weights, slots, self.mask.gather(-1, order), self.positions.gather(-1, order))
 
     def with_tokens_at(self, places: Tensor) -> Assignment:
-        """Of the same tokens in other places: places [*, n], a permutation, says where each one stands there."""
+        """The same assignment for tokens that have been moved.
+
+        Args:
+            places: [*, n] the new place of each token, a permutation.
+        """
         come_from = places.argsort(-1)
         if self.slots is None:
             weights, slots = self.weights.gather(-1, come_from.unsqueeze(-2).expand_as(self.weights)), None
@@ -138,9 +151,9 @@ class Assignment(NamedTuple):
         return Assignment(weights, slots, self.mask, places.gather(-1, self.positions).masked_fill(~self.mask, 0))
 
     def then(self, second: Assignment) -> Assignment:
-        """This assignment of n tokens to slots and a second one, of these slots to k, as one of the tokens.
+        """Follow this assignment by a second one, which pools the slots of this one to k. Returns both as one.
 
-        A token's weight is the product of its weights on the way.
+        The result assigns the n tokens to the k slots. A token's weight is the product of its weights in both.
         """
         if self.slots is None or second.slots is None:
             return Assignment.of(second.dense() @ self.dense(), None, second.mask)
@@ -149,9 +162,11 @@ class Assignment(NamedTuple):
         return Assignment.of(weights, second.slots.gather(-1, slot).masked_fill(self.slots < 0, -1), second.mask)
 
     def with_protected(self, alone: Tensor) -> Assignment:
-        """With p slots in front that hold one token each, alone and of weight 1.
+        """Add p slots in front. Each holds one protected token alone, with weight 1.
 
-        alone: [*, p, n] where each of these tokens stands, nowhere for an empty slot. None of them has weight here.
+        Args:
+            alone: [*, p, n] bool, True at the token of each new slot; all False makes the slot empty. These tokens
+                must have no weight in this assignment.
         """
         real, index, taken = alone.any(-1), alone.int().argmax(-1), alone.any(-2)  # [*, p], [*, p], [*, n]
         if self.slots is None:
@@ -166,13 +181,13 @@ class Assignment(NamedTuple):
     def reassemble(
         self, pieces: Index, wholes: Index, numbers: Tensor, document: Tensor, shape: tuple[int, int, int]
     ) -> Assignment:
-        """Assignments of W pieces of documents, [W, n] to [W, k], as one of the B documents.
+        """Put the assignments of W pieces of documents, [W, n] to [W, k], together to one of the B documents.
 
         Args:
-            pieces: (piece, place in it), [T] each, of the tokens.
-            wholes: (document, place in it), [T] each, of the same tokens.
-            numbers: [W, k] each slot's number in its document.
-            document: [W] the one that a piece is of.
+            pieces: (piece, place in it) of each of the T tokens, [T] both.
+            wholes: (document, place in it) of the same tokens, [T] both.
+            numbers: [W, k] the number that each slot of a piece gets in its document.
+            document: [W] the document that each piece is a part of.
             shape: (B, tokens of a document, slots of a document).
         """
         batch, n, k = shape
@@ -194,11 +209,11 @@ class Assignment(NamedTuple):
         )
 
     def entropy(self) -> Tensor:
-        """How soft it is: the entropy of the tokens' weights within a slot, its mean over the filled slots.
+        """Measure how soft the assignment is: the entropy of the tokens' weights within a slot.
 
         Returns:
-            Tensor: [*] in nats; 0 where every slot holds a single token, log m where each spreads evenly over m, and 0
-            where no slot is filled. At least float32.
+            Tensor: [*] the mean over the filled slots, in nats, at least float32. It is 0 where every slot holds a
+            single token (or none is filled), and log m where each slot spreads evenly over m tokens.
 
         Example:
             >>> from shtopk import successive_halving_topk
@@ -210,12 +225,17 @@ class Assignment(NamedTuple):
         return entropy / self.mask.sum(-1).clamp(min=1)
 
     def tokens_of(self, slot: int, smallest: float = 0.0) -> list[tuple[int, float]]:
-        """(index, weight) of the tokens in a slot that weigh more than `smallest`, of a single document (no `*`)."""
+        """List the tokens of one slot as pairs (index, weight). For a single document, without batch dimensions.
+
+        Args:
+            slot: in 0..k-1.
+            smallest: only tokens that weigh more are listed.
+        """
         weights = self.weights[slot] if self.slots is None else self.weights * (self.slots == slot)
         tokens = (weights > smallest).nonzero().flatten().tolist()
         return list(zip(tokens, weights[tokens].tolist(), strict=True))
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Assignment:
-        """The same function of every tensor: a row, a reshaping, a copy for each beam."""
+        """Apply a function to every tensor, such as taking a row, reshaping, or a copy for each beam."""
         slots = None if self.slots is None else function(self.slots)
         return Assignment(function(self.weights), slots, function(self.mask), function(self.positions))

@@ -1,4 +1,4 @@
-"""What an operator is given: checked, its leading dimensions flattened to one."""
+"""Check the input of an operator, and flatten its leading dimensions to one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Candidates(NamedTuple):
-    """The input of an operator."""
+    """The input of an operator, checked, with one batch dimension."""
 
     values: Tensor  # [B, n, d]
     scores: Tensor  # [B, n]
@@ -19,7 +19,12 @@ class Candidates(NamedTuple):
 
 
 def candidates(values: Tensor, scores: Tensor, k: int, mask: Tensor | None, temperature: float | Tensor) -> Candidates:
-    """Check what an operator was given; see the operators for the meaning of each argument."""
+    """Check the input of an operator, and flatten its leading dimensions. `successive_halving_topk` explains the
+    arguments.
+
+    Raises:
+        ValueError: shapes that do not fit, no tokens, whole numbers, k < 1, temperature <= 0, or several devices.
+    """
     if scores.dim() < 1 or values.dim() != scores.dim() + 1 or values.shape[:-1] != scores.shape:
         raise ValueError(
             f"expected values [*, n, d] and scores [*, n] with equal leading dimensions, "
@@ -57,7 +62,7 @@ def candidates(values: Tensor, scores: Tensor, k: int, mask: Tensor | None, temp
 
 
 def bounded(scores: Tensor, mask: Tensor | None) -> Tensor:
-    """Scores in float32 at least, finite where real, -inf elsewhere."""
+    """The scores in float32 at least: finite for real tokens, -inf for all others."""
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
     # A real token may score as low as it likes, it is still wanted more than a masked one.
     bound = torch.finfo(scores.dtype).max / 8

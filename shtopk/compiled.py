@@ -1,7 +1,8 @@
-"""What compilers see: each step as one operator of torch's, which they take as it is.
+"""Successive halving and pooling for `torch.compile`: each step is one custom operator, which the compiler does not
+trace.
 
-How many tokens take part depends on data, so traced code would be compiled anew again and again. A backward pass
-chooses once more, instead of keeping tensors of sizes that no compiler can know.
+Traced code would be compiled again and again, since the number of tokens that take part depends on data. For the same
+reason a backward pass chooses once more: what it needs from the forward pass has sizes that no compiler can know.
 """
 
 # No `from __future__ import annotations` here: torch.library reads the signatures.
@@ -14,7 +15,7 @@ from shtopk.rule import Rule
 
 
 def _given(x: Tensor | None, like: Tensor) -> Tensor:
-    """An operator of torch's returns a tensor, an empty one for a gradient that is not wanted."""
+    """The tensor, or an empty one for None: a custom operator has to return a tensor for every gradient."""
     return like.new_empty(0) if x is None else x
 
 
@@ -22,7 +23,7 @@ def _given(x: Tensor | None, like: Tensor) -> Tensor:
 def successive_halving(
     values: Tensor, scores: Tensor, mask: Tensor | None, temperature: Tensor, k: int, relative: bool, log_base: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The fields of a `backends.Answer`."""
+    """Successive halving as a custom operator. Returns the fields of a `backends.Answer`."""
     rule = Rule(relative, log_base)
     return (*backends.pick(values, scores).forward(values, scores, mask, temperature, k, rule)[0],)
 
@@ -50,7 +51,7 @@ def successive_halving_backward(
     of_values: bool,
     of_temperature: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of values, scores and temperature; the first and the last empty where not wanted."""
+    """The gradients of values, scores and temperature; the first and the last are empty where not wanted."""
     rule, backend = Rule(relative, log_base), backends.pick(values, scores)
     saved = backend.save(values, scores, mask, temperature, grad_scores.shape[-1], rule)
     gradients, wanted = Gradients(grad_values, grad_scores, grad_weights), Wanted(of_values, True, of_temperature)
@@ -88,7 +89,7 @@ successive_halving.register_autograd(_backward_of_halving, setup_context=_keep_h
 
 @torch.library.custom_op("shtopk::pool_by_slot", mutates_args=())
 def pool_by_slot(values: Tensor, weights: Tensor, slots: Tensor, k: int) -> Tensor:
-    """`slots.pool_by_slot`."""
+    """`slots.pool_by_slot` as a custom operator."""
     return backends.pick(values, weights).pool(values, weights, slots, k)[0]
 
 
@@ -101,7 +102,7 @@ def _(values, weights, slots, k):
 def pool_by_slot_backward(
     gradient: Tensor, values: Tensor, weights: Tensor, slots: Tensor, of_values: bool, of_weights: bool
 ) -> tuple[Tensor, Tensor]:
-    """The gradients of values and weights, empty for one that is not wanted."""
+    """The gradients of values and weights; one that is not wanted is empty."""
     backend = backends.pick(values, weights)
     saved = backend.pool_save(values, weights, slots, gradient.shape[1])
     grad_values, grad_weights = backend.pool_backward(saved, gradient, of_values, of_weights)
@@ -128,10 +129,15 @@ pool_by_slot.register_autograd(_backward_of_pooling, setup_context=_keep_pooling
 
 @torch.library.custom_op("shtopk::heaviest", mutates_args=())
 def heaviest(weights: Tensor, slots: Tensor, mask: Tensor) -> Tensor:
-    """[*, k] index of the token with the largest weight in each slot, the first of equals; 0 for an empty slot.
+    """The index [*, k] of the token with the largest weight in each slot. Of equals the first; 0 for an empty slot.
 
-    Of weights and slots [*, n] and the slots' mask [*, k]. An operator of its own, since torch's compiler for CPUs got
-    the two scatters wrong where it made one loop of them and of what reads them.
+    This is a custom operator because torch's compiler for CPUs got the result wrong: it merged the two scatters and
+    the code that reads them into one loop.
+
+    Args:
+        weights: [*, n].
+        slots: [*, n], -1 for none.
+        mask: [*, k] True where a slot holds a token.
     """
     n, slot = weights.shape[-1], slots.clamp(min=0)
     largest = weights.new_zeros(mask.shape).scatter_reduce(-1, slot, weights, "amax")

@@ -1,4 +1,4 @@
-"""Names of a package that are imported when they are first used, so that a command answers at once."""
+"""Import the names of a package when they are first used, so that a command answers at once."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 
 def late(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
-    """The `__getattr__` of a package (PEP 562).
+    """Make the `__getattr__` of a package, which imports some of its names when they are first used (PEP 562).
 
     Args:
         package: its name.
-        modules: name -> the module inside the package that has it.
+        modules: {name: the module inside the package that defines it}.
 
     Example:
         >>> late("collections", {"Mapping": "abc"})("Mapping").__module__

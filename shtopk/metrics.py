@@ -1,4 +1,4 @@
-"""How well pooled vectors stand for the true top k."""
+"""A measure of how close pooled vectors come to the true top k."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from torch import Tensor
 
 
 def nccs(true_topk: Tensor, pooled: Tensor) -> Tensor:
-    """Normalized Chamfer cosine similarity: for each true vector the cosine to the nearest pooled one, on average.
+    """Normalized Chamfer cosine similarity: the cosine of each true vector to the nearest pooled one, on average.
 
-    It tells how close a soft choice comes to the hard one, and nothing about how well it teaches a scorer: hard
-    top-k has 1 by construction.
+    It measures how close a soft choice comes to the hard one. It does not measure how well the choice teaches a
+    scorer: hard top-k has 1 by construction.
 
     Args:
-        true_topk: [*, k, d] the vectors that hard top-k keeps, any order.
-        pooled: [*, m, d] what is compared with them, any order.
+        true_topk: [*, k, d] the vectors that hard top-k keeps, in any order.
+        pooled: [*, m, d] the vectors to compare with them, in any order.
 
     Returns:
-        Tensor: [*] in [-1, 1], 1 where every true vector has one of the same direction.
+        Tensor: [*] in [-1, 1]; 1 where every true vector has a pooled one of the same direction.
 
     Raises:
         ValueError: shapes that do not fit.

@@ -1,4 +1,4 @@
-"""The options of a pooling: one record, which the module, the configurations and the command line share."""
+"""The options of a pooling: one record, shared by the module, the configurations and the command line."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ def _option(default: Any, help: str, **more: Any) -> Any:
 
 @dataclass(frozen=True)
 class PoolingOptions:
-    """How a `TopKPooling` chooses, its k aside. Whatever is not given has the same default wherever options stand.
+    """How a `TopKPooling` chooses, without its k. Defaults are the same wherever options can be given.
 
-    Temperatures are filled in when a record is made; `dataclasses.replace` keeps them. The defaults come from this
-    library's benchmarks (benchmarks/README.md).
+    They come from this library's benchmarks (benchmarks/README.md). Making a record fills in its temperatures, and
+    `dataclasses.replace` keeps them.
 
     Args:
-        operator: the top-k operator, a name of `shtopk.operators.OPERATORS`.
-        temperature: > 0, in eval mode and at the end of training; small is hard. In units of the scores
-            (`"successive_halving_relative"`: of their spread; `"iterative"`: of their square).
-        initial_temperature: > 0, at the start of training. With neither temperature given, both are the operator's;
-            given alone, this one falls to the operator's; left out beside a temperature, that one is constant.
-        scorer: `"linear"`, `"mlp"` (one hidden layer of d / 4), or any module from token vectors [B, n, d] to scores
-            [B, n] or [B, n, 1]. Two that learn nothing serve as controls: `"first"` wants the first tokens,
-            `"strided"` every (n / k)-th real token.
-        keep_order: pooled vectors in document order rather than by falling score.
-        protected: places of tokens that are always kept, alone in their slot with weight 1; fewer than k. They are not
-            scored. 0 is the first place, [CLS]'s; -1 is a row's last real token, [SEP]'s.
+        operator: the top-k operator, a name in `shtopk.operators.OPERATORS`.
+        temperature: > 0, at the end of training and in eval mode; small is hard. In units of the scores; of their
+            spread for `"successive_halving_relative"`, of their square for `"iterative"`. None: the operator's own.
+        initial_temperature: > 0, at the start of training. None: the operator's own, if `temperature` is None too; if
+            a temperature is given, that one stays constant.
+        scorer: `"linear"`, `"mlp"` (one hidden layer of d / 4), or a module from token vectors [B, n, d] to scores
+            [B, n] or [B, n, 1]. Two more learn nothing and serve as controls: `"first"` wants the first tokens,
+            `"strided"` wants every (n / k)-th real token.
+        keep_order: True: the pooled vectors stand in document order. False: by falling score.
+        protected: places of tokens that are always kept, each alone in a slot with weight 1, without a score. Fewer
+            than k. 0 is the first place, that of [CLS]; -1 is a row's last real token, that of [SEP].
 
     Raises:
-        ValueError: an unknown name, a temperature that is not > 0, a place given twice.
+        ValueError: an unknown name, a temperature that is not > 0, or a place given twice.
 
     Example:
         >>> PoolingOptions().temperature, PoolingOptions(operator="iterative").temperature
@@ -50,10 +50,10 @@ class PoolingOptions:
 
     operator: str = _option("successive_halving", "how tokens are chosen", choices=tuple(OPERATORS))
     temperature: Number | None = _option(
-        None, "> 0, at the end of training and afterwards; small is hard; by default the operator's"
+        None, "> 0, at the end of training and afterwards; small is hard; by default that of the operator"
     )
     initial_temperature: Number | None = _option(
-        None, "> 0, at the start of training; by default the operator's, or none where a temperature is given"
+        None, "> 0, at the start of training; by default that of the operator; a temperature alone stays constant"
     )
     scorer: str | nn.Module = _option(
         "linear", "what scores a token; 'first' and 'strided' are controls that learn nothing", choices=tuple(SCORERS)
@@ -80,14 +80,22 @@ class PoolingOptions:
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> PoolingOptions:
-        """From options by name, as 0.1.0 saved them too; ValueError for an unknown one."""
+        """A record from options by name. Those that version 0.1.0 saved are understood, too.
+
+        Raises:
+            ValueError: an unknown name, or an impossible value.
+        """
         given = without_boost(given)
         if unknown := sorted(given.keys() - set(NAMES)):
             raise ValueError(f"expected options of TopKPooling ({', '.join(NAMES)}), got {', '.join(unknown)}")
         return cls(**given)
 
     def check(self, k: Number) -> None:
-        """Raise ValueError for a k that is neither a count nor a share, or too small for the protected tokens."""
+        """Check that k fits these options.
+
+        Raises:
+            ValueError: k is neither a count >= 1 nor a share in (0, 1], or leaves no slot beside the protected tokens.
+        """
         count = isinstance(k, int) and not isinstance(k, bool) and k >= 1
         if not count and not (isinstance(k, float) and 0 < k <= 1):
             raise ValueError(f"expected k to be a whole number >= 1 or a share in (0, 1], got {k!r}")
@@ -95,14 +103,20 @@ class PoolingOptions:
             raise ValueError(f"expected fewer protected tokens than k = {k}, got {len(self.protected)}; raise k")
 
     def temperature_at(self, progress: float) -> float:
-        """In training, after a share of it in [0, 1]: from the initial temperature to the final one, geometrically."""
+        """The temperature in training at a progress in [0, 1]: `initial_temperature ** (1 - progress) * temperature **
+        progress`.
+        """
         assert self.temperature is not None
         if self.initial_temperature is None:
             return self.temperature
         return self.initial_temperature ** (1 - progress) * self.temperature**progress
 
     def to_dict(self) -> dict[str, Any]:
-        """By name, as JSON can hold them; ValueError where the scorer is a module of one's own."""
+        """The options by name, ready for JSON.
+
+        Raises:
+            ValueError: the scorer is a module, which has no name to save.
+        """
         if isinstance(self.scorer, nn.Module):
             raise ValueError(f"expected a scorer that has a name ({', '.join(SCORERS)}) to be saved, got a module")
         return {name: getattr(self, name) for name in NAMES} | {"protected": list(self.protected)}
@@ -111,7 +125,7 @@ class PoolingOptions:
 def temperatures_of(
     operator: str, temperature: Number | None, initial_temperature: Number | None
 ) -> tuple[Number | None, Number | None]:
-    """Both temperatures, where None is the operator's own; see `PoolingOptions`."""
+    """(temperature, initial temperature) with those of the operator filled in; see `PoolingOptions`."""
     if temperature is not None or operator not in OPERATORS:
         return temperature, initial_temperature
     default = OPERATORS[operator]
@@ -119,7 +133,7 @@ def temperatures_of(
 
 
 def fill_temperatures(fields: Any) -> None:
-    """Set the temperatures of an object with the fields of `PoolingOptions` to those of its operator, where None."""
+    """Fill in the operator's temperatures in an object that has the fields of `PoolingOptions`."""
     fields.temperature, fields.initial_temperature = temperatures_of(
         fields.operator, fields.temperature, fields.initial_temperature
     )
@@ -129,7 +143,7 @@ NAMES = tuple(field.name for field in dataclasses.fields(PoolingOptions))
 
 
 def without_boost(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options by name, in which the boost that 0.1.0 had is part of the operator's name."""
+    """Options by name without the `boost` of 0.1.0, which the operator's name says now."""
     options = dict(options)
     boost = options.pop("boost", None)
     if boost is None or options.get("operator", "successive_halving") != "successive_halving":
@@ -140,9 +154,11 @@ def without_boost(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def like_options(name: str, types: dict[str, Any]) -> Any:
-    """A dataclass with the fields of `PoolingOptions`, to build on where options stand among other fields.
+    """Make a dataclass with the fields of `PoolingOptions`, as a base for one that has further fields.
 
-    types: of fields that have others there. A list is a field's default where its type is one.
+    Args:
+        name: of the class.
+        types: {field: type} for fields with another type there. Where that is a list, so is the field's default.
     """
     fields, kinds = [], get_type_hints(PoolingOptions) | types
     for option in dataclasses.fields(PoolingOptions):

@@ -1,4 +1,4 @@
-"""The trainable module: a scorer and a top-k operator turn n token vectors into k, and a temperature that anneals."""
+"""The trainable module: a scorer, a top-k operator, and a temperature that falls while training."""
 
 from __future__ import annotations
 
@@ -18,23 +18,25 @@ __all__ = ["PooledTokens", "ScorerLinear", "TopKPooling", "anneal", "poolings"] 
 
 
 class TopKPooling(nn.Module):
-    """Score each token vector, keep k of n by a differentiable top-k, and learn which from the task's loss.
+    """Score each token vector, keep k of n by a differentiable top-k, and learn which ones from the task's loss.
 
-    Trains soft and works sharp: while `training`, the temperature is
-    `initial_temperature ** (1 - progress) * temperature ** progress`; in eval mode it is `temperature`. Move
-    `progress` from 0 to 1 over training with `anneal(model, progress)`; who never calls it trains soft throughout. A
-    sharp temperature from the start gives the scorer next to nothing to learn from.
+    It trains soft and works sharp. In training mode the temperature is `initial_temperature ** (1 - progress) *
+    temperature ** progress`; in eval mode it is `temperature`. Call `anneal(model, progress)` before each step to move
+    `progress` from 0 to 1. Without these calls, training stays soft to the end. A sharp temperature from the start
+    teaches the scorer next to nothing.
 
-    Temperatures are in units of the scores: a scorer that learns sets its scores' scale itself, and may shrink it to
-    choose softly while it knows little, which a temperature relative to their spread would undo
-    (`operator="successive_halving_relative"`).
+    Temperatures are in units of the scores. So the scorer can set the scale of its scores itself, and choose softly
+    while it knows little. `operator="successive_halving_relative"` takes that freedom away: its temperature is in
+    units of the scores' spread.
 
     Args:
         hidden_size: d, the size of the token vectors.
-        k: slots to keep, protected ones included: a whole number >= 1, or a share of n in (0, 1], where n is the
-            padded length (give a whole number where a row's result must not depend on its batch).
-        options: those of `PoolingOptions`, as one record or by name: operator, temperature, initial_temperature,
-            scorer, keep_order, protected. Each can be read as an attribute of the module.
+        k: slots to keep, protected ones included: a whole number >= 1, or a share of n in (0, 1]. A share counts the
+            padded length, so a row's result then depends on its batch.
+        options: the options as one record.
+        by_name: the options by name, instead: operator, temperature, initial_temperature, scorer, keep_order,
+            protected. `PoolingOptions` explains them. Each can be read as an attribute of the module (`scorer` is the
+            scorer itself).
 
     Raises:
         ValueError: an impossible k, temperature or name.
@@ -62,7 +64,7 @@ class TopKPooling(nn.Module):
 
     @property
     def progress(self) -> float:
-        """How far training has come, 0 to 1; see `anneal`."""
+        """How far training has come, from 0 (soft) to 1 (sharp); set by `anneal`."""
         return self._progress
 
     @progress.setter
@@ -73,24 +75,33 @@ class TopKPooling(nn.Module):
 
     @property
     def current_temperature(self) -> float:
-        """The temperature that the next `forward` works at."""
+        """The temperature of the next call: the annealed one in training mode, `temperature` in eval mode."""
         return self.options.temperature_at(self.progress if self.training else 1.0)
 
     def slots_for(self, n: int, k: int | float | None = None) -> int:
-        """How many slots n tokens get; k: another one than the module's."""
+        """How many slots n tokens get.
+
+        Args:
+            n: tokens, padding included.
+            k: a count or a share to use in place of the module's k.
+        """
         k = self.k if k is None else k
         return k if isinstance(k, int) else math.ceil(k * n)
 
     def forward(
         self, hidden_states: Tensor, attention_mask: Tensor | None = None, k: int | float | None = None
     ) -> TopK:
-        """Pool hidden_states [B, n, d] under attention_mask [B, n] (nonzero is real; None: all are).
+        """Pool token vectors to k slots.
 
-        k: slots of this call, by default the module's.
+        Args:
+            hidden_states: [B, n, d] the token vectors.
+            attention_mask: [B, n] nonzero for a real token; None: all are real.
+            k: a count or a share for this call, in place of the module's k.
 
         Returns:
-            TopK: `hidden_states` [B, k, d]; `attention_mask` [B, k], which of them are real, in the dtype of the mask
-            given (bool without one); `positions` [B, k], the token that leads each slot; `scores`; `assignment`.
+            TopK: `hidden_states` [B, k, d], the pooled vectors; `attention_mask` [B, k], which slots hold a token, in
+            the dtype of the mask given (bool without one); `positions` [B, k], the token that leads each slot;
+            `scores`; `assignment`.
         """
         n = hidden_states.shape[1]
         protected = [p for p in self.options.protected if -n <= p < n]
@@ -134,15 +145,19 @@ for _name in NAMES:
 
 
 def poolings(model: nn.Module) -> list[TopKPooling]:
-    """Every `TopKPooling` inside a model."""
+    """List every `TopKPooling` inside a model."""
     return [module for module in model.modules() if isinstance(module, TopKPooling)]
 
 
 def anneal(model: nn.Module, progress: float) -> float:
-    """Set how far training has come, 0 (soft) to 1 (sharp), in every `TopKPooling` inside model.
+    """Tell every `TopKPooling` inside a model how far training has come, so that its temperature falls.
+
+    Args:
+        model: a pooling, or any module with poolings inside.
+        progress: in [0, 1]: 0 is the start (soft), 1 the end (sharp).
 
     Returns:
-        The temperature now in force in training (of the last one found).
+        The temperature that training works at now; with several poolings, that of the last one.
 
     Raises:
         ValueError: progress outside [0, 1], or a model without a `TopKPooling`.
@@ -163,7 +178,7 @@ def anneal(model: nn.Module, progress: float) -> float:
 
 
 def _alone(protected: list[int], mask: Tensor) -> Tensor:
-    """[B, p, n] where each protected token stands; nowhere if there is none, or an earlier one is the same."""
+    """[B, p, n] True where each protected token stands. A place that a row lacks, or has already, is left out."""
     place = torch.arange(mask.shape[1], device=mask.device).expand(mask.shape)
     to_end = mask.flip(-1).cumsum(-1).flip(-1)  # real tokens from here on: 1 at the last
     found = [mask & (place == p if p >= 0 else to_end == -p) for p in protected]

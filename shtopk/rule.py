@@ -1,4 +1,4 @@
-"""How the two candidates of a pair are weighed against each other."""
+"""The rule of a tournament: how the two candidates of a pair are weighed against each other."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ BOOSTS = get_args(Boost)
 
 
 class Rule(NamedTuple):
-    """What a backend needs to know of a boost.
+    """A boost in the form that backends need.
 
     Attributes:
-        relative: the temperature is in units of the scores' spread at the selection boundary, else of the scores.
-        log_base: scores are compared as powers of the base with this logarithm; 0: as they are.
+        relative: True: the temperature is in units of the scores' spread at the selection boundary. False: of the
+            scores.
+        log_base: 0 to compare the scores themselves; else powers of a base are compared, and this is its logarithm.
     """
 
     relative: bool
@@ -22,7 +23,11 @@ class Rule(NamedTuple):
 
     @classmethod
     def of(cls, boost: Boost, base: float) -> Rule:
-        """The rule of a boost, see `successive_halving_topk`; ValueError for an unknown one, or a base <= 1."""
+        """The rule of a boost; `successive_halving_topk` explains both arguments.
+
+        Raises:
+            ValueError: an unknown boost, or a base <= 1.
+        """
         if boost not in BOOSTS:
             raise ValueError(f"expected boost to be one of {', '.join(BOOSTS)}; got {boost!r}")
         if not base > 1:

@@ -1,4 +1,4 @@
-"""What scores a token: modules from token vectors [B, n, d] to scores [B, n, 1] or [B, n]."""
+"""Scorers: modules that give token vectors [B, n, d] their scores, [B, n, 1] or [B, n]."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 
 class ScorerLinear(nn.Linear):
-    """A linear layer that starts with scores that differ: equal ones have no spread for a relative temperature.
+    """A linear scorer, drawn so that its first scores differ: equal scores have no spread for a relative temperature.
 
-    A class of its own, so that a model with an initialisation for `nn.Linear` can tell it apart and leave it alone.
+    It has a class of its own so that a model that draws every `nn.Linear` anew can leave it alone.
     """
 
     def reset_parameters(self) -> None:
@@ -18,28 +18,28 @@ class ScorerLinear(nn.Linear):
 
 
 def mlp(hidden_size: int) -> nn.Module:
-    """One hidden layer of d / 4."""
+    """A scorer with one hidden layer of d / 4."""
     inner = max(1, hidden_size // 4)
     return nn.Sequential(ScorerLinear(hidden_size, inner), nn.GELU(), ScorerLinear(inner, 1))
 
 
 class ByPlace(nn.Module):
-    """A control: scores where a token stands, whatever its vector, and learns nothing."""
+    """A control that learns nothing: it scores a token by its place, whatever its vector."""
 
     def forward(self, mask: Tensor, k: int) -> Tensor:
-        """[B, n] from mask [B, n], True for a real token, and the number of slots."""
+        """Scores [B, n] from mask [B, n], True for a real token, and the number of slots k."""
         raise NotImplementedError
 
 
 class FirstTokens(ByPlace):
-    """Wants the first tokens."""
+    """A control that wants the first tokens."""
 
     def forward(self, mask: Tensor, k: int) -> Tensor:
         return -torch.arange(mask.shape[1], device=mask.device, dtype=torch.float32).expand(mask.shape)
 
 
 class Strided(ByPlace):
-    """Wants every (n / k)-th real token."""
+    """A control that wants every (n / k)-th real token."""
 
     def forward(self, mask: Tensor, k: int) -> Tensor:
         rank, count = mask.cumsum(-1) - 1, mask.sum(-1, keepdim=True).clamp(min=1)

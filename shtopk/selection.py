@@ -1,4 +1,4 @@
-"""What the model code inside checkpoints of 0.1.0 imports from here: an answer with its assignment spread out."""
+"""Names of version 0.1.0 that the model code inside its checkpoints still imports."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from shtopk.assignment import Assignment
 
 
 class Choice(NamedTuple):
-    """`TopK` as it was in 0.1.0."""
+    """The answer of an operator in 0.1.0: a `TopK` with the parts of its assignment as fields."""
 
     values: Any
     scores: Any

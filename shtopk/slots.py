@@ -9,7 +9,7 @@ from shtopk import backends, compiled
 
 
 def pool_by_slot(values: Tensor, weights: Tensor, slots: Tensor, k: int) -> Tensor:
-    """Sum weights * values within each slot: values [B, n, d], weights and slots [B, n] -> [B, k, d].
+    """Sum the weighted vectors of each slot: values [B, n, d], weights and slots [B, n] become [B, k, d].
 
     A token of weight 0 is not read and gets no gradient.
     """

@@ -1,4 +1,4 @@
-"""What models are trained on: corpora, their splits, metrics and preprocessing; one record per task.
+"""What models are trained on: corpora, their splits, preprocessing and metrics. Each task is one record.
 
 >>> arguments = DataArguments(task="bbc")
 >>> check(arguments)

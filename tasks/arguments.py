@@ -11,13 +11,16 @@ OWNERS = (  # field -> the task that it belongs to
 
 
 def option(default, help: str):
-    """A field with what `--help` says about it."""
+    """A field with its default and the help that `--help` shows."""
     return field(default=default, metadata={"help": help})
 
 
 @dataclass
 class DataArguments:
-    """The data of a run. `task` is filled in from the other fields where it is left out."""
+    """The data of a run.
+
+    `task` is filled in from the other fields if it is left out.
+    """
 
     _argument_group_name: ClassVar[str] = "data"
     task: str | None = option(
@@ -28,26 +31,29 @@ class DataArguments:
     dataset_name: str | None = option(None, "data set on the hub, or a folder laid out like one")
     dataset_config: str | None = option(None, "configuration of that data set, where it has several")
     train_file: str | None = option(None, "path of a .json, .jsonl, .csv or .parquet file")
-    validation_file: str | None = option(None, "likewise; by default a tenth of the training file")
-    test_file: str | None = option(None, "likewise; by default a fifth of the training file")
+    validation_file: str | None = option(None, "the same for validation; by default a tenth of the training file")
+    test_file: str | None = option(None, "the same for the test; by default a fifth of the training file")
     text_column: str = option("text", "column with the documents (files and hub)")
     label_column: str = option("label", "column with their classes, strings or whole numbers (files and hub)")
     summary_column: str | None = option(
-        None, "column with their summaries, instead of classes: the model is then an encoder-decoder (files and hub)"
+        None, "column with their summaries instead of classes; the model is then an encoder-decoder (files and hub)"
     )
-    rfc_folder: str | None = option(None, "folder of RFC Editor files, rfcN.json and rfcN.txt; see `make rfcs`")
+    rfc_folder: str | None = option(
+        None, "folder of the RFC Editor's files, rfcN.json and rfcN.txt; `make rfcs` fetches one"
+    )
     max_tokens: int | None = option(None, "cut documents to so many tokens, >= 1; by default they are read in full")
     max_summary_tokens: int = option(128, "cut summaries to so many tokens, >= 1, and generate no longer ones")
     max_train_samples: int | None = option(None, "documents to train on at most, >= 1; by default all")
     max_eval_samples: int | None = option(None, "documents of validation and test each at most, >= 1; by default all")
     needle_tokens: int = option(2000, "length of a needle document, >= 200 wordpieces")
     data_seed: int = option(
-        0, "seed of the splits that files and hub lack, the needle documents and max_*_samples; the rest is fixed"
+        0,
+        "seed of what is drawn: splits that files and hub lack, needle documents, max_*_samples; others are fixed",
     )
 
     @property
     def answer(self) -> str:
-        """The kind of answers in files and hub, "label" or "summary"."""
+        """What files and hub are answered with: "label" or "summary"."""
         return "summary" if self.summary_column else "label"
 
     def __post_init__(self):

@@ -1,6 +1,6 @@
-"""Summaries that need no model: the beginning of the document, or what training has for the most similar one.
+"""Summaries that need no model: the beginning of the document, or the summary of the most similar training document.
 
-They belong beside every summarizer's figures.
+Their figures belong beside those of every summarizer.
 
 >>> [lead("One sentence. And another.") for lead in BASELINES.values()]
 ['One sentence.', 'One sentence. And another.', 'One sentence. And another.']
@@ -22,23 +22,23 @@ _SIGNATURE = re.compile(r"\s*(?:async\s+)?(?:def|class)\s+([\w.]+)(?:.*\n)*?.*:[
 
 
 def first_sentence(text: str) -> str:
-    """The first sentence of the first paragraph, or an empty text. Line breaks end no sentence, blank lines do."""
+    """The first sentence of the first paragraph, or an empty text. Blank lines end a sentence, line breaks do not."""
     paragraph = re.split(r"\n\s*\n", text.strip(), maxsplit=1)[0]
     return next(sentences(normalise(paragraph)), "")
 
 
 def first_words(text: str, n: int) -> str:
-    """The first n >= 1 words, as whitespace separates them, with one space between; fewer where there are no more."""
+    """The first n >= 1 words, or all if there are fewer. Whitespace separates words; one space joins them."""
     if n < 1:
         raise ValueError(f"expected n >= 1 words, got {n}")
     return " ".join(text.split(maxsplit=n)[:n])
 
 
 def docstring_body(text: str) -> str:
-    """What follows the signature, whose last line ends with a colon; the whole text where it does not start with one.
+    r"""The text after a signature, whose last line ends with a colon. A text without a signature is returned whole.
 
     Example:
-        >>> docstring_body("def mean(x,\\n         y):\\nAverage of two.")
+        >>> docstring_body("def mean(x,\n         y):\nAverage of two.")
         'Average of two.'
     """
     signature = _SIGNATURE.match(text)
@@ -46,7 +46,7 @@ def docstring_body(text: str) -> str:
 
 
 def name_words(name: str) -> str:
-    """A name as words, split at underscores, dots and camel case.
+    """A name as words: it is split at underscores, dots and camel case.
 
     Example:
         >>> name_words("parse_HTTPResponse")
@@ -56,7 +56,7 @@ def name_words(name: str) -> str:
 
 
 def name_and_first_words(text: str, n: int = 8) -> str:
-    """The words of the documented name, then the first n of the body; without a signature, the first n of the text."""
+    """The words of the documented name, then the first n of the body. Without a signature, the first n of the text."""
     signature = _SIGNATURE.match(text)
     name = name_words(signature[1]) if signature else ""
     return f"{name} {first_words(docstring_body(text), n)}".strip()
@@ -65,12 +65,11 @@ def name_and_first_words(text: str, n: int = 8) -> str:
 def nearest_neighbour(train_texts: Sequence[str], train_summaries: Sequence[str], texts: Sequence[str]) -> list[str]:
     """Answer every text with the summary of its nearest training text, by the cosine of their TF-IDF vectors.
 
-    A figure near a model's says that training and test share documents, or that the model only remembers.
-
-    Of equally near ones, and for a text that shares no word with any training text, the first summary counts.
+    A figure close to a model's says that training and test share documents, or that the model only remembers. Among
+    equally near texts the first one counts, and so it does for a text that shares no word with any training text.
 
     Raises:
-        ValueError: unequal lists, or no training text with a word of two letters or digits in it.
+        ValueError: lists of unequal length, or no training text with a word of two letters or digits.
 
     Example:
         >>> nearest_neighbour(["the red fox", "a blue whale"], ["fox", "whale"], ["whales, or one whale"])

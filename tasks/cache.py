@@ -1,4 +1,4 @@
-"""Corpora that take long to prepare are prepared once for each version of their sources and of this code."""
+"""A cache for corpora that take long to prepare, for each version of their sources and of this code."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ if TYPE_CHECKING:  # late: it takes long to import
 
 
 def cached(name: str, sources: str, read: Callable[[], DatasetDict]) -> DatasetDict:
-    """read(), from the second time on loaded from the cache of `datasets` (HF_DATASETS_CACHE).
+    """Return read(). From the second time on it comes from the cache of `datasets` (HF_DATASETS_CACHE).
 
-    sources: a text that differs wherever the corpus does: versions, names and sizes of files.
+    Args:
+        name: of the corpus.
+        sources: a text that differs whenever the corpus does: versions, names and sizes of files.
+        read: prepares the corpus.
     """
     import datasets
 

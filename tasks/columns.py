@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # late: it takes long to import
 
 
 class Answers(NamedTuple):
-    """The values of a column of answers: their types, what a message calls them, and whether they are classes."""
+    """The answers in a column: their types, what a message calls them, and whether they are classes."""
 
     types: type | UnionType
     wanted: str
@@ -29,9 +29,13 @@ ANSWERS = {
 
 
 def pick(columns: Sequence[str], arguments: DataArguments, source: str) -> str:
-    """The name of the column of labels or summaries; ValueError if it, or the column of texts, is not in columns.
+    """The name of the column with labels or summaries.
 
-    source: what to call the data in the message.
+    Args:
+        source: what a message calls the data.
+
+    Raises:
+        ValueError: this column, or that of the texts, is not among the columns.
     """
     option = f"{arguments.answer}_column"
     target = getattr(arguments, option)
@@ -45,9 +49,14 @@ def pick(columns: Sequence[str], arguments: DataArguments, source: str) -> str:
 
 
 def clean(texts: Sequence[Any], answers: Sequence[Any], answer: str, source: str) -> tuple[list[str], list[str]]:
-    """Texts unchanged and answers as strings; ValueError names the first row of source without a valid one.
+    """The texts as they are, and the answers as strings.
 
-    answer: their kind, "label" (non-empty strings or whole numbers) or "summary" (non-empty strings).
+    Args:
+        answer: their kind, "label" (non-empty strings or whole numbers) or "summary" (non-empty strings).
+        source: what a message calls the data.
+
+    Raises:
+        ValueError: a row without a valid text or answer; the message names the first one.
     """
     types, wanted, _ = ANSWERS[answer]
     if not texts:
@@ -74,16 +83,18 @@ def assemble(
     order: Sequence[str] = (),
     seed: int = 0,
 ) -> DatasetDict:
-    """Build train, validation and test; the classes are those of the training split.
+    """Build train, validation and test. The classes are those of the training split.
 
     Args:
-        splits: split -> texts and answers; "train" at least. Missing splits are drawn from it, class by class: a
-            fifth for test, a tenth for validation. Texts that are equal up to whitespace stay together.
-        sources: split -> what to call its data in a message.
+        splits: {split: (texts, answers)}, "train" at least. Missing ones are drawn from it, class by class: a fifth
+            for the test, a tenth for validation. Texts that differ only in whitespace stay together.
+        answer: "label" or "summary".
+        sources: {split: what a message calls its data}.
         order: the classes in the order of their numbers; empty: sorted, numbers as numbers.
+        seed: of the splits that are drawn.
 
     Raises:
-        ValueError: fewer than two classes, a label that train lacks, too few documents to split.
+        ValueError: fewer than two classes, a label that train lacks, or too few documents to split.
     """
     are_classes, splits = ANSWERS[answer].are_classes, dict(splits)
     missing = {name: share for name, share in SHARES.items() if name not in splits}
@@ -107,7 +118,11 @@ def assemble(
 
 
 def to_datasets(splits: Mapping[str, Sequence[tuple]], answer: str, kind: Any = None) -> DatasetDict:
-    """Splits of pairs of a text and an answer, with the columns "text" and `answer`; kind: its type, else text."""
+    """Splits of pairs (text, answer) as a DatasetDict with the columns "text" and `answer`.
+
+    Args:
+        kind: the type of the answers; None: text.
+    """
     from datasets import Dataset, DatasetDict, Features, Value
 
     data, features = DatasetDict(), Features({"text": Value("string"), answer: kind or Value("string")})
@@ -118,7 +133,7 @@ def to_datasets(splits: Mapping[str, Sequence[tuple]], answer: str, kind: Any = 
 
 
 def _classes(splits: dict, sources: dict[str, str], order: Sequence[str]) -> ClassLabel:
-    """The classes of the training split; ValueError if another split has a class that it lacks."""
+    """The classes of the training split. Raises ValueError if another split has a class that it lacks."""
     names = _sorted(set(splits["train"][1]), order)
     if len(names) < 2:
         raise ValueError(f"expected at least two classes in {sources['train']}, got {', '.join(names)}")

@@ -1,4 +1,4 @@
-"""Docstrings: their summary lines, to be written from their bodies; from the source of installed libraries."""
+"""Docstrings of installed libraries: the summary line is to be written from the rest of the docstring."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def source_files(packages: Sequence[str]) -> list[tuple[str, Path]]:
 
 
 def pairs(source: bytes) -> Iterator[Pair]:
-    """The usable pairs of a file, in the order of its lines; none if it is not Python in UTF-8."""
+    """Yield the usable pairs of a file in the order of its lines; none if it is not Python in UTF-8."""
     if all(len(part.split()) < BODY_WORDS[0] for part in re.split(rb'"""|\'\'\'', source)[1::2]):
         return  # parsing is the slow part
     try:
@@ -106,7 +106,7 @@ def pairs(source: bytes) -> Iterator[Pair]:
 
 
 def definitions(node: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]:
-    """Classes and functions at any depth, in the order of their lines; expressions are not searched."""
+    """Yield classes and functions at any depth, in the order of their lines. Expressions are not searched."""
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         yield node
     for block in ("body", "handlers", "cases", "orelse", "finalbody"):
@@ -115,7 +115,7 @@ def definitions(node: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDe
 
 
 def signature(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> str:
-    """`class Name(Base):` or `def name(arguments):`; the node loses its annotations and defaults."""
+    """`class Name(Base):` or `def name(arguments):`. The node loses its annotations and defaults."""
     if isinstance(node, ast.ClassDef):
         bases = ", ".join(ast.unparse(base) for base in node.bases)
         return f"class {node.name}({bases}):" if bases else f"class {node.name}:"
@@ -128,7 +128,7 @@ def signature(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> st
 
 
 def divide(docstring: str) -> tuple[str, str]:
-    """(body, summary): the summary is the first sentence, the body what follows it, without markup and examples."""
+    """(body, summary): the summary is the first sentence; the body is the rest, without markup and examples."""
     lines = docstring.splitlines()
     end = 1
     while end < len(lines) and _NEXT_LINE.match(lines[end]) and not _HEADING.match("\n".join(lines[end : end + 2])):
@@ -158,18 +158,18 @@ def paragraphs(text: str) -> list[str]:
 
 
 def without_markup(text: str) -> str:
-    """Text without the marks of reStructuredText and Markdown, and without lone surrogates."""
+    """The text without the marks of reStructuredText and Markdown, and without lone surrogates."""
     text = _CITATION.sub("", _LINK.sub(r"\1", _ROLE.sub(r"\2", _MARKER.sub("", text))))
     return text.encode("utf-8", "ignore").decode()
 
 
 def words(text: str) -> list[str]:
-    """The text's runs of letters and digits, in lower case."""
+    """The runs of letters and digits in a text, in lower case."""
     return re.findall(r"[^\W_]+", text.lower())
 
 
 def usable(pair: Pair) -> bool:
-    """Whether signature and body suffice to write this summary, without holding it word for word."""
+    """Whether this summary can be written from signature and body, but does not stand there word for word."""
     _, body, summary = pair
     if not SUMMARY_WORDS[0] <= len(summary.split()) <= SUMMARY_WORDS[1] or len(body.split()) < BODY_WORDS[0]:
         return False
@@ -185,11 +185,11 @@ def usable(pair: Pair) -> bool:
 
 
 def split(files: Sequence[Sequence[Pair]], sizes: dict[str, int] = SIZES) -> dict[str, list[Pair]]:
-    """Hold out pairs of the first files until both sizes are reached, and train on the files after them.
+    """Hold out pairs of the first files until both sizes are reached; train on the files after them.
 
-    Of pairs with one summary or body, the first stays. A pair is held out only if the corpus has no near-duplicate
-    of it, so that looking up the nearest training text does not score; the first files' other pairs are dropped. The
-    pairs of a file end in one split, in the order given.
+    Of several pairs with one summary or body the first stays. A pair is held out only if the corpus has no
+    near-duplicate of it, so that copying from the nearest training text does not pay. Other pairs of the first files
+    are dropped. All pairs of a file stand in one split, in the order given.
     """
     seen: set[str] = set()
     rows: list[tuple[int, Pair]] = []
@@ -215,9 +215,12 @@ def split(files: Sequence[Sequence[Pair]], sizes: dict[str, int] = SIZES) -> dic
 def read(
     arguments: DataArguments | None = None, packages: Sequence[str] = PACKAGES, sizes: dict[str, int] = SIZES
 ) -> DatasetDict:
-    """The corpus in its one split, which depends on the versions of the libraries and of Python alone.
+    """The corpus in its only split, which depends on nothing but the versions of the libraries and of Python.
 
-    The column "text" holds signature, line break and body. ValueError if one of the packages is not installed.
+    The column "text" holds signature, line break and body.
+
+    Raises:
+        ValueError: one of the packages is not installed.
     """
     files = source_files(packages)
     collecting = gc.isenabled()
@@ -235,7 +238,7 @@ def read(
 
 
 def check(arguments: DataArguments) -> None:
-    """Raise ValueError where one of the libraries is not installed."""
+    """Raise ValueError if one of the libraries is not installed."""
     for package in PACKAGES:
         package_folder(package, "train")
 

@@ -1,4 +1,4 @@
-"""Near-duplicates: which of many sets are similar to a given one."""
+"""Near-duplicates: find the sets that are similar to a given one."""
 
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
@@ -6,7 +6,7 @@ from collections.abc import Set as AbstractSet
 
 
 def trigrams(words: Sequence[str]) -> set[tuple[str, ...]]:
-    """Every three words in a row; all words as one tuple where there are fewer."""
+    """Every three words in a row. If there are fewer words, all of them as one tuple."""
     return {tuple(words[i : i + 3]) for i in range(max(1, len(words) - 2))} if words else set()
 
 
@@ -17,13 +17,13 @@ def jaccard(a: AbstractSet, b: AbstractSet) -> float:
 
 
 class Similar:
-    """An inverted index that finds the sets whose Jaccard similarity to a given one reaches a threshold.
+    """An inverted index that finds all sets whose Jaccard similarity to a given one reaches a threshold.
 
-    Exact, without comparing all pairs. A set that reaches the threshold shares at least threshold * n of the n items,
-    so it must hold one of the rarest n - ceil(threshold * n) + 1: only sets that do are compared.
+    It is exact, but does not compare all pairs. A set that reaches the threshold shares at least threshold * n of the
+    n items. So it holds at least one of the rarest n - ceil(threshold * n) + 1 items, and only such sets are compared.
 
     Args:
-        sets: what to search; empty ones are similar to none.
+        sets: what to search; an empty set is similar to none.
         threshold: in (0, 1].
     """
 
@@ -35,7 +35,7 @@ class Similar:
                 self.holders[item].append(i)
 
     def to(self, i: int) -> set[int]:
-        """Indices of the other sets that are similar to set i."""
+        """The indices of the other sets that are similar to set i."""
         items = self.sets[i]
         # Rounded down: a product with an error in its last digit must not hide a set that just reaches the threshold.
         rarest = sorted(items, key=lambda item: len(self.holders[item]))[

@@ -22,18 +22,18 @@ Pairs = tuple[list[str], list[str]]
 
 
 class DuplicateColumn(Exception):
-    """Two columns of one name."""
+    """Two columns have one name."""
 
 
 def check(arguments: DataArguments) -> None:
-    """Raise ValueError without a train_file, or for a file that `check_files` refuses."""
+    """Raise ValueError if there is no train_file, or if `check_files` refuses a file."""
     if not arguments.train_file:
         raise ValueError("expected a train_file for the task files, got none; give one with --train_file")
     check_files(arguments)
 
 
 def check_files(arguments: DataArguments) -> None:
-    """Raise ValueError for a file that is missing, empty or of an unknown extension; reads none."""
+    """Raise ValueError for a file that is missing, empty or of an unknown extension. No file is read."""
     for path in _paths(arguments).values():
         if path.suffix.lower() not in READERS:
             raise ValueError(f"expected a file ending in {', '.join(READERS)}, got {path}")
@@ -47,7 +47,7 @@ def check_files(arguments: DataArguments) -> None:
 
 
 def read(arguments: DataArguments) -> DatasetDict:
-    """The splits of the files; those without a file are drawn, see `assemble`."""
+    """The splits of the files. Those without a file are drawn, see `assemble`."""
     paths = _paths(arguments)
     splits = {name: _read(path, arguments) for name, path in paths.items()}
     sources = {name: str(path) for name, path in paths.items()}
@@ -56,7 +56,7 @@ def read(arguments: DataArguments) -> DatasetDict:
 
 
 def read_alone(arguments: DataArguments, split: str) -> Pairs | None:
-    """Texts and answers of a split that has a file of its own; None for one that has none."""
+    """The texts and answers of a split that has a file of its own; None if it has none."""
     check_files(arguments)
     path = _paths(arguments).get(split)
     if path is None and not arguments.train_file:
@@ -75,8 +75,11 @@ def _read(path: Path, arguments: DataArguments) -> Pairs:
 
 
 def read_columns(path: Path) -> Columns:
-    """The columns of a file. Raises ValueError, in one line that names the file, where it cannot be read, is not
-    UTF-8, breaks its format, or has two columns of one name.
+    """The columns of a file.
+
+    Raises:
+        ValueError: in one line that names the file: it cannot be read, is not UTF-8, breaks its format, or has two
+            columns of one name.
     """
     try:
         return READERS[path.suffix.lower()](path)
@@ -113,7 +116,12 @@ def _read_json(path: Path) -> Columns:
 
 
 def parse_json(text: str, path: Path | str, line: int) -> Any:
-    """What JSON means that starts at a line of a file. ValueError, in one line, where it is none; DuplicateColumn."""
+    """The value of a JSON text that starts at a line of a file.
+
+    Raises:
+        ValueError: in one line: it is not JSON.
+        DuplicateColumn: an object has one name twice.
+    """
     try:
         return json.loads(text, object_pairs_hook=_row)
     except json.JSONDecodeError as error:
@@ -133,14 +141,14 @@ def _row(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def check_different(names: list[str]) -> None:
-    """Raise DuplicateColumn if two columns have one name, so that it is unknown which of them is meant."""
+    """Raise DuplicateColumn if two columns have one name, so that nobody knows which one is meant."""
     twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
     if twice is not None:
         raise DuplicateColumn(f"expected columns with different names, got {twice!r} twice; rename one")
 
 
 def _read_csv(path: Path) -> Columns:
-    """Every cell as a string: a document "NA" is no missing value, a label "01" no number."""
+    """Every cell is a string: a document "NA" is not a missing value, and a label "01" is not a number."""
     limit = csv.field_size_limit(2**31 - 1)  # by default documents end at 131,072 characters
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:

@@ -14,7 +14,7 @@ LEAST_DOCUMENTED = 0.5  # share of a file that must be documentation; the others
 
 
 def passages(low: float, high: float) -> Iterator[list[str]]:
-    """Docstrings as lists of paragraphs, in an order that depends only on the versions installed.
+    """Yield docstrings as lists of paragraphs, in an order that depends only on the installed versions.
 
     Files are spread over [0, 1) by the hash of their path; those in [low, high) are read.
     """
@@ -24,7 +24,7 @@ def passages(low: float, high: float) -> Iterator[list[str]]:
 
 
 def source_files(low: float, high: float) -> list[Path]:
-    """Python files of the packages whose place in [0, 1) lies in [low, high), ordered by it; tests left out."""
+    """The Python files of the packages whose place in [0, 1) lies in [low, high), in this order, without tests."""
     files = {}
     for package in PACKAGES:
         folder = package_folder(package, "train")
@@ -38,7 +38,7 @@ def source_files(low: float, high: float) -> list[Path]:
 
 
 def docstrings(source: str) -> Iterator[str]:
-    """The long docstrings of a module, its classes and its functions; none of a file that is mostly code."""
+    """Yield the long docstrings of a module, its classes and functions; none of a file that is mostly code."""
     documented = sum(len(part) for part in source.split('"""')[1::2] if len(part) >= SHORTEST)
     if documented < LEAST_DOCUMENTED * max(1, len(source)):
         return

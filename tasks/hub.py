@@ -15,13 +15,13 @@ NAMES = {"train": ("train",), "validation": ("validation", "valid", "dev", "val"
 
 
 def check(arguments: DataArguments) -> None:
-    """Raise ValueError without a dataset_name; loading shows whether the hub has it."""
+    """Raise ValueError if there is no dataset_name. Whether the hub has it shows when it is loaded."""
     if not arguments.dataset_name:
         raise ValueError("expected a dataset_name for the task hub, got none; give one with --dataset_name")
 
 
 def read(arguments: DataArguments) -> DatasetDict:
-    """The splits of the data set; one that is missing or has no answers is drawn, see `assemble`."""
+    """The splits of the data set. A split that is missing or has no answers is drawn, see `assemble`."""
     name, found = arguments.dataset_name, _load(arguments)
     splits, sources = {}, {}
     order: tuple[str, ...] = ()
@@ -41,7 +41,7 @@ def read(arguments: DataArguments) -> DatasetDict:
 
 
 def read_alone(arguments: DataArguments, split: str) -> tuple[list[str], list[str]] | None:
-    """Texts and answers of a split that the data set has, under whatever name; None if it has none."""
+    """The texts and answers of a split that the data set has, under whatever name; None if it has none."""
     found = _load(arguments)
     key = next((name for name in (split, *NAMES.get(split, ())) if name in found), None)
     if key is None and split not in NAMES:
@@ -71,7 +71,9 @@ def _load(arguments: DataArguments) -> DatasetDict:
 
 
 def _answers(part: Dataset, column: str) -> tuple[list, tuple[str, ...]]:
-    """Summaries or names of classes (None: missing), and the classes in the order of their numbers, if known."""
+    """Summaries or names of classes (None: missing), and the classes in the order of their
+    numbers if that is known.
+    """
     from datasets import ClassLabel
 
     answers, feature = part[column][:], part.features[column]

@@ -1,4 +1,4 @@
-"""JSON lines written as a stream, whole lines at a time; a run that was cut off goes on behind the last of them."""
+"""JSON lines written as a stream, whole lines at a time. A run that was cut off goes on behind the last whole line."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from typing import Any
 
 
 class JsonLines:
-    """Records as lines of JSON, in a file or on a descriptor such as that of standard output.
+    """Write records as lines of JSON, to a file or to a descriptor such as that of standard output.
 
-    Lines wait until `flush`, which writes them with one call, so that whoever reads the file sees whole lines. A file
+    Lines wait until `flush`, which writes them all with one call. So whoever reads the file sees whole lines. The file
     is made, emptied or cut at the first `flush`, not before.
 
     Args:
-        target: path of a file, which must not exist, or the number of an open descriptor.
-        overwrite: a file that exists is replaced.
-        resume: what a file holds is gone on with; half a last line is cut away.
-        key: a field that every line has, by which a file of other lines is known.
+        target: the path of a file, which must not exist, or the number of an open descriptor.
+        overwrite: replace a file that exists.
+        resume: go on with what a file holds; half a last line is cut away.
+        key: a field that every line has; a file with other lines is refused.
 
     Attributes:
-        done: lines that the file had, 0 but for resume.
-        last: the last of them.
-        written: lines that were written since.
+        done: lines that the file had; 0 without resume.
+        last: the last of these lines.
+        written: lines written since.
 
     Raises:
-        ValueError: in one line: the file exists, is not one of such lines, or cannot be made there.
+        ValueError: in one line: the file exists, has other lines, or cannot be made there.
 
     Example:
         >>> lines = JsonLines("out.jsonl", resume=True)  # doctest: +SKIP
@@ -67,7 +67,7 @@ class JsonLines:
             raise ValueError(f"{path} exists; name another file, or give --overwrite true or --resume true")
 
     def _count(self, path: Path) -> None:
-        """Find the whole lines of a file, and refuse one of other lines."""
+        """Count the whole lines of a file, and refuse a file with other lines."""
         line = b""
         with path.open("rb") as file:
             for line in file:
@@ -85,7 +85,7 @@ class JsonLines:
                              "is it another file than was meant?")  # fmt: skip
 
     def add(self, record: dict[str, Any]) -> None:
-        """Let a record wait for `flush`. ValueError for a number that is not finite, which JSON does not have."""
+        """Let a record wait for `flush`. Raises ValueError for a number that is not finite, which JSON lacks."""
         try:
             line = json.dumps(record, ensure_ascii=False, allow_nan=False).encode()
         except UnicodeEncodeError:  # a lone surrogate
@@ -93,7 +93,7 @@ class JsonLines:
         self._waiting.append(line + b"\n")
 
     def flush(self) -> None:
-        """Write what waits. OSError if that fails: then the file may end in half a line."""
+        """Write the lines that wait. After an OSError the file may end in half a line."""
         if self._descriptor is None:
             self._descriptor = self._open(Path(str(self.target)))
         content = memoryview(b"".join(self._waiting))
@@ -110,7 +110,7 @@ class JsonLines:
         return descriptor
 
     def close(self) -> None:
-        """Close the file, not a descriptor that was given; what still waits is dropped."""
+        """Close the file, but not a descriptor that was given. Lines that still wait are dropped."""
         if self._descriptor is not None and self._descriptor != self.target:
             os.close(self._descriptor)
         self._descriptor = None

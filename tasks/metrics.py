@@ -8,7 +8,7 @@ from sklearn.metrics import accuracy_score, f1_score
 
 
 class Metric(evaluate.Metric):
-    """Figures from two lists of equally many elements, of a type of `datasets`."""
+    """Figures from two lists of equal length, whose elements have a type of `datasets`."""
 
     element: str
 
@@ -30,7 +30,7 @@ class Metric(evaluate.Metric):
 
 
 class AccuracyAndF1(Metric):
-    """Share of the predictions that are right; mean F1 of the classes among the predictions or the references."""
+    """The share of right predictions, and the mean F1 of the classes among the predictions or the references."""
 
     element = "int64"
 
@@ -40,7 +40,11 @@ class AccuracyAndF1(Metric):
 
 
 def classification_metrics(predictions: Sequence[int], references: Sequence[int]) -> dict[str, float]:
-    """Accuracy and macro-F1, both in [0, 1], of class numbers: lists, NumPy arrays or tensors of equal length >= 1.
+    """Accuracy and macro-F1 of predicted classes, both in [0, 1].
+
+    Args:
+        predictions: class numbers, a list, a NumPy array or a tensor of length >= 1.
+        references: the true ones, as many.
 
     Example:
         >>> classification_metrics([0, 1, 1, 0], [0, 1, 0, 0])

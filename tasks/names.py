@@ -1,4 +1,4 @@
-"""What the figures of summaries are called; `rouge.py` works them out."""
+"""The names of the figures of summaries, which `rouge.py` works out."""
 
 ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 DEGENERATION = ("prediction_words", "reference_words", "prediction_repeats", "reference_repeats", "empty", "distinct")

@@ -1,6 +1,6 @@
-"""Needle: one or two sentences of a news article at a random place in a long text about something else.
+"""Needle: one or two sentences of a news article, at a random place in a long text about something else.
 
-The class is the article's topic, so a classifier must find the sentences; mean pooling drowns them.
+The class is the article's topic. So a classifier must find the sentences, and the mean of all tokens drowns them.
 """
 
 from __future__ import annotations
@@ -37,13 +37,16 @@ def count_pieces(text: str) -> int:
 
 
 def generate(tokens: int = TOKENS, sizes: dict[str, int] = SIZES, seed: int = 0) -> DatasetDict:
-    """Build the documents, which depend on the arguments and the versions of the libraries alone.
+    """Make the documents, which depend on nothing but the arguments and the versions of the libraries.
 
-    An article stays in its BBC split, a library file in one split. Passages and articles (perhaps with other
-    sentences) are used again only when a split has run out of them. The hidden sentences are the characters
-    text[evidence_start:evidence_end], whose columns stand beside "text" and "label".
+    An article stays in its BBC split, a library file in one split. Passages and articles are used again (perhaps with
+    other sentences) only when a split has run out of them. The hidden sentences are text[evidence_start:evidence_end];
+    both columns stand beside "text" and "label".
 
-    tokens: length of a document in wordpieces, about; >= 200.
+    Args:
+        tokens: about how long a document is, in wordpieces; >= 200.
+        sizes: {split: documents}.
+        seed: of everything that is drawn.
     """
     if tokens < 200:
         raise ValueError(f"expected needle_tokens >= 200, got {tokens}")
@@ -102,7 +105,7 @@ def _document(article: bbc.Article, passages: Iterator[list[str]], tokens: int, 
 
 
 def _evidence(text: str, rng: random.Random) -> str:
-    """One sentence or two adjacent ones of the wanted length, else the closest in length."""
+    """One sentence, or two adjacent ones, of the wanted length; if there is none, the closest in length."""
     _, _, body = text.partition("\n")  # without the headline
     parts = list(sentences(body)) or [normalise(text)]
     choices = parts + [f"{a} {b}" for a, b in pairwise(parts)]
@@ -114,7 +117,7 @@ def _evidence(text: str, rng: random.Random) -> str:
 
 
 def _unused(low: float, high: float, used: set[str]) -> Iterator[list[str]]:
-    """Passages of the files in [low, high) that are not in used; the same again once they have run out."""
+    """Yield passages of the files in [low, high) that are not in used, and all again once they have run out."""
     passages: list[list[str]] = []
     for passage in filler.passages(low, high):
         key = normalise(" ".join(passage))
@@ -129,7 +132,7 @@ def _unused(low: float, high: float, used: set[str]) -> Iterator[list[str]]:
 
 
 def check(arguments: DataArguments) -> None:
-    """Raise ValueError where the articles or the libraries are not installed."""
+    """Raise ValueError if the articles or the libraries are not installed."""
     bbc.folder()
     for package in filler.PACKAGES:
         package_folder(package, "train")

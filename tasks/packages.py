@@ -1,11 +1,11 @@
-"""Folders of installed packages, found without importing them."""
+"""The folders of installed packages, found without importing them."""
 
 import importlib.util
 from pathlib import Path
 
 
 def package_folder(name: str, extra: str) -> Path:
-    """The folder of a package; ValueError, which names the extra to install, where it is missing."""
+    """The folder of a package. Raises ValueError, which names the extra to install, if it is missing."""
     spec = importlib.util.find_spec(name)
     if spec is None or not spec.submodule_search_locations:
         raise ValueError(f"expected the package {name} to be installed, found none; pip install 'shtopk[{extra}]'")

@@ -1,4 +1,4 @@
-"""Texts to token numbers."""
+"""From texts to token numbers."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ LONG = 2**15  # tokens; training on a longer document, which is reported, may ru
 
 
 def encode_documents(tokenizer, dataset: DatasetDict, max_tokens: int | None = None) -> DatasetDict:
-    """Tokenise the column "text" in full, or cut to max_tokens, special ones included.
+    """Tokenise the column "text", in full or cut to max_tokens (special ones included).
 
-    Prints how many documents have no text and how many were cut, if any. ValueError if max_tokens leaves no room
-    beside the special tokens.
+    It prints how many documents have no text and how many were cut, if any.
 
     Returns:
         The same splits with the columns "input_ids", "attention_mask" and, as before, "label" or "summary". An empty
-        text becomes the special tokens alone. Padding is the collator's.
+        text becomes the special tokens alone. There is no padding; the collator adds it.
+
+    Raises:
+        ValueError: max_tokens leaves no room beside the special tokens.
     """
     _check_room(tokenizer, "max_tokens", max_tokens)
 
@@ -45,9 +47,10 @@ def encode_documents(tokenizer, dataset: DatasetDict, max_tokens: int | None = N
 
 
 def encode_summaries(tokenizer, dataset: DatasetDict, max_tokens: int, start: int | None = None) -> DatasetDict:
-    """Tokenise the column "summary" as the targets of a decoder, the new column "labels", cut to max_tokens.
+    """Tokenise the column "summary" as targets of a decoder, the new column "labels", cut to max_tokens.
 
-    start: the token that the decoder starts from, which a target does not repeat.
+    Args:
+        start: the token that the decoder starts from; a target does not repeat it.
     """
     _check_room(tokenizer, "max_summary_tokens", max_tokens)
 
@@ -69,12 +72,13 @@ def _check_room(tokenizer, name: str, limit: int | None) -> None:
 
 
 def _tell_shortened(what: str, dataset: DatasetDict, column: str, *, empty: int, limit: int | None, name: str) -> None:
-    """Print, on the main process, a line on empty, cut and very long texts by split; nothing if there are none.
+    """Print, on the main process, how many texts of each split are empty, cut or very long; nothing if there are none.
 
     Args:
-        column: of token ids, in encoded splits.
-        empty, limit: numbers of tokens of an empty text, and of one that was cut; None: nothing was cut.
-        name: the field of the limit.
+        column: with the tokens, in encoded splits.
+        empty: how many tokens an empty text has.
+        limit: how many tokens a text that was cut has; None: nothing was cut.
+        name: of the field with the limit.
     """
     lengths = {split: lengths_of(rows, column) for split, rows in dataset.items()}
     parts = {"without text": {split: _count(pyarrow.compute.less_equal(n, empty)) for split, n in lengths.items()}}
@@ -94,7 +98,7 @@ def _tell_shortened(what: str, dataset: DatasetDict, column: str, *, empty: int,
 
 
 def lengths_of(split: Dataset, column: str) -> pyarrow.ChunkedArray:
-    """Of the lists in a column, one for each row."""
+    """The lengths of the lists in a column, one for each row."""
     return pyarrow.compute.list_value_length(split.select_columns(column).with_format("arrow")[:][column])
 
 

@@ -12,11 +12,19 @@ from shtopk.tasks.rfc import RFC
 from shtopk.tasks.task import Task
 
 TASKS: dict[str, Task] = {task.name: task for task in (BBC, NEEDLE, DOCSTRINGS, RFC, FILES, HUB)}
+"""The tasks by name; files and hub with classes."""
 SUMMARY_TASKS: dict[str, Task] = {task.name: task for task in (FILE_SUMMARIES, HUB_SUMMARIES)}
 
 
 def get_task(arguments: DataArguments) -> Task:
-    """The record of a task; files and hub have one for classes and one for summaries."""
+    """The task that the arguments name. Files and hub have one for classes and one for summaries.
+
+    Args:
+        arguments: the data's.
+
+    Raises:
+        ValueError: no task has this name.
+    """
     known, where = {"label": (TASKS, ""), "summary": (SUMMARY_TASKS, " with a summary_column")}[arguments.answer]
     if arguments.task not in known:
         raise ValueError(f"expected task to be one of {', '.join(known)}{where}, got {arguments.task!r}")
@@ -24,5 +32,9 @@ def get_task(arguments: DataArguments) -> Task:
 
 
 def check(arguments: DataArguments) -> None:
-    """Raise ValueError, in one line, for arguments that cannot work; reads no data."""
+    """Check the data's arguments. No data is read.
+
+    Raises:
+        ValueError: in one line: they cannot work.
+    """
     get_task(arguments).check(arguments)

@@ -1,4 +1,4 @@
-"""Everything that is asked of a classifier's answers: by class, with intervals, and who is taken for whom."""
+"""Everything that is asked of a classifier's answers: figures by class, intervals, and who is taken for whom."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ def classification_report(
     """The figures of n documents and C classes.
 
     Args:
-        predictions, references: [n] class numbers, n >= 1.
+        predictions: [n] class numbers, n >= 1.
+        references: [n] the true ones.
         probabilities: [n, C] in [0, 1].
-        names: those of the classes, by their numbers.
+        names: of the classes, by their numbers.
 
     Returns:
-        `metrics`: accuracy, f1 (macro: of the classes among predictions or references), f1_weighted (by the documents
-        of a class), all in [0, 1], mcc (Matthews' correlation coefficient, in [-1, 1]), and auroc (of the second
-        class for two, else the mean of every class against the rest) where every class has documents. `intervals`:
-        their 95 % confidence intervals over documents, [low, high], by the percentile bootstrap. `classes`: name ->
-        precision, recall, f1 and the number of documents. `confusion`: [C][C] documents of a class (row) by the class
+        `metrics`: accuracy; f1 (macro: over the classes among predictions or references); f1_weighted (by the
+        documents of a class), all in [0, 1]; mcc (Matthews' correlation coefficient), in [-1, 1]; and auroc, if every
+        class has documents (of the second class for two, else the mean of every class against the rest). `intervals`:
+        their 95 % confidence intervals over documents, [low, high], by the percentile bootstrap. `classes`: {name:
+        precision, recall, f1 and number of documents}. `confusion`: [C][C] documents of a class (row) by the class
         they were given (column).
 
     Example:
@@ -52,7 +53,7 @@ METRICS = ("accuracy", "f1", "f1_weighted", "mcc")
 
 
 def _metrics(confusion: np.ndarray) -> tuple[float, float, float, float]:
-    """Those of `METRICS`, of a matrix [C, C] of counts."""
+    """The figures named in `METRICS`, from a matrix [C, C] of counts."""
     right, of_class, as_class = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
     n = confusion.sum()
     f1 = 2 * right / np.maximum(of_class + as_class, 1)

@@ -1,7 +1,7 @@
 """RFCs and their abstracts: long documents to summarise, from a folder of the RFC Editor's files.
 
-`rfcN.json` holds the abstract and which RFCs it replaces, `rfcN.txt` or `rfcN.txt.gz` the text; they may lie in
-sub-folders. `make rfcs` fetches such a folder on Debian.
+`rfcN.json` holds the abstract and says which RFCs it replaces; `rfcN.txt` or `rfcN.txt.gz` holds the text. They may
+lie in sub-folders. `make rfcs` fetches such a folder on Debian.
 """
 
 from __future__ import annotations
@@ -60,11 +60,14 @@ class Pair(NamedTuple):
 
 
 class Skipped(Exception):
-    """A document that cannot be used; the message is the reason in the report."""
+    """A document that cannot be used; the message is the reason, for the report."""
 
 
 def find(folder: Path) -> dict[int, dict[str, Path]]:
-    """RFC number -> "json" and "txt" -> file, in the order of the numbers. Of several, the first by path counts."""
+    """{RFC number: {"json" and "txt": file}}, in the order of the numbers.
+
+    Of several files the first by path counts.
+    """
     if not folder.is_dir():
         raise ValueError(
             f"expected a folder of rfcN.json and rfcN.txt, found none at {folder}; `make rfcs` fetches one"
@@ -77,7 +80,7 @@ def find(folder: Path) -> dict[int, dict[str, Path]]:
 
 
 def check(folder: Path) -> None:
-    """Raise ValueError, in one line, for a folder without a single pair of files; reads none."""
+    """Raise ValueError, in one line, for a folder without a single pair of files. No file is read."""
     files = find(folder)
     if not any(len(kinds) == 2 for kinds in files.values()):
         got = f"{sum(map(len, files.values()))} such files, none of which belong together" if files else "no such file"
@@ -85,9 +88,9 @@ def check(folder: Path) -> None:
 
 
 def read(folder: Path) -> DatasetDict:
-    """Splits with the columns "text" and "summary": the same for the same files, whatever their order.
+    """Splits with the columns "text" and "summary", the same for the same files in whatever order.
 
-    RFCs that replace each other or have nearly the same abstract stay together; unusable ones are counted on stderr.
+    RFCs that replace each other, or have nearly the same abstract, stay together. Unusable ones are counted on stderr.
 
     Raises:
         ValueError: no documents, or too few to split.
@@ -135,7 +138,7 @@ def _facts(kinds: dict[str, Path]) -> dict:
 
 
 def _replaced(facts: dict) -> list[int]:
-    """Numbers of the RFCs that this one replaces or is replaced by, whether or not they are in the folder."""
+    """The numbers of the RFCs that this one replaces or is replaced by, whether or not the folder has them."""
     names = f"{facts.get('obsoletes')} {facts.get('obsoleted_by')}"  # lists of names, some of them no RFC's
     return [int(number) for number in re.findall(r"\bRFC\s*(\d+)", names)]
 
@@ -160,13 +163,16 @@ def _pair(number: int, facts: dict, kinds: dict[str, Path]) -> Pair:
 
 
 def plain(abstract: str) -> str:
-    """An abstract on one line: no tags, no entities, no status."""
+    """An abstract on one line, without tags, entities and status."""
     text = html.unescape(_TAG.sub("\n", abstract))
     return unwrap([_STATUS.sub(" ", unwrap(text.splitlines()))])
 
 
 def _text(path: Path) -> str:
-    """The text of a file, UTF-8 or else Windows-1252 (some old RFCs), without padding and stray control codes."""
+    """The text of a file, without padding and stray control codes.
+
+    It is UTF-8, or else Windows-1252 (some old RFCs).
+    """
     try:
         content = path.read_bytes()
         if path.suffix == ".gz":

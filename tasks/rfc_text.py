@@ -41,8 +41,10 @@ _COPY = 0.6  # share of the abstract's runs that makes a passage a copy
 
 
 def clean(text: str, title: str, abstract: str) -> str:
-    """An RFC, published in pages of lines, as a model should read it: title, which may be empty, headings and
-    paragraphs, with an empty line between them, without the abstract.
+    """An RFC, published in pages of lines, as a model should read it.
+
+    That is the title, which may be empty, then headings and paragraphs with an empty line between them. The abstract
+    is left out.
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\xa0", " ").expandtabs()
     text = re.sub(r".\x08", "", text)  # printed twice on one spot to look bold
@@ -52,13 +54,13 @@ def clean(text: str, title: str, abstract: str) -> str:
 
 
 def unwrap(lines: Block) -> str:
-    """Lines as one. A hyphen or a slash at the end of a line is part of the word."""
+    """Join lines to one. A hyphen or a slash at the end of a line is part of the word."""
     text = "\n".join(" ".join(line.split()) for line in lines)
     return re.sub(r"(?<=\w[-/])\n(?=\w)", "", text).replace("\n", " ").strip()
 
 
 def without_copy(text: str, abstract: str) -> str:
-    """The text without passages that repeat most of the abstract, perhaps reworded; single sentences may stay."""
+    """The text without passages that repeat most of the abstract, perhaps reworded. Single sentences may stay."""
     wanted, found = ([word.lower() for word in _WORD.findall(words)] for words in (abstract, text))
     # Most texts hold no copy, as a search for a third of the runs shows in a fraction of the time.
     haystack, probes = " ".join(found), [" ".join(wanted[i : i + _RUN]) for i in range(0, len(wanted), _RUN)]
@@ -86,7 +88,7 @@ def _runs(words: list[str]) -> list[tuple[str, ...]]:
 
 
 def _without_page_breaks(text: str) -> list[str]:
-    """Lines without headers and footers; a paragraph on two pages is joined."""
+    """The lines without headers and footers. A paragraph on two pages is joined."""
     pages: list[Block] = [[]]
     for line in text.split("\n"):
         before, *after = map(str.rstrip, line.split("\f"))
@@ -114,12 +116,12 @@ def _without_page_breaks(text: str) -> list[str]:
 
 
 def _alike(line: str) -> str:
-    """A line without numbers: the same for the headers of all pages."""
+    """A line without its numbers, which is the same for the headers of all pages."""
     return " ".join(re.sub(r"\d+", "", line).split()) or line
 
 
 def _goes_on(line: str, following: str) -> bool:
-    """Whether the last line of a page and the first one of the next belong to one paragraph."""
+    """Whether the last line of a page and the first line of the next belong to one paragraph."""
     if re.search(r"[.:;!?][\"')\]]*$", line) or _ITEM.match(following):
         return False
     return following.lstrip()[:1].islower() or (_indent(line) == _indent(following) and len(line) > 50)
@@ -132,7 +134,9 @@ def _trimmed(page: Block) -> Block:
 
 
 def _blocks(lines: list[str]) -> list[Block]:
-    """Paragraphs. The heading of a section to drop is a block of its own, even if the text begins on the next line."""
+    """The paragraphs. The heading of a section to drop is a block of its own, even if its text begins on the next
+    line.
+    """
     blocks: list[Block] = [[]]
     for line in lines:
         if not line:
@@ -145,7 +149,7 @@ def _blocks(lines: list[str]) -> list[Block]:
 
 
 def _without_front(blocks: list[Block], title: str) -> list[Block]:
-    """The blocks after the title; authors, date and status stand before it."""
+    """The blocks after the title. Authors, date and status stand before it."""
     words = set(_WORD.findall(title.lower()))
     first = 0
     for i, block in enumerate(blocks[:_FRONT_BLOCKS]):
@@ -158,7 +162,7 @@ def _without_front(blocks: list[Block], title: str) -> list[Block]:
 
 
 def _without_boilerplate(blocks: list[Block]) -> list[Block]:
-    """Drop boilerplate sections, lists of contents and small print."""
+    """The blocks without boilerplate sections, lists of contents and small print."""
     kept: list[Block] = []
     i = 0
     longest = max(1000, sum(map(_words, blocks)) // 5)  # a longer section is no boilerplate
@@ -180,7 +184,7 @@ def _words(block: Block) -> int:
 
 
 def _section_end(blocks: list[Block], heading: int) -> int:
-    """Index of the first block after a heading's section: where indentation ends, or the next heading stands."""
+    """The index of the first block after a section, where indentation ends or the next heading stands."""
     left, end = _indent(blocks[heading][0]), heading + 1
     body = next((_indent(b[0]) for b in blocks[end : end + 2] if len(b) > 1 or len(b[0].split()) > 2), 0)
     outside = left if body > left else body - 1
@@ -208,7 +212,7 @@ def _indent(line: str) -> int:
 
 
 def _reflow(block: Block) -> str:
-    """A paragraph on one line, every item of a list on its own; figures, tables and code as they are."""
+    """A paragraph on one line, each item of a list on its own; figures, tables and code as they are."""
     if len(block) == 2 and not block[1].strip(" -=~_"):  # a heading and the line under it
         return block[0].strip()
     items: list[Block] = []

@@ -17,12 +17,13 @@ from shtopk.tasks.split import normalise
 
 
 def document_scores(predictions: Sequence[str], references: Sequence[str]) -> np.ndarray:
-    """F-measures of every document, [n, 4] in the order of `ROUGE`, in [0, 1].
+    """The F-measures of every document, [n, 4] in the order of `ROUGE`, in [0, 1].
 
-    rouge1 and rouge2 count shared words and bigrams, rougeL the longest common subsequence of the whole texts,
-    rougeLsum that of every reference sentence with all predicted ones. Words are runs of ASCII letters and digits, in
-    lower case and stemmed (Porter), as is usual in papers: other scripts, and texts without bigrams, score 0.
-    Sentences are those of `shtopk.tasks.sentences`; a line break ends one, so join lines broken at a fixed width.
+    rouge1 and rouge2 count shared words and pairs of words. rougeL takes the longest common subsequence of the whole
+    texts, rougeLsum that of each reference sentence with all predicted ones. Words are runs of ASCII letters and
+    digits, in lower case and stemmed (Porter), as is usual in papers. So other scripts score 0, and texts of one word
+    score 0 in rouge2. Sentences are those of `shtopk.tasks.sentences`. A line break ends one, so join lines that were
+    broken at a fixed width.
     """
     scorer = RougeScorer(list(ROUGE), tokenizer=DefaultTokenizer(use_stemmer=True))
     scores = np.zeros((len(references), len(ROUGE)))
@@ -33,14 +34,15 @@ def document_scores(predictions: Sequence[str], references: Sequence[str]) -> np
 
 
 def confidence_interval(scores: np.ndarray, resamples: int = 1000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Lower and upper bounds, [m] each, of the 95 % confidence interval of the mean over documents.
+    """The lower and upper bounds, [m] each, of the 95 % confidence interval of the mean over documents.
 
-    By the percentile bootstrap; the same scores in any order give the same bounds. They reflect the choice of
-    documents, not of the training run.
+    They come from the percentile bootstrap, and do not depend on the order of the scores. They reflect the choice of
+    documents, not that of the training run.
 
     Args:
         scores: [n, m], m figures for each of n documents, n >= 1.
-        resamples: samples of n documents that are drawn with replacement; >= 1.
+        resamples: samples of n documents, drawn with replacement; >= 1.
+        seed: of the samples.
     """
     n = len(scores)
     scores = np.sort(scores, axis=0)  # every column by itself: a bound depends on one column alone
@@ -52,19 +54,19 @@ def confidence_interval(scores: np.ndarray, resamples: int = 1000, seed: int = 0
 
 
 def words(text: str) -> list[str]:
-    """The words without case and punctuation."""
+    """The words, without case and punctuation."""
     return re.findall(r"\w+", text.lower())
 
 
 def repeats_trigram(text: str) -> bool:
-    """Whether three words in a row come again, case and punctuation aside."""
+    """Whether three words in a row come again, whatever their case and punctuation."""
     found = words(text)
     trigrams = list(zip(found, found[1:], found[2:], strict=False))
     return len(set(trigrams)) < len(trigrams)
 
 
 class RougeAndDegeneration(Metric):
-    """Mean ROUGE F-measures with 95 % confidence intervals; lengths, repetition, empty and equal predictions."""
+    """Mean ROUGE with 95 % confidence intervals; lengths, repetition, and empty and equal predictions."""
 
     element = "string"
 
@@ -86,15 +88,20 @@ class RougeAndDegeneration(Metric):
 
 
 def summarization_metrics(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-    """ROUGE with confidence intervals, and signs of degenerate output, of equally many summaries and true ones.
+    """ROUGE with confidence intervals, and signs of degenerate output.
+
+    Args:
+        predictions: summaries.
+        references: the true ones, as many.
 
     Returns:
-        `names.SUMMARIZATION_METRICS` -> value:
-        rouge1, rouge2, rougeL, rougeLsum: see `document_scores`; with _low and _high see `confidence_interval`.
-        prediction_words, reference_words: mean number of words, runs of letters and digits.
-        prediction_repeats, reference_repeats: share of the texts in which three words in a row come again.
-        empty: share of the predictions without a letter or digit.
-        distinct: different predictions / predictions; 1 / n where all are the same.
+        The figures by their names, `names.SUMMARIZATION_METRICS`:
+
+        - rouge1, rouge2, rougeL, rougeLsum: see `document_scores`; with _low and _high see `confidence_interval`;
+        - prediction_words, reference_words: mean number of words, which are runs of letters and digits;
+        - prediction_repeats, reference_repeats: share of the texts in which three words in a row come again;
+        - empty: share of the predictions without a letter or digit;
+        - distinct: different predictions / predictions; 1 / n if all are the same.
 
     Raises:
         ValueError: empty lists, lists of unequal length, or an element that is no text.

@@ -1,4 +1,4 @@
-"""A model's answers, to read: every prediction, and a page of the first summaries beside their references."""
+"""A model's answers to read: every prediction, and a page of the first summaries beside their references."""
 
 from __future__ import annotations
 
@@ -21,14 +21,17 @@ def write_predictions(
     references: Sequence[str],
     probabilities: Sequence[float] | None = None,
 ) -> None:
-    """Write folder/predictions.jsonl, a line of JSON for each document of a split, in their order.
+    """Write folder/predictions.jsonl: a line of JSON for each document of a split, in their order.
 
-    A line has `row`, the document's place in the split, from 0; `text`, its beginning, see `beginning`; `prediction`
-    and `reference`; and with probabilities `probability`, rounded to 6 digits.
+    A line has `row`, the document's place in the split from 0 on; `text`, its beginning (see `beginning`);
+    `prediction` and `reference`; and with probabilities `probability`, rounded to 6 digits.
 
     Args:
-        predictions, references: names of classes, or summaries.
-        probabilities: of the predicted classes, in [0, 1].
+        folder: it is there already.
+        texts: the documents.
+        predictions: names of classes, or summaries.
+        references: the true ones.
+        probabilities: of the predicted classes, in [0, 1]; None: left out.
     """
     rows = zip(texts, predictions, references, strict=True)
     lines = [{"row": i, "text": beginning(text), "prediction": prediction, "reference": reference}
@@ -40,10 +43,11 @@ def write_predictions(
 
 
 def beginning(text: str, longest: int = BEGINNING) -> str:
-    """The start of a text in one line: whitespace as single spaces, and at most so many characters, "…" at a cut.
+    r"""The start of a text in one line of at most so many characters. Whitespace becomes single spaces, a cut ends
+    with "…".
 
     Example:
-        >>> beginning("  One\\n\\ntwo three", longest=8), beginning("One two", longest=8)
+        >>> beginning("  One\n\ntwo three", longest=8), beginning("One two", longest=8)
         ('One two…', 'One two')
     """
     line = " ".join(text.split())
@@ -51,8 +55,16 @@ def beginning(text: str, longest: int = BEGINNING) -> str:
 
 
 def write_samples(folder: Path, split: Dataset, predictions: list[str], baselines: Mapping[str, list[str]]) -> None:
-    """Write folder/samples.md with the first documents of a split, not picked, and their summaries: the true ones,
-    the predictions, and those of baselines by name. The number of a row is that in predictions.jsonl.
+    """Write folder/samples.md: the first documents of a split, not picked, with their summaries.
+
+    The true summary of each stands beside the prediction and the baselines. Rows have the numbers of
+    predictions.jsonl.
+
+    Args:
+        folder: it is there already.
+        split: with the columns "text" and "summary".
+        predictions: a summary for each document.
+        baselines: {name: a summary for each document}.
     """
     references = split["summary"][:]
     parts = [f"# The first {SHOWN} test documents, not picked"]

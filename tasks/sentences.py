@@ -5,14 +5,14 @@ from collections.abc import Iterator
 
 
 def sentences(text: str) -> Iterator[str]:
-    """The sentences of a text, headlines included; the end of a line ends a sentence.
+    r"""Yield the sentences of a text, headlines included.
 
-    A sentence ends at a full stop, question or exclamation mark, perhaps with a quotation mark behind it, before
-    whitespace. Case plays no part, so that text from an uncased tokenizer is split where the original is; the price
-    is that "e.g. this" is split too.
+    A sentence ends at the end of a line. It also ends at a full stop, question or exclamation mark, perhaps with a
+    quotation mark behind it, before whitespace. Case plays no part, so text from an uncased tokenizer is split where
+    the original is. The price is that "e.g. this" is split, too.
 
     Example:
-        >>> list(sentences('He said "no." She left.\\nThe end'))
+        >>> list(sentences('He said "no." She left.\nThe end'))
         ['He said "no."', 'She left.', 'The end']
     """
     for line in text.splitlines():

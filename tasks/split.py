@@ -9,17 +9,17 @@ SHARES = {"test": 0.2, "validation": 0.1}  # of those that are drawn, unless a t
 
 
 def normalise(text: str) -> str:
-    """The text with every run of whitespace as one space; texts that differ in no more count as equal."""
+    """The text with every run of whitespace as one space. Texts that differ in nothing else count as equal."""
     return " ".join(text.split())
 
 
 def digest(text: str) -> str:
-    """sha256 in hexadecimal; lone surrogates, which UTF-8 cannot hold, included."""
+    """The sha256 in hexadecimal; it takes lone surrogates, too, which UTF-8 cannot hold."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def shuffled(keys: Sequence[str], seed: int) -> list[int]:
-    """Indices of the keys in an order that depends on the keys and the seed alone."""
+    """The indices of the keys in an order that depends on nothing but the keys and the seed."""
     return sorted(range(len(keys)), key=lambda i: (digest(f"{seed}\0{keys[i]}"), i))
 
 
@@ -28,12 +28,15 @@ def stratified_split(
 ) -> dict[str, list[int]]:
     """Split rows so that every class has the same share in every split.
 
-    Rows with the same key go to the same split. Of the n rows of a class, a split with share s gets round(n * s),
-    or fewer where rows that belong together leave a gap; `rest` gets the others.
+    Rows with the same key go to the same split. Of the n rows of a class, a split with share s gets round(n * s), or
+    fewer if rows that belong together do not fit. `rest` gets all others.
 
     Args:
-        labels, keys: one for each row; the order of a split's rows is drawn from the keys and the seed.
-        shares: split -> share in (0, 1), at most 1 in total.
+        labels: one for each row.
+        keys: one for each row; with the seed, they decide the order of a split's rows.
+        shares: {split: share in (0, 1)}, at most 1 together.
+        rest: the split that gets all other rows.
+        seed: of the order.
 
     Example:
         >>> stratified_split(["a"] * 4 + ["b"] * 4, list("12345678"), {"test": 0.25})
@@ -57,7 +60,7 @@ def stratified_split(
 
 
 class Groups:
-    """Rows that belong together (union-find): joining two joins all that were joined to either.
+    """Rows that belong together (union-find). Joining two rows joins their groups.
 
     Anything that can be ordered and hashed stands for a row.
 
@@ -73,7 +76,7 @@ class Groups:
         self._parent: dict[Hashable, Hashable] = {}
 
     def first(self, item):
-        """The smallest member of the item's group: the same for all its members."""
+        """The smallest member of the item's group, which is the same for all its members."""
         path = []
         while (parent := self._parent.get(item, item)) != item:
             path.append(item)

@@ -1,7 +1,7 @@
-"""Rows of files and of standard input, one by one: however many there are, a few are in memory.
+"""Rows of files and of standard input, one by one: few are in memory, however many there are.
 
-Files as in training, of JSON, JSON lines, CSV and Parquet, and plain text: .txt, a document a line. Of these a list in
-a .json file alone is read as a whole.
+The files are those of training (JSON, JSON lines, CSV and Parquet) and plain text (.txt, a document a line). Only a
+list in a .json file is read as a whole.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LOOKED_AT = 100  # rows that `check` reads
 
 
 class Row(NamedTuple):
-    """A document: where it stands, as a message says it, its text, and those columns to keep that it has."""
+    """A document: its place as a message says it, its text, and those of the columns to keep that it has."""
 
     place: str
     text: str
@@ -51,7 +51,7 @@ class Columns:
 
 
 class Line(NamedTuple):
-    """A line by its number, from 1 on, without its end."""
+    """A line without its end, and its number from 1 on."""
 
     number: int
     text: str
@@ -62,17 +62,18 @@ Lines = Iterator[Line | Broken | None]
 
 
 def rows(source: str, columns: Columns, lines: str = "txt") -> Iterator[Row | Broken | None]:
-    """The rows of a file, or of standard input ("-"), in order, as they are read.
+    """Yield the rows of a file, or of standard input ("-"), in order, as they are read.
 
-    A line of plain text is a document, an empty one too; blank lines between JSON lines and in CSV are none.
+    A line of plain text is a document, even if it is empty. Blank lines between JSON lines and in CSV are skipped.
 
     Args:
-        source: path of a .txt, .json, .jsonl, .csv or .parquet file, or "-".
-        lines: what standard input holds, lines of text ("txt") or JSON lines ("jsonl").
+        source: the path of a .txt, .json, .jsonl, .csv or .parquet file, or "-".
+        columns: what to read of a row.
+        lines: what standard input holds: lines of text ("txt") or JSON lines ("jsonl").
 
     Yields:
-        A `Row`, or `Broken` for a row that cannot be read, after which the next one follows. None where standard
-        input has brought nothing for `PATIENCE` seconds.
+        A `Row`; or `Broken` for a row that cannot be read, and then the next row; or None if standard input has
+        brought nothing for `PATIENCE` seconds.
 
     Raises:
         ValueError: in one line that names the source: it cannot be read any further, or lacks a column.
@@ -98,8 +99,14 @@ def rows(source: str, columns: Columns, lines: str = "txt") -> Iterator[Row | Br
 
 
 def check(source: str, columns: Columns, *, skip: bool = False) -> None:
-    """Raise ValueError for a file that is missing, of an unknown ending or without documents, that lacks a column in
-    its first rows, or has a broken one among them; skip: broken ones do not matter. Standard input is not read.
+    """Look at a file and its first rows. Standard input is not read.
+
+    Args:
+        skip: broken rows do not matter.
+
+    Raises:
+        ValueError: the file is missing, has an unknown ending or no documents; or its first rows lack a column or are
+            broken.
     """
     if source == STDIN:
         return
@@ -126,7 +133,7 @@ def check(source: str, columns: Columns, *, skip: bool = False) -> None:
 
 
 def count(source: str) -> int | None:
-    """About how many rows a file has; None where that takes reading it (CSV) or is not known."""
+    """About how many rows a file has; None if that is unknown, or could only be found by reading it (CSV)."""
     path = Path(source)
     kind = path.suffix.lower()
     if source == STDIN or kind not in (".txt", ".jsonl", ".parquet"):
@@ -138,7 +145,7 @@ def count(source: str) -> int | None:
 
 
 def arriving(descriptor: int, patience: float = PATIENCE) -> Iterator[bytes | None]:
-    """Lines of a pipe, a terminal or a file as they come; None where none has come for so many seconds."""
+    """Yield the lines of a pipe, a terminal or a file as they come, and None if none has come for so many seconds."""
     begun: list[bytes] = []
     while True:
         if os.name != "nt" and not select.select([descriptor], [], [], patience)[0]:
@@ -159,7 +166,7 @@ def arriving(descriptor: int, patience: float = PATIENCE) -> Iterator[bytes | No
 
 
 def numbered(lines: Iterable[bytes | None], name: str) -> Lines:
-    """Each line as text without its end and a byte order mark; `Broken` where it is no UTF-8."""
+    """Yield each line as text, without its end and a byte order mark; `Broken` if it is not UTF-8."""
     number = 0
     for line in lines:
         if line is None:
@@ -190,7 +197,7 @@ def _lines_of(path: Path) -> Lines:
 
 
 def _texts(lines: Lines, name: str, columns: Columns) -> Iterator[Row | Broken | None]:
-    """Each line a document."""
+    """Take each line for a document."""
     if columns.keep:
         raise ValueError(f"{name} has lines of text, and no column {columns.keep[0]!r} to keep")
     for line in lines:
@@ -198,7 +205,7 @@ def _texts(lines: Lines, name: str, columns: Columns) -> Iterator[Row | Broken |
 
 
 def _json_lines(lines: Lines, name: str, columns: Columns) -> Iterator[Row | Broken | None]:
-    """An object on every line that is not blank."""
+    """Take each line that is not blank for an object."""
     for line in lines:
         if not isinstance(line, Line):
             yield line
@@ -288,7 +295,7 @@ def _read_csv(path: Path, columns: Columns) -> Rows:
 
 
 def _is_utf8(cells: Sequence[str]) -> bool:
-    """Whether no cell holds a byte that was none, which is there as a lone surrogate."""
+    """Whether all cells were UTF-8. A byte that was not has become a lone surrogate."""
     try:
         "".join(cells).encode()
     except UnicodeEncodeError:
@@ -324,5 +331,5 @@ READERS: dict[str, Callable[[Path, Columns], Rows]] = {
 
 
 def plain(value: Any) -> Any:
-    """A value of a column as JSON has it: what it has no form for, as dates, becomes a text, NaN becomes null."""
+    """A value of a column as JSON has it. What JSON has no form for, such as dates, becomes text; NaN becomes null."""
     return json.loads(json.dumps(value, default=str), parse_constant=lambda name: None)

@@ -21,35 +21,47 @@ if TYPE_CHECKING:  # late, as the metrics: it takes long to import
 
 @dataclass(frozen=True)
 class Task(ABC):
-    """A corpus with what is needed to train on it and to score it.
+    """A corpus, with everything that is needed to train on it and to score answers.
 
     Attributes:
-        read: arguments -> DatasetDict of train, validation and test, with the columns "text" (str) and `target`,
-            perhaps others. Raises ValueError, in one line, for data it cannot use.
-        check_source: raises ValueError, in one line, where the data is missing; reads none of it.
-        read_alone: arguments, split -> texts and answers (names of classes, or summaries) of a split that lies by
-            itself, None if it does not. Raises ValueError, as `read`.
+        name: what `--task` calls it.
+        description: one sentence, for the model card.
+        licence: whose the texts are, and what they may be used for.
+        read: arguments -> DatasetDict of train, validation and test. The columns are "text" (str), `target` and
+            perhaps others. Raises ValueError, in one line, for data that it cannot use.
+        check_source: raises ValueError, in one line, if the data is missing. It reads none of it.
+        read_alone: (arguments, split) -> the texts and answers (names of classes, or summaries) of a split that lies
+            by itself; None if it does not. Raises ValueError as `read` does.
+        fields: the fields of `DataArguments` that belong to this task alone.
+        target: the column that a model predicts.
+        metrics: the keys that `compute_metrics` returns.
+        selectors: the metrics that may pick the best checkpoint (higher is better); by default the first one does.
+        shown: the metrics that `in_short` shows.
     """
 
-    name: str  # what `--task` calls it
-    description: str  # one sentence, for the model card
-    licence: str  # whose the texts are and what they may be used for
+    name: str
+    description: str
+    licence: str
     read: Callable[[DataArguments], DatasetDict]
     check_source: Callable[[DataArguments], object]
     read_alone: Callable[[DataArguments, str], tuple[list[str], list[str]] | None] | None = None
-    fields: tuple[str, ...] = ()  # of `DataArguments` that belong to this task alone
-    target: ClassVar[str]  # the column that a model predicts
-    metrics: ClassVar[tuple[str, ...]]  # the keys that `compute_metrics` returns
-    selectors: ClassVar[tuple[str, ...]]  # those that may pick the best checkpoint (higher is better); the first does
-    shown: ClassVar[tuple[str, ...]]  # those that `in_short` shows
+    fields: tuple[str, ...] = ()
+    target: ClassVar[str]
+    metrics: ClassVar[tuple[str, ...]]
+    selectors: ClassVar[tuple[str, ...]]
+    shown: ClassVar[tuple[str, ...]]
 
     def check(self, arguments: DataArguments) -> None:
-        """Raise ValueError for arguments that cannot work; reads no data."""
+        """Check the arguments. No data is read.
+
+        Raises:
+            ValueError: in one line: they cannot work.
+        """
         self.check_fields(arguments)
         self.check_source(arguments)
 
     def check_fields(self, arguments: DataArguments) -> None:
-        """The same, but for where the data lies."""
+        """Check the arguments without looking whether the data is there."""
         for name, owner in OWNERS.items():
             if getattr(arguments, name) and name not in self.fields:
                 raise ValueError(f"{name} belongs to the task {owner}, but task is {self.name}; leave one of them out")
@@ -58,12 +70,23 @@ class Task(ABC):
                 raise ValueError(f"expected {name} >= 1, got {limit}")
 
     def in_short(self, results: dict, split: str = "") -> str:
-        """One line with the metrics in `shown`; the keys of results start with the split, if one is given."""
+        """One line with the metrics in `shown`.
+
+        Args:
+            results: {name: figure}.
+            split: stands before each name in results, if given.
+        """
         before = f"{split}_" if split else ""
         return ", ".join(f"{name} {results[before + name]:.3f}" for name in self.shown)
 
     def load(self, arguments: DataArguments) -> DatasetDict:
-        """Check, read, and cut the splits to `max_train_samples` and `max_eval_samples` documents, drawn at random."""
+        """Check the arguments and read the data.
+
+        The splits are cut to `max_train_samples` and `max_eval_samples` documents, drawn at random.
+
+        Raises:
+            ValueError: in one line: the arguments cannot work, or the data cannot be used.
+        """
         self.check(arguments)
         data = self.read(arguments)
         limits = (arguments.max_train_samples, arguments.max_eval_samples, arguments.max_eval_samples)
@@ -73,10 +96,13 @@ class Task(ABC):
         return data
 
     def load_split(self, arguments: DataArguments, split: str) -> tuple[list[str], list[str]]:
-        """Texts and answers (names of classes, or summaries) of one split, for a model that was trained before.
+        """The texts and answers (names of classes, or summaries) of one split, for a model that was trained before.
 
-        Of a file or a data set that has it, nothing else is read; where training drew it, it is drawn in the same
-        way. At most `max_eval_samples`. Raises ValueError as `load` does, and for a split that there is not.
+        If the split lies by itself, nothing else is read; if training drew it, it is drawn in the same way. At most
+        `max_eval_samples` documents are returned.
+
+        Raises:
+            ValueError: as `load`, and for a split that is not there.
         """
         self.check_fields(arguments)
         # Of the training split others may have been drawn.
@@ -98,14 +124,21 @@ class Task(ABC):
 
     @abstractmethod
     def encode(self, tokenizer, texts: DatasetDict, arguments: DataArguments, start: int | None = None) -> DatasetDict:
-        """The splits as token numbers, with "labels"; start: the token that a decoder, if any, starts from."""
+        """The splits as token numbers, with "labels".
+
+        Args:
+            tokenizer: the model's.
+            texts: the splits.
+            arguments: how many tokens to read.
+            start: the token that a decoder starts from; None without a decoder.
+        """
 
     @abstractmethod
     def decode(self, tokenizer, answers: list) -> list:
-        """A model's answers (logits of classes, or the tokens of summaries) in the form of the references."""
+        """A model's answers (logits of classes, or tokens of summaries) in the form of the references."""
 
     def in_words(self, split: Dataset, answers: list) -> list[str]:
-        """Predictions or references of a split as one reads them."""
+        """Predictions or references of a split as people read them: names of classes, or summaries."""
         return answers
 
     @abstractmethod
@@ -113,13 +146,13 @@ class Task(ABC):
         """The `metrics` of predictions."""
 
     def baselines(self, texts: Mapping[str, Dataset]) -> dict[str, list]:
-        """Name -> answers to the test split that need no model; some need the training split."""
+        """{name: answers to the test split} that need no model. Some of them need the training split."""
         return {}
 
 
 @dataclass(frozen=True)
 class Classification(Task):
-    """Documents and their classes: "label" is a ClassLabel."""
+    """Documents and their classes. The column "label" is a ClassLabel."""
 
     target = "label"
     metrics = ("accuracy", "f1")
@@ -143,10 +176,16 @@ class Classification(Task):
 
 @dataclass(frozen=True)
 class Summarization(Task):
-    """Documents and their summaries: "summary" is a text."""
+    """Documents and their summaries. The column "summary" is text.
 
-    leads: dict[str, Callable[[str], str]] = field(default_factory=dict)  # name -> a summarizer that needs no model
-    remembers: bool = False  # `baselines` has the nearest training document's summary as well (slow for long ones)
+    Attributes:
+        leads: {name: a summarizer that needs no model}.
+        remembers: True: `baselines` has the summary of the nearest training document as well, which is slow for long
+            ones.
+    """
+
+    leads: dict[str, Callable[[str], str]] = field(default_factory=dict)
+    remembers: bool = False
     target = "summary"
     metrics = SUMMARIZATION_METRICS
     selectors = ("rougeL", "rouge1", "rouge2", "rougeLsum")
@@ -174,7 +213,7 @@ class Summarization(Task):
 
 
 def of_any_rows(source: str, **record: Any) -> tuple[Classification, Summarization]:
-    """The two records of a source of any documents: with their classes, and with their summaries."""
+    """Two records for a source of any documents: one with their classes, one with their summaries."""
     classes = Classification(description=f"Documents and their classes from {source}", **record)
     return classes, Summarization(
         description=f"Documents and their summaries from {source}", leads=BASELINES, **record

@@ -1,7 +1,7 @@
-"""What the commands are made of; each file holds one noun.
+"""The parts that the commands are made of, one noun in each file.
 
-`Experiment` is what any command needs: arguments, task, texts, tokenizer, model, accelerator. A `Run` is an experiment
-that trains: `resume`, `fit` and `finish` are its steps.
+An `Experiment` is what any command needs: arguments, task, texts, tokenizer, model, accelerator. A `Run` is an
+experiment that trains; `resume`, `fit` and `finish` are its steps.
 """
 
 from typing import TYPE_CHECKING

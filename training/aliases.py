@@ -1,6 +1,7 @@
-"""Names that transformers' scripts and TrainingArguments give to fields of ours.
+"""The names that transformers' scripts and TrainingArguments have for our fields.
 
-A command line and a YAML file may use them. They are replaced before parsing, so that everything else knows one name.
+A command line and a YAML file may use them. They are replaced before anything is parsed, so all other code knows one
+name for each field.
 """
 
 from collections.abc import Iterable
@@ -35,7 +36,11 @@ ALIASES = {  # theirs -> ours
 
 
 def our_names(names: Iterable[Any]) -> dict[Any, Any]:
-    """Each of the names given -> the field's name. Raises ValueError where two of them name one field."""
+    """{name given: the field's own name}.
+
+    Raises:
+        ValueError: two of the names given stand for one field.
+    """
     ours = {name: ALIASES.get(name, name) for name in names}
     first: dict[Any, Any] = {}
     for name, field in ours.items():
@@ -45,7 +50,10 @@ def our_names(names: Iterable[Any]) -> dict[Any, Any]:
 
 
 def with_our_names(words: list[str]) -> list[str]:
-    """The words of a command line, options under our names. Raises ValueError as `our_names` does.
+    """The words of a command line with every option under its own name.
+
+    Raises:
+        ValueError: two options stand for one field.
 
     Example:
         >>> with_our_names(["--num-train-epochs", "2", "--save_steps=50"])

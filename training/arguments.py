@@ -1,4 +1,4 @@
-"""How to train, as fields that a command line can offer, together with those of `tasks` and `models`."""
+"""How to train, as fields of a command line; and all fields of a training together."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
@@ -9,58 +9,68 @@ from shtopk.training.model_arguments import ModelArguments
 
 @dataclass
 class TrainArguments:
+    """How a model is trained, evaluated and saved."""
+
     _argument_group_name: ClassVar[str] = "training"
-    output_dir: str = option("runs/latest", "folder of this run")
+    output_dir: str = option("runs/latest", "folder to write the run to")
     overwrite: bool = option(False, "replace what an earlier run left in output_dir")
     epochs: float = option(3.0, "passes over the training split")
     batch_size: int = option(16, "documents per process and micro-batch")
     eval_batch_size: int = option(16, "documents per process when evaluating")
     accumulation: int = option(1, "micro-batches per update")
-    learning_rate: float = option(5e-5, "of the encoder")
-    decoder_learning_rate: float | None = option(None, "of a pretrained decoder; by default that of the encoder")
-    head_learning_rate: float = option(1e-3, "of what is new: the classifier, a copy head, new cross-attention")
-    scorer_learning_rate: float = option(1e-2, "of the scorer")
-    weight_decay: float = option(0.01, "of AdamW")
-    schedule: Literal["linear", "cosine", "constant_with_warmup"] = option("linear", "of the learning rates")
-    warmup: float = option(0.1, "share of the updates, in [0, 1]")
-    max_norm: float = option(1.0, "> 0, gradient norm of everything but the scorer is clipped to it")
-    scorer_max_norm: float = option(1.0, "> 0, the same for the scorer alone, whose gradients are far larger")
+    learning_rate: float = option(5e-5, "learning rate of the encoder")
+    decoder_learning_rate: float | None = option(
+        None, "learning rate of a pretrained decoder; by default that of the encoder"
+    )
+    head_learning_rate: float = option(
+        1e-3, "learning rate of what is new: the classifier, a copy head, new cross-attention"
+    )
+    scorer_learning_rate: float = option(1e-2, "learning rate of the scorer")
+    weight_decay: float = option(0.01, "weight decay of AdamW; the scorer has none")
+    schedule: Literal["linear", "cosine", "constant_with_warmup"] = option(
+        "linear", "how the learning rates change over training"
+    )
+    warmup: float = option(0.1, "share of the updates in which the learning rates rise, in [0, 1]")
+    max_norm: float = option(1.0, "> 0, clip the gradient norm of everything but the scorer to it")
+    scorer_max_norm: float = option(1.0, "> 0, clip that of the scorer to it; its gradients are far larger")
     mixed_precision: Literal["auto", "no", "bf16", "fp16"] = option("auto", "auto: bf16 where the device can")
     eval_every: int | None = option(None, "updates between evaluations; by default one per epoch")
     patience: int | None = option(None, "stop after so many evaluations without a better metric; by default never")
-    metric: str | None = option(None, "picks the best checkpoint, on validation; by default accuracy or rougeL")
+    metric: str | None = option(
+        None, "metric on validation that picks the best checkpoint; by default accuracy or rougeL"
+    )
     save_every: int | None = option(None, "updates between checkpoints; evaluations and interruptions leave one too")
-    total_limit: int = option(2, "of the newest checkpoints to keep, >= 1; the best is kept besides")
+    total_limit: int = option(2, "how many of the newest checkpoints to keep, >= 1; the best is kept besides")
     resume: str | None = option(
         None, "go on from the run's latest checkpoint ('latest', from the start if there is none) or from a folder"
     )
     tracker: str = option(
-        "none", "where to log what history.jsonl has: tensorboard, trackio, wandb, or several, with commas between"
+        "none", "also log the measures to tensorboard, trackio or wandb; several with commas between"
     )
-    profile: int = option(0, "write a trace of so many updates to trace.json")
+    profile: int = option(0, "updates to write a trace of, into trace.json")
     show: int = option(0, "test documents to write HTML pages for")
-    seed: int = option(0, "of the weights drawn, the dropout and the order of the documents")
+    seed: int = option(0, "seed of the weights drawn, the dropout and the order of the documents")
 
     @property
     def trackers(self) -> list[str]:
-        """The names in `tracker`."""
+        """The names in `tracker`, as a list; empty for none."""
         return [] if self.tracker == "none" else [name.strip() for name in self.tracker.split(",")]
 
 
 @dataclass
 class EvaluationArguments:
-    """How a checkpoint is evaluated; commands with more fields build on it."""
+    """How a checkpoint is evaluated. Commands with further fields build on it."""
 
     _argument_group_name: ClassVar[str] = "evaluation"
     split: str = option("test", "train, validation or test, or another one that a data set on the hub has")
-    output_dir: str = option("runs/evaluation", "folder of the figures")
+    output_dir: str = option("runs/evaluation", "folder to write the figures to")
     overwrite: bool = option(False, "replace what lies in output_dir")
     eval_batch_size: int = option(16, "documents per process")
     mixed_precision: Literal["auto", "no", "bf16", "fp16"] = option("auto", "auto: bf16 where the device can")
 
     @property
     def training(self) -> TrainArguments:
-        """The fields that training has too."""
+        """The fields that training has, too, as a `TrainArguments`."""
         return TrainArguments(
             output_dir=self.output_dir, eval_batch_size=self.eval_batch_size, mixed_precision=self.mixed_precision
         )
@@ -68,12 +78,18 @@ class EvaluationArguments:
 
 @dataclass(frozen=True)
 class Arguments:
-    """The three groups of fields: what to read, which model, how to train it."""
+    """All fields of a training, in three groups.
+
+    Attributes:
+        data: what to read.
+        model: which model to train.
+        training: how to train it.
+    """
 
     data: DataArguments = field(default_factory=DataArguments)
     model: ModelArguments = field(default_factory=ModelArguments)
     training: TrainArguments = field(default_factory=TrainArguments)
 
     def fields(self) -> dict[str, Any]:
-        """Every field of the three by its name."""
+        """Every field of the three groups by its name."""
         return asdict(self.data) | asdict(self.model) | asdict(self.training)

@@ -1,4 +1,4 @@
-"""Which documents an update reads, and which of these a process reads."""
+"""The documents that each update reads, and which of them a process reads."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -12,7 +12,10 @@ from torch.utils.data import DataLoader
 
 
 class MicroBatch(NamedTuple):
-    """What a process feeds to the model at once. A dummy, of 0 documents, keeps all processes' collectives in step."""
+    """The inputs that a process gives to the model at once.
+
+    A dummy has 0 documents. It keeps the processes in step where one has no documents left: all must call the model.
+    """
 
     inputs: Any  # of the model, labels among them
     items: int  # number of loss terms: documents with a class, or target tokens
@@ -20,17 +23,20 @@ class MicroBatch(NamedTuple):
 
 
 class UpdateBatches:
-    """The micro-batches of every update; the order of the documents depends on seed and epoch alone.
+    """The micro-batches of every update.
 
-    An update reads batch_size * accumulation * processes documents, the last of an epoch those that are left. However
-    these are divided among processes and micro-batches, an update has the same documents, each once. The n-th update
-    can be read without those before it, so that a run can go on from there.
+    An update reads batch_size * accumulation * processes documents; the last one of an epoch reads those that are
+    left. Each of its documents is read once, however they are divided among processes and micro-batches. The order of
+    the documents depends on the seed and the epoch alone. So the batches of any update can be read without those
+    before it, and a run can go on from there.
 
     Args:
         collate: rows -> inputs of the model.
         batch_size: documents per process and micro-batch.
         accumulation: micro-batches of an update.
-        processes, process: their number, and the rank of this one.
+        processes: how many there are.
+        process: the rank of this one.
+        seed: of the order of the documents.
     """
 
     def __init__(
@@ -50,11 +56,11 @@ class UpdateBatches:
         self._order = lru_cache(maxsize=2)(self._draw)
 
     def __len__(self) -> int:
-        """Number of updates in an epoch."""
+        """The number of updates in an epoch."""
         return -(-len(self.dataset) // self.size)
 
     def starting_at(self, update: int) -> Iterator[list[MicroBatch]]:
-        """This process's micro-batches for each update from the given one on (0 is the first); endless."""
+        """Yield this process's micro-batches for each update, from the given one on (0 is the first), without end."""
         # Its own generator: draws from the global one would change the dropout after a resumption.
         loader = iter(
             DataLoader(
@@ -71,7 +77,7 @@ class UpdateBatches:
             ]
 
     def _parts(self, update: int) -> list[tuple[list[int], list[int]]]:
-        """For each micro-batch of an update, this process's documents, and a dummy where there are none."""
+        """This process's documents for each micro-batch of an update, and a dummy where there are none."""
         epoch, place = divmod(update, len(self))
         documents = self._order(epoch)[place * self.size : (place + 1) * self.size]
         micro_batches = min(self.accumulation, -(-len(documents) // self.processes))

@@ -1,4 +1,4 @@
-"""The model that a run trains, and how fast each part of it learns."""
+"""Build the model that a run trains, and the optimizer with a learning rate for each part of it."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from shtopk.training.kinds import Kind
 
 
 def build_model(kind: Kind, all_arguments: Arguments, texts: DatasetDict):
-    """A model of this kind, for the classes in these splits, with its backbone's weights; frozen where asked for."""
+    """Build a model of this kind around its backbone, for the classes in these splits; freeze what is to be frozen."""
     arguments = all_arguments.model
     fields = {name: getattr(arguments, name) for name in ("window", "windows_at_once", "window_k")}
     fields |= arguments.pooling_options.to_dict() | {
@@ -38,7 +38,10 @@ def build_model(kind: Kind, all_arguments: Arguments, texts: DatasetDict):
 
 
 def parameter_groups(model, train: TrainArguments) -> list[dict]:
-    """Encoder, decoder, new parameters and scorer, each with a learning rate; groups without parameters left out."""
+    """The parameters in groups with learning rates of their own: encoder, decoder, new parameters and scorer.
+
+    Groups without parameters are left out.
+    """
     rates = {
         "encoder": train.learning_rate,
         "decoder": train.decoder_learning_rate or train.learning_rate,
@@ -57,5 +60,5 @@ def parameter_groups(model, train: TrainArguments) -> list[dict]:
 
 
 def build_optimizer(model, train: TrainArguments) -> torch.optim.Optimizer:
-    """AdamW, fused: one pass over the weights; several passes take several times as long on a CPU."""
+    """AdamW in one fused pass over the weights; on a CPU, separate passes take several times as long."""
     return torch.optim.AdamW(parameter_groups(model, train), weight_decay=train.weight_decay, fused=True)

@@ -1,4 +1,5 @@
-"""Checkpoints on disk: written under another name, then renamed, so that a folder update_N is always whole.
+"""Checkpoints on disk. Each is written under another name and renamed when it is whole, so a folder update_N is
+complete.
 
 A manifest in each holds the size and the SHA-256 of every file, so that later damage is found.
 """
@@ -26,9 +27,11 @@ OF_TRAINING = {MANIFEST, OPTIMIZER, STATE}  # files of a checkpoint beside the m
 
 
 class Checkpoints:
-    """The checkpoints of a run, folders update_N among other files of a folder. Only the main process writes.
+    """The checkpoints of a run: folders update_N inside one folder. Only the main process writes.
 
-    total_limit: number of newest checkpoints to keep, besides those that these need.
+    Args:
+        folder: it may hold other files, too.
+        total_limit: how many of the newest checkpoints to keep, besides those that these need.
     """
 
     def __init__(self, folder: Path, total_limit: int):
@@ -38,12 +41,16 @@ class Checkpoints:
         return self.folder / f"update_{update}"
 
     def updates(self) -> list[int]:
-        """The numbers of the updates with a checkpoint, ascending; `verify` checks one for damage."""
+        """The numbers of the updates with a checkpoint, smallest first; damaged ones too (`verify` finds out)."""
         paths = self.folder.iterdir() if self.folder.is_dir() else ()
         return sorted(int(path.name[7:]) for path in paths if NAME.fullmatch(path.name) and path.is_dir())
 
     def find(self, wanted: str | None, overwrite: bool = False) -> Path | None:
-        """The checkpoint to go on from, where "latest" or a folder is wanted; None: start from the beginning.
+        """The checkpoint to go on from; None: start from the beginning.
+
+        Args:
+            wanted: "latest", or a checkpoint's folder; None: start from the beginning.
+            overwrite: start from the beginning even if all checkpoints are damaged.
 
         Raises:
             CheckpointError: the folder is no whole checkpoint, or all are damaged and must not be overwritten.
@@ -67,7 +74,7 @@ class Checkpoints:
         return found
 
     def latest(self) -> Path | None:
-        """The newest undamaged checkpoint, or None; a line on stderr names each that is skipped."""
+        """The newest checkpoint that is not damaged, or None. A line on stderr names each one that is skipped."""
         for update in reversed(self.updates()):
             try:
                 verify(self.path(update))
@@ -78,10 +85,14 @@ class Checkpoints:
         return None
 
     def start(self, source: Path | None, overwrite: bool = False) -> None:
-        """Prepare the folder for a run that goes on from source, if any, which is copied from elsewhere.
+        """Prepare the folder for a run, and remove checkpoints that are not part of it.
 
-        Checkpoints that are not part of the run are removed. CheckpointError where later ones, or another run's, must
-        not be overwritten.
+        Args:
+            source: the checkpoint to go on from, copied here if it lies elsewhere; None: start from the beginning.
+            overwrite: later checkpoints, and those of another run, may be removed.
+
+        Raises:
+            CheckpointError: there are such checkpoints, and they must not be overwritten.
         """
         here = source is not None and source.parent.resolve() == self.folder.resolve()
         update = int(source.name[7:]) if source is not None else 0
@@ -99,14 +110,15 @@ class Checkpoints:
                 self.write(other, partial(shutil.copytree, needed, dirs_exist_ok=True))
 
     def write(self, update: int, fill: Callable[[Path], None], keep: Collection[int] = ()) -> None:
-        """Write the checkpoint of an update, then remove the oldest.
+        """Write the checkpoint of an update, then remove the oldest ones.
 
         Args:
+            update: its number.
             fill: writes the files into a folder.
             keep: updates whose checkpoints this one needs; they stay as long as it does.
 
         Raises:
-            CheckpointError: writing failed, perhaps for lack of space; earlier checkpoints are untouched.
+            CheckpointError: writing failed, perhaps because the disk is full; earlier checkpoints are untouched.
         """
         aside = self.folder / f"partial_{update}"
         try:
@@ -129,7 +141,10 @@ class Checkpoints:
         self._rotate()
 
     def _rotate(self) -> None:
-        """Keep the newest checkpoints and those that they need; remove the others, and what a killed run left."""
+        """Keep the newest checkpoints and those that they need.
+
+        Remove all others, and what a killed run left behind.
+        """
         stay = set(self.updates()[-self.total_limit :])
         for update in sorted(stay):
             with suppress(CheckpointError):  # damaged: needs nothing
@@ -141,14 +156,14 @@ class Checkpoints:
             shutil.rmtree(leftover, ignore_errors=True)
 
     def _recover(self) -> None:
-        """Rename a checkpoint back whose replacement was cut off by a kill."""
+        """Rename a checkpoint back if a kill came while it was being replaced."""
         for old in self.folder.glob(f"{OLD}*"):
             if not old.with_name(old.name.removeprefix(OLD)).exists():
                 old.rename(old.with_name(old.name.removeprefix(OLD)))
 
 
 def verify(folder: Path) -> None:
-    """Raise CheckpointError where a checkpoint, or one that it needs, differs from its manifest."""
+    """Raise CheckpointError if a checkpoint, or one that it needs, differs from its manifest."""
     _verify(folder)
     for update in needs(folder):
         try:
@@ -167,7 +182,7 @@ def _verify(folder: Path) -> None:
 
 
 def needs(folder: Path) -> list[int]:
-    """Updates whose checkpoints must stay beside this one: the best so far."""
+    """The updates whose checkpoints must stay beside this one: that of the best so far."""
     return read_manifest(folder)["needs"]
 
 
@@ -184,7 +199,7 @@ def read_manifest(folder: Path) -> dict:
 
 
 def sizes_and_hashes(folder: Path) -> dict[str, dict]:
-    """Size and hash of every file but the manifest."""
+    """The size and the hash of every file, the manifest aside."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
     return {path.relative_to(folder).as_posix(): _size_and_hash(path) for path in files}
 
@@ -195,7 +210,7 @@ def _size_and_hash(path: Path) -> dict:
 
 
 def _put_in_place(aside: Path, path: Path) -> None:
-    """Rename; a checkpoint of that name is damaged or was saved twice, and is replaced."""
+    """Rename a new checkpoint into place. It replaces one of that name, which is damaged or was saved before."""
     old = path.with_name(f"{OLD}{path.name}")
     _flush(aside)
     if path.exists():
@@ -211,7 +226,7 @@ def _put_in_place(aside: Path, path: Path) -> None:
 
 
 def _flush(path: Path) -> None:
-    """Write to the disk now: after a power cut there must be no name without its content."""
+    """Write a file to the disk now: after a power cut there must be no name without its content."""
     if os.name != "posix" and path.is_dir():  # cannot be opened there
         return
     descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)

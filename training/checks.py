@@ -1,4 +1,4 @@
-"""Arguments that no run can have, found before anything is read."""
+"""Checks of arguments that no run can have, made before anything is read."""
 
 import importlib.util
 import math
@@ -22,7 +22,11 @@ TRACKERS = ("tensorboard", "trackio", "wandb")
 
 
 def problem_of(arguments: Arguments, writes: bool) -> str | None:
-    """What is wrong with these arguments, in one line; None if all is well. writes: into the output folder."""
+    """What is wrong with these arguments, in one line; None if all is well.
+
+    Args:
+        writes: the command writes into the output folder.
+    """
     data, model, training = arguments.data, arguments.model, arguments.training
     fields = vars(training) | vars(model) | vars(data)
     for name, value in fields.items():
@@ -71,7 +75,9 @@ def problem_of(arguments: Arguments, writes: bool) -> str | None:
 def unusable(folder: Path, again: bool, *, trains: bool = True) -> str | None:
     """Why a command cannot write into a folder; None if it can, or if the folder can be made.
 
-    again: it may hold files. trains: and can then be gone on with.
+    Args:
+        again: the folder may hold files already.
+        trains: a training that lies there can be gone on with.
     """
     try:
         there = next(place for place in (folder, *folder.parents, Path(".")) if _exists(place))
@@ -90,7 +96,7 @@ def unusable(folder: Path, again: bool, *, trains: bool = True) -> str | None:
 
 
 def _exists(place: Path) -> bool:
-    """Whether there is anything, even a broken link. Raises OSError for an impossible path."""
+    """Whether anything stands at a path, even a broken link. Raises OSError for an impossible path."""
     try:
         place.lstat()
     except (FileNotFoundError, NotADirectoryError):

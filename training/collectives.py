@@ -1,4 +1,4 @@
-"""What processes tell one another, and how FSDP shares a model out among them."""
+"""What the processes of a run tell one another, and how FSDP divides a model among them."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def on_main_process(accelerator: Accelerator, work: Callable[[], T]) -> T:
-    """Do work on the main process, and return its result, or raise its `CheckpointError`, on every process."""
+    """Do work on the main process. Every process returns its result, or raises its `CheckpointError`."""
     result, problem = None, None
     if accelerator.is_main_process:
         try:
@@ -28,17 +28,18 @@ def on_main_process(accelerator: Accelerator, work: Callable[[], T]) -> T:
 
 
 def reduce_sum(accelerator: Accelerator, *numbers: float) -> list[float]:
-    """The sums of these numbers over all processes."""
+    """The sum of each number over all processes."""
     dtype = torch.float32 if accelerator.device.type == "mps" else torch.float64
     return accelerator.reduce(torch.tensor(numbers, dtype=dtype, device=accelerator.device)).tolist()
 
 
 @contextmanager
 def sharding(accelerator: Accelerator, model) -> Iterator[None]:
-    """Under FSDP, a context in which Accelerate can shard a model; otherwise an empty one.
+    """Under FSDP, a context in which Accelerate can divide a model among processes; otherwise an empty one.
 
-    Accelerate wraps BERT's embeddings and then their table once more, which fails. And it keeps two tied embeddings in
-    one group, where torch needs all of them: hidden from Accelerate they fall to the group of the whole model.
+    Two things about Accelerate are worked around. It wraps BERT's embeddings and then the table inside them once more,
+    which fails. And it puts two tied embeddings into one group, where torch needs all of them. In this context the
+    embeddings are hidden from Accelerate, so they become part of the group of the whole model.
     """
     plugin = getattr(accelerator.state, "fsdp_plugin", None)
     if plugin is None:

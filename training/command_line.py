@@ -1,4 +1,4 @@
-"""From a YAML file and a command line to the arguments of an experiment; impossible ones are refused."""
+"""Read the arguments of a command from a YAML file and a command line, and refuse impossible ones."""
 
 import argparse
 import difflib
@@ -22,11 +22,11 @@ from shtopk.training.settings import defaults_of
 
 
 class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Defaults beside the fields, and the lines of a description as they are."""
+    """Help with the defaults beside the fields, and a description whose lines are kept."""
 
 
 class Parser(HfArgumentParser):
-    """Refuses in one line, lets lists be empty, and names the aliases of each field."""
+    """A parser that refuses in one line, takes empty lists, and names the aliases of each field."""
 
     def __init__(self, *arguments, **options):
         super().__init__(*arguments, allow_abbrev=False, formatter_class=Help, **options)
@@ -40,9 +40,15 @@ class Parser(HfArgumentParser):
 
 
 def parse(argv: list[str], description: str | None = None, *, writes: bool = True) -> Arguments:
-    """The arguments of an experiment: the defaults, then the YAML file that --config names, then the command line.
+    """Read the arguments of an experiment from a command line.
 
-    description: what `--help` shows first. writes: the output folder has to be fit for that.
+    The defaults come first, then the YAML file that `--config` names, then the command line: later ones win. Input
+    that cannot be used is refused with one line and exit code 2.
+
+    Args:
+        argv: the words of the command line, without the program.
+        description: what `--help` shows first.
+        writes: the output folder must be fit to be written to.
     """
     _, (data, model, training) = read(argv, (DataArguments, ModelArguments, TrainArguments), description)
     arguments = Arguments(data, model, training)
@@ -59,15 +65,15 @@ def read(
     defaults: Mapping[str, Any] | None = None,
     positional: Callable[[argparse.ArgumentParser], object] | None = None,
 ) -> tuple[argparse.Namespace, list[Any]]:
-    """Dataclasses of fields from the YAML file that --config names and from a command line, which wins over it.
+    """Read dataclasses of fields from the YAML file that --config names and from a command line, which wins over it.
 
     Args:
         groups: the dataclasses.
-        defaults: fields that have others here.
-        positional: adds what is no field to the parser.
+        defaults: {field: a default in place of its own}.
+        positional: adds arguments that are no fields to the parser.
 
     Returns:
-        What is no field, and an instance of each group.
+        The arguments that are no fields, and an instance of each group.
     """
     parser = Parser(groups, description=description, prog=program())
     parser.add_argument("--config", help="YAML file of fields")
@@ -93,10 +99,10 @@ def read(
 
 
 def of_checkpoint(argv: list[str], group: type[Any], description: str | None) -> tuple[str, DataArguments, Any]:
-    """The checkpoint that a command line begins with, where the data is, and the command's own fields.
+    """Read a command line that begins with a checkpoint: (checkpoint, where the data is, the command's own fields).
 
-    How the data is read is by default as the checkpoint's training read it. The fields have `output_dir`, `overwrite`
-    and `eval_batch_size`; impossible ones are refused.
+    By default the data is read as in the checkpoint's training. The fields have `output_dir`, `overwrite` and
+    `eval_batch_size`; impossible values are refused.
     """
 
     def positional(parser: argparse.ArgumentParser) -> None:
@@ -120,7 +126,11 @@ def of_checkpoint(argv: list[str], group: type[Any], description: str | None) ->
 
 
 def numbers(text: str, name: str) -> list[str]:
-    """The words of a list with commas between, each a number; ValueError, which calls it so, for another one."""
+    """The words of a list with commas between, each a number.
+
+    Raises:
+        ValueError: a word is no number; the message calls the list by `name`.
+    """
     words = [word.strip() for word in text.split(",") if word.strip()]
     for word in words:
         if not re.fullmatch(r"[0-9]*\.?[0-9]+(e-?[0-9]+)?", word):
@@ -139,7 +149,11 @@ def _checked(words: list[str]) -> list[str]:
 
 
 def yaml_words(path: str, parser: argparse.ArgumentParser) -> list[str]:
-    """A YAML file's fields as the words of a command line, so that one parser checks both; ValueError if it cannot."""
+    """The fields of a YAML file as words of a command line, so that one parser checks both.
+
+    Raises:
+        ValueError: the file cannot be read, or is no mapping of fields.
+    """
     fields = _load(path)
     ours = our_names(fields)
     known = {action.dest for action in parser._actions} - {"help", "config"}
@@ -150,7 +164,7 @@ def yaml_words(path: str, parser: argparse.ArgumentParser) -> list[str]:
 
 
 def _words_of(fields: Mapping[str, Any], parser: argparse.ArgumentParser) -> list[str]:
-    """Fields of a parser, under our names, as the words of a command line; None is left out."""
+    """Fields of a parser as words of a command line, under our names; None is left out."""
     actions: dict[str, argparse.Action] = {}
     for action in parser._actions:
         actions.setdefault(action.dest, action)
@@ -159,7 +173,11 @@ def _words_of(fields: Mapping[str, Any], parser: argparse.ArgumentParser) -> lis
 
 
 def _load(path: str) -> dict:
-    """The fields of a file; ValueError where it cannot be read or is no mapping of fields, each given once."""
+    """The fields of a YAML file.
+
+    Raises:
+        ValueError: it cannot be read, is no mapping of fields, or has one field twice.
+    """
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
         node = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -182,7 +200,7 @@ def _load(path: str) -> dict:
 
 
 def _words(action: argparse.Action, value: Any) -> list[str]:
-    """The words of one field; a list is several values where the field takes several."""
+    """The words of one field. A list becomes several values if the field takes several."""
     if action.nargs != "*" or not isinstance(value, list):
         return [f"--{action.dest}={_word(action, value)}"]
     words = [_word(action, one) for one in value]
@@ -192,7 +210,7 @@ def _words(action: argparse.Action, value: Any) -> list[str]:
 
 
 def _word(action: argparse.Action, value: Any) -> str:
-    """One value as the command line has it. Raises ValueError for a text that YAML takes for something else."""
+    """One value as a word of the command line. Raises ValueError for a text that YAML takes for something else."""
     if value is False and "no" in (action.choices or ()):
         return "no"  # which YAML takes for false
     if action.dest == "k_by_layer" and isinstance(value, dict):
@@ -204,5 +222,5 @@ def _word(action: argparse.Action, value: Any) -> str:
 
 
 def _text(value: Any) -> str:
-    """A single value in full; the beginning of a list or a mapping, which may hold itself."""
+    """A single value in full; of a list or mapping only the beginning, as it may hold itself."""
     return str(value) if isinstance(value, str | int | float) else reprlib.repr(value)

@@ -1,4 +1,4 @@
-"""Trainings that differ in how they pool, side by side: each in a process of its own, one after the other."""
+"""Trainings that differ in how they pool, side by side: one after the other, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -50,22 +50,22 @@ class Planned(NamedTuple):
 
     @property
     def words(self) -> list[str]:
-        """What its command line has beside that of the comparison."""
+        """The words that its command line has beside those of the comparison."""
         fields = {"k": self.k} | WAYS[self.way] | {"seed": self.seed}
         return [f"--{name}={value}" for name, value in fields.items()]
 
 
 def planned(ways: Sequence[str], ks: Sequence[str], seeds: Sequence[int]) -> list[Planned]:
-    """Every way with every k and seed, all ways with one seed before the next; "none" has no k."""
+    """Plan every way with every k and seed, all ways with one seed before the next seed. "none" has no k."""
     rows = [(way, "all" if way == "none" else k) for k, way in itertools.product(ks, ways)]
     return [Planned(way, k, seed) for seed in seeds for way, k in dict.fromkeys(rows)]
 
 
 def in_its_own_process(work: Callable, *arguments: Any) -> Any:
-    """work(*arguments), run in a new process, whose peak does not depend on what was freed in this one.
+    """Return work(*arguments), run in a new process. So its peak memory does not depend on what ran before.
 
-    A signal that ends this process is told to the other as SIGTERM, once, and what that makes of it is waited for; a
-    second one ends it at once.
+    A signal that ends this process is passed on as SIGTERM, once, and this process waits for the other to end. A
+    second signal ends it at once.
 
     Raises:
         ChildProcessError: the other process ended without a result.
@@ -91,7 +91,7 @@ def in_its_own_process(work: Callable, *arguments: Any) -> Any:
 
 
 def _send(connection: Connection, work: Callable, arguments: tuple) -> None:
-    """In the other process: the terminal's Ctrl-C is this one's affair alone."""
+    """Runs in the other process: send the result back. Ctrl-C is left to the process that waits."""
     if hasattr(os, "setsid"):
         os.setsid()
     connection.send(work(*arguments))
@@ -104,13 +104,16 @@ def compare(
     record: dict[str, Any],
     fine_tune: Callable[[list[str], str], dict[str, float]],
 ) -> Iterator[Planned]:
-    """Do the trainings that the record lacks; yields each when it is done, and it is in the record.
+    """Do the trainings that the record lacks. Yields each one when it is done and in the record.
 
-    A training that was stopped goes on. What it leaves in the folder is all_results.json and predictions.jsonl.
+    A training that was stopped goes on. Of each, all_results.json and predictions.jsonl stay in the folder.
 
     Args:
+        plan: all trainings.
         words: the command line that all of them share.
-        fine_tune: trains with a command line into a folder, and returns figures; called in a process of its own.
+        folder: of the comparison.
+        record: what has been done so far; it is added to.
+        fine_tune: trains with a command line into a folder and returns figures; called in a process of its own.
     """
     done = {(run["way"], run["k"], run["seed"]) for run in record["runs"]}
     for one in plan:
@@ -127,9 +130,11 @@ def compare(
 
 
 def table(runs: Sequence[dict[str, Any]], names: Sequence[str], key: str = "way") -> str:
-    """Markdown: a row for each way and k, mean ± standard deviation over the seeds.
+    """A Markdown table: a row for each way and k, mean ± standard deviation over the seeds.
 
-    key: of a run, which holds its name, one of names.
+    Args:
+        names: of the ways, in the order of the rows.
+        key: the entry of a run that holds its way's name.
     """
     shown = {name: column for name, column in COLUMNS.items() if any(name in run for run in runs)}
     lines = [
@@ -143,7 +148,7 @@ def table(runs: Sequence[dict[str, Any]], names: Sequence[str], key: str = "way"
 
 
 def cell(runs: Sequence[dict[str, Any]], key: str) -> str:
-    """The mean of a figure over runs, with its standard deviation where the column shows it."""
+    """The mean of a figure over runs, with its standard deviation if the column shows it."""
     _, decimals, with_spread = COLUMNS[key]
     values = [run[key] for run in runs if key in run]
     if not values:

@@ -1,4 +1,4 @@
-"""What a command says on stderr: one line that begins with its name, from the first of several processes."""
+"""What a command says on stderr: one line that begins with its name, from the first process only."""
 
 import os
 import shlex
@@ -17,14 +17,14 @@ def program() -> str:
 
 
 def command(words: list[str]) -> str:
-    """The line that runs the present command with these words."""
+    """The line that would run the present command with these words."""
     python = ["python"] if program().endswith(".py") else []
     return shlex.join([*python, *program().split(), *words])
 
 
 @contextmanager
 def speaking_as(name: str) -> Iterator[None]:
-    """Inside this context `program` is this one."""
+    """Inside this context `program` returns this name."""
     _programs.append(name)
     try:
         yield
@@ -38,6 +38,7 @@ def is_first() -> bool:
 
 
 def tell(line: str) -> None:
+    """Say a line on stderr, from the first process only."""
     if is_first():
         print(f"{program()}: {line}", file=sys.stderr)
 
@@ -53,7 +54,7 @@ def refuse(message: str) -> NoReturn:
 
 @contextmanager
 def refusing(*errors: type[Exception]) -> Iterator[None]:
-    """Inside this context the given errors are refusals."""
+    """Inside this context the given errors are refusals: one line, exit code 2."""
     try:
         yield
     except errors as error:

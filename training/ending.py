@@ -1,4 +1,4 @@
-"""How a run ends, if not well: by a signal or a failure, with one line that says why and an exit code."""
+"""How a run ends if it does not end well: after a signal or a failure, with one line and an exit code."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ RESUME = "--resume"
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM came where nothing is to be finished first."""
+    """SIGTERM came at a point where nothing needs to be finished first."""
 
 
 class Interrupted(Exception):
-    """Training was stopped by a signal after an update, and saved. None: another process received the signal."""
+    """A signal stopped training after an update, which is saved. None: another process received the signal."""
 
     def __init__(self, received: signal.Signals | None, update: int):
         number = received or signal.SIGTERM
@@ -36,7 +36,7 @@ class Interrupted(Exception):
 
 
 class Interruption:
-    """Inside this context the first SIGTERM or Ctrl-C is noted, as `received`; a second one has its usual effect."""
+    """Inside this context the first SIGTERM or Ctrl-C is only noted, as `received`. A second one works as usual."""
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
@@ -56,7 +56,7 @@ class Interruption:
 
 @contextmanager
 def handling(handler: Callable, *signals: signal.Signals) -> Iterator[None]:
-    """Inside this context the handler gets these signals; not in a thread, where Python allows no handlers."""
+    """Inside this context the handler gets these signals. In a thread it does nothing: Python allows no handlers."""
     main = threading.current_thread() is threading.main_thread()
     before = {number: signal.signal(number, handler) for number in signals if main}
     try:
@@ -70,10 +70,15 @@ def handling(handler: Callable, *signals: signal.Signals) -> Iterator[None]:
 def one_line_at_the_end(
     argv: list[str], *, trains: bool = True, again: str | None = None
 ) -> Iterator[SimpleNamespace]:
-    """Inside this context failures and signals end the process: exit code 1, and 130 (Ctrl-C) or 143 (SIGTERM).
+    """A context in which a failure or a signal ends the process with one line and an exit code.
 
-    It gives an object whose `run` is to be set as soon as there is one to go on with; its lock is always released.
-    trains: otherwise there never is one. again: see `train`.
+    The code is 1 after a failure, 130 after Ctrl-C and 143 after SIGTERM. The context gives an object: set its `run`
+    as soon as there is a run to go on with. The run's lock is always released.
+
+    Args:
+        argv: the command line, to say how to go on.
+        trains: False: there will be no run to go on with.
+        again: how to go on after a stop; None: the command itself.
     """
 
     def going_on() -> str:
@@ -100,7 +105,7 @@ def one_line_at_the_end(
 
 
 def terminate(number: int, frame: FrameType | None) -> NoReturn:
-    """A handler for SIGTERM."""
+    """A handler for SIGTERM that raises `Terminated`."""
     raise Terminated
 
 

@@ -1,8 +1,8 @@
-"""What can go wrong in training."""
+"""The errors of training."""
 
 
 class CheckpointError(Exception):
-    """Something could not be written or read; the message says in one line what, and what to do."""
+    """Something could not be written or read. The message says in one line what, and what to do."""
 
 
 class Diverged(Exception):

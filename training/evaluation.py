@@ -11,7 +11,7 @@ from shtopk.training.experiment import Experiment
 
 
 class Evaluated(NamedTuple):
-    """How good a model is on a split, and what it answered: everything in the order of the documents."""
+    """The metrics of a model on a split, with its answers and the references in the order of the documents."""
 
     metrics: dict[str, float]
     predictions: list  # in the form of the references: class numbers, or texts
@@ -19,14 +19,17 @@ class Evaluated(NamedTuple):
 
 
 class Stopped(Exception):
-    """An evaluation was interrupted; the model is as it was."""
+    """An evaluation was interrupted. The model is as it was."""
 
 
 def predict(experiment: Experiment, split: str, desc: str, stop: Callable[[], bool] | None = None) -> list:
-    """A model's answers to a whole split: each document once, on however many processes.
+    """Answer a whole split, each document once, on however many processes.
 
     Args:
-        stop: called before each batch, on all processes; where it returns true, `Stopped` is raised.
+        experiment: with the model and the data.
+        split: its name.
+        desc: what the progress bar says.
+        stop: called before each batch on all processes; if it returns true, `Stopped` is raised.
 
     Returns:
         For each document the logits of its classes, or the tokens of its summary, padded.
@@ -47,7 +50,7 @@ def predict(experiment: Experiment, split: str, desc: str, stop: Callable[[], bo
 
 
 def predict_one(experiment: Experiment, split: str) -> None:
-    """Answer the first document of a split, and forget the answer: the model is warm."""
+    """Answer the first document of a split and drop the answer. The model is warm then, so that times are fair."""
     model, accelerator = experiment.model.eval().to(experiment.accelerator.device), experiment.accelerator
     batch = experiment.collate([experiment.encoded[split][0]]).to(accelerator.device)
     with torch.inference_mode(), accelerator.autocast():
@@ -55,7 +58,17 @@ def predict_one(experiment: Experiment, split: str) -> None:
 
 
 def evaluate(experiment: Experiment, split: str, name: str, stop: Callable[[], bool] | None = None) -> Evaluated:
-    """Answer a split and measure the answers; the metrics have a name in front. stop: see `predict`."""
+    """Answer a split and measure the answers.
+
+    Args:
+        experiment: with the model and the data.
+        split: its name.
+        name: stands before the name of each metric: "test" makes "test_accuracy".
+        stop: see `predict`.
+
+    Returns:
+        The metrics, answers and references.
+    """
     references = experiment.references(split)
     start = time.perf_counter()
     answers = predict(experiment, split, f"evaluate ({name})", stop)

@@ -1,4 +1,4 @@
-"""The figures of a checkpoint on a split: what `evaluate` writes, and `sweep` for each setting."""
+"""The figures of a checkpoint on a split: `evaluate` writes them, and `sweep` has them for each setting."""
 
 from __future__ import annotations
 
@@ -29,16 +29,19 @@ class Examined(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """How good a split's answers are."""
+    """The figures of the answers to a split."""
 
     figures: dict[str, Any]  # metrics and intervals (95 %, over documents); of classes also classes and confusion
     scores: list[float]  # of every document: 1 where its class is right, else 0; of its summary ROUGE-L, in [0, 1]
 
 
 def examine(trained: Trained, *, baselines: bool = True) -> Examined:
-    """Answer the split, and measure the answers; the same on every process. See `predict_one` for fair times.
+    """Answer the split and measure the answers. The result is the same on every process.
 
-    baselines: whether summaries that need no model are measured as well.
+    Call `predict_one` before, for times that are fair.
+
+    Args:
+        baselines: also measure summaries that need no model.
     """
     split, task, model = trained.split, trained.task, trained.model
     references, data = trained.references(split), trained.arguments.data

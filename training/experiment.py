@@ -23,18 +23,18 @@ from shtopk.training.kinds import Kind, kind_of
 
 
 class Experiment:
-    """Arguments, and all that follows from them; each part is made when it is first asked for.
+    """A command's arguments, and everything that follows from them. Each part is made when it is first asked for.
 
     A part can be replaced before that: `experiment.model = ...` evaluates another model on the same data.
 
     Args:
-        arguments: as a command line was parsed.
+        arguments: all fields, as `parse` returns them.
         command: the line that started it, for the record.
 
     Example:
-        experiment = Experiment.prepare(["--config", "configs/bbc.yaml"])
-        experiment.model = AutoModelForSequenceClassification.from_pretrained("runs/bbc")
-        evaluate(experiment, "test", "test").metrics["test_accuracy"]
+        >>> experiment = Experiment.prepare(["--config", "configs/bbc.yaml"])  # doctest: +SKIP
+        >>> experiment.model = AutoModelForSequenceClassification.from_pretrained("runs/bbc")  # doctest: +SKIP
+        >>> evaluate(experiment, "test", "test").metrics["test_accuracy"]  # doctest: +SKIP
     """
 
     writes: ClassVar[bool] = False  # into the output folder
@@ -44,21 +44,28 @@ class Experiment:
 
     @classmethod
     def prepare(cls, argv: list[str], description: str | None = None):
-        """From the words of a command line, and what `--help` shows first."""
+        """Make an experiment from the words of a command line.
+
+        Args:
+            argv: the words, without the program.
+            description: what `--help` shows first.
+        """
         return cls(parse(argv, description, writes=cls.writes), command(argv))
 
     @property
     def output(self) -> Path:
+        """The output folder."""
         return Path(self.arguments.training.output_dir)
 
     @property
     def precision(self) -> str:
-        """no, bf16 or fp16: whatever auto means on this machine."""
+        """The precision that is used: "no", "bf16" or "fp16". "auto" is resolved for this machine."""
         chosen = self.arguments.training.mixed_precision
         return best_precision() if chosen == "auto" else chosen
 
     @cached_property
     def accelerator(self) -> Accelerator:
+        """Accelerate's `Accelerator`: the device, the processes and the trackers."""
         accelerator = Accelerator(
             gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),  # train_step accumulates by itself
             mixed_precision=self.precision,
@@ -75,10 +82,12 @@ class Experiment:
 
     @cached_property
     def task(self) -> Task:
+        """The task, from the data's arguments."""
         return get_task(self.arguments.data)
 
     @cached_property
     def kind(self) -> Kind:
+        """Everything that differs between classifiers and summarizers."""
         return kind_of(self.task)
 
     @cached_property
@@ -90,11 +99,12 @@ class Experiment:
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer of the backbone."""
         return load_tokenizer(self.arguments.model.backbone)
 
     @cached_property
     def model(self) -> PreTrainedModel:
-        """A new one around the backbone, on the CPU; the same on every process."""
+        """A new model around the backbone, on the CPU; the same on every process."""
         texts = self.texts
         set_seed(self.arguments.training.seed)
         return build_model(self.kind, self.arguments, texts)
@@ -108,19 +118,19 @@ class Experiment:
 
     @cached_property
     def collate(self):
-        """Rows -> batch."""
+        """The function that makes a batch of rows."""
         return self.kind.collator(self.tokenizer)
 
     @cached_property
     def by_length(self) -> dict[str, list[int]]:
-        """Rows of the splits for evaluation, the longest document first: those of a batch need little padding."""
+        """{split: its rows, longest document first}, for evaluation: a batch then needs little padding."""
         splits = {name: split for name, split in self.encoded.items() if name != "train" or len(self.encoded) == 1}
         lengths = {name: lengths_of(split, "input_ids").to_numpy() for name, split in splits.items()}
         return {name: (-n).argsort(kind="stable").tolist() for name, n in lengths.items()}
 
     @cached_property
     def loaders(self) -> dict[str, DataLoader]:
-        """Batches of the splits for evaluation, `by_length`, divided among processes."""
+        """{split: its batches} for evaluation, in the order of `by_length`, divided among the processes."""
         size, generator = self.arguments.training.eval_batch_size, torch.Generator()
         return {
             name: self.accelerator.prepare_data_loader(
@@ -130,11 +140,12 @@ class Experiment:
         }
 
     def references(self, split: str) -> list:
+        """The true answers of a split."""
         return self.texts[split][self.task.target][:]
 
 
 def best_precision() -> str:
-    """bf16 where the device computes in it, else full precision."""
+    """bf16 if the device computes in it, else full precision."""
     if torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
     probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)

@@ -1,4 +1,4 @@
-"""The measures of each update and each evaluation, a JSON line for each."""
+"""The history of a run: a line of JSON for the measures of each update and each evaluation."""
 
 import json
 import shutil
@@ -8,10 +8,10 @@ HISTORY = "history.jsonl"
 
 
 class History:
-    """A file of measures; only the main process has one.
+    """The file that measures are written to; only the main process has one.
 
-    Lines of updates after `update`, and of evaluations after `evaluated`, are dropped: a run that goes on from there
-    writes them again.
+    A run that goes on writes some lines again. So lines of updates after `update` and of evaluations after `evaluated`
+    are dropped when the file is opened.
     """
 
     def __init__(self, path: Path, update: int = 0, evaluated: int = 0):
@@ -43,7 +43,7 @@ def is_evaluation(row: dict) -> bool:
 
 
 def bring_along(source: Path, path: Path) -> None:
-    """Copy the history of the run to go on with; without one, remove the history that is here."""
+    """Copy the history of the run to go on with. If there is none, remove the history that is here."""
     if source.exists():
         shutil.copyfile(source, path)
     else:

@@ -1,6 +1,6 @@
 """Classifier or summarizer: everything that differs between training the one and the other.
 
-The task decides which of the two it is, once (`kind_of`). Nothing else in training asks.
+The task decides once which of the two it is (`kind_of`). Nothing else in training asks.
 """
 
 from abc import ABC, abstractmethod
@@ -27,7 +27,7 @@ from shtopk.training.model_arguments import GENERATION
 
 
 class Kind(ABC):
-    """What a model is trained to answer with."""
+    """A kind of model: a classifier or a summarizer."""
 
     auto_class: ClassVar[Any]  # loads a saved model
     collator: ClassVar[Any]  # called with a tokenizer, it gives rows -> batch
@@ -35,13 +35,14 @@ class Kind(ABC):
 
     @abstractmethod
     def from_backbone(self, arguments: Arguments, texts: DatasetDict, fields: Mapping[str, Any]):
-        """A model around the backbone of the arguments, with these fields of its configuration."""
+        """Build a model around the backbone of the arguments, with these fields of its configuration."""
 
     @abstractmethod
     def answer(self, model, batch: Mapping[str, Tensor], new_tokens: int | None = None) -> Tensor:
-        """The answers to a batch: logits [B, C] in float32, or the tokens of summaries [B, T].
+        """Answer a batch: logits [B, C] in float32, or the tokens of summaries [B, T].
 
-        new_tokens: generate so many for each summary, whatever the model has learnt.
+        Args:
+            new_tokens: generate exactly so many for each summary, whatever the model has learnt.
         """
 
     @abstractmethod
@@ -49,11 +50,11 @@ class Kind(ABC):
         """The known answer to a document, as an argument of `show_document`."""
 
     def padding(self, model) -> int:
-        """Fills answers of different lengths."""
+        """The number that fills up answers of different lengths."""
         return 0
 
     def sureness(self, model, answers: list) -> list[float] | None:
-        """The probability of each predicted class, in [0, 1]; None where answers are texts."""
+        """The probability of each predicted class, in [0, 1]; None if answers are texts."""
         return None
 
     def speed(self, model, answers: list, seconds: float) -> dict[str, float]:
@@ -61,11 +62,13 @@ class Kind(ABC):
         return {}
 
     def write_samples(self, folder: Path, split: Dataset, predictions: list, baselines: Mapping[str, list]) -> None:
-        """Write a page of answers to read, where they are texts."""
+        """Write a page of answers to read, if they are texts."""
         return
 
 
 class Classifier(Kind):
+    """Documents are answered with classes."""
+
     auto_class = AutoModelForSequenceClassification
     collator = DataCollatorWithPadding
 
@@ -90,6 +93,8 @@ class Classifier(Kind):
 
 
 class Summarizer(Kind):
+    """Documents are answered with summaries."""
+
     auto_class = AutoModelForSeq2SeqLM
     collator = DataCollatorForSeq2Seq
     forward_methods = ("generate",)
@@ -132,4 +137,5 @@ class Summarizer(Kind):
 
 
 def kind_of(task: Task) -> Kind:
+    """The kind of model for a task."""
     return {"label": Classifier, "summary": Summarizer}[task.target]()

@@ -14,7 +14,14 @@ from shtopk.training.step import train_step
 
 
 def fit(run: Run) -> None:
-    """Train, evaluate and save until the run is done. Raises `Interrupted` where a signal ended it early."""
+    """Train, evaluate and save until a run is done.
+
+    Args:
+        run: it goes on from the update that `resume` restored, or begins.
+
+    Raises:
+        Interrupted: a signal ended it early.
+    """
     accelerator, training, progress = run.accelerator, run.arguments.training, run.progress
     main = accelerator.is_main_process
     if training.trackers:

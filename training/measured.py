@@ -1,4 +1,4 @@
-"""What an evaluation leaves: figures to read and to go on with, answers, and a picture."""
+"""What an evaluation leaves behind: figures to read and to go on with, answers, and a picture."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOST_NAMED = 30  # classes whose names and counts are legible in a picture
 
 
 def figures_as_text(results: Mapping[str, Any]) -> str:
-    """The figures of an evaluation for a terminal: metrics with their intervals, and for classes a line for each."""
+    """The figures of an evaluation for a terminal: metrics with their intervals, and a line for each class."""
     intervals = results.get("intervals", {})
     lines = []
     for name, value in results["metrics"].items():
@@ -45,7 +45,7 @@ def _number(value: float) -> str:
 
 
 def draw_confusion(confusion: Sequence[Sequence[int]], names: Sequence[str], path: Path) -> None:
-    """A picture of who is taken for whom: a row for each class, shaded by the share of its documents."""
+    """Draw who is taken for whom: a row for each class, shaded by the share of its documents."""
     count = len(names)
     side = max(3.2, 1.4 + 0.42 * min(count, MOST_NAMED))
     figure = Figure(figsize=(side + 0.8, side), layout="constrained")
@@ -67,14 +67,14 @@ def draw_confusion(confusion: Sequence[Sequence[int]], names: Sequence[str], pat
 
 
 def write_results(results: Mapping[str, Any], folder: Path) -> None:
-    """Write results.json, and confusion.png where there is a matrix."""
+    """Write results.json, and confusion.png if there is a matrix."""
     if "confusion" in results:
         draw_confusion(results["confusion"], list(results["classes"]), folder / "confusion.png")
     (folder / "results.json").write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def write_answers(experiment: Experiment, split: str, answers: list) -> None:
-    """Write predictions.jsonl, what a model answered to a split (see `evaluation.predict`), into the output folder."""
+    """Write predictions.jsonl into the output folder: a model's answers to a split (see `evaluation.predict`)."""
     task, documents = experiment.task, experiment.texts[split]
     said = task.in_words(documents, task.decode(experiment.tokenizer, answers))
     true = task.in_words(documents, experiment.references(split))

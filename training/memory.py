@@ -12,7 +12,7 @@ import torch
 
 
 class PeakMemory:
-    """Peak memory in MiB since the object was made, less what was in use before (on a CPU: Linux alone)."""
+    """The peak memory in MiB since the object was made, less what was in use before. On a CPU: Linux only."""
 
     def __init__(self, device: torch.device):
         self.device = device
@@ -37,7 +37,7 @@ class PeakMemory:
 
 
 def peak_memory_of(device: torch.device) -> PeakMemory | None:
-    """A `PeakMemory`, where it can be measured; else None."""
+    """A `PeakMemory` if it can be measured, else None."""
     if device.type != "cuda" and not sys.platform.startswith("linux"):
         return None
     return PeakMemory(device)

@@ -1,4 +1,4 @@
-"""Measures of an update besides its loss: speed, memory, entropy of the selection; and a trace of a few updates."""
+"""Measures of an update beside its loss: speed, memory and softness of the choice; and a trace of a few updates."""
 
 import sys
 import time
@@ -15,7 +15,7 @@ SKIPPED = 2  # updates before a trace: one runs cold, with one the profiler warm
 
 
 class Meter:
-    """Measures one update after the other of a model with `TopKPooling` inside, on which hooks are put."""
+    """Measures the updates of a model with poolings inside, by hooks on these."""
 
     def __init__(self, model: nn.Module, device: torch.device):
         self.device = device
@@ -30,10 +30,14 @@ class Meter:
         self._since = time.perf_counter()
 
     def end(self, documents: int, tokens: int) -> dict[str, float]:
-        """The measures since `begin`, or since the last `end`; documents and tokens are those of all processes.
+        """The measures since `begin` or the last `end`.
 
-        Of this process alone: peak_memory_gib, since it began, and selection_entropy, of its documents (nats; 0 where
-        every slot holds a single token).
+        Two are of this process alone: peak_memory_gib, since the process began, and selection_entropy, over its
+        documents (nats; 0 where every slot holds a single token).
+
+        Args:
+            documents: read in this time by all processes.
+            tokens: likewise.
         """
         entropy = torch.stack(self._entropies).mean().item() if self._entropies else 0.0  # waits for the device
         seconds = time.perf_counter() - self._since
@@ -53,7 +57,7 @@ class Meter:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes: of tensors on a GPU, of the whole process on a CPU; 0 where the system has no such figure."""
+    """Peak memory in bytes: of tensors on a GPU, of the whole process on a CPU; 0 if the system does not say."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     try:
@@ -65,9 +69,9 @@ def peak_memory(device: torch.device) -> int:
 
 
 def profiler(updates: int, path: Path) -> AbstractContextManager:
-    """A context in which each `.step()` ends an update; after so many (0: none) a trace is written.
+    """A context in which each `.step()` ends an update. After so many updates a trace is written (0: none).
 
-    It is read by chrome://tracing and ui.perfetto.dev.
+    chrome://tracing and ui.perfetto.dev read it.
     """
     if not updates:
         return nullcontext()

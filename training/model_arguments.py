@@ -23,6 +23,11 @@ OptionArguments: Any = like_options(
 
 @dataclass
 class ModelArguments(OptionArguments):
+    """Which model is trained.
+
+    The fields of `shtopk.PoolingOptions` are fields here, too.
+    """
+
     _argument_group_name: ClassVar[str] = "model"
     backbone: str | None = _option(
         None,
@@ -35,22 +40,30 @@ class ModelArguments(OptionArguments):
         None, "how the backbone computes attention: sdpa, eager, flash_attention_2, ...; by default its own way"
     )
     decoder: str | None = _option(None, "folder or hub name of a language model to join to an encoder (summaries)")
-    decoder_layers: int = _option(2, "layers of the decoder that starts from the encoder's, without a decoder given")
+    decoder_layers: int = _option(2, "layers of the decoder that is made from the encoder's, if none is given")
     copy_head: bool = _option(False, "let the decoder copy tokens through the vectors kept (summaries)")
     num_beams: int | None = _option(None, "beams when summaries are generated, >= 1; by default as the backbone says")
-    no_repeat_ngram_size: int | None = _option(None, "no sequence of so many tokens twice; by default as the backbone")
-    min_new_tokens: int | None = _option(None, "generate no shorter summaries, >= 0; by default as the backbone says")
+    no_repeat_ngram_size: int | None = _option(
+        None, "allow no sequence of so many tokens twice; by default as the backbone"
+    )
+    min_new_tokens: int | None = _option(
+        None, "tokens that a summary has at least, >= 0; by default as the backbone says"
+    )
     length_penalty: float | None = _option(None, "with beams, > 0 favours long summaries, < 0 short ones")
     k: str = _option("32", "vectors to keep: a count >= 1, or a share of the tokens such as 0.1")
     window: int | None = _option(None, "tokens that the encoder sees at once; by default as many as it has positions")
-    windows_at_once: int = _option(32, "windows per call of the encoder, >= 1, a bound on memory; FSDP2: all")
-    window_k: int | None = _option(None, "pool in two steps: every window to so many vectors, then all of them to k")
+    windows_at_once: int = _option(
+        32, "windows per call of the encoder, >= 1; bounds the memory; under FSDP2 all go at once"
+    )
+    window_k: int | None = _option(
+        None, "pool in two steps: each window to so many vectors, then these to k; by default in one"
+    )
     k_by_layer: str | None = _option(
         None, "pool between the encoder's layers as well: 2:256,4:64 pools the input of layer 2 to 256, of 4 to 64"
     )
     classifier_dropout: float = _option(0.1, "dropout before the classifier, in [0, 1)")
-    freeze_encoder: bool = _option(False, "train all but the encoder, and embeddings that it shares with a decoder")
-    freeze_layers: int = _option(0, "lowest layers of the encoder, and its embeddings, that are not trained")
+    freeze_encoder: bool = _option(False, "do not train the encoder, nor embeddings that it shares with a decoder")
+    freeze_layers: int = _option(0, "do not train so many of the lowest layers of the encoder, nor its embeddings")
     freeze_scorer: bool = _option(False, "do not train the scorer, a control")
 
     def __post_init__(self):
@@ -58,12 +71,12 @@ class ModelArguments(OptionArguments):
 
     @property
     def share_or_count(self) -> int | float:
-        """k as a number; ValueError if it is none, or more than any text has tokens."""
+        """k as a number. Raises ValueError if it is none, or more than any text has tokens."""
         return share_or_count(self.k, "k")
 
     @property
     def shares_or_counts(self) -> dict[str, int | float] | None:
-        """layer -> k of k_by_layer, as numbers; ValueError if it cannot be read."""
+        """k_by_layer as {layer: k}; None for none. Raises ValueError if it cannot be read."""
         if self.k_by_layer in (None, "none"):
             return None
         pairs = [re.fullmatch(r"\s*([0-9]{1,9}):([0-9.]{1,9})", pair) for pair in self.k_by_layer.split(",")]
@@ -74,12 +87,16 @@ class ModelArguments(OptionArguments):
 
     @property
     def pooling_options(self) -> PoolingOptions:
-        """The options of the pooling; ValueError if they are impossible."""
+        """The options of the pooling. Raises ValueError if they are impossible."""
         return PoolingOptions(**{name: getattr(self, name) for name in NAMES})
 
 
 def share_or_count(text: str, name: str) -> int | float:
-    """A k as a number; ValueError, which calls it so, if it is none, or more than any text has tokens."""
+    """A k as a number.
+
+    Raises:
+        ValueError: it is none, or more than any text has tokens; the message calls it by `name`.
+    """
     for kind in (int, float):
         try:
             k = kind(text)

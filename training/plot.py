@@ -8,7 +8,7 @@ from shtopk.training.history import is_evaluation, read_history
 
 
 def plot(history: Path, metric: str, path: Path) -> None:
-    """Draw the file of a `History`, with a metric such as "eval_accuracy"; path's suffix decides the format."""
+    """Draw the file of a `History`, with a metric such as "eval_accuracy". The suffix of path decides the format."""
     rows = read_history(history)
     updates = [row for row in rows if not is_evaluation(row)]
     evaluations = [row for row in rows if is_evaluation(row)]

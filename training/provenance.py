@@ -26,7 +26,7 @@ NOT_KEPT = {"resume", "overwrite"}  # in arguments.yaml, which starts anew
 
 
 class Provenance:
-    """Of an experiment whose updates read so many documents, all processes together."""
+    """The origin of an experiment. documents_per_update: read by all processes together."""
 
     def __init__(self, experiment: Experiment, documents_per_update: int):
         self.command, self.arguments = experiment.command, experiment.arguments.fields()
@@ -45,7 +45,7 @@ class Provenance:
         return shared | data | {"documents per update": self.documents_per_update}
 
     def differences(self, identity: dict) -> str:
-        """What distinguishes this run from another one, in a line; "" for nothing."""
+        """How this run differs from another one, in one line; "" for not at all."""
         mine = json.loads(json.dumps(self.identity))
         if others := sorted(mine.keys() ^ identity.keys()):
             return f"it is of another version of train.py, whose fields are others ({', '.join(others)})"
@@ -53,7 +53,7 @@ class Provenance:
                          for name in sorted(mine) if mine[name] != identity[name])  # fmt: skip
 
     def write(self, folder: Path) -> None:
-        """Write arguments.yaml, which `--config` reads, and run.json. Raises CheckpointError where that fails."""
+        """Write arguments.yaml, which `--config` reads, and run.json. Raises CheckpointError if that fails."""
         fields = {name: value for name, value in self.arguments.items() if value is not None and name not in NOT_KEPT}
         command = " ".join(self.command.split())  # a comment has one line
         record = {
@@ -99,7 +99,7 @@ def device_name(device: torch.device) -> str:
 
 
 def hash_of(split, target: str) -> str:
-    """SHA-256 of the texts and answers of a split, in their order."""
+    """The SHA-256 of the texts and answers of a split, in their order."""
     digest = hashlib.sha256()
     for text, answer in zip(split["text"][:], split[target][:], strict=True):
         digest.update(json.dumps([text, answer]).encode())

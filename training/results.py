@@ -1,4 +1,4 @@
-"""What a run leaves at its end: the best checkpoint's answers to the test split, and everything that explains them."""
+"""What a run leaves at its end: the best checkpoint's answers to the test split, and all that explains them."""
 
 import json
 from typing import Any
@@ -16,7 +16,14 @@ from shtopk.training.snapshot import load_weights
 
 
 def finish(run: Run) -> dict[str, Any]:
-    """Test the best checkpoint, write the results into the run's folder, and return them."""
+    """Test the best checkpoint of a run, and write the results into the run's folder.
+
+    Args:
+        run: one that `fit` has trained to its end.
+
+    Returns:
+        The content of all_results.json.
+    """
     accelerator, progress, output, task = run.accelerator, run.progress, run.output, run.task
     best = run.checkpoints.path(progress.best_update)
     load_weights(run.model, best)

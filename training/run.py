@@ -1,4 +1,4 @@
-"""A run: an experiment that trains, with everything that saving it and going on with it needs."""
+"""A run: an experiment that trains, with everything that is needed to save it and to go on with it."""
 
 import math
 from dataclasses import dataclass, field
@@ -33,7 +33,7 @@ class Progress:
     seconds: float = 0.0  # spent in training so far
 
     def judge(self, results: dict[str, float], metric: str) -> None:
-        """Record an evaluation after the present update; a higher `metric` is better."""
+        """Record an evaluation after the present update. A higher `metric` is better."""
         self.evaluated = self.update
         if results[metric] > self.best.get(metric, -math.inf):
             self.best, self.best_update, self.since_best = results, self.update, 0
@@ -44,11 +44,17 @@ class Progress:
 class Run(Experiment):
     """An experiment, loaded and ready to train. Input that cannot be used is refused in one line.
 
+    Args:
+        arguments: all fields, as `parse` returns them.
+        command: the line that started it, for the record.
+
     Attributes:
-        wrapped: the model inside DDP, where there are several processes; `model` stays the model itself.
-        optimizer, scheduler: as torch has them; the scheduler steps once an update.
-        updates, eval_every: planned updates, and how many of them lie between two evaluations.
-        metric: picks the best checkpoint.
+        wrapped: the model inside DDP, if there are several processes; `model` stays the model itself.
+        optimizer: torch's.
+        scheduler: torch's; it steps once an update.
+        updates: how many are planned.
+        eval_every: updates between two evaluations.
+        metric: the name of the metric that picks the best checkpoint.
         lock: held by the main process while it writes into the run's folder.
     """
 
@@ -92,17 +98,23 @@ class Run(Experiment):
 
     @property
     def evaluation_due(self) -> bool:
+        """Whether the model is to be evaluated now."""
         update = self.progress.update
         return self.progress.evaluated < update and (update % self.eval_every == 0 or update == self.updates)
 
     @property
     def done(self) -> bool:
+        """Whether training has come to its end: all updates are done, or the patience is used up."""
         patience = self.arguments.training.patience
         out_of_patience = patience is not None and self.progress.since_best >= patience
         return (self.progress.update == self.updates or out_of_patience) and not self.evaluation_due
 
     def open_folder(self) -> None:
-        """Make the run's folder and lock it against other runs. Raises CheckpointError where that fails."""
+        """Make the run's folder and lock it against other runs.
+
+        Raises:
+            CheckpointError: the folder cannot be made, or another run writes into it.
+        """
         try:
             self.output.mkdir(parents=True, exist_ok=True)
             self.lock.acquire(timeout=0)

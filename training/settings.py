@@ -1,4 +1,4 @@
-"""How the data of a checkpoint was read in training: defaults of whoever reads more of it."""
+"""How a checkpoint's training read its data: the defaults for commands that read more."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ TAKEN = {one.name for one in fields(DataArguments)} - set(LIMITS) | {"mixed_prec
 
 
 def settings_of(checkpoint: str | Path) -> dict[str, Any]:
-    """Fields of `DataArguments` in a checkpoint's arguments.yaml, but for limits, and mixed_precision; {} without one.
+    """The fields of `DataArguments` in a checkpoint's arguments.yaml, limits aside, and mixed_precision; {} without
+    the file.
 
-    Raises ValueError for a file that is not what `train.py` wrote.
+    Raises:
+        ValueError: the file is not what `train.py` wrote.
     """
     path = Path(checkpoint) / "arguments.yaml"
     if not path.is_file():
@@ -34,9 +36,12 @@ def settings_of(checkpoint: str | Path) -> dict[str, Any]:
 
 
 def defaults_of(checkpoint: str | Path, argv: list[str]) -> dict[str, Any]:
-    """The same as defaults of a command line: where that names data of its own, only how to read it is taken over.
+    """The defaults of a command line, from a checkpoint's arguments.yaml.
 
-    Raises ValueError where neither names data that is there.
+    If the command line names data of its own, only how to read it is taken over.
+
+    Raises:
+        ValueError: neither the command line nor the checkpoint names data that is there.
     """
     settings = settings_of(checkpoint)
     given = {word[2:].partition("=")[0].replace("-", "_") for word in with_our_names(argv) if word.startswith("--")}

@@ -1,7 +1,7 @@
 """Save a run, and go on with it as if it had never stopped.
 
-Tensors are safetensors, everything else is JSON: nothing that is read can run code. Sharded parameters (FSDP2) are
-gathered, so that any number of processes can go on.
+Tensors are saved as safetensors, everything else as JSON: nothing that is read can run code. Parameters that FSDP2
+divides among processes are gathered, so any number of processes can go on.
 """
 
 import json
@@ -33,7 +33,7 @@ MODEL = "model.safetensors"
 
 
 def save(run: Run) -> None:
-    """Write a checkpoint of the present update; all processes together."""
+    """Write a checkpoint of the present update, all processes together."""
     snapshot = capture(run)
     on_main_process(
         run.accelerator,
@@ -46,9 +46,12 @@ def save(run: Run) -> None:
 
 
 def resume(run: Run) -> None:
-    """Open the run's folder, and go to the update of the checkpoint that `resume` names, if it names one.
+    """Open a run's folder, and restore the checkpoint that its argument `resume` names, if it names one.
 
     A checkpoint or a folder that cannot be used is refused in one line.
+
+    Args:
+        run: one that has not begun.
     """
     try:
         with refusing(CheckpointError):
@@ -80,14 +83,14 @@ def _go_on(run: Run) -> None:
 
 @dataclass
 class Snapshot:
-    """The whole state on the main process; on the others nothing of use."""
+    """The whole state of a run, on the main process; the other processes hold nothing of use."""
 
     weights: dict[str, torch.Tensor]  # of the model
     moments: dict[str, torch.Tensor]  # of the optimizer, by parameter/kind
     state: dict[str, Any]  # everything that is not a tensor
 
     def write(self, folder: Path, model, tokenizer) -> None:
-        """Write into a folder, which also loads as a model."""
+        """Write the state into a folder, which can also be loaded as a model."""
         model.save_pretrained(folder, state_dict=self.weights)
         tokenizer.save_pretrained(folder)
         save_file(self.moments, folder / OPTIMIZER)
@@ -95,7 +98,7 @@ class Snapshot:
 
 
 def capture(run: Run) -> Snapshot:
-    """Take a snapshot of a run; all processes together."""
+    """Take a snapshot of a run, all processes together."""
     model, accelerator = run.model, run.accelerator
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
     tied = getattr(model, "all_tied_weights_keys", None) or {}
@@ -120,7 +123,7 @@ def capture(run: Run) -> Snapshot:
 
 
 def read_state(folder: Path) -> dict:
-    """The state of a snapshot that was written into a folder."""
+    """Read the state that a snapshot wrote into a folder."""
     try:
         state = json.loads((folder / STATE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -131,7 +134,7 @@ def read_state(folder: Path) -> dict:
 
 
 def restore(run: Run, folder: Path, state: dict) -> None:
-    """Put back into a run what `capture` took; all processes together, whose number may have changed."""
+    """Put back into a run what `capture` took, all processes together. Their number may have changed."""
     accelerator = run.accelerator
     load_weights(run.model, folder)
     moments: dict[str, Any] = {}
@@ -158,7 +161,7 @@ def restore(run: Run, folder: Path, state: dict) -> None:
 
 
 def load_weights(model: nn.Module, folder: Path) -> None:
-    """Load a saved model's weights into the same model, sharded or not."""
+    """Load a saved model's weights into the same model, whether it is divided among processes or not."""
     weights: dict[str, Any] = load_file(folder / MODEL)
     keys = set_model_state_dict(model, weights, options=StateDictOptions(full_state_dict=True, strict=False))
     missing = set(keys.missing_keys) - set(getattr(model, "all_tied_weights_keys", None) or {})  # saved once
@@ -175,7 +178,7 @@ def unwrapped(optimizer) -> torch.optim.Optimizer:
 
 
 def random_state() -> dict:
-    """The random generators of Python, numpy and torch, as lists of numbers."""
+    """The states of the random generators of Python, numpy and torch, as lists of numbers."""
     version, internal, gauss = random.getstate()
     generator = numpy.random.get_state(legacy=False)
     return {

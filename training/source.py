@@ -1,4 +1,4 @@
-"""From rows to the texts that a model is to answer, and from its answers to lines."""
+"""From rows to the texts that a model answers, and from its answers to lines."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ FIELDS = ("prediction", "probability", "probabilities", "kept")  # of a line, be
 
 
 class Source:
-    """The documents of files and standard input that are to be answered, as a model asks for them.
+    """The documents of files and standard input, as a model asks for them.
 
     Args:
         files: paths, or "-", as `rows` takes them.
         columns: what to read of a row.
-        done: answers that are there already, to that many of the first documents.
-        last: the last of them, {} if there are none.
+        done: how many of the first documents are answered already.
+        last: the last line that was written for them, {} if there is none.
         lines: what standard input holds, see `rows`.
-        skip: broken rows are told and left out; otherwise the first one ends the documents.
+        skip: True: report broken rows and leave them out. False: the first one ends the documents.
 
     Attributes:
         waiting: rows that the model was given and has not answered yet.
-        problem: why it ended before its end, None if it did not.
-        skipped: broken rows that were left out.
+        problem: why the documents ended early; None if they did not.
+        skipped: how many broken rows were left out.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Source:
         self.skipped = 0
 
     def texts(self) -> Iterator[str | None]:
-        """The text of each row that has no answer yet; None: no more for now. A problem ends them."""
+        """Yield the text of each row without an answer, and None where there is no more for now. A problem ends it."""
         answered = 0
         try:
             for row in (row for file in self.files for row in rows(file, self.columns, self.lines)):
@@ -76,7 +76,7 @@ class Source:
             self.problem = str(error)
 
     def _check_same(self, row: Row) -> None:
-        """Raise ValueError if the last line there is one to another row, as far as the columns to keep tell."""
+        """Raise ValueError if the last line there belongs to another row, as far as the columns to keep tell."""
         if others := [name for name in self.last if name not in (*FIELDS, *self.columns.keep)]:
             raise ValueError(f"expected to keep the columns that the output has, but it has {others[0]!r} as well; "
                              "is it the same input, and the same --keep?")  # fmt: skip
@@ -87,7 +87,11 @@ class Source:
 
 
 def fields_of(answer: Prediction, *, probabilities: bool = False) -> dict[str, Any]:
-    """The fields of an answer's line, some of `FIELDS`; probabilities: with that of every class."""
+    """The fields of an answer's line, some of `FIELDS`.
+
+    Args:
+        probabilities: add the probability of every class.
+    """
     fields: dict[str, Any] = {"prediction": answer.prediction}
     if answer.probability is not None:
         fields["probability"] = round(answer.probability, DIGITS)

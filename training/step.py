@@ -18,10 +18,10 @@ from shtopk.training.run import Run
 
 
 def train_step(run: Run, parts: list[MicroBatch], meter: Meter) -> dict[str, float]:
-    """Do one update and return its measures.
+    """Do one update, and return its measures.
 
-    The loss of an update is the mean over all its documents (or all target tokens), in however many micro-batches and
-    on however many processes it is worked through.
+    Its loss is the mean over all its documents (of summaries: over all target tokens), however these are divided among
+    micro-batches and processes.
     """
     accelerator, progress, training = run.accelerator, run.progress, run.arguments.training
     run.wrapped.train()
@@ -70,7 +70,7 @@ def train_step(run: Run, parts: list[MicroBatch], meter: Meter) -> dict[str, flo
 
 
 def as_number(norm: torch.Tensor) -> float:
-    """A norm of gradients, sharded ones too, as a number."""
+    """A norm of gradients as a number, also if they are divided among processes."""
     return (norm.full_tensor() if isinstance(norm, DTensor) else norm).item()
 
 

@@ -1,4 +1,4 @@
-"""One checkpoint at many settings of its pooling, without training: a table, a picture, the smallest k that does."""
+"""One checkpoint at many settings of its pooling, without training: a table, a picture, the smallest good k."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ class Setting(NamedTuple):
 
     @property
     def pooling(self) -> dict[str, Any]:
-        """As arguments of `load_checkpoint`."""
+        """The setting as arguments of `load_checkpoint`."""
         if self.k is None:
             return {"unpooled": True}
         return {name: value for name, value in self._asdict().items() if value is not None}
 
     @property
     def way(self) -> str:
-        """What it is besides its k."""
+        """The setting in words, without its k."""
         if self.k is None:
             return UNPOOLED
         named = [self.operator or "as trained", *([] if self.temperature is None else [f"T = {self.temperature:g}"])]
@@ -50,14 +50,14 @@ class Setting(NamedTuple):
 
 
 def settings_of(ks: Sequence[int | float], operators: Sequence[str], temperatures: Sequence[float]) -> list[Setting]:
-    """Every k with every operator and temperature, and no pooling at last."""
+    """Every k with every operator and temperature; no pooling comes last."""
     ways = itertools.product(operators or (None,), temperatures or (None,), ks)
     return [*(Setting(k, operator, temperature) for operator, temperature, k in ways), Setting(None)]
 
 
 @contextmanager
 def decoder_seconds(model: Any) -> Iterator[list[float]]:
-    """Inside this context the time in a summarizer's decoder adds up in the list's only number."""
+    """Inside this context the time in a summarizer's decoder adds up in the only number of the list."""
     spent, started = [0.0], [0.0]
 
     def now() -> float:
@@ -81,10 +81,10 @@ def decoder_seconds(model: Any) -> Iterator[list[float]]:
 
 
 def smallest_within_noise(rows: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(the pooled row that keeps the fewest tokens of those as good as the best, the best pooled row).
+    """Of the pooled rows: (the one that keeps the fewest tokens among those as good as the best, the best).
 
-    As good: the 95 % interval of the difference, over documents that both answered (paired bootstrap), holds 0. The
-    rows have "scores", a figure of every document, whose mean compares them.
+    A row is as good as the best if the 95 % interval of their difference holds 0. The interval is over documents that
+    both answered (paired bootstrap). The rows have "scores", a figure of every document, whose mean compares them.
     """
     pooled = [row for row in rows if row["k"] is not None]
     best = max(pooled, key=lambda row: (np.mean(row["scores"]), -row["kept"]))
@@ -97,7 +97,7 @@ def smallest_within_noise(rows: Sequence[dict[str, Any]]) -> tuple[dict[str, Any
 
 
 def mean_kept(k: int | float | None, lengths: np.ndarray) -> float:
-    """How many tokens of a document are kept on average, of documents of such lengths."""
+    """How many tokens are kept on average, of documents of these lengths."""
     if k is None:
         return float(lengths.mean())
     return float(np.minimum(k, lengths).mean() if isinstance(k, int) else np.maximum(1, k * lengths).mean())
@@ -112,7 +112,7 @@ def verdict(rows: Sequence[dict[str, Any]], metric: str) -> str:
 
 
 def table(rows: Sequence[dict[str, Any]], metric: str) -> str:
-    """Markdown, a line for each setting."""
+    """A Markdown table with a row for each setting."""
     decodes = any(row.get("decoder_seconds") is not None for row in rows)
     columns = [
         "pooling",
@@ -137,7 +137,7 @@ def table(rows: Sequence[dict[str, Any]], metric: str) -> str:
 
 
 def draw(rows: Sequence[dict[str, Any]], metric: str, path: Path) -> None:
-    """Quality against documents per second: a line for each way to pool, a point for each k."""
+    """Draw quality against documents per second: a line for each way to pool, a point for each k."""
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.subplots()
     for i, way in enumerate(dict.fromkeys(row["way"] for row in rows)):
@@ -164,9 +164,9 @@ def draw(rows: Sequence[dict[str, Any]], metric: str, path: Path) -> None:
 def rows_of(
     checkpoint: str, data: DataArguments, arguments: EvaluationArguments, settings: Sequence[Setting]
 ) -> Iterator[tuple[dict[str, Any], str, dict[str, Any]]]:
-    """(row of the table, name of its metric, all figures) of each setting, one after the other.
+    """Yield (row of the table, name of its metric, all figures) for each setting, one after the other.
 
-    Input that cannot be used is refused in one line. A model that pools nothing has no other settings.
+    Input that cannot be used is refused in one line. A model that pools nothing has one setting only.
     """
     first: Trained | None = None
     for setting in settings:

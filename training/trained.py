@@ -1,4 +1,4 @@
-"""An experiment with a model that was trained before, on one split of whatever data."""
+"""An experiment with a model that was trained before, on one split of any data."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ SUMMARY = "summary"  # the column of summaries, where none is named
 
 
 class Trained(Experiment):
-    """A checkpoint and a split; input that cannot be used is refused in one line.
+    """A checkpoint and a split. Input that cannot be used is refused in one line.
 
     Args:
         checkpoint: see `shtopk.models.load_checkpoint`.
         data: where the split lies, and how it is read.
         arguments: the split's name, batch size, precision and output folder.
-        pooling: options of the pooling that are others than in the checkpoint.
+        pooling: options of the pooling that are to differ from those in the checkpoint.
     """
 
     def __init__(self, checkpoint: str, data: DataArguments, arguments: EvaluationArguments, **pooling: Any):
@@ -51,7 +51,7 @@ class Trained(Experiment):
 
     @cached_property
     def texts(self) -> DatasetDict:
-        """The split alone, with the numbers that the model has for its classes."""
+        """The split alone; classes have the numbers that the model has for them."""
         target, kind = self.task.target, Value("string")
         with refusing(ValueError):  # on every process, so that none waits for another that refused
             texts, answers = self.task.load_split(self.arguments.data, self.split)
@@ -66,7 +66,7 @@ class Trained(Experiment):
 
     @property
     def names(self) -> list[str]:
-        """Those of the classes, by their numbers."""
+        """The names of the classes, by their numbers."""
         return [self.model.config.id2label[i] for i in range(self.model.config.num_labels)]
 
     @cached_property
@@ -77,7 +77,7 @@ class Trained(Experiment):
 
     @cached_property
     def checkpoint_hash(self) -> str:
-        """SHA-256 of the files of weights, of an adapter where it is one."""
+        """The SHA-256 of the files of weights, which are the adapter's if it is one."""
         digest = hashlib.sha256()
         for path in sorted(self.checkpoint.glob("*.safetensors")):
             with path.open("rb") as file:

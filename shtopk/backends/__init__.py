@@ -1,7 +1,7 @@
-"""Who computes: tensor operations, C on a CPU, Triton kernels on a GPU, behind one face.
+"""The backends that compute successive halving: Triton kernels on a GPU, C on a CPU, tensor operations anywhere.
 
-A backend chooses and pools in one go, and keeps for its backward pass what only it understands. How many tokens carry
-weight is its own affair: nothing outside has a shape that depends on data.
+A backend chooses and pools in one step. It keeps for its backward pass what it likes, and nothing else reads that. How
+many tokens carry weight depends on data. No tensor that leaves a backend has a shape that depends on it.
 """
 
 from __future__ import annotations
@@ -19,5 +19,5 @@ BACKENDS: dict[str, Backend] = {"gpu": Gpu(), "native": Native(), "tensors": Ten
 
 
 def pick(values: Tensor, scores: Tensor) -> Backend:
-    """The backend that computes with such tensors."""
+    """The first backend that computes with such tensors."""
     return next(backend for backend in BACKENDS.values() if backend.serves(values, scores))

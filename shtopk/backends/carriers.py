@@ -1,6 +1,6 @@
-"""The weighted sum of token vectors within each slot, by tensor operations: only tokens that carry weight are read.
+"""The weighted sum of the token vectors in each slot, by tensor operations.
 
-Nothing of the size of the values is written on the way.
+Only tokens that carry weight are read, and nothing of the size of the values is written on the way.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Carriers(NamedTuple):
 
     @classmethod
     def of(cls, weights: Tensor, slots: Tensor, k: int) -> Carriers:
-        """Those of the tokens whose weights and slots [B, n] are given."""
+        """Find the carriers of weights and slots [B, n]."""
         token = weights.flatten().nonzero().squeeze(-1)
         slot, by_slot = (slots.flatten()[token] + k * (token // weights.shape[-1])).sort()
         token = token[by_slot]
@@ -34,7 +34,7 @@ class Carriers(NamedTuple):
 
 
 def pool_carriers(values: Tensor, carriers: Carriers, k: int) -> Tensor:
-    """Sum weight * vector within each slot: values [B, n, d] -> [B, k, d]; 0 in a slot without carriers."""
+    """Sum weight * vector in each slot: values [B, n, d] become [B, k, d]. A slot without carriers is 0."""
     batch, _, d = values.shape
     starts = torch.searchsorted(carriers.slot, torch.arange(batch * k, device=values.device))
     weight = carriers.weight.to(values.dtype)
@@ -45,7 +45,9 @@ def pool_carriers(values: Tensor, carriers: Carriers, k: int) -> Tensor:
 def carrier_gradients(
     gradient: Tensor, values: Tensor, carriers: Carriers, of_values: bool, of_weights: bool
 ) -> tuple[Tensor | None, Tensor | None]:
-    """From the gradient of pooled vectors [B * k, d] to those of values [B * n, d] and the carriers' weights [r]."""
+    """The gradients of values [B * n, d] and of the carriers' weights [r], from that of the
+    pooled vectors [B * k, d].
+    """
     grad_values = empty_like(values).zero_() if of_values else None
     grad_weights = []
     chunk = CHUNK if values.device.type == "cpu" else CHUNK_ON_GPU

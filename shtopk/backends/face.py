@@ -1,4 +1,4 @@
-"""What a backend has to offer, and what it is asked with."""
+"""The interface of a backend: what it has to offer, and what it is given."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from torch import Tensor
 
 from shtopk.rule import Rule
 
-Saved = tuple[Tensor, ...]  # what a backend keeps for its backward pass; only that backend reads it
+Saved = tuple[Tensor, ...]  # kept from a forward pass for the backward pass of the same backend, in a form of its own
 
 
 class Answer(NamedTuple):
-    """k pooled vectors of n tokens, and the assignment that made them; see `shtopk.TopK` and `shtopk.Assignment`."""
+    """k pooled vectors of n tokens, and the parts of their assignment; see `shtopk.TopK` and `shtopk.Assignment`."""
 
     values: Tensor  # [B, k, d] in the values' dtype
     scores: Tensor  # [B, k] in the scores' dtype
@@ -23,7 +23,7 @@ class Answer(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    """Those that arrive at an `Answer`; None where nothing depends on it."""
+    """The gradients of an `Answer`; None for a part on which nothing depends."""
 
     values: Tensor | None  # [B, k, d]
     scores: Tensor | None  # [B, k]
@@ -31,7 +31,7 @@ class Gradients(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """Whose gradients are wanted."""
+    """Which gradients are wanted."""
 
     values: bool
     scores: bool
@@ -39,21 +39,23 @@ class Wanted(NamedTuple):
 
 
 class Backend(Protocol):
-    """Successive halving and pooling by slot, forward and backward, for flat batches."""
+    """Successive halving and pooling by slot, forward and backward, for batches with one batch dimension."""
 
     def serves(self, values: Tensor, scores: Tensor) -> bool:
-        """Whether it can compute with such tensors (pooling by slot: with such values and weights)."""
+        """Whether this backend can compute with such tensors. For pooling by slot: with such values and weights."""
 
     def forward(
         self, values: Tensor, scores: Tensor, mask: Tensor | None, temperature: Tensor, k: int, rule: Rule
     ) -> tuple[Answer, Saved]:
-        """Successive halving.
+        """Successive halving: the answer, and what `backward` needs.
 
         Args:
-            values, scores: [B, n, d], [B, n].
-            mask: [B, n] bool, True for a real token; None: all are.
+            values: [B, n, d].
+            scores: [B, n].
+            mask: [B, n] bool, True for a real token; None: all are real.
             temperature: scalar > 0 in the scores' dtype, float32 at least, on any device.
-            k, rule: slots, and how a pair is weighed.
+            k: slots.
+            rule: how a pair is weighed.
         """
 
     def save(
@@ -64,11 +66,13 @@ class Backend(Protocol):
     def backward(
         self, saved: Saved, gradients: Gradients, rule: Rule, wanted: Wanted
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """The gradients of values, of scores (in their dtype, or in float32 at least) and of the temperature, None for
-        one not wanted."""
+        """The gradients of values, scores and temperature; None for one that is not wanted.
+
+        The scores' gradient is in their dtype, or in float32 at least.
+        """
 
     def pool(self, values: Tensor, weights: Tensor, slots: Tensor, k: int) -> tuple[Tensor, Saved]:
-        """Sum weights * values within each slot: [B, n, d] -> [B, k, d]. A token of weight 0 is not read."""
+        """Sum weights * values in each slot: [B, n, d] becomes [B, k, d]. A token of weight 0 is not read."""
 
     def pool_save(self, values: Tensor, weights: Tensor, slots: Tensor, k: int) -> Saved:
         """What `pool` would save, without the pooling."""
@@ -76,4 +80,4 @@ class Backend(Protocol):
     def pool_backward(
         self, saved: Saved, gradient: Tensor, of_values: bool, of_weights: bool
     ) -> tuple[Tensor | None, Tensor | None]:
-        """The gradients of values and weights, None for one not wanted."""
+        """The gradients of values and weights; None for one that is not wanted."""

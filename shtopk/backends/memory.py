@@ -1,11 +1,11 @@
-"""Memory of large results on a CPU, used again.
+"""Memory of large tensors on a CPU, used again.
 
-malloc takes fresh pages from the system for whatever is larger than 32 MiB, and the first write to each 4 KiB of them
-is a fault. For the gradient of many long documents these took longer than all the rest of a step. So the last one that
-was let go leaves its memory to the next.
+malloc takes fresh pages from the system for everything larger than 32 MiB, and the first write to each 4 KiB of them
+is a page fault. For the gradient of many long documents, these faults took longer than the rest of a step. So the
+memory of the last such tensor that was freed is kept for the next one.
 
-Huge pages from the system were as fast in the median, with a long tail where memory is fragmented; how even steps are
-now: `python benchmarks/speed.py`, in benchmarks/results/speed.md.
+Huge pages from the system were as fast in the median, but had a long tail where memory is fragmented. How even steps
+are now: `python benchmarks/speed.py`, in benchmarks/results/speed.md.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ _left: deque[mmap.mmap] = deque(maxlen=1)  # in use by no tensor
 
 
 def empty_like(tensor: Tensor) -> Tensor:
-    """A tensor of this shape and type whose numbers may be anything, as torch.empty_like makes it.
+    """A tensor of this shape and type with arbitrary numbers, like torch.empty_like.
 
-    A large one on a CPU gets the memory that another left, if that has its size or up to twice as much. Where torch
-    would free it, its memory is kept, instead of what was kept before: a process has one that nobody uses, not more.
+    A large one on a CPU gets memory that an earlier one left, if that is large enough and at most twice as large. When
+    torch would free it, its memory is kept, in place of what was kept before. So a process never has more than one
+    piece that nobody uses.
     """
     size = tensor.numel() * tensor.element_size()
     if size < LARGE or type(tensor) not in (Tensor, nn.Parameter) or tensor.device.type != "cpu" or os.name != "posix":
@@ -39,7 +40,7 @@ def empty_like(tensor: Tensor) -> Tensor:
 
 
 def _take(size: int) -> mmap.mmap:
-    """Memory of so many bytes or up to twice as many."""
+    """Memory of at least so many bytes, and at most twice as many if it was kept."""
     try:
         memory = _left.pop()
     except IndexError:
@@ -50,5 +51,5 @@ def _take(size: int) -> mmap.mmap:
 
 
 def release() -> None:
-    """Give the system what is kept."""
+    """Return the memory that is kept to the system."""
     _left.clear()

@@ -1,7 +1,7 @@
-"""Successive halving in C, for float32 and float64 on a CPU: the steps of tensors.py that take long, written out.
+"""Successive halving in C, for float32 and float64 on a CPU: the slow steps of tensors.py, written out.
 
-Values may be bfloat16 too, as autocast makes them. Installing shtopk compiles tournament.c if there is a C compiler.
-Without one everything works as well.
+Values may be bfloat16, too, as autocast makes them. Installing shtopk compiles tournament.c if there is a C compiler.
+Without one, tensor operations do the same work.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ VERSION = 4  # of tournament.c
 
 
 class _Address:
-    """How C gets a tensor. A tensor that is passed to a call lives until the call returns."""
+    """Hands a tensor to C as its address. A tensor that is passed to a call lives until the call returns."""
 
     @staticmethod
     def from_param(tensor: Tensor | None) -> ctypes.c_void_p:
@@ -38,7 +38,7 @@ class _Address:
 
 
 def open_library() -> ctypes.CDLL | None:
-    """tournament.c, compiled; None where it was not, or cannot be used."""
+    """Open the compiled tournament.c; None if it is not there, or cannot be used."""
     found = importlib.util.find_spec("shtopk.backends._tournament")
     if found is None or found.origin is None:
         return None
@@ -57,7 +57,7 @@ def open_library() -> ctypes.CDLL | None:
 
 
 def _declare(library: ctypes.CDLL) -> None:
-    """The types of the functions' arguments."""
+    """Declare the types of the functions' arguments."""
     tensor, integer, real = _Address, ctypes.c_int64, ctypes.c_double
     arguments = {  # after the first row and the one after the last
         "field": [tensor, integer, integer, ctypes.c_int, real, real, *[tensor] * 3],
@@ -76,8 +76,10 @@ LIBRARY = open_library()
 
 
 def readable(*tensors: Tensor, types: Container[torch.dtype] = TYPES) -> bool:
-    """Whether C can read these tensors' memory, all of one of its types. Not while a compiler traces them: it takes
-    tensor operations as they are."""
+    """Whether C can read the memory of these tensors, all of one of the types.
+
+    It cannot while a compiler traces them; the compiler then takes tensor operations as they are.
+    """
     dtype = tensors[0].dtype
     return (
         dtype in types
@@ -87,7 +89,7 @@ def readable(*tensors: Tensor, types: Container[torch.dtype] = TYPES) -> bool:
 
 
 def _in_memory(x: Tensor) -> bool:
-    """Whether a tensor is no more than numbers in the CPU's memory: no subclass, no lazy negation, no placeholder."""
+    """Whether a tensor is just numbers in the CPU's memory: no subclass, no lazy negation, no placeholder."""
     return (
         type(x) in (Tensor, nn.Parameter)
         and x.device.type == "cpu"
@@ -97,7 +99,7 @@ def _in_memory(x: Tensor) -> bool:
 
 
 class Native(Tensors):
-    """C where it can read what it is given, tensor operations elsewhere. What it saves is what they save."""
+    """C for tensors that it can read, tensor operations for others. Both save the same for the backward pass."""
 
     def serves(self, values: Tensor, scores: Tensor) -> bool:
         return LIBRARY is not None and not torch.compiler.is_compiling() and _in_memory(scores)
@@ -168,7 +170,7 @@ class Native(Tensors):
 
 
 def _run(name: str, rows: int, size: int, *arguments: Any) -> None:
-    """Call a function of tournament.c for so many rows of a size, in parts if there is enough for several threads."""
+    """Call a function of tournament.c for so many rows of a size, in several threads if there is enough work."""
     dtype = next(x.dtype for x in arguments if isinstance(x, Tensor) and x.dtype in OF_VALUES)
     function = getattr(LIBRARY, f"{name}_{OF_VALUES[dtype]}")
     threads = max(1, min(torch.get_num_threads(), rows, rows * size // ENOUGH + 1))

@@ -16,8 +16,8 @@ from shtopk.rule import Rule
 class Tensors:
     """A tournament on scores, then one read of the tokens that carry weight.
 
-    The three steps that a faster backend may take over are methods of their own: `play`, `score_gradients` and
-    `carrier_gradients`. See the functions of these names in tournament.py and carriers.py.
+    Three steps are methods of their own, so that a faster backend can replace them: `play`, `score_gradients` and
+    `carrier_gradients`. The functions of these names in tournament.py and carriers.py explain them.
     """
 
     def serves(self, values: Tensor, scores: Tensor) -> bool:

@@ -1,7 +1,7 @@
-"""Work shared among threads: torch's own.
+"""Work shared among torch's own threads.
 
-After an operation torch's threads wait for the next one at full speed for a while. Threads of ours beside them found
-no processor free, and two took as long as one. But OpenMP, where torch has its threads from, lends them to others too.
+After an operation, torch's threads spin for a while, waiting for the next one. So further threads of ours found no
+free processor: two took as long as one. But torch has its threads from OpenMP, which lends them to others, too.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _Work = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
 def _openmp() -> Callable | None:
-    """What runs a function in several threads at once, by its name on Linux; None if there is no such thing."""
+    """The function that runs another one in several threads, by its name on Linux; None if there is none."""
     run = getattr(ctypes.CDLL(None), "GOMP_parallel", None) if os.name == "posix" else None
     if run is not None:
         run.argtypes, run.restype = [_Work, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint], None
@@ -29,7 +29,7 @@ _run = _openmp()
 
 
 def parallel_map(work: Callable[..., int], parts: Sequence[tuple[int, ...]]) -> list[int]:
-    """What `work(*part)` returns for each part, in any order, done at the same time."""
+    """Run `work(*part)` for all parts at the same time. Returns the results, in any order."""
     if len(parts) == 1:
         return [work(*parts[0])]
     if _run is None:
@@ -52,7 +52,7 @@ def _pool() -> ThreadPoolExecutor:
 
 
 def _forked() -> None:
-    """Threads do not live on in a forked process, and OpenMP would wait for those it had."""
+    """Runs in a forked process: threads do not live on there, and OpenMP would wait for those it had."""
     global _run
     _run = None
     _pool.cache_clear()

@@ -1,12 +1,12 @@
-"""The tournament of successive halving on scores alone, and its gradients.
+"""The tournament of successive halving, on scores alone, and its gradients.
 
-Scores [B, n] become k binary trees in each row, which say what weight a token has and in which slot. Two things make
-it cheap:
+The scores [B, n] of each row become k binary trees. They say what weight a token has, and in which slot. Two things
+make it cheap:
 
-- Few tokens take part. w_i <= exp(-(s_slot - s_i) / T), where s_slot is the score that the slot ends with, because
-  weight * exp(score of the node / T) never increases on the way up. So the field is cut to the tokens that can have a
-  weight above rounding error; a round between them and the rest would change nothing and is skipped.
-- Backward is written out, a pass up the trees and a pass down, instead of a graph of small operations.
+- Few tokens take part. A token's weight is w_i <= exp(-(s_slot - s_i) / T), where s_slot is the score that the slot
+  ends with: on the way up, weight * exp(score of the node / T) never increases. So only tokens that can have a weight
+  above rounding error play. A round between them and the others would change nothing, and is skipped.
+- Backward is written out: one pass up the trees and one pass down, instead of a graph of small operations.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ LARGEST_FALL = 0.2785  # a winner's score falls by at most this times T in a rou
 class Trees(NamedTuple):
     """A tournament between k * L places, as k binary trees with L leaves in each row.
 
-    Nodes stand level by level, from the slots down. In a level, the two that met in node c are the columns 2 c and
-    2 c + 1 of the next, so leaf c flows into slot c // L. The inner nodes of a row are N = k * (L - 1).
+    Nodes are stored level by level, from the slots down. The two candidates that met in node c are the columns 2 c and
+    2 c + 1 of the next level, so leaf c flows into slot c // L. A row has N = k * (L - 1) inner nodes.
     """
 
     pairs: Tensor  # [B, N, 2] the scores of winner and loser that met in each inner node
@@ -45,17 +45,17 @@ class Trees(NamedTuple):
 
 
 def play(scores: Tensor, temperature: Tensor, k: int, rule: Rule) -> tuple[Trees, Tensor, Carriers, Tensor]:
-    """Play all rounds, and see who carries weight.
+    """Play all rounds, and find the carriers: the tokens whose weight is not negligible.
 
     Args:
         scores: [B, n] float32 or float64, -inf where there is no token.
         temperature: scalar tensor > 0, on any device.
-        k, rule: slots, and how a pair is weighed.
+        k: slots.
+        rule: how a pair is weighed.
 
     Returns:
-        The trees; the leaves [r] of the carriers, the tokens whose weight is not negligible, in 0..B*k*L-1, rising;
-        the carriers as rows; and the position [B, k] of each slot's heaviest token, of equals the first, 0 in an empty
-        slot.
+        The trees; the leaves [r] of the carriers in 0..B*k*L-1, rising; the carriers themselves; and the position
+        [B, k] of each slot's heaviest token (of equals the first, 0 in an empty slot).
     """
     trees, tokens, weights = _play(scores, temperature, k, rule)
     n, (batch, places) = scores.shape[-1], tokens.shape
@@ -68,8 +68,10 @@ def play(scores: Tensor, temperature: Tensor, k: int, rule: Rule) -> tuple[Trees
 
 
 def _play(scores: Tensor, temperature: Tensor, k: int, rule: Rule) -> tuple[Trees, Tensor, Tensor]:
-    """The trees, and what stands at their leaves [B, k * L]: the tokens, and their weights. A leaf without a token has
-    weight 0, and the token there is of no meaning."""
+    """The trees, and the tokens and weights at their leaves, [B, k * L] each.
+
+    A leaf without a token has weight 0, and the number of its token means nothing.
+    """
     scores = scores.clamp(min=bye_score(scores))
     ranking, order, divisor = _field(scores, temperature, k, rule)
     rankings, orders = [ranking], [order]
@@ -102,8 +104,17 @@ def _play(scores: Tensor, temperature: Tensor, k: int, rule: Rule) -> tuple[Tree
 def score_gradients(
     trees: Trees, leaf: Tensor, token: Tensor, n: int, grad_weight: Tensor, grad_slot_scores: Tensor, rule: Rule
 ) -> tuple[Tensor, Tensor]:
-    """From the gradients of the carriers' weights [r] and of the slots' scores [B, k] to those of the scores [B * n]
-    and of the temperature's logarithm (a scalar). leaf and token: of the carriers, see `play`."""
+    """The gradients of the scores [B * n] and of the temperature's logarithm (a scalar).
+
+    Args:
+        trees: of the tournament.
+        leaf: [r] of the carriers, see `play`.
+        token: [r] of the carriers.
+        n: tokens of a row.
+        grad_weight: [r] of the carriers' weights.
+        grad_slot_scores: [B, k] of the slots' scores.
+        rule: how a pair is weighed.
+    """
     batch, k = trees.slot_scores.shape
     grad_leaves = grad_weight.new_zeros(batch, k + trees.pairs.shape[1])
     grad_leaves.view(-1).index_copy_(0, leaf, grad_weight)
@@ -113,8 +124,10 @@ def score_gradients(
 
 
 def _leaf_gradients(trees: Trees, grad_weights: Tensor, grad_slot_scores: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:
-    """From the gradients of the leaves' weights [B, k * L] and of the slots' scores [B, k] to those of the leaves'
-    scores [B, k * L] and of the temperature's logarithm."""
+    """The gradients of the leaves' scores [B, k * L] and of the temperature's logarithm.
+
+    They follow from those of the leaves' weights [B, k * L] and of the slots' scores [B, k].
+    """
     win, lose = trees.shares.unbind(-1)
     k = grad_slot_scores.shape[-1]
 
@@ -143,17 +156,20 @@ def _leaf_gradients(trees: Trees, grad_weights: Tensor, grad_slot_scores: Tensor
 
 
 def bye_score(scores: Tensor) -> float:
-    """The score of a place without a token: finite, so that no inf - inf arises, and below every token's."""
+    """The score of a place without a token: finite, so that inf - inf cannot arise, and below every token's."""
     return -torch.finfo(scores.dtype).max / 2
 
 
 def negligible(dtype: torch.dtype, n: int, k: int) -> float:
-    """The weight under which a token may be dropped: at most 2 n / k of them in a slot, so twice eps together."""
+    """The weight under which a token may be dropped.
+
+    A slot drops at most 2 n / k tokens, which together weigh at most twice the rounding error of 1.
+    """
     return torch.finfo(dtype).eps * min(1.0, k / n)
 
 
 def reach(dtype: torch.dtype, n: int, k: int, rule: Rule) -> float:
-    """By how many divisors a token may lie below the k-th best and still have a weight; -1: all are to play."""
+    """How many divisors a token may lie below the k-th best and still have a weight; -1: all tokens play."""
     rounds = rounds_between(n, k)
     if rule.log_base or rounds < 2:
         return -1.0
@@ -166,8 +182,10 @@ def rounds_between(n: int, k: int) -> int:
 
 
 def _field(scores: Tensor, temperature: Tensor, k: int, rule: Rule) -> tuple[Tensor, Tensor, Tensor]:
-    """The tokens that can have a weight, best first, of equals the first, and byes up to k * 2^R places: their scores
-    and indices [B, k * 2^R]. And what margins are divided by."""
+    """The scores and indices [B, k * 2^R] of the tokens that can have a weight, and what margins are divided by.
+
+    The best token comes first, the first of equals. Byes fill up the k * 2^R places.
+    """
     n = scores.shape[-1]
     divisor, lowest = bounds(scores, temperature, k, rule)
     if lowest is not None:
@@ -180,8 +198,10 @@ def _field(scores: Tensor, temperature: Tensor, k: int, rule: Rule) -> tuple[Ten
 
 
 def bounds(scores: Tensor, temperature: Tensor, k: int, rule: Rule) -> tuple[Tensor, Tensor | None]:
-    """What margins are divided by, [B, 1] or a scalar, and the lowest score [B, 1] with which a token plays; None: all
-    do, and all that plays has a score above a bye's half."""
+    """What margins are divided by ([B, 1] or a scalar), and the lowest score [B, 1] with which a token plays.
+
+    None for the latter: every token plays. Whatever plays then has a score above half of a bye's.
+    """
     n = scores.shape[-1]
     best = scores.topk(min(n, 2 * k if rule.relative else k)).values
     divisor = temperature * _spread(best, k) if rule.relative else temperature
@@ -194,7 +214,11 @@ def bounds(scores: Tensor, temperature: Tensor, k: int, rule: Rule) -> tuple[Ten
 
 
 def _select(scores: Tensor, playing: Tensor, counts: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """The scores of those that play, falling, and their indices: [B, n] -> [B, most]; counts [B] how many they are."""
+    """The scores of those that play, falling, and their indices: [B, n] becomes [B, most].
+
+    Args:
+        counts: [B] how many play.
+    """
     batch, n = scores.shape
     index = playing.flatten().nonzero().squeeze(-1)
     row = index // n
@@ -207,7 +231,7 @@ def _select(scores: Tensor, playing: Tensor, counts: Tensor, most: int) -> tuple
 
 
 def _with_byes(ranking: Tensor, tokens: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Fill up to k * 2^R places."""
+    """Fill up to k * 2^R places with byes."""
     byes = (0, k * 2 ** rounds_between(ranking.shape[-1], k) - ranking.shape[-1])
     if byes == (0, 0):
         return ranking, tokens
@@ -215,7 +239,7 @@ def _with_byes(ranking: Tensor, tokens: Tensor, k: int) -> tuple[Tensor, Tensor]
 
 
 def _spread(best: Tensor, k: int) -> Tensor:
-    """[B, 1] by how much the k best scores exceed the k next, on average; best [B, 2 k], falling, has them all."""
+    """[B, 1] by how much the k best scores exceed the k next, on average. best: [B, 2 k] falling."""
     # Below the resolution of the scores themselves a difference is rounding, not a preference.
     largest = best.masked_fill(best <= bye_score(best), 0).abs().amax(-1, keepdim=True)
     spread = torch.maximum(_mean(best[:, :k]) - _mean(best[:, k:]), largest * (8 * torch.finfo(best.dtype).eps))
@@ -223,25 +247,25 @@ def _spread(best: Tensor, k: int) -> Tensor:
 
 
 def _mean(scores: Tensor) -> Tensor:
-    """[B, 1] of the scores of tokens; 0 if there is none."""
+    """[B, 1] the mean over the scores that are tokens'; 0 if there is none."""
     real = scores > bye_score(scores)
     count = real.sum(-1, keepdim=True).clamp(min=1)
     return (torch.where(real, scores, 0) / count).sum(-1, keepdim=True)  # a sum of large scores would overflow
 
 
 def _levels(nodes: Tensor, k: int) -> tuple[Tensor, ...]:
-    """[B, N, ...] -> one tensor for each level, from that of the slots [B, k, ...] down."""
+    """[B, N, ...] as one tensor for each level, from that of the slots [B, k, ...] down."""
     levels = (nodes.shape[1] // k + 1).bit_length() - 1
     return nodes.split([k * 2**level for level in range(levels)], 1)
 
 
 def _paired(x: Tensor) -> Tensor:
-    """[B, 2 m] -> [B, m, 2]"""
+    """[B, 2 m] as pairs [B, m, 2]."""
     return x.view(len(x), x.shape[-1] // 2, 2)
 
 
 def _margin(winners: Tensor, losers: Tensor, rule: Rule) -> Tensor:
-    """By how much each winner is ahead: in scores, or in powers; a bye is behind by a huge number."""
+    """How far each winner is ahead, in scores or in powers. A bye is behind by a huge number."""
     if rule.log_base:
         ahead = _power(winners, rule.log_base) - _power(losers, rule.log_base)
         return ahead.masked_fill_(losers == bye_score(losers), -bye_score(losers))

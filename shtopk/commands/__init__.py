@@ -1,4 +1,4 @@
-"""The command `shtopk`: a file for each of its commands, which is imported when it is called for."""
+"""The command `shtopk`: one file for each of its commands, imported when that command is called."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HELP += "\nshtopk COMMAND --help says more."
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command that the first word names; returns the exit code."""
+    """Run the command that the first word names. Returns the exit code."""
     name, *words = (sys.argv[1:] if argv is None else argv) or ["--help"]
     if name in ("--help", "-h"):
         print(HELP)

@@ -2,11 +2,11 @@
 
 shtopk compare --train_file mine.jsonl --operators successive_halving,hard_gated,first,none --k 8,32 --seeds 0,1,2
 
-The three are lists with commas between. Beside the operators there are random (a frozen scorer), strided (every
-(n/k)-th token), first (the first k) and none (every token is kept, whatever k). All other fields are those of
-`shtopk train` and hold for every training. One training runs after the other; the same command goes on where it was
-stopped. The output folder gets compare.json after each, and in the end the table, compare.md; of a training its
-figures and predictions are kept, not its model.
+The three options are lists with commas between. Four ways to pool are no operators: random (a frozen scorer), strided
+(every (n/k)-th token), first (the first k tokens) and none (all tokens are kept, whatever k). All other fields are
+those of `shtopk train` and hold for every training. The trainings run one after the other. If they are stopped, the
+same command goes on. compare.json in the output folder grows with each training, and the table, compare.md, comes at
+the end. Figures and predictions of the trainings are kept, their models are not.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def main(argv: list[str]) -> None:
 
 
 def fine_tune(words: list[str], folder: str) -> dict[str, float]:
-    """Train with a command line's words into a folder; the figures of the run. For a process of its own."""
+    """Train with the words of a command line into a folder, in a process of its own. Returns the run's figures."""
     import torch
 
     from shtopk.commands.train import train
@@ -94,7 +94,7 @@ def read(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 def begin(folder: Path, words: list[str], overwrite: bool) -> dict[str, Any]:
-    """The record of a folder, to be continued; refused where it is of other trainings."""
+    """The record of a folder, to go on with. Refused if it is of other trainings."""
     path = folder / "compare.json"
     if overwrite or not path.exists():
         folder.mkdir(parents=True, exist_ok=True)

@@ -48,6 +48,6 @@ def main(argv: list[str]) -> None:
 
 
 def _first_sentence(path: Path) -> str:
-    """Of the comment at the top of a file."""
+    """The first sentence of the comment at the top of a file."""
     lines = takewhile(lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines())
     return re.split(r"[.;] ", " ".join(line.lstrip("# ") for line in lines) + " ")[0]

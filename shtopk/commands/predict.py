@@ -3,11 +3,11 @@
 shtopk predict CHECKPOINT mine.jsonl --output out.jsonl --keep id,url
 cat texts | shtopk predict CHECKPOINT -
 
-Files are .json, .jsonl, .csv, .parquet, or .txt (a line is a document, an empty one too). Lines are written as soon as
-there are answers, documents of like length go through the model together, and a run that was cut off goes on with
---resume true. A line has the columns to keep, "prediction" (the class, the list of labels, the number or the summary),
-"probability" of the class, and on request "probabilities" and "kept". Exit codes: 0; 1 where it failed, 2 where the
-input was refused; 130, 143 and 141 where Ctrl-C, SIGTERM or a closed pipe stopped it.
+Files are .json, .jsonl, .csv, .parquet, or .txt, where each line is a document, even an empty one. Documents of
+similar length go through the model together, and lines are written as soon as there are answers. With --resume true, a
+run that was cut off goes on. A line has the columns to keep; "prediction" (the class, the list of labels, the number
+or the summary); "probability" of the class; and on request "probabilities" and "kept". Exit codes: 0 if all went well,
+1 if it failed, 2 if the input was refused; 130, 143 and 141 if Ctrl-C, SIGTERM or a closed pipe stopped it.
 """
 
 from __future__ import annotations
@@ -43,12 +43,14 @@ AGAIN = ("--resume", "--overwrite")  # what the command that goes on has otherwi
 class PredictArguments:
     _argument_group_name: ClassVar[str] = "answers"
     output: str = option("-", "file of JSON lines to write; - is standard output")
-    overwrite: bool = option(False, "replace an output file that exists")
-    resume: bool = option(False, "go on behind the whole lines of an output file; the input has to be the same")
+    overwrite: bool = option(False, "replace the output file if it exists")
+    resume: bool = option(False, "go on behind the last whole line of the output file; the input has to be the same")
     text_column: str | None = option(None, "column with the documents; by default that of training, or text")
-    keep: str | None = option(None, "columns that travel along, with commas between: id,url")
-    format: Literal["txt", "jsonl"] = option("txt", "of standard input: lines of text, or JSON lines")
-    on_error: Literal["refuse", "skip"] = option("refuse", "what to do about a row that cannot be read")
+    keep: str | None = option(None, "columns of the input to copy into each line, with commas between: id,url")
+    format: Literal["txt", "jsonl"] = option("txt", "what standard input holds: lines of text, or JSON lines")
+    on_error: Literal["refuse", "skip"] = option(
+        "refuse", "what to do with a row that cannot be read: stop there, or leave it out"
+    )
     probabilities: bool = option(False, "give the probability of every class")
     kept: bool = option(False, "give the tokens that were kept, with their characters and weights")
     batch_size: int = option(16, "documents that go through the model together, >= 1")
@@ -57,7 +59,7 @@ class PredictArguments:
 
 
 def main(argv: list[str]) -> int:
-    """`predict`, as a command of `shtopk`; returns the exit code."""
+    """Run `shtopk predict`. Returns the exit code."""
     with speaking_as("shtopk predict"):
         others, (options,) = read(argv, (PredictArguments,), __doc__, positional=_positional)
         with refusing(ValueError):
@@ -118,7 +120,7 @@ def _answer(checkpoint: str, max_tokens: int | None, source: Source, lines: Json
 
 
 def _check(checkpoint: str, files: Sequence[str], options: PredictArguments) -> None:
-    """Raise ValueError for what cannot be, as far as no file has to be read."""
+    """Raise ValueError for arguments that cannot work, as far as that shows without reading a file."""
     if not Path(checkpoint).is_dir():
         found = "a file" if Path(checkpoint).exists() else "none"
         raise ValueError(f"expected a folder with a checkpoint, found {found}: {checkpoint}")
@@ -145,7 +147,9 @@ def _output(options: PredictArguments) -> JsonLines:
 
 
 def _reading(checkpoint: str, options: PredictArguments) -> tuple[Columns, int | None]:
-    """What to read of a row, and how many tokens of its text: as in the checkpoint's training, unless given."""
+    """What to read of a row, and how many tokens of its text: as in the checkpoint's training, if nothing else is
+    given.
+    """
     settings = settings_of(checkpoint)
     text, most = settings.get("text_column") or "text", settings.get("max_tokens")
     if not isinstance(text, str) or not isinstance(most, int | None):
@@ -157,7 +161,7 @@ def _reading(checkpoint: str, options: PredictArguments) -> tuple[Columns, int |
 
 
 def _bar(source: Source, lines: JsonLines, options: PredictArguments) -> tqdm:
-    """A progress bar where somebody looks at stderr, and no answers go to the same screen."""
+    """A progress bar, if somebody looks at stderr and the answers do not go to the same screen."""
     from tqdm import tqdm
 
     hidden = not sys.stderr.isatty() or (options.output == STDOUT and os.isatty(1))

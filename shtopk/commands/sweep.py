@@ -3,9 +3,10 @@
 shtopk sweep runs/latest --k 4,8,16,32                          on the test split that it was trained beside
 shtopk sweep runs/latest --test_file new.jsonl --k 4,8,16,32,64 --operator successive_halving,hard
 
-Every k is evaluated with every operator and temperature given, and the model without pooling at last. Prints a table
-and the smallest k that is as good as the best, as far as the documents tell; the output folder gets sweep.json,
-sweep.md and sweep.png (quality against speed). The checkpoint may be of any kind that `shtopk evaluate` takes.
+Every k is evaluated with every operator and temperature given; the model without pooling comes last. It prints a
+table, and the smallest k that is as good as the best, as far as these documents tell. It writes sweep.json, sweep.md
+and sweep.png (quality against speed) into the output folder. The checkpoint may be of any kind that `shtopk evaluate`
+takes.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from shtopk.training.model_arguments import share_or_count
 class SweepArguments(EvaluationArguments):
     _argument_group_name: ClassVar[str] = "sweep"
     k: str = option("4,8,16,32,64", "vectors to keep, counts or shares, with commas between")
-    operator: str | None = option(None, f"of {', '.join(OPERATORS)}, with commas between; by default as trained")
+    operator: str | None = option(None, f"from {', '.join(OPERATORS)}, with commas between; by default as trained")
     temperature: str | None = option(None, "> 0, with commas between; by default as trained, or the operator's")
     output_dir: str = option("runs/sweep", "folder of the table and the picture")
 
@@ -57,7 +58,7 @@ def main(argv: list[str]) -> None:
 
 
 def values_of(arguments: SweepArguments) -> tuple[list[int | float], list[str], list[float]]:
-    """The values of k, operators and temperatures; impossible ones are refused."""
+    """The values of k, operators and temperatures. Impossible ones are refused."""
     operators = [name.strip() for name in (arguments.operator or "").split(",") if name.strip()]
     with refusing(ValueError):
         ks: list[Any] = [share_or_count(word, "k") for word in numbers(arguments.k, "k")]

@@ -5,8 +5,8 @@ shtopk train --config configs/bbc.yaml
 accelerate launch --config_file configs/accelerate/multi_gpu.yaml -m shtopk train --config configs/bbc.yaml
 
 A YAML file holds what differs from the defaults below; the command line wins over it. `--help` explains every field.
-The run's folder gets the best checkpoint (with its model card), all_results.json, the predictions, what was measured
-on the way (history.jsonl, training.png), where it all comes from (run.json, arguments.yaml) and, if asked for, pages
+The run's folder then holds the best checkpoint (with its model card), all_results.json, the predictions, the measures
+of every update (history.jsonl, training.png), the origin of it all (run.json, arguments.yaml) and, if asked for, pages
 to look at. A run that ended early goes on with --resume latest.
 """
 
@@ -19,20 +19,21 @@ from shtopk.training.console import command, speaking_as
 
 
 def main(argv: list[str]) -> None:
-    """`train`, as a command of `shtopk`."""
+    """Run `shtopk train`."""
     with speaking_as("shtopk train"):
         train(argv, __doc__)
 
 
 def train(argv: list[str], description: str | None = None, again: str | None = None) -> dict[str, Any]:
-    """Run one experiment; returns the content of all_results.json.
+    """Run one experiment. Returns the content of all_results.json.
 
-    Otherwise it ends with one line and an exit code: 2 where the input is refused, 1 where training failed, and 130 or
-    143 where Ctrl-C or SIGTERM stopped it.
+    If it does not come to its end, the process ends with one line and an exit code: 2 if the input is refused, 1 if
+    training failed, 130 after Ctrl-C and 143 after SIGTERM.
 
     Args:
+        argv: the words of the command line.
         description: what `--help` shows first.
-        again: what to say of going on after it was stopped; None: the command.
+        again: how to go on after a stop, for the last line; None: the command itself.
     """
     with one_line_at_the_end(argv, again=again) as begun:
         arguments = parse(argv, description)

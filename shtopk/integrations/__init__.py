@@ -1,1 +1,1 @@
-"""Bridges to other libraries, each imported only when asked for."""
+"""Bridges to other libraries. Each is imported on its own, as it needs its library."""

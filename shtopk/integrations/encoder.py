@@ -1,4 +1,4 @@
-"""Pool the tokens between the layers of a Hugging Face encoder, so that the layers above get cheaper too."""
+"""Pool the tokens between the layers of a Hugging Face encoder, so that the layers above get cheaper, too."""
 
 from __future__ import annotations
 
@@ -37,26 +37,29 @@ class EncoderPooling(nn.ModuleDict):
 def pool_encoder(
     model: Model, k_by_layer: Mapping[int | str, int | float], options: PoolingOptions | None = None, **by_name: Any
 ) -> Model:
-    """Let an encoder pool its tokens between its layers, in place.
+    """Let an encoder pool its tokens between its layers. The model is changed in place.
 
-    With {2: 64} the input of layer 2 (counted from 0) is pooled to 64 vectors by a new `TopKPooling`, which learns
-    with the model; that layer and all above work on these. {2: 256, 4: 64} pools twice. Masks, rotary positions and
-    position biases follow the tokens. Hooks do this; the model's code stays as it is. `unpool_encoder` removes them.
+    With {2: 64} a new `TopKPooling` pools the input of layer 2 (counted from 0) to 64 vectors. That layer and all
+    layers above work on these 64. {2: 256, 4: 64} pools twice. The poolings learn with the model: call
+    `shtopk.anneal(model, progress)` in training. Masks, rotary positions and position biases follow the tokens. All
+    this is done by hooks, so the model's code stays as it is; `unpool_encoder` removes them.
 
-    The model's output says what was kept by attributes that are not among the keys: `pooled_attention_mask` [B, k]
-    bool, needed to average or search `last_hidden_state` [B, k, d], and `assignment`, the `Assignment` of all tokens
-    to the k vectors. (`DistributedDataParallel` drops them when it rebuilds the output.) Hidden states above a pooling
-    have k vectors. A decoder sees the k vectors under their mask, in `generate` too: pass the encoder-decoder, not
-    the encoder alone.
+    The model's output says what was kept, by two attributes that are not among its keys. `pooled_attention_mask`
+    [B, k] bool is needed to average or search `last_hidden_state` [B, k, d]; `assignment` is the `Assignment` of all
+    tokens to the k vectors. (`DistributedDataParallel` drops both when it rebuilds the output.) Hidden states above a
+    pooling have k vectors.
 
-    `save_pretrained` saves the poolings and their description with the model. `load_pooled` loads both;
-    `from_pretrained` of the model's class leaves the poolings out. Call `shtopk.anneal(model, progress)` in training.
+    A decoder sees the k vectors under their mask, in `generate` too. For that, pass the whole encoder-decoder.
+
+    `save_pretrained` saves the poolings and their description with the model, and `load_pooled` loads both.
+    `from_pretrained` of the model's class would leave the poolings out.
 
     Args:
-        model: an encoder, alone or with a head or a decoder, of one of the types in `families.FAMILIES`, loaded.
-        k_by_layer: {layer: k} in any order, see `TopKPooling` for k. n < k tokens are pooled to n slots.
-        options: those of `shtopk.PoolingOptions` for all layers, as one record or by name. By name, `protected` is
-            (0, -1) by default where the family has [CLS] and [SEP]. Slots always stand in document order.
+        model: an encoder that is loaded, alone or with a head or a decoder, of a type in `families.FAMILIES`.
+        k_by_layer: {layer: k}, in any order; `TopKPooling` explains k. Fewer than k tokens stay as many as they are.
+        options: one record of options for the poolings of all layers.
+        by_name: the options by name, instead; `shtopk.PoolingOptions` explains them. By default `protected` is (0, -1)
+            if the family has [CLS] and [SEP]. Slots always stand in document order.
 
     Returns:
         The model.
@@ -81,7 +84,13 @@ def pool_encoder(
 
 
 def unpool_encoder(model: Model) -> Model:
-    """Undo `pool_encoder`, in place: remove the poolings, so that the model computes what it did before.
+    """Undo `pool_encoder`: remove the poolings from a model, in place. It then computes what it did before.
+
+    Args:
+        model: one that `pool_encoder` was called on.
+
+    Returns:
+        The model.
 
     Raises:
         ValueError: a model that is not pooled.
@@ -98,15 +107,18 @@ def unpool_encoder(model: Model) -> Model:
 
 
 def load_pooled(model_class: Any, name: str, **options: Any) -> Any:
-    """`model_class.from_pretrained(name, **options)` for a checkpoint of a pooled model.
+    """Load a pooled model that `save_pretrained` saved, in place of `model_class.from_pretrained(name, **options)`.
 
     Args:
         model_class: the model's class, or an Auto class.
         name: folder or hub name.
         options: of `from_pretrained`.
 
+    Returns:
+        The model, pooled as it was when it was saved.
+
     Raises:
-        ValueError: a checkpoint without a description of the poolings, or without their weights.
+        ValueError: a checkpoint that does not describe its poolings, or lacks their weights.
 
     Example:
         >>> from transformers import AutoModelForSequenceClassification
@@ -143,10 +155,11 @@ def load_pooled(model_class: Any, name: str, **options: Any) -> Any:
 def install(
     model: Any, k_by_layer: Mapping[Any, int | float], options: PoolingOptions | None = None, **by_name: Any
 ) -> PoolingOptions:
-    """`pool_encoder` that leaves the model's configuration alone, for models that describe their pooling there.
+    """Do what `pool_encoder` does, but leave the configuration alone: for models that describe their pooling in one of
+    theirs.
 
     Returns:
-        The options in force, defaults too.
+        The options in force, defaults included.
     """
     encoder, stack, family = _find(model)
     layers = getattr(stack, family.layers)
@@ -185,12 +198,15 @@ def _hook(model: Any, encoder: Any, stack: Any, layers: nn.ModuleList, family: F
 
 
 def _pooled_stack(model: nn.Module) -> Any:
-    """The module that runs the layers and pools between them; None where nothing pools."""
+    """The module that runs the layers and pools between them; None if nothing pools."""
     return next((x for x in model.modules() if isinstance(getattr(x, "pooling", None), EncoderPooling)), None)
 
 
 def _find(model: Any) -> tuple[Any, Any, Family]:
-    """(encoder: the model itself or the encoder of an encoder-decoder; the module that runs the layers; family)"""
+    """Find (encoder, stack, family).
+
+    The encoder is the model itself, or that of an encoder-decoder. The stack is the module that runs its layers.
+    """
     if not isinstance(model, PreTrainedModel):
         raise ValueError(f"expected a model of transformers, got {type(model).__name__}")
     is_stack = any(_is_a(model, family.stack) for family in FAMILIES.values())  # BartEncoder, without a decoder
@@ -212,7 +228,7 @@ def _is_a(module: nn.Module, name: str) -> bool:
 
 
 def _checked(k_by_layer: Mapping[Any, int | float], layers: int, family: Family, name: str) -> dict[int, int | float]:
-    """{layer: k}, checked, by rising layer."""
+    """{layer: k}, checked, lowest layer first."""
     good = isinstance(k_by_layer, Mapping) and all(re.fullmatch(r"\d+", str(layer)) for layer in k_by_layer)
     by_layer = {int(layer): k_by_layer[layer] for layer in sorted(k_by_layer, key=int)} if good else {}
     if not by_layer or len(by_layer) < len(k_by_layer):

@@ -1,4 +1,4 @@
-"""Token pooling that learns, as a module of a sentence-transformers model: k vectors a document instead of n."""
+"""Token pooling that learns, as a module of a sentence-transformers model: k vectors for a document instead of n."""
 
 from __future__ import annotations
 
@@ -15,36 +15,37 @@ from shtopk.pooling import TopKPooling
 
 
 class TopKTokenPooling(BaseTokenPooling):
-    """Pool the token embeddings of each input to k by `shtopk.TopKPooling`, and learn which from the model's loss.
+    r"""Pool the token embeddings of each input to k with `shtopk.TopKPooling`, and learn which from the model's loss.
 
-    It stands behind the Transformer and whatever makes token embeddings or their mask (`Dense`, `MultiVectorMask`),
-    and before what uses them: `Pooling` in a `SentenceTransformer`, `Normalize` in a `MultiVectorEncoder`, since
-    pooled vectors are mixtures and have no unit length. What it hands on, in a new dict:
+    Put it behind the Transformer and everything that makes token embeddings or their mask (`Dense`,
+    `MultiVectorMask`). Put it before what uses them: `Pooling` in a `SentenceTransformer`, `Normalize` in a
+    `MultiVectorEncoder` (pooled vectors are mixtures and have no unit length). It returns a new dict with
 
-    - `token_embeddings` [B, k, d] and `attention_mask` [B, k], which says what slots hold a token, so that an input of
-      fewer than k tokens has as many vectors as tokens;
-    - any other whole-number tensor [B, n] (`input_ids`, ...) as [B, k]: each slot has the entry of its leading token,
-      an empty slot 0.
+    - `token_embeddings` [B, k, d] and `attention_mask` [B, k], which says what slots hold a token. An input of fewer
+      than k tokens keeps as many vectors as it has tokens;
+    - every other whole-number tensor [B, n], such as `input_ids`, as [B, k]. Each slot has the entry of its leading
+      token, an empty slot 0.
 
-    A row's result does not depend on its batch. The model's `save` writes a config.json and safetensors alone, and
-    loading reads no others; sentence-transformers asks for `trust_remote_code=True` where a saved model has modules of
-    other packages.
+    A row's result does not depend on its batch. `save` writes a config.json and safetensors, and loading reads no
+    other files. sentence-transformers asks for `trust_remote_code=True` for any saved model with modules of other
+    packages.
 
-    - *Anneal*: call `shtopk.anneal(model, progress)` before each step, or give a trainer the callback
+    - *Anneal*: call `shtopk.anneal(model, progress)` before each step, or give the trainer the callback
       `shtopk.integrations.trainer.AnnealTemperature()`. The model's `encode` is sharp.
-    - *The scorer is different*: give it a learning rate of its own, such as
-      `learning_rate_mapping={r"pooling\\.scorer": 1e-2}` among a trainer's arguments.
+    - *The scorer is different*: give it a learning rate of its own, for example
+      `learning_rate_mapping={r"pooling\.scorer": 1e-2}` among the trainer's arguments.
     - *Alone*, as `pool(embeddings)` or `encode(..., token_pooling=...)`, it is sharp and without gradient in any mode.
-      Normalize what comes out.
-    - *Hard operators learn nothing before `Normalize`*: all the gradient that `"hard_gated"` and
-      `"hard_straight_through"` give to scores is along the kept vectors, and `Normalize` takes their length out.
+      Normalize the result yourself.
+    - *Hard operators learn nothing before `Normalize`*: `"hard_gated"` and `"hard_straight_through"` give scores a
+      gradient only along the kept vectors, and `Normalize` removes their length.
 
     Args:
         hidden_size: d, the size of the token embeddings.
-        k: vectors to keep of each input, >= 1, protected ones included. No share of n, unlike in `TopKPooling`: a
-            document's vectors would depend on its batch.
-        tasks: what is pooled, inputs for other tasks pass unchanged; one for no task counts as "document". None: in a
-            `MultiVectorEncoder` the documents alone, in other models queries too, whose losses do not tell them apart.
+        k: vectors to keep of each input, >= 1, protected ones included. A share of n, as in `TopKPooling`, is refused:
+            a document's vectors would depend on its batch.
+        tasks: the tasks whose inputs are pooled; others pass unchanged. An input for no task counts as "document".
+            None: documents alone in a `MultiVectorEncoder`; documents and queries in other models, whose losses do not
+            tell them apart.
         options: those of `shtopk.PoolingOptions`, by name.
 
     Raises:
@@ -71,7 +72,7 @@ class TopKTokenPooling(BaseTokenPooling):
         return sizes | self.pooling.options.to_dict() | {"tasks": self.tasks}
 
     def on_model_ready(self, model: Any) -> None:
-        """Called by the model that this is a module of."""
+        """Adapt to the model that this is a module of, which calls it."""
         if not self._tasks_are_given and not isinstance(model, MultiVectorEncoder):
             self.tasks = ["query", "document"]
         modules = list(model.children())
@@ -81,10 +82,14 @@ class TopKTokenPooling(BaseTokenPooling):
             )
 
     def forward(self, features: dict[str, Any], task: str | None = None) -> dict[str, Any]:
-        """Pool a batch's features; those for a task that is not pooled come back as they are.
+        """Pool the features of a batch.
+
+        Args:
+            features: with `token_embeddings` [B, n, d] and `attention_mask` [B, n].
+            task: what the inputs are for; features for a task that is not pooled come back unchanged.
 
         Raises:
-            ValueError: no token embeddings [B, n, d] with a mask [B, n] among the features.
+            ValueError: no token embeddings with a mask among the features.
         """
         if not self.applies_to(task):
             return features
@@ -102,7 +107,7 @@ class TopKTokenPooling(BaseTokenPooling):
         return features | {"token_embeddings": pooled.hidden_states, "attention_mask": pooled.attention_mask}
 
     def _tokens(self, features: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """(token embeddings [B, n, d], mask [B, n])"""
+        """(token embeddings [B, n, d], mask [B, n]) of the features, checked."""
         values, mask = (features.get(name) for name in ("token_embeddings", "attention_mask"))
         if values is None or mask is None:
             raise ValueError(
@@ -119,7 +124,7 @@ class TopKTokenPooling(BaseTokenPooling):
 
     @torch.no_grad()  # the model's `encode` hands over tensors that allow none
     def pool_one(self, embedding: Tensor, **kwargs: Any) -> Tensor:
-        """The embeddings [n, d] of one input -> [min(k, n), d], as in eval mode."""
+        """Pool the embeddings [n, d] of one input to [min(k, n), d], as in eval mode."""
         if not len(embedding):
             return embedding
         training = self.pooling.training
@@ -137,10 +142,10 @@ class TopKTokenPooling(BaseTokenPooling):
 
     @classmethod
     def load(cls, model_name_or_path: str, init_defaults: dict[str, Any] | None = None, **kwargs: Any):
-        """Read what `save` wrote; see the base class for the arguments.
+        """Read what `save` wrote. The base class explains the arguments.
 
         Raises:
-            ValueError: no such files, or damaged ones, or weights that do not fit the configuration.
+            ValueError: files that are missing or damaged, or weights that do not fit the configuration.
         """
         names = ("subfolder", "token", "cache_folder", "revision", "local_files_only")
         where = {name: kwargs[name] for name in names if name in kwargs}

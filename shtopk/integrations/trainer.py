@@ -8,19 +8,19 @@ from shtopk.pooling import anneal
 
 
 class AnnealTemperature(TrainerCallback):
-    """Move every `TopKPooling` of the model from soft to sharp over a run of `Trainer`, and log the temperature.
+    """Move every `TopKPooling` of a model from soft to sharp while `Trainer` trains it, and log the temperature.
 
-    Before each update the progress is `updates done / (end * max_steps)`, at most 1. It is a function of the number
-    of updates alone, so a run that is resumed from a checkpoint goes on at the temperature where it stopped.
+    Before each update the progress is `updates done / (end * max_steps)`, at most 1. It depends on the number of
+    updates alone, so a run that is resumed from a checkpoint goes on at the temperature where it stopped.
 
-    Each log with a loss gets `"temperature"`, that of the update just made (of the model's last pooling), so it stands
-    beside the loss in `trainer.state.log_history`. A tracker logs it only if the tracker comes after this callback:
-    `Trainer(..., callbacks=[AnnealTemperature(), TensorBoardCallback()])` with `report_to="none"`, as trackers that
-    `report_to` names come first.
+    Each log with a loss gets a `"temperature"`: that of the update just made, of the model's last pooling. So it
+    stands beside the loss in `trainer.state.log_history`. A tracker logs it only if it comes after this callback.
+    Trackers that `report_to` names come before, so pass `report_to="none"` and `callbacks=[AnnealTemperature(),
+    TensorBoardCallback()]`.
 
     Args:
-        end: share of the training, in (0, 1], after which the choice stays sharp. Below 1 the layers above get time
-            to adapt to the sharp choice; 1: the choice becomes sharp with the last update.
+        end: share of the training, in (0, 1], after which the choice stays sharp. Below 1 the layers above have time
+            to adapt to the sharp choice. With 1 the choice becomes sharp at the last update.
 
     Raises:
         ValueError: end outside (0, 1]; when training begins, a model without a `TopKPooling`.

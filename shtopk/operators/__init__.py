@@ -1,4 +1,4 @@
-"""The operators that `TopKPooling` can choose by: a row for each.
+"""The operators that `TopKPooling` can choose by, a row for each in `OPERATORS`.
 
 To add one, write its function and give it a row here.
 """
@@ -18,13 +18,13 @@ __all__ = ["OPERATORS", "Operator", "hard_topk", "iterative_topk", "successive_h
 
 
 class Operator(NamedTuple):
-    """A way to choose k of n tokens.
+    """One way to choose k of n tokens, with the temperatures that suit it.
 
     Attributes:
         topk: f(values, scores, k, *, mask, temperature) -> TopK.
-        temperature: > 0, by default, at the end of training and afterwards.
-        initial_temperature: > 0, at the start of training; None: no other one.
-        teaches: whether the pooled vectors have a gradient for the scores.
+        temperature: > 0, the default at the end of training and afterwards.
+        initial_temperature: > 0, the default at the start of training; None: the same temperature throughout.
+        teaches: whether the scores get a gradient from the pooled vectors.
     """
 
     topk: Callable[..., TopK]
@@ -33,8 +33,6 @@ class Operator(NamedTuple):
     teaches: bool = True
 
 
-# Temperatures as tuned by the benchmarks (benchmarks/README.md). Their unit is that of the scores; for "iterative" its
-# square, for "successive_halving_relative" the scores' spread. "hard" has no use for one.
 OPERATORS: dict[str, Operator] = {
     "successive_halving": Operator(partial(successive_halving_topk, boost="softmax"), SHARP, 4.0),
     "successive_halving_relative": Operator(partial(successive_halving_topk, boost="relative"), SHARP, 2.0),
@@ -43,3 +41,8 @@ OPERATORS: dict[str, Operator] = {
     "hard_gated": Operator(partial(hard_topk, gradient="gate"), 1.0),
     "hard_straight_through": Operator(partial(hard_topk, gradient="straight_through"), 1.0),
 }
+"""The operators by name, with temperatures as tuned by the benchmarks (benchmarks/README.md).
+
+Temperatures are in units of the scores; of their square for "iterative", of their spread for
+"successive_halving_relative". "hard" has no use for one.
+"""

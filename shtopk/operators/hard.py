@@ -26,17 +26,32 @@ def hard_topk(
     temperature: float | Tensor = 1.0,
     keep_order: bool = False,
 ) -> TopK:
-    r"""Keep the k vectors of the highest scores and drop the others: `torch.topk` and a gather.
+    """Keep the k vectors of the highest scores and drop the others: `torch.topk` and a gather.
 
-    Choosing has no gradient of its own. `gradient` says what the scores learn from instead:
+    A hard choice has no gradient of its own. `gradient` says what the scores learn from instead, with s for a score
+    and T for the temperature:
 
-    - `"none"`: nothing flows from the pooled vectors to the scores;
-    - `"gate"`: a kept vector is multiplied by :math:`\sigma(s / T)`, so weights lie in (0, 1) and do not sum to 1;
-    - `"straight_through"`: forward as `"none"`; backward as if a kept vector were multiplied by its
-      :math:`\mathrm{softmax}(s / T)` over all real tokens, so every real token's score receives a gradient.
+    - `"none"`: the scores get no gradient from the pooled vectors;
+    - `"gate"`: each kept vector is multiplied by `sigmoid(s / T)`, so weights lie in (0, 1) and do not sum to 1;
+    - `"straight_through"`: forward as with `"none"`. The gradient is that of multiplying each kept vector by its share
+      in `softmax(s / T)` over all real tokens, so the score of every real token learns.
 
-    Args, Returns and Raises are those of `successive_halving_topk`; the temperature is in units of the scores and
-    without effect for `"none"`. The pooled scores are the scores kept, and differentiable in every form.
+    The pooled scores are the scores of the tokens kept, and differentiable in every form.
+
+    Args:
+        values: [*, n, d] the vectors to choose from.
+        scores: [*, n] how much each token is wanted.
+        k: slots, >= 1; with fewer than k real tokens the remaining slots are empty.
+        mask: [*, n] nonzero for a real token; None: all are real.
+        gradient: one of the three above.
+        temperature: T > 0, in units of the scores; of no effect with `"none"`.
+        keep_order: put the slots in document order instead of by falling score.
+
+    Returns:
+        TopK: the vectors kept, their scores, mask, positions and assignment.
+
+    Raises:
+        ValueError: shapes that do not fit, k < 1, temperature <= 0, or an unknown gradient.
 
     Example:
         >>> hard_topk(torch.eye(4), torch.tensor([0.1, 2.0, 0.3, 1.0]), k=2).values

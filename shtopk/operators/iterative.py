@@ -19,19 +19,33 @@ def iterative_topk(
     temperature: float | Tensor = 1.0,
     keep_order: bool = False,
 ) -> TopK:
-    r"""Pool by k softmaxes over all n tokens, one for each slot: O(k n) time and memory.
+    """Pool by k softmaxes over all n tokens, one for each slot: O(k n) time and memory.
 
-    Slot i mixes all tokens but the i - 1 best ones with weights :math:`\mathrm{softmax}_j(-(s_j - m_i)^2 / T)`,
-    where m_i is the i-th highest score (Goyal et al. 2017, "A Continuous Relaxation of Beam Search"; Pietruszka et
-    al. 2020, Algorithm 1, who overwrite each maximum by a large negative number once it was taken). As published
-    there is no temperature, which is T = 1. The weights of a slot sum to 1; T -> 0 gives `hard_topk`.
+    Slot i leaves out the i - 1 best tokens and mixes all others. Token j has the weight `softmax_j(-(s_j - m_i)^2 /
+    T)`, where `s_j` is its score and `m_i` the i-th highest score. The weights of a slot sum to 1. As T falls to 0,
+    the result becomes that of `hard_topk`. The published operator has no temperature, which is T = 1 here.
 
-    Args, Returns and Raises are those of `successive_halving_topk`; the temperature is in squared units of the
-    scores, and `weights` are [*, k, n], as every token flows into every slot.
+    Args:
+        values: [*, n, d] the vectors to pool.
+        scores: [*, n] how much each token is wanted.
+        k: slots, >= 1; with fewer than k real tokens the remaining slots are empty.
+        mask: [*, n] nonzero for a real token; None: all are real.
+        temperature: T > 0, in squared units of the scores; small is hard.
+        keep_order: put the slots in document order instead of by falling score.
+
+    Returns:
+        TopK: pooled vectors, scores, mask, positions and assignment. Its `weights` are [*, k, n] and its `slots` None,
+        as every token flows into every slot.
+
+    Raises:
+        ValueError: shapes that do not fit, k < 1, or temperature <= 0.
 
     Example:
         >>> iterative_topk(torch.eye(4), torch.tensor([0.1, 2.0, 0.3, 1.0]), k=2, temperature=0.01).positions
         tensor([1, 3])
+
+    Source: Goyal et al. 2017, "A Continuous Relaxation of Beam Search", and Pietruszka et al. 2020, Algorithm 1, which
+    overwrites each maximum by a large negative number once it has been taken.
     """
     given = candidates(values, scores, k, mask, temperature)
     n = given.scores.shape[-1]
@@ -49,7 +63,7 @@ def iterative_topk(
     weights = weights.gather(-1, order.argsort(-1).unsqueeze(-2).expand_as(weights))  # columns back to the tokens
 
     def empty(x: Tensor) -> Tensor:
-        """[B, min(k, n), ...] -> [B, k, ...], filled up with empty slots."""
+        """Fill x [B, min(k, n), ...] up with empty slots to [B, k, ...]."""
         return torch.cat([x, x.new_zeros(x.shape[0], k - kept, *x.shape[2:])], 1)
 
     weights, filled = empty(weights), empty(filled)

@@ -4,10 +4,10 @@ The paper mixes the vectors themselves, round by round. But the weights of a rou
 token flows into exactly one slot: the tournament is a binary tree. So here it is played on the scores; the weights
 along a token's path multiply to one weight; and the values are read once, at the end. Beyond the paper:
 
-- any n and k: the ranking is filled up to k * 2^R places with losers whose weight is exactly 0.
-  Padding tokens are such losers too, so padding cannot change a result;
+- any n and k: the ranking is filled up to k * 2^R places with losers whose weight is exactly 0. Padding tokens are
+  such losers too, so padding cannot change a result;
 - the temperature can be relative to the scores' own spread (`boost="relative"`);
-- tokens whose weight cannot rise above the scores' rounding error do not play, and are not read
+- a token whose weight cannot rise above the scores' rounding error does not play, and is not read
   (backends/tournament.py).
 """
 
@@ -37,48 +37,54 @@ def successive_halving_topk(
     base: float = 20.0,
     keep_order: bool = False,
 ) -> TopK:
-    r"""Pool n vectors to the k of the highest scores by a differentiable tournament.
+    """Pool n vectors to the k of the highest scores by a differentiable tournament.
 
-    Without a temperature the choice is sharp whatever the scores' scale: `boost="relative"` at 1/16. A temperature is
-    in units of the scores: `boost="softmax"`.
+    In each round the candidates are sorted by score, and the i-th best meets the i-th worst. Two with the scores x and
+    y, x the higher one, become one candidate: its vector is `w * v_x + (1 - w) * v_y`, and its score is
+    `w * x + (1 - w) * y`. Rounds go on until k candidates are left. They are played on scores alone, O(log(n / k)) of
+    them, and the values are read once.
 
-    In each round the candidates are sorted by score, the i-th best meets the i-th worst, and a pair (x, y) becomes
-    one candidate :math:`w v_x + (1 - w) v_y` with the score :math:`w x + (1 - w) y`, until k are left;
-    O(log(n / k)) rounds on scores, one read of the values. With x >= y the weight of the winner is
+    `boost` says how the winner's weight w is made, with T for the temperature:
 
-    - `"relative"`: :math:`\sigma((x - y) / (T s))`, where s, the spread at the selection boundary, is the mean of
-      the k best scores less the mean of the k next ones (no gradient flows into s). Scaling or shifting the scores
-      changes nothing, and one temperature serves scores of any origin at every n and k;
-    - `"softmax"`: :math:`\sigma((x - y) / T)`, the paper's boosted softmax with C = 1 / T. The better teacher where
-      the scores are trained through this choice (`TopKPooling`'s default);
-    - `"power"`: :math:`\sigma((b^x - b^y) / T)`, the form of the authors' released code, for scores in (0, 1).
+    - `"relative"`: `w = sigmoid((x - y) / (T * s))`. The spread s is the mean of the k best scores less the mean of
+      the k next ones; no gradient flows into it. Scaling or shifting the scores changes nothing, so one temperature
+      serves scores of any origin at every n and k.
+    - `"softmax"`: `w = sigmoid((x - y) / T)`, the paper's boosted softmax with C = 1 / T. It teaches better where the
+      scores are trained through this choice, so it is `TopKPooling`'s default.
+    - `"power"`: `w = sigmoid((b^x - b^y) / T)` with the base b, the form of the authors' released code, for scores in
+      (0, 1).
+
+    Without a boost it is `"relative"` if no temperature is given (sharp, whatever the scores' scale), else
+    `"softmax"`.
 
     The weights of a slot sum to 1, less what was dropped: at most twice the rounding error of 1, whatever the scores.
-    For T -> 0 the result is that of `hard_topk`. The gradient is exact to the same degree; a second derivative is not
-    offered.
+    The gradient is exact to the same degree; there is no second derivative. As T falls to 0, the result becomes that
+    of `hard_topk`.
 
     Args:
-        values: [*, n, d] what is pooled; n >= 1, any leading dimensions.
+        values: [*, n, d] the vectors to pool; n >= 1, any leading dimensions.
         scores: [*, n] how much each token is wanted.
-        k: slots, >= 1; with fewer than k real tokens the slots left over are empty.
-        mask: [*, n] True (or nonzero) for a real token; None: all are real. Masked tokens get weight and gradient 0.
-        temperature: T > 0, small is hard; a number or a scalar tensor. In units of the scores, as in `TopKPooling`;
-            with `boost="relative"` in units of s.
-        boost: how a pair's weights are made, see above. One that is given without a temperature has 1/16, `"power"` 1.
-        base: b > 1 of `"power"`.
+        k: slots, >= 1; with fewer than k real tokens the remaining slots are empty.
+        mask: [*, n] nonzero for a real token; None: all are real. Masked tokens get weight and gradient 0.
+        temperature: T > 0, a number or a scalar tensor; small is hard. In units of the scores, or of s with
+            `boost="relative"`. None: 1/16, and 1 for `"power"`.
+        boost: one of the three above.
+        base: b > 1, of `"power"`.
         keep_order: put the slots in document order instead of by falling score.
 
     Returns:
-        TopK: pooled vectors, scores, mask, positions and the soft choice itself.
+        TopK: pooled vectors, scores, mask, positions and assignment.
 
     Raises:
-        ValueError: shapes that do not fit, k < 1, temperature <= 0, an unknown boost.
+        ValueError: shapes that do not fit, k < 1, temperature <= 0, or an unknown boost.
 
     Example:
         >>> values = torch.eye(4)
         >>> out = successive_halving_topk(values, torch.tensor([0.1, 2.0, 0.3, 1.0]), k=2)
         >>> out.positions
         tensor([1, 3])
+
+    Source: Pietruszka, Borchmann, Graliński 2020, "Successive Halving Top-k Operator", Algorithm 2.
     """
     if boost is None:
         boost = "relative" if temperature is None else "softmax"

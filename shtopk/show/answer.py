@@ -1,4 +1,4 @@
-"""What a model answers to a document: one line, and a page that shows what the answer is made of."""
+"""A model's answer to a document: one line, and a page that shows what the answer is made of."""
 
 from __future__ import annotations
 
@@ -10,7 +10,17 @@ from shtopk.show.summary import summary_page
 
 
 def show_document(model, tokenizer, text: str, **options) -> str:
-    """An HTML page with the document, the tokens kept and what the model makes of them; see `answer_and_page`."""
+    """Make an HTML page that shows a document, the tokens kept, and the model's answer.
+
+    Args:
+        model: see `answer_and_page`.
+        tokenizer: the model's fast tokenizer.
+        text: the document.
+        options: the other arguments of `answer_and_page`.
+
+    Returns:
+        The page, complete in itself and without scripts.
+    """
     return answer_and_page(model, tokenizer, text, **options)[1]
 
 
@@ -24,22 +34,23 @@ def answer_and_page(
     title: str | None = None,
     max_tokens: int | None = None,
 ) -> tuple[str, str]:
-    """(the model's answer in one line, an HTML page that shows which tokens of the document it was made from).
+    """Answer a document, and show which of its tokens the answer was made from: (answer in one line, HTML page).
 
     Args:
         model: a classifier of `shtopk.models`, one that `pool_encoder` was called on, or one of transformers without
-            any pooling, for one label, several or numbers (see `shtopk.show.page`); or a summarizer of `shtopk.models`
-            (see `shtopk.show.summary_page`). It is put into eval mode.
+            any pooling, for one label, several labels or numbers (see `shtopk.show.page`). Or a summarizer of
+            `shtopk.models` (see `shtopk.show.summary_page`). It is put into eval mode.
         tokenizer: the model's fast tokenizer.
         text: the document, of any length, empty too.
-        label: the document's true answer, if known and the model a classifier: the class, the labels, the number.
-        reference: a summary to compare with, if known and the model a summarizer.
-        title: headline; by default the first line of the text.
-        max_tokens: tokens of the document that the model reads; None: all, of a model that is none of `shtopk.models`
-            as many as it has positions.
+        label: for a classifier, the true answer, if it is known: the class, the labels, the number.
+        reference: for a summarizer, a summary to compare with, if there is one.
+        title: headline; None: the first line of the text.
+        max_tokens: tokens of the document that the model reads. None: all; a model that is not of `shtopk.models`
+            reads as many as it has positions.
 
     Raises:
-        ValueError: a model that can do neither, or a `label` that is no number where the model answers with one.
+        ValueError: a model that neither classifies nor summarizes, or a `label` that is no number where the answer is
+            one.
 
     Example:
         >>> from shtopk.integrations.encoder import pool_encoder

@@ -1,4 +1,4 @@
-"""The page of a document that was classified or given a number: the answer, the kept tokens and their weights."""
+"""The page of a document with a class, labels or numbers: the answer, the kept tokens and their weights."""
 
 from __future__ import annotations
 
@@ -26,19 +26,22 @@ def page(
     facts: Sequence[str] = (),
     smallest_weight: float = 0.01,
 ) -> str:
-    """One HTML page, complete in itself and without scripts, with every text escaped.
+    """Draw the page of a document that was classified or given a number.
 
     Args:
         text: the document.
         spans: for each token its (start, end) characters in the text; start == end for a token without text ([CLS]).
-        slots: what was kept; None: the model keeps every token, and the page says nothing of it.
-        values: (class or label, probability in [0, 1]), in regression (output, number); any order.
+        slots: what was kept. None: the model keeps every token, and the page does not mention it.
+        values: in any order: (class or label, probability in [0, 1]), or in regression (output, number).
         title: headline of the page.
-        problem_type: what the values are: see `shtopk.models.answers.problem_type`.
-        label: the true answer, if known: the class, the names of the labels that hold (one or several), the number
-            (several outputs: one for each, in their order).
+        problem_type: what the values are; see `shtopk.models.answers.problem_type`.
+        label: the true answer, if it is known: the class, the names of the labels that hold (one or several), or the
+            number (of several outputs one for each, in their order).
         facts: short remarks under the headline.
         smallest_weight: tokens below it are not shaded, which keeps the page of a long document small.
+
+    Returns:
+        One HTML page, complete in itself and without scripts, with every text escaped.
 
     Raises:
         ValueError: in regression, a true answer that is not a number for each output.
@@ -57,7 +60,7 @@ def page(
 
 
 def _document(text: str, spans: Sequence[Span], slots: Sequence[Slot] | None, smallest_weight: float) -> str:
-    """The text, with what was kept of it where tokens were pooled."""
+    """The text, with what was kept of it marked if tokens were pooled."""
     if slots is None:
         return f'<h2>The document</h2>\n<p class="document">{escape(text)}</p>\n'
     return f"""<h2>What was kept</h2>
@@ -69,13 +72,13 @@ shows where in the document the kept tokens stand.</p>
 
 
 def _classes(probabilities: Sequence[tuple[str, float]], truth: Truth | None) -> str:
-    """A bar for each class, the likeliest first, and a word beside the true one."""
+    """A bar for each class, the likeliest first. A word stands beside the true one."""
     ranked = sorted(probabilities, key=lambda pair: -pair[1])
     return _bars([(name, p, not place, name == truth) for place, (name, p) in enumerate(ranked)], "true class")
 
 
 def _labels(probabilities: Sequence[tuple[str, float]], truth: Truth | None) -> str:
-    """A bar for each label, the likeliest first; those that hold stand out."""
+    """A bar for each label, the likeliest first. Those that hold stand out."""
     ranked = sorted(probabilities, key=lambda pair: -pair[1])
     true = {truth} if isinstance(truth, str) else set(truth) if isinstance(truth, Sequence) else set()
     count = sum(p >= HOLDS for _, p in ranked)
@@ -86,7 +89,10 @@ The answer is every label of at least {100 * HOLDS:.0f}\u00a0%, here {count or "
 
 
 def _bars(rows: Sequence[tuple[str, float, bool, bool]], true: str) -> str:
-    """Bars for (name, probability, part of the answer, true); of those that are neither, the first few alone."""
+    """Bars for rows (name, probability, whether it is part of the answer, whether it is true).
+
+    Of rows that are neither, only the first few are drawn.
+    """
     shown = [row for place, row in enumerate(rows) if place < MOST_CLASSES or row[2] or row[3]]
     bars = "".join(
         f'<div class="{"first" if chosen else "other"}">{escape(name)}{f" <b>{true}</b>" * is_true}</div>'
@@ -98,7 +104,7 @@ def _bars(rows: Sequence[tuple[str, float, bool, bool]], true: str) -> str:
 
 
 def _numbers(values: Sequence[tuple[str, float]], truth: Truth | None) -> str:
-    """The number of each output, and beside it the true one."""
+    """The number of each output, with the true one beside it."""
     true = [""] * len(values)
     if truth is not None:
         given = [truth] if isinstance(truth, str) or not isinstance(truth, Sequence) else truth

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def read_text(path: Path) -> str:
-    """A file's text. Bytes that are no UTF-8 become U+FFFD, and a line on stderr says so."""
+    """The text of a file. Bytes that are not UTF-8 become U+FFFD, and a line on stderr says so."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -26,23 +26,28 @@ def main(
     program: str = "python -m shtopk.show",
     description: str = "See which tokens of a text were kept, and what became of them.",
 ) -> int:
-    """Write a page; returns the exit code, 2 where the input is refused in one line.
+    """Write a page. Returns the exit code, 2 if the input is refused in one line.
 
-    program, description: as messages and `--help` have them.
+    Args:
+        argv: the words of the command line.
+        program: the command's name in messages and `--help`.
+        description: what `--help` shows first.
     """
     parser = argparse.ArgumentParser(
         prog=program, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("checkpoint", help="folder of a classifier or a summarizer")
     parser.add_argument("file", type=Path, help="the document, a text file")
-    parser.add_argument("--output", type=Path, help="page to write; by default FILE's name with .html, in this folder")
+    parser.add_argument(
+        "--output", type=Path, help="page to write; by default the name of FILE with .html, in this folder"
+    )
     parser.add_argument(
         "--overwrite",
         nargs="?",
         const="true",
         default="false",
         choices=("true", "false"),
-        help="replace a page there is",
+        help="replace a page that exists",
     )
     arguments = parser.parse_args(argv)
     output = arguments.output or Path(arguments.file.stem + ".html")

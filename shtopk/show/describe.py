@@ -1,4 +1,4 @@
-"""What a model made of a document, in the words of the pages: vectors kept, prediction or summary, attention."""
+"""What a model made of a document, as arguments of the pages: vectors kept, answer, attention."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from shtopk.show.summary import OutputToken
 
 @torch.inference_mode()
 def describe(model, tokenizer, text: str, max_tokens: int | None = None) -> dict[str, Any]:
-    """The arguments of `shtopk.show.page` for a document, except for title and label.
+    """The arguments of `shtopk.show.page` for a document, but for title and label.
 
     Args:
         model: see `shtopk.show.answer.answer_and_page`.
-        max_tokens: tokens of the document that the model reads; None: all, of a model that is none of `shtopk.models`
-            as many as it has positions.
+        max_tokens: tokens of the document that the model reads. None: all; a model that is not of `shtopk.models`
+            reads as many as it has positions.
 
     Raises:
         ValueError: a model that does not answer with logits for a document.
@@ -54,10 +54,10 @@ def describe(model, tokenizer, text: str, max_tokens: int | None = None) -> dict
 
 @torch.inference_mode()
 def describe_summary(model, tokenizer, text: str, max_tokens: int | None = None) -> dict[str, Any]:
-    """The arguments of `shtopk.show.summary_page` for a document, except for title and reference.
+    """The arguments of `shtopk.show.summary_page` for a document, but for title and reference.
 
-    The summary is generated as the model's generation settings say, then decoded once more in one pass, which gives
-    the attention of every token. max_tokens: see `describe`.
+    The summary is generated as the model's generation settings say. Then it is decoded once more in one pass, which
+    gives the attention of every token. max_tokens: see `describe`.
     """
     model.eval()
     inputs, spans, cut = _encode(model, tokenizer, text, max_tokens)
@@ -78,7 +78,7 @@ def describe_summary(model, tokenizer, text: str, max_tokens: int | None = None)
 
 
 def _output_tokens(model, tokenizer, encoded, generated: Tensor) -> list[OutputToken]:
-    """The tokens of a summary [1, T + 1] that a reader sees, each with the attention over the filled slots."""
+    """The tokens of a summary [1, T + 1] that a reader sees, each with its attention over the filled slots."""
     ids = generated[0, 1:]  # [T]
     unseen = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
     seen = [step for step, token in enumerate(ids.tolist()) if token not in unseen]
@@ -97,7 +97,7 @@ def _output_tokens(model, tokenizer, encoded, generated: Tensor) -> list[OutputT
     filled = encoded.attention_mask[0] != 0
 
     def of_seen(shares: Tensor) -> list[list[float]]:
-        """[T, k] -> shares of the filled slots, which sum to 1"""
+        """The shares [T, k] of the filled slots, scaled to sum to 1."""
         shares = shares[seen][:, filled].cpu().double()
         return (shares / shares.sum(-1, keepdim=True)).tolist()
 
@@ -117,7 +117,10 @@ def _output_tokens(model, tokenizer, encoded, generated: Tensor) -> list[OutputT
 
 
 def pieces(tokenizer, ids: Sequence[int]) -> list[str]:
-    """The text of each token; joined they make the whole text. A character of several tokens is the last one's."""
+    """The text of each token; joined they make the whole text.
+
+    A character of several tokens belongs to the last one.
+    """
     text = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
     ends = [0]
     for count in range(1, len(ids)):
@@ -129,7 +132,7 @@ def pieces(tokenizer, ids: Sequence[int]) -> list[str]:
 
 @contextmanager
 def eager_attention(model) -> Iterator[None]:
-    """With the one implementation of attention that returns weights; afterwards with the former one again."""
+    """Inside this context attention is computed by the only implementation that returns weights."""
     before = model.config._attn_implementation
     model.set_attn_implementation("eager")
     try:
@@ -139,9 +142,10 @@ def eager_attention(model) -> Iterator[None]:
 
 
 def slots_of(assignment: Assignment, scores: Tensor | None, smallest_weight: float = 1e-3) -> list[Slot]:
-    """The filled slots of a batch's first document, in order, each with the tokens above the smallest weight.
+    """The filled slots of a batch's first document, in order, each with its tokens above the smallest weight.
 
-    scores: [B, k] of the slots; None where they are not known, as between an encoder's layers.
+    Args:
+        scores: [B, k] of the slots; None if they are not known, as between an encoder's layers.
     """
     first = assignment.map(lambda x: x[0])
     return [
@@ -157,7 +161,9 @@ def slots_of(assignment: Assignment, scores: Tensor | None, smallest_weight: flo
 def _encode(
     model, tokenizer, text: str, max_tokens: int | None
 ) -> tuple[dict[str, Tensor], list[tuple[int, int]], bool]:
-    """(input_ids and attention_mask [1, L]; the characters that each token stands for; whether there are more)"""
+    """(input_ids and attention_mask [1, L], the characters that each token stands for,
+    whether there are more tokens).
+    """
     encoded = tokenizer(
         text,
         return_offsets_mapping=True,
@@ -174,7 +180,7 @@ def _encode(
 def _facts(
     pooling: TopKPooling | None, slots: Sequence[Slot] | None, spans: Sequence[tuple[int, int]], cut: bool
 ) -> list[str]:
-    """Remarks on how much was read and kept, and how; cut: the document has more tokens."""
+    """Remarks on how much was read and kept, and how. cut: the document has more tokens."""
     read = [f"the first {len(spans):,} tokens read"] if cut else []
     if pooling is None or slots is None:
         return read or [f"{len(spans):,} tokens read"]

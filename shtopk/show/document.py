@@ -1,4 +1,4 @@
-"""A document with its kept tokens marked, where they stand, and the vectors they lead."""
+"""A document with its kept tokens marked where they stand, and the vectors that they lead."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ MOST_ROWS = 512  # slots listed in the table and the strip; more of them only ma
 
 @dataclass(frozen=True)
 class Slot:
-    """A kept vector: the index of the heaviest token, (index, weight) of all its tokens, the score."""
+    """A kept vector.
+
+    Attributes:
+        position: index of its heaviest token.
+        tokens: (index, weight) of all its tokens.
+        score: of the slot; None if it is not known.
+    """
 
     position: int
     tokens: Sequence[tuple[int, float]]
@@ -25,7 +31,7 @@ def has_text(span: Span) -> bool:
 
 
 def word(text: str, span: Span, reach: int = 24) -> str:
-    """A token's text, with the rest of the word in small where the token is a piece of one."""
+    """A token's text. If it is a piece of a word, the rest of the word stands beside it in small."""
     start, end = span
     if not has_text(span):
         return "<small>special token</small>"
@@ -39,7 +45,7 @@ def word(text: str, span: Span, reach: int = 24) -> str:
 
 
 def linked_word(text: str, spans: Sequence[Span], token: int) -> str:
-    """A kept token's word as a link to the token's place in the text."""
+    """A kept token's word, as a link to the token's place in the text."""
     name = word(text, spans[token])
     return f'<a href="#t{token}">{name}</a>' if has_text(spans[token]) else name
 
@@ -51,7 +57,9 @@ def marked_text(
     smallest_weight: float,
     style: Callable[[int], str] = lambda token: "",
 ) -> str:
-    """The text: leading tokens in <mark>, others above the smallest weight in <span>; style(token) is CSS for each."""
+    """The text with leading tokens in <mark>, and others above the smallest weight in <span>. style(token) is CSS for
+    each.
+    """
     share: dict[int, tuple[float, int]] = {}  # token -> (largest weight, number of the slot)
     for number, slot in enumerate(slots, 1):
         for token, weight in slot.tokens:
@@ -80,7 +88,7 @@ def marked_text(
 def strip(
     text: str, spans: Sequence[Span], slots: Sequence[Slot], style: Callable[[int], str] = lambda token: ""
 ) -> str:
-    """A bar that stands for the document, with a tick for each kept token; style(token) is CSS for each."""
+    """A bar that stands for the document, with a tick for each kept token. style(token) is CSS for each."""
     ticks = "".join(
         f'<a href="#t{slot.position}" '
         f'style="left:{100 * spans[slot.position][0] / len(text):.2f}%{style(slot.position)}"></a>'

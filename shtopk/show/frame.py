@@ -54,13 +54,13 @@ small { color: var(--quiet); font-variant-numeric: tabular-nums; }
 
 
 def frame(title: str, facts: Sequence[str], body: str, style: str = "") -> str:
-    """An HTML page that loads nothing from elsewhere; all but the body is escaped here.
+    """An HTML page that loads nothing from elsewhere. All but the body is escaped here.
 
     Args:
         title: headline.
         facts: short remarks under the headline.
-        body: HTML, escaped already.
-        style: CSS beyond the common one.
+        body: HTML, which is escaped already.
+        style: CSS beside the common one.
     """
     return f"""<!doctype html>
 <html lang="en">

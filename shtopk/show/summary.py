@@ -63,11 +63,11 @@ class OutputToken:
     """A token of the summary, and how much each kept vector contributed to it.
 
     Attributes:
-        text: with the space before, so that the texts of all tokens joined are the summary.
-        attention: the decoder's share for each slot; sums to 1.
-        pointing: the copy head's share for each slot, sums to 1; None without a copy head.
-        copying: 1 - g of the copy head's gate, in [0, 1].
-        copied: the share of the token's probability that copying contributed, in [0, 1].
+        text: with the space before it; the texts of all tokens joined are the summary.
+        attention: the decoder's share for each slot; they sum to 1.
+        pointing: the copy head's share for each slot; they sum to 1. None without a copy head.
+        copying: 1 - g, with g the copy head's gate, in [0, 1].
+        copied: how much of the token's probability came from copying, in [0, 1].
     """
 
     text: str
@@ -78,7 +78,7 @@ class OutputToken:
 
     @property
     def shares(self) -> Sequence[float]:
-        """Pointing and attention, mixed by `copied`."""
+        """The share of each slot: pointing and attention, mixed by `copied`."""
         if self.pointing is None:
             return self.attention
         both = zip(self.pointing, self.attention, strict=True)
@@ -96,12 +96,20 @@ def summary_page(
     facts: Sequence[str] = (),
     smallest_weight: float = 0.01,
 ) -> str:
-    """One HTML page, complete in itself and without scripts, with every text escaped.
+    """Draw the page of a document that was summarized.
 
     Args:
-        text, spans, slots, title, facts, smallest_weight: see `shtopk.show.page`.
+        text: the document.
+        spans: for each token its (start, end) characters in the text; start == end for a token without text ([CLS]).
+        slots: what was kept.
         tokens: the summary.
+        title: headline of the page.
         reference: a summary to compare with.
+        facts: short remarks under the headline.
+        smallest_weight: tokens below it are not shaded, which keeps the page of a long document small.
+
+    Returns:
+        One HTML page, complete in itself and without scripts, with every text escaped.
 
     Example:
         >>> tokens = [OutputToken("b", [1.0])]
@@ -147,7 +155,7 @@ def _bar(copies: bool) -> str:
 
 
 def _whole(tokens: Sequence[OutputToken]) -> OutputToken:
-    """The whole summary as one token: the mean attention, and the pointing of the tokens by how much was copied."""
+    """The whole summary as one token: the mean attention, and the pointing weighted by how much was copied."""
 
     def mean(rows: Sequence[Sequence[float]], weights: Sequence[float]) -> list[float]:
         total = sum(weights)
@@ -166,7 +174,7 @@ def _whole(tokens: Sequence[OutputToken]) -> OutputToken:
 
 
 def _shades(shares: Sequence[float], slots: Sequence[Slot]) -> dict[int, float]:
-    """{token of the document: weight in a mixture of slots}, 1 for the largest; small ones are left out."""
+    """{token of the document: its weight in a mixture of slots}, 1 for the largest. Small ones are left out."""
     found: dict[int, float] = defaultdict(float)
     for share, slot in zip(shares, slots, strict=True):
         for place, weight in slot.tokens:
@@ -176,7 +184,7 @@ def _shades(shares: Sequence[float], slots: Sequence[Slot]) -> dict[int, float]:
 
 
 def _rule(number: int, shades: dict[int, float]) -> str:
-    """CSS: what a chosen token shades and shows; a token under the mouse takes precedence over the chosen one."""
+    """CSS for what a chosen token shades and shows. A token under the mouse comes before the chosen one."""
     chosen = f"body:has(#o{number}:checked):not(:has(.token:hover)),body:has(.token:hover>#o{number})"
     shading = "".join(f"--t{place}:{shade:.2f};" for place, shade in shades.items())
     return f"{chosen}{{--d{number}:block;{shading}}}\n"
@@ -239,7 +247,7 @@ def _table(choices, copies: bool, text: str, spans: Sequence[Span], slots: Seque
 
 
 def _heads(token: OutputToken) -> list[tuple[str, Sequence[float], float]]:
-    """(name, shares, opacity) of each kind of attention; pointing fades where little was copied."""
+    """(name, shares, opacity) of each kind of attention. Pointing fades if little was copied."""
     pointing = [] if token.pointing is None else [("points at", token.pointing, 0.4 + 0.6 * token.copied)]
     return [*pointing, ("attends to", token.attention, 1.0)]
 
@@ -247,7 +255,7 @@ def _heads(token: OutputToken) -> list[tuple[str, Sequence[float], float]]:
 def _sources(
     shares: Sequence[float], text: str, spans: Sequence[Span], slots: Sequence[Slot], most: int
 ) -> list[tuple[str, float]]:
-    """(leading word, share) of the largest shares; slots led by the same word are added up, and counted."""
+    """(leading word, share) of the largest shares. Slots led by the same word are added up, and counted."""
     found: dict[str, dict[int, float]] = defaultdict(lambda: defaultdict(float))
     for share, slot in zip(shares, slots, strict=True):
         start, end = spans[slot.position]

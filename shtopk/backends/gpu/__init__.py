@@ -1,8 +1,8 @@
-"""Successive halving on a GPU: a handful of Triton kernels that never wait for the host (but for the gradient of a
-temperature that is learnt on the CPU).
+"""Successive halving on a GPU: a handful of Triton kernels that do not wait for the host.
 
-Triton comes with torch's CUDA wheels, and is imported when the first CUDA tensor arrives. Elsewhere, and for what the
-kernels do not take, tensor operations do the work.
+The one exception is the gradient of a temperature that is learnt on the CPU. Triton comes with torch's CUDA wheels,
+and is imported when the first CUDA tensor arrives. For tensors that the kernels do not take, tensor operations do the
+work.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def on_its_device(step: Step) -> Step:
-    """A step of a backend on the device of the first tensor that it is given, on which Triton starts kernels."""
+    """Run a step of a backend on the device of its first tensor: Triton starts kernels on the current device."""
 
     @wraps(step)
     def run(self: Gpu, first: Tensor | Saved, *rest: Any) -> Any:
@@ -38,7 +38,10 @@ def on_its_device(step: Step) -> Step:
 
 
 class Gpu:
-    """Kernels for CUDA tensors, where they give what tensor operations give: tried on the first use of a device."""
+    """Kernels for CUDA tensors.
+
+    On the first use of a device they are tried: do they give what tensor operations give?
+    """
 
     def serves(self, values: Tensor, scores: Tensor) -> bool:
         return (
@@ -96,7 +99,7 @@ class Gpu:
 
 @cache
 def usable(device: torch.device) -> bool:
-    """Whether the kernels are right on a device: values and gradients of small inputs, against tensor operations."""
+    """Whether the kernels are right on a device, by values and gradients of small inputs against tensor operations."""
     if importlib.util.find_spec("triton") is None:
         return False
     if torch.cuda.is_current_stream_capturing():

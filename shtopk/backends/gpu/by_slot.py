@@ -1,4 +1,4 @@
-"""Pooling by slots that are given: list the tokens that carry weight by slot, sum, and hand gradients back."""
+"""Pooling by slots that are given: list the tokens that carry weight by slot, sum them, hand gradients back."""
 
 import triton
 import triton.language as tl
@@ -9,10 +9,10 @@ from shtopk.backends.gpu.sorting import falling
 
 @triton.jit
 def carriers(weights, slots, keys, records, n, stride, N: tl.constexpr):
-    """The keys (slot, token) of the tokens that carry weight, in the order of tokens; a program a row. Of a row's
-    record there is only the head, with their number.
+    """List the keys (slot, token) of the tokens that carry weight, in the order of tokens. One program for each row.
 
-    As a key of a ranking: slot 0 is the highest score, and of equals the lower token comes first.
+    They are keys of a ranking: slot 0 is the highest score, and of equals the lower token comes first. A row's record
+    has only its head here, with the number of keys.
     """
     row = tl.program_id(0).to(tl.int64)
     keys += row * n
@@ -32,7 +32,7 @@ def carriers(weights, slots, keys, records, n, stride, N: tl.constexpr):
 
 @triton.jit
 def sort_few(keys, records, n, stride, S: tl.constexpr):
-    """Sort the keys of a row that has at most S of them, in place; a program a row."""
+    """Sort the keys of a row in place, if it has at most S of them. One program for each row."""
     row = tl.program_id(0).to(tl.int64)
     count = tl.load(records + row * stride)
     if count <= S:
@@ -45,7 +45,7 @@ def sort_few(keys, records, n, stride, S: tl.constexpr):
 def pool_listed(
     values, weights, keys, records, pooled, n, k, d, stride, ROWS: tl.constexpr, D: tl.constexpr, STEPS: tl.constexpr
 ):
-    """The weighted sum of a slot's tokens; a program for each slot, which finds its keys by halving."""
+    """The weighted sum of a slot's tokens. One program for each slot finds its keys by halving."""
     slot = tl.program_id(0).to(tl.int64)
     row, q = slot // k, slot % k
     keys += row * n
@@ -85,7 +85,7 @@ def unpool_by_token(
     gradient, values, weights, slots, grad_values, grad_weights, tokens, n, k, d,
     ROWS: tl.constexpr, D: tl.constexpr, OF_VALUES: tl.constexpr, OF_WEIGHTS: tl.constexpr,
 ):  # fmt: skip
-    """The gradients of each token's vector and weight, 0 for one that carries none: all of them are written."""
+    """The gradients of each token's vector and weight. All are written, 0 for a token that carries no weight."""
     token = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     inside = token < tokens
     slot = tl.load(slots + token, mask=inside, other=-1)

@@ -1,7 +1,7 @@
-"""Who plays: the tokens of a row that can have a weight above rounding error, by their scores. One program a row,
-which reads the row again for each question, a block at a time.
+"""The field: which tokens of a row can have a weight above rounding error, by their scores.
 
-Scores are compared as the int32 that rises with them, see pairs.py.
+One program for each row reads the row again for each question, a block at a time. Scores are compared as the int32
+that rises with them, see pairs.py.
 """
 
 import triton
@@ -16,7 +16,7 @@ LEAST: tl.constexpr = tl.constexpr(-(2**31) + 2**24)  # rising(BYE): of a bye
 
 @triton.jit
 def _rising(scores, mask, i, n, HAS_MASK: tl.constexpr):
-    """The scores of tokens i as int32, that of a bye where there is no real token."""
+    """The scores of tokens i as int32; that of a bye where there is no real token."""
     inside = i < n
     score = tl.load(scores + i, mask=inside, other=0.0).to(tl.float32)
     bound: tl.constexpr = 4.2535293329816107e37  # finfo.max / 8
@@ -42,7 +42,7 @@ def _best_of_groups(scores, mask, n, BLOCK: tl.constexpr, GROUPS: tl.constexpr, 
 
 @triton.jit
 def _collect(scores, mask, found, bound, n, BLOCK: tl.constexpr, HAS_MASK: tl.constexpr):
-    """Write the scores that reach the bound to `found`; how many there are."""
+    """Write the scores that reach the bound to `found`, and count them."""
     number = 0
     start = 0
     while start < n:
@@ -58,7 +58,7 @@ def _collect(scores, mask, found, bound, n, BLOCK: tl.constexpr, HAS_MASK: tl.co
 
 @triton.jit
 def _reaching(r, one, two, shift, SMALL: tl.constexpr, BOTH: tl.constexpr):
-    """How many of r reach `one` with each of the digits 0 to 3 at `shift`, and `two`: [4], [4]."""
+    """How many of r reach `one`, and how many `two`, with each of the digits 0 to 3 at `shift`: [4], [4]."""
     digits = tl.arange(0, 4).to(tl.uint32) << shift
     u = (r.to(tl.uint32, bitcast=True) ^ 0x80000000)[None, :]
     of_one = (u >= (one | digits)[:, None]).to(tl.int32)
@@ -74,8 +74,10 @@ def _reaching(r, one, two, shift, SMALL: tl.constexpr, BOTH: tl.constexpr):
 
 @triton.jit
 def _bound(u, LOW: tl.constexpr):
-    """A bound [] uint32 as the int32 of a score: the low bits of a score in half precision are all alike, set if it is
-    negative. What no real score can be is that of a bye."""
+    """A bound [] uint32 as the int32 of a score; a bound that no real score can be becomes that of a bye.
+
+    The low bits of a score in half precision are all alike: they are set if it is negative.
+    """
     u = tl.where(u < 0x80000000, u | ((1 << LOW) - 1), u)
     r = (u ^ 0x80000000).to(tl.int32, bitcast=True)
     return tl.where(r < LEAST + 2**16, LEAST, r)
@@ -86,8 +88,11 @@ def _largest(
     found, r, number, first, second,
     BLOCK: tl.constexpr, HELD: tl.constexpr, SMALL: tl.constexpr, BOTH: tl.constexpr, LOW: tl.constexpr,
 ):  # fmt: skip
-    """Two bounds that so many scores reach; where there are ties, the first-th and the second-th largest of them. Two
-    bits of both at a time. HELD: the scores are r [BLOCK], else they are read from `found` each time."""
+    """Two bounds, which `first` and `second` of the scores reach.
+
+    If ties leave no such bound, it is the first-th or the second-th largest score itself. Two bits of both bounds are
+    found at a time. HELD: the scores are r [BLOCK]; else they are read from `found` each time.
+    """
     one, two = tl.full([], 0, tl.uint32), tl.full([], 0, tl.uint32)
     reach_one, reach_two = number, number
     if not BOTH:
@@ -123,9 +128,10 @@ def _ranked(r, first, second, S: tl.constexpr):
 
 @triton.jit
 def _spread(found, r, number, kth, last, kept, both, BLOCK: tl.constexpr, HELD: tl.constexpr):
-    """By how much the `kept` best scores exceed the next up to `both`, on average; see tournament._spread.
+    """By how much the `kept` best scores exceed the next ones up to `both`, on average; see tournament._spread.
 
-    kth, last: the kept-th and the both-th best, or bounds that so many reach. For found, r and HELD see `_largest`.
+    kth and last are the kept-th and the both-th best scores, or bounds that so many scores reach. `_largest` explains
+    found, r and HELD.
     """
     above, ties, middle, real = 0, 0, 0, 0  # better than the k-th, equal, between it and the last; no bye
     of_best, of_next, largest = 0.0, 0.0, 0.0  # means as of full numbers: a sum of large scores would overflow
@@ -160,7 +166,7 @@ def _spread(found, r, number, kth, last, kept, both, BLOCK: tl.constexpr, HELD: 
 
 @triton.jit
 def _empty(row, records, weights, slots, n, i, total, stride, SMALL: tl.constexpr):
-    """Empty all that has a place for each of tokens i: no weight, in no slot."""
+    """Empty everything that has a place for each of tokens i: no weight, in no slot."""
     _, _, ranked = head_of(records, row, stride)
     tl.store(weights + row * n + i, tl.zeros(i.shape, tl.float32), mask=i < n)
     tl.store(slots + row * n + i, tl.full(i.shape, -1, tl.int64), mask=i < n)
@@ -173,7 +179,7 @@ def _find(
     BLOCK: tl.constexpr, GROUPS: tl.constexpr, FOUND: tl.constexpr, HELD: tl.constexpr, HAS_MASK: tl.constexpr,
     RELATIVE: tl.constexpr, ALL: tl.constexpr, SMALL: tl.constexpr,
 ):  # fmt: skip
-    """See `field`, of one row; divisor: the temperature."""
+    """`field` for one row; divisor is the temperature."""
     LOW: tl.constexpr = (
         16 if scores.dtype.element_ty == tl.bfloat16 else 12 if scores.dtype.element_ty == tl.float16 else 0
     )
@@ -230,12 +236,12 @@ def field(
     BLOCK: tl.constexpr, GROUPS: tl.constexpr, FOUND: tl.constexpr, HELD: tl.constexpr, HAS_MASK: tl.constexpr,
     RELATIVE: tl.constexpr, ALL: tl.constexpr, ON_DEVICE: tl.constexpr, SMALL: tl.constexpr,
 ):  # fmt: skip
-    """The row's divisor, and the keys of its players in the order of tokens; the row's further programs empty a block
-    each of all that has a place for each token.
+    """Find a row's divisor and the keys of its players, in the order of tokens.
 
-    The best scores of GROUPS groups are scores of the row: their wanted-th best is a lower bound of the row's, and
-    only what reaches it has to be looked at closely; GROUPS = 0 where that would not help. HELD: a row is one block,
-    whose scores are all looked at closely.
+    The best scores of GROUPS groups of tokens are scores of the row. So the wanted-th best of them is a lower bound
+    for the row's, and only scores that reach it are looked at closely. GROUPS = 0: that would not help. HELD: a row is
+    one block, and all its scores are looked at closely. Further programs of the row each empty a block of all that has
+    a place for each token.
     """
     row = tl.program_id(0).to(tl.int64)
     if tl.program_id(1) > 0:

@@ -1,4 +1,4 @@
-"""Pooling by slots that are given, put together from the kernels; nothing here waits for the device."""
+"""Pooling by slots that are given, put together from the kernels. Nothing here waits for the device."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Successive halving, put together from the kernels; nothing here waits for the device.
+"""Successive halving, put together from the kernels. Nothing here waits for the device.
 
-Buffers have the sizes that all n players would need, and a kernel touches no more of them than its row has.
+Buffers have the sizes that n players would need. A kernel touches no more of them than its row has players.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def forward(
 
 @cached
 def _field(n: int, k: int, rule: Rule, sizes: Sizes, kind: Kind) -> tuple[int, Start]:
-    """The programs of a row, and their start."""
+    """How many programs a row has, and their start."""
     layout, width, below = layout_of(n, k), power_of_two(n), reach(torch.float32, n, k, rule)
     block, found = min(width, sizes.block), min(width, sizes.found)
     helpful = found < width and min(n, 2 * k if rule.relative else k) <= found // 4
@@ -137,7 +137,7 @@ def _pool(n: int, k: int, d: int, rule: Rule, few: bool, kind: Kind) -> Start:
 def backward(
     values: Tensor, played: Played, gradients: Gradients, rule: Rule, wanted: Wanted
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """The gradients of values, of scores, and of the temperature's logarithm; None for one that is not wanted."""
+    """The gradients of values, of scores and of the temperature's logarithm; None for one that is not wanted."""
     values, (records, like) = values.contiguous(), played
     (batch, n, d), k = values.shape, like.shape[1]
     given = [None if x is None else x.contiguous() for x in (gradients.values, gradients.scores, gradients.weights)]

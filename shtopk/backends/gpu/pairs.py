@@ -1,4 +1,4 @@
-"""What two candidates of a pair become, scores as integers, and a row's record: what all kernels share."""
+"""What all kernels share: what a pair of candidates becomes, scores as integers, and a row's record."""
 
 import triton
 import triton.language as tl
@@ -22,7 +22,7 @@ def score_of(rising_bits):
 
 @triton.jit
 def key_of(score, number):
-    """What a ranking sorts by, as int64: the score, and of equals the lower number."""
+    """The int64 that a ranking sorts by: the score, then the lower number."""
     return (rising(score).to(tl.int64) << 32) | (0x7FFFFFFF - number).to(tl.int64)
 
 
@@ -43,7 +43,7 @@ def power(score, log_base):
 
 @triton.jit
 def margin(winner, loser, log_base, POWER: tl.constexpr):
-    """By how much the winner is ahead; a bye is behind by a huge number."""
+    """How far the winner is ahead. A bye is behind by a huge number."""
     if POWER:
         return tl.where(loser <= BYE, -BYE, power(winner, log_base) - power(loser, log_base))
     else:
@@ -52,7 +52,7 @@ def margin(winner, loser, log_base, POWER: tl.constexpr):
 
 @triton.jit
 def share(winner, loser, divisor, log_base, POWER: tl.constexpr):
-    """The winner's share of the pair."""
+    """The winner's share in the pair."""
     return 1 / (1 + tl.exp(-(margin(winner, loser, log_base, POWER) / divisor)))
 
 
@@ -75,7 +75,7 @@ def rounds_of(count, k):
 
 @triton.jit
 def level_start(level, k):
-    """Where a level of k * 2^level places begins in a row's ranking; that of the slots is level 0."""
+    """Where a level of k * 2^level places begins in a row's ranking. Level 0 is that of the slots."""
     return k * ((1 << level) - 1)
 
 
@@ -84,7 +84,7 @@ HEAD: tl.constexpr = tl.constexpr(4)  # words in front of the ranking
 
 @triton.jit
 def head_of(records, row, stride):
-    """How many play in a row, its divisor, and its ranking: scores, the first part of the rest of its record."""
+    """How many play in a row, its divisor, and its ranking: scores, the first part behind the record's head."""
     record = records + row * stride
     divisor = tl.load(record + 1).to(tl.float32, bitcast=True)
     return tl.load(record), divisor, (record + HEAD).to(tl.pointer_type(tl.float32), bitcast=True)
@@ -92,7 +92,7 @@ def head_of(records, row, stride):
 
 @triton.jit
 def origins_of(ranked, total, SMALL: tl.constexpr):
-    """Where the candidates of a ranking come from: the second part."""
+    """Where the candidates of a ranking come from: the second part behind the record's head."""
     if SMALL:
         return (ranked + total).to(tl.pointer_type(tl.int16), bitcast=True)
     else:
@@ -101,6 +101,6 @@ def origins_of(ranked, total, SMALL: tl.constexpr):
 
 @triton.jit
 def carriers_of(ranked, total, SMALL: tl.constexpr):
-    """Which of the row's tokens carry weight: the third part, a byte each."""
+    """Which of the row's tokens carry weight: the third part behind the record's head, a byte each."""
     words = total + ((total + 1) // 2 if SMALL else total)
     return (ranked + words).to(tl.pointer_type(tl.int8), bitcast=True)

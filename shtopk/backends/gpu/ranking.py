@@ -1,9 +1,9 @@
 """The rounds: sort, let the best meet the worst, sort what they become, until k are left.
 
-A row's record (see pairs.py) has a ranking of all its levels, from the slots (level 0, k places) to the players (level
-R, the only one that may have fewer candidates than its k * 2^R places): the scores, falling, and where each candidate
-comes from: at level R its token, else the number j of its pair, in which candidate j of the level above met candidate
-2 m - 1 - j.
+A row's record (see pairs.py) holds a ranking of all its levels, from the slots (level 0, k places) to the players
+(level R, the only one that may have fewer candidates than its k * 2^R places). A ranking has the scores, falling, and
+where each candidate comes from. At level R that is its token. At other levels it is the number j of its pair, in which
+candidate j of the level above met candidate 2 m - 1 - j.
 """
 
 import triton
@@ -26,7 +26,7 @@ from shtopk.backends.gpu.sorting import falling
 
 @triton.jit
 def _pairs(ranked, j, level, rounds, count, k, divisor, log_base, POWER: tl.constexpr):
-    """Keys of the pairs j of a level, made of the ranking above."""
+    """The keys of the pairs j of a level, made of the ranking above."""
     m = k << level
     above = ranked + level_start(level + 1, k)
     valid = tl.where(level + 1 == rounds, count, 2 * m)
@@ -37,7 +37,7 @@ def _pairs(ranked, j, level, rounds, count, k, divisor, log_base, POWER: tl.cons
 
 @triton.jit
 def _rank(keys, ranked, origins, level, rounds, count, k, divisor, log_base, S: tl.constexpr, POWER: tl.constexpr):
-    """A level of at most S places, in one go."""
+    """Rank a level of at most S places in one go."""
     j = tl.arange(0, S)
     if level == rounds:
         key = tl.load(keys + j, mask=j < count, other=NO_KEY)
@@ -56,7 +56,10 @@ def play(
     keys, records, k, cap, total, stride, log_base,
     K: tl.constexpr, LEVELS: tl.constexpr, POWER: tl.constexpr, SMALL: tl.constexpr,
 ):  # fmt: skip
-    """All levels up to LEVELS, in one program a row; K = next power of two of k. Higher ones are there already."""
+    """Play all levels up to LEVELS, one program for each row; higher levels are ranked already.
+
+    K is the next power of two of k.
+    """
     row = tl.program_id(0).to(tl.int64)
     keys += row * cap
     count, divisor, ranked = head_of(records, row, stride)
@@ -75,8 +78,11 @@ def sort_chunks(
     keys, records, chunks, k, cap, stride, level, small, log_base,
     CHUNK: tl.constexpr, PLAYERS: tl.constexpr, POWER: tl.constexpr,
 ):  # fmt: skip
-    """Sort each chunk of a level above level `small`, a program for each: of the players, or of a level of pairs. A
-    row that has no such level is left alone."""
+    """Sort each chunk of a level above level `small`, of the players or of a level of pairs. One program for each
+    chunk.
+
+    A row that has no such level is left alone.
+    """
     row = tl.program_id(0).to(tl.int64)
     count, divisor, ranked = head_of(records, row, stride)
     rounds = rounds_of(count, k)
@@ -96,8 +102,10 @@ def merge_chunks(
     keys, records, chunks, k, cap, total, stride, level, small,
     CHUNK: tl.constexpr, PLAYERS: tl.constexpr, AS_KEYS: tl.constexpr, SMALL: tl.constexpr,
 ):  # fmt: skip
-    """Put each key of a sorted chunk to its place among all: how many keys of each other chunk are larger? AS_KEYS:
-    into `keys`, in which they came."""
+    """Put each key of a sorted chunk into its place among all, by counting the larger keys in each other chunk.
+
+    AS_KEYS: write them into `keys`, where they came from.
+    """
     row = tl.program_id(0).to(tl.int64)
     count, _, ranked = head_of(records, row, stride)
     rounds = rounds_of(count, k)

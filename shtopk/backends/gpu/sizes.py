@@ -1,7 +1,7 @@
-"""How work is cut, and what follows from sizes and dtypes alone.
+"""How work is divided, and everything else that follows from sizes and dtypes alone.
 
-It is worked out once, in functions that are cached: the time of a step in which operations are called one by one is
-the time that Python takes.
+It is worked out once, in functions that are cached. If operations are called one by one, Python's time is the time of
+a step.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ cached = lru_cache(maxsize=1024)
 
 
 class Sizes(NamedTuple):
-    """How work is cut; powers of two."""
+    """How work is divided; powers of two."""
 
     block: int = 8192  # tokens of a row that one program looks at at once
     found: int = 1024  # tokens of a row that are sorted to find the k-th best
@@ -31,7 +31,7 @@ SIZES = Sizes()
 
 
 class Layout(NamedTuple):
-    """Of what is kept for a row of n tokens and k slots: 32-bit words."""
+    """The layout of what is kept for a row of n tokens and k slots, in 32-bit words."""
 
     levels: int  # above that of the slots
     places: int  # k * 2^levels
@@ -50,33 +50,38 @@ def layout_of(n: int, k: int) -> Layout:
 
 
 def kind_of(values: Tensor, *others: Tensor | None) -> Kind:
-    """What a kernel's version depends on: the device, then of each tensor its dtype and whether 16 divides its
-    address, so that 16 bytes can be read at once."""
+    """What the version of a kernel depends on.
+
+    That is the device, and for each tensor its dtype and whether 16 divides its address, so that 16 bytes can be read
+    at once.
+    """
     tensors = (values, *others)
     return values.device.index, *[None if x is None else (x.dtype, x.data_ptr() % 16 == 0) for x in tensors]
 
 
 def are_few(programs: int) -> bool:
-    """Whether programs of few warps would leave much of a GPU without work."""
+    """Whether so many programs, of few warps each, would leave much of a GPU idle."""
     return programs < 1024
 
 
 def read_tile(d: int, size: int, few: bool = False) -> dict[str, int]:
-    """How many vectors, how many numbers of so many bytes of each, and how many warps a program has that sums vectors:
-    the best of those tried on an H200. Many small programs wait for memory side by side."""
+    """The tile of a program that sums vectors: how many vectors, how many numbers of each, and how many warps.
+
+    It is the best of those tried on an H200. Many small programs wait for memory side by side.
+    """
     width = between(16, power_of_two(d), 256)
     rows, warps = (32, 4) if few else (4, 1 if size == 2 else 2)
     return {"ROWS": between(rows, rows * 64 // width, 32), "D": width, "num_warps": warps}
 
 
 def written_tile(d: int, size: int) -> tuple[int, int]:
-    """How many vectors, and how many numbers of each, a program of two warps that writes gradients holds at once."""
+    """The tile of a program of two warps that writes gradients: how many vectors, how many numbers of each."""
     width = between(16, power_of_two(d), 512 // size)  # at most what a warp reads at once
     return between(8, 1024 // width, 32), width
 
 
 def power_of_two(x: int) -> int:
-    """The smallest one >= x."""
+    """The smallest power of two >= x."""
     return 1 << max(0, x - 1).bit_length()
 
 

@@ -1,4 +1,4 @@
-"""How a program sorts: tl.sort unrolls its network, which takes the compiler minutes where there is much to sort."""
+"""How a program sorts. tl.sort unrolls its network, which takes the compiler minutes where there is much to sort."""
 
 import triton
 import triton.language as tl
@@ -6,7 +6,10 @@ import triton.language as tl
 
 @triton.jit
 def falling(key, S: tl.constexpr):
-    """Keys [S], the largest first: a bitonic network in loops, in which keys up to 32 places apart meet in a warp."""
+    """Sort keys [S], the largest first, by a bitonic network in loops.
+
+    Keys up to 32 places apart meet in a warp.
+    """
     W: tl.constexpr = 32 if S > 32 else S
     H: tl.constexpr = S // W
     line = tl.broadcast_to(tl.arange(0, H)[:, None], [H, W])

@@ -1,7 +1,7 @@
 """How a kernel is started.
 
-At every start Triton works out anew which of a kernel's versions fits the arguments, and tells its own profiler, which
-takes longer than the kernel does. Here both are done once: a `Start` is made for one kind of arguments.
+At every start Triton finds out anew which of a kernel's versions fits the arguments, and tells its own profiler. That
+takes longer than the kernel. Here both are done once: a `Start` is made for one kind of arguments.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ class Start:
     """A kernel, with all of its arguments but the first ones.
 
     Args:
-        kernel: one whose parameters are tensors first, then numbers, then constants.
-        numbers: those, the same at every start.
-        num_warps, constants: what the kernel is compiled for.
+        kernel: its parameters are tensors first, then numbers, then constants.
+        numbers: the numbers, the same at every start.
+        num_warps: what the kernel is compiled for.
+        constants: likewise.
     """
 
     def __init__(self, kernel: Any, *numbers: float, num_warps: int, **constants: Any):
@@ -30,8 +31,11 @@ class Start:
         self.stream: Callable[[], int] = int
 
     def __call__(self, grid: tuple[int, int], *given: Tensor | float | None) -> None:
-        """Run it on the current device, always the same one. What is given is always of the same kind: tensors of the
-        same dtypes, at addresses that 16 divides or not, numbers, None."""
+        """Run the kernel on the current device, which is always the same one.
+
+        What is given must always be of the same kind: tensors of the same dtypes, at addresses that 16 divides or not,
+        numbers, None.
+        """
         if self.run is not None:
             pointers = [x.data_ptr() if isinstance(x, Tensor) else x for x in given]
             self.run(*grid, 1, self.stream(), *self.version, *pointers, *self.rest)

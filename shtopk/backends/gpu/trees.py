@@ -1,10 +1,10 @@
-"""Down from a slot to the tokens in it: a program for each slot.
+"""The way down from a slot to its tokens. One program for each slot.
 
-Whoever stands in place p of a level came from pair j, so from the candidates j and 2 m - 1 - j of the level above. A
-slot is the root of a binary tree with 2^R leaves; the nodes of a level stand by their paths, the winner's before the
-loser's.
+The candidate in place p of a level came from a pair j, so from the candidates j and 2 m - 1 - j of the level above. A
+slot is the root of a binary tree with 2^R leaves. The nodes of a level are stored by their paths, the winner's before
+the loser's.
 
-places: room for the leaves of all slots, k * 2^R at least; total: k * (2^R - 1) + n places of all levels.
+places: room for the leaves of all slots, at least k * 2^R. total: k * (2^R - 1) + n places of all levels.
 """
 
 import triton
@@ -27,8 +27,10 @@ def pool(
     n, k, d, total, stride, places, negligible, log_base,
     LEAVES: tl.constexpr, ROWS: tl.constexpr, D: tl.constexpr, POWER: tl.constexpr, SMALL: tl.constexpr,
 ):  # fmt: skip
-    """The weights of a slot's tokens, and the sum of their vectors; only tokens that carry weight are read. room: 8
-    bytes for each of a row's places."""
+    """The weights of a slot's tokens, and the sum of their vectors. Only tokens that carry weight are read.
+
+    room: 8 bytes for each of a row's places.
+    """
     slot = tl.program_id(0).to(tl.int64)
     row, q = slot // k, (slot % k).to(tl.int32)
     count, divisor, ranked = head_of(records, row, stride)

@@ -1,4 +1,4 @@
-"""The kernels on small inputs, beside tensor operations."""
+"""A trial of the kernels: small inputs, beside tensor operations."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Gradients: down from slots to the tokens in them, back up, and down again; see trees.py.
+"""The gradients: down from the slots to their tokens, back up, and down again; see trees.py.
 
 A program has some slots of a row. Other programs write the zeros of all tokens that carry no weight.
 
-size: k * (2^(R + 1) - 1) nodes of a row's trees; total: k * (2^R - 1) + n places of all levels.
+size: k * (2^(R + 1) - 1) nodes of a row's trees. total: k * (2^R - 1) + n places of all levels.
 """
 
 import triton
@@ -23,7 +23,7 @@ from shtopk.backends.gpu.pairs import (
 
 @triton.jit
 def _carriers(weights, nodes, origins, leaf, there, rounds, count, k, negligible):
-    """Of leaves: their weights, which of them carry any, and the tokens of these."""
+    """The weights of leaves, which of these carry any, and the tokens of those."""
     node = tl.load(nodes + leaf, mask=there, other=0)
     weight = tl.load(weights + leaf, mask=there, other=0.0)
     carries = there & (node < count) & (weight >= negligible)
@@ -35,7 +35,7 @@ def _empty(
     records, grad_values, grad_scores, program, n, d, total, stride,
     TOKENS: tl.constexpr, D: tl.constexpr, OF_VALUES: tl.constexpr, OF_CHOICE: tl.constexpr, SMALL: tl.constexpr,
 ):  # fmt: skip
-    """Zeros for those of TOKENS tokens that carry no weight."""
+    """Write zeros for those of TOKENS tokens that carry no weight."""
     blocks = tl.cdiv(n, TOKENS)
     row = (program // blocks).to(tl.int64)
     i = program % blocks * TOKENS + tl.arange(0, TOKENS)
@@ -61,9 +61,11 @@ def unpool(
     POWER: tl.constexpr, HAS_VALUES: tl.constexpr, HAS_SCORES: tl.constexpr, HAS_WEIGHTS: tl.constexpr,
     OF_VALUES: tl.constexpr, OF_CHOICE: tl.constexpr, SMALL: tl.constexpr,
 ):  # fmt: skip
-    """From the gradients of the vectors, scores and weights of SLOTS slots to those of their tokens' vectors and
-    scores; the programs behind these write the zeros of all other tokens. In front of `scratch` stands what each
-    program adds to the gradient of the temperature's logarithm."""
+    """The gradients of the tokens' vectors and scores, from those of the vectors, scores and weights of SLOTS slots.
+
+    The programs behind these write the zeros of all other tokens. In front of `scratch` stands what each program adds
+    to the gradient of the temperature's logarithm.
+    """
     if tl.program_id(0) >= programs:
         _empty(
             records, grad_values, grad_scores, tl.program_id(0) - programs, n, d, total, stride,
@@ -85,7 +87,7 @@ def _unpool_slots(
     HAS_VALUES: tl.constexpr, HAS_SCORES: tl.constexpr, HAS_WEIGHTS: tl.constexpr,
     OF_VALUES: tl.constexpr, OF_CHOICE: tl.constexpr, SMALL: tl.constexpr,
 ):  # fmt: skip
-    """A level's nodes of the program's slots stand side by side, between those of the slots before and behind."""
+    """`unpool` for the program's slots. Their nodes of a level stand side by side, between those of other slots."""
     blocks = tl.cdiv(k, SLOTS)
     row, q = (tl.program_id(0) // blocks).to(tl.int64), tl.program_id(0) % blocks * SLOTS
     own = tl.minimum(SLOTS, k - q)  # slots

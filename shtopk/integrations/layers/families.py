@@ -12,7 +12,7 @@ Gather = Callable[[Any, Tensor, nn.Module], Any]  # (argument, positions [B, k],
 
 
 def of_tokens(x: Any, positions: Tensor, layer: nn.Module) -> Any:
-    """Tokens in dimension 1: x [B or 1, n, ...] -> [B, k, ...]; each part of a tuple (cosine, sine)."""
+    """Gather tokens in dimension 1: x [B or 1, n, ...] becomes [B, k, ...]; of a tuple (cosine, sine), each part."""
     if isinstance(x, tuple):
         return tuple(of_tokens(part, positions, layer) for part in x)
     index = positions.view(*positions.shape, *[1] * (x.dim() - 2)).expand(*positions.shape, *x.shape[2:])
@@ -20,7 +20,7 @@ def of_tokens(x: Any, positions: Tensor, layer: nn.Module) -> Any:
 
 
 def of_pairs(x: Tensor, positions: Tensor, layer: nn.Module) -> Tensor:
-    """Pairs of tokens in the last two dimensions: x [B or 1, h, n or 1, n] -> [B, h, k or 1, k]."""
+    """Gather pairs of tokens in the last two dimensions: x [B or 1, h, n or 1, n] becomes [B, h, k or 1, k]."""
     x = x.expand(len(positions), *x.shape[1:])
     if x.shape[2] > 1:
         x = x.gather(2, positions[:, None, :, None].expand(-1, x.shape[1], -1, x.shape[3]))
@@ -28,12 +28,14 @@ def of_pairs(x: Tensor, positions: Tensor, layer: nn.Module) -> Tensor:
 
 
 def of_mask(x: Tensor, positions: Tensor, layer: nn.Module) -> Tensor:
-    """An attention mask, of tokens [B, n] or of pairs."""
+    """Gather an attention mask, of tokens [B, n] or of pairs of tokens."""
     return of_tokens(x, positions, layer) if x.dim() == 2 else of_pairs(x, positions, layer)
 
 
 def of_distances(x: Tensor, positions: Tensor, layer: Any) -> Tensor:
-    """DeBERTa's distances [1, n, n] -> [1, B * heads, k, k]: the layer takes them per head, but not per document."""
+    """Gather DeBERTa's distances: [1, n, n] becomes [1, B * heads, k, k], as the layer takes them per head, not per
+    document.
+    """
     pairs = of_pairs(x.unsqueeze(1), positions, layer)  # [B, 1, k, k]
     heads = layer.attention.self.num_attention_heads
     return pairs.expand(-1, heads, -1, -1).flatten(0, 1).unsqueeze(0)
@@ -41,18 +43,18 @@ def of_distances(x: Tensor, positions: Tensor, layer: Any) -> Tensor:
 
 @dataclass(frozen=True)
 class Family:
-    """Encoders of one kind.
+    """One kind of encoders.
 
     Attributes:
         stack: class name of the module that runs the layers.
         layers: attribute of the stack that holds the layers.
-        gathers: for each argument of a layer that has entries for all tokens, the function that gathers them.
-        handed_on: an argument each layer returns for the next (T5's position bias), so it is already gathered.
-        ignored: arguments without entries for tokens, which may be as long by chance.
-        additive: True: float masks are additive (0 keeps, -inf drops); False: multiplicative (1 keeps).
-        protected: positions that are always kept, see `TopKPooling`: [CLS], which heads read, and [SEP], which many
-            attention heads look at where they have nothing to do (Clark et al. 2019, "What Does BERT Look At?",
-            section 3.2).
+        gathers: {argument of a layer with entries for all tokens: the function that gathers them}.
+        handed_on: an argument that each layer returns for the next one (T5's position bias), so it is gathered
+            already.
+        ignored: arguments without entries for tokens, which may be as long as the document by chance.
+        additive: True: float masks are added (0 keeps, -inf drops). False: they are multiplied (1 keeps).
+        protected: positions that are always kept, see `TopKPooling`. Heads read [CLS]; many attention heads look at
+            [SEP] when they have nothing to do (Clark et al. 2019, "What Does BERT Look At?", section 3.2).
         first: the lowest layer whose input can be pooled.
         why: the reason why no lower one can.
     """

@@ -1,8 +1,8 @@
-"""Hooks of an encoder's layers, and of the models around them.
+"""Hooks on an encoder's layers, and on the models around them.
 
-The input of a layer is pooled before the layer sees it. Whatever else this layer and those above get for every token,
-such as masks and positions, is gathered at the heaviest token of each slot. The hooks themselves hold no state, see
-`state`.
+The input of a layer is pooled before the layer sees it. This layer and those above get further arguments for every
+token, such as masks and positions. These are gathered at the heaviest token of each slot. The hooks hold no state;
+`state` does.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from shtopk.selection import Choice
 
 
 class PoolInput:
-    """Before a layer: pool the input where a pooling is due, and let the other arguments follow the tokens."""
+    """Runs before a layer: pool the input if a pooling is due, and let the other arguments follow the tokens."""
 
     def __init__(self, layer: nn.Module, index: int, family: Family):
         self.index, self.family = index, family
@@ -47,10 +47,10 @@ class PoolInput:
         return tuple(given.pop(name) for name in self.names[: len(args)]), given
 
     def gather(self, layer: nn.Module, given: dict, assignment: Assignment, local: Tensor | None) -> None:
-        """Arguments for all tokens become those for the slots.
+        """Turn arguments for all tokens into arguments for the slots.
 
-        What a layer returns for the next (T5's position bias) stands for the vectors of that layer already, so it is
-        gathered only where these have just been pooled.
+        An argument that each layer returns for the next (T5's position bias) has entries for the slots already. It is
+        gathered only if the vectors have just been pooled.
         """
         for name, follow in self.family.gathers.items():
             positions = local if name == self.family.handed_on else assignment.positions
@@ -60,7 +60,7 @@ class PoolInput:
             given["attention_mask"] = self.without_empty_slots(given["attention_mask"], assignment.mask)
 
     def check(self, given: dict, n: int) -> None:
-        """Refuse a tensor with a dimension of n that is not known to follow the tokens."""
+        """Refuse a tensor that has a dimension of n, but is not known to follow the tokens."""
         for name, x in given.items():
             known = name in self.family.gathers or name in self.family.ignored
             if x is None or known or not (isinstance(x, Tensor) and n in x.shape):
@@ -71,7 +71,7 @@ class PoolInput:
             )
 
     def real_tokens(self, mask: Any) -> Tensor | None:
-        """[B, n] bool from the layer's attention mask of tokens or of pairs; None: all are real."""
+        """[B, n] bool from the layer's attention mask, of tokens or of pairs; None: all tokens are real."""
         if mask is None:
             return None
         if not isinstance(mask, Tensor):
@@ -87,7 +87,7 @@ class PoolInput:
         return mask >= 0 if mask.is_floating_point() and self.family.additive else mask != 0
 
     def without_empty_slots(self, mask: Tensor, filled: Tensor) -> Tensor:
-        """A gathered mask that hides the slots that hold no token."""
+        """Hide the slots that hold no token in a gathered mask."""
         if mask.dim() == 2:
             return mask * filled
         hidden = torch.finfo(mask.dtype).min if mask.is_floating_point() and self.family.additive else 0
@@ -95,7 +95,7 @@ class PoolInput:
 
 
 def begin_pass(stack: Any, args: tuple) -> None:
-    """Before the layers."""
+    """Runs before the layers: begin a forward pass."""
     config = getattr(stack, "config", None)
     flash = "flash" in str(getattr(config, "_attn_implementation", None))
     if flash and "sliding_attention" in (getattr(config, "layer_types", None) or ()):
@@ -107,7 +107,7 @@ def begin_pass(stack: Any, args: tuple) -> None:
 
 
 def end_pass(stack: nn.Module, args: tuple, output: Any) -> None:
-    """After the layers, also where one of them failed."""
+    """Runs after the layers, also if one of them failed: end the forward pass."""
     forward_pass = STATE.get_running()
     if forward_pass is not None:
         STATE.set_running(forward_pass.outer)
@@ -115,12 +115,12 @@ def end_pass(stack: nn.Module, args: tuple, output: Any) -> None:
 
 
 def enter_model(model: nn.Module, args: tuple) -> None:
-    """Before the stack, and before every model around it."""
+    """Runs before the stack and before every model around it: count how deep the pass is."""
     STATE.change_depth(1)
 
 
 class ReportAssignment:
-    """After the stack, and after every model around it: say in the output what was kept, by attributes, not keys.
+    """Runs after the stack and after every model around it: add what was kept to the output, as attributes, not keys.
 
     Args:
         stack: path of the stack inside the model.

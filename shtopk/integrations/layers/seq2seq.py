@@ -12,7 +12,7 @@ from shtopk.integrations.layers.state import STATE
 
 
 def carry_mask(encoder: nn.Module, args: tuple, output: Any) -> Any:
-    """After the encoder: add the mask of the slots to the output, which `generate` keeps for all steps."""
+    """Runs after the encoder: add the mask of the slots to its output, which `generate` keeps for all steps."""
     forward_pass = STATE.get_finished()
     if forward_pass is not None and forward_pass.assignment is not None and isinstance(output, ModelOutput):
         output["attention_mask"] = forward_pass.assignment.mask.long()
@@ -20,7 +20,7 @@ def carry_mask(encoder: nn.Module, args: tuple, output: Any) -> Any:
 
 
 class TakeMask:
-    """Before the encoder-decoder: where encoder_outputs are given, use their mask, not that of the tokens."""
+    """Runs before the encoder-decoder: if encoder_outputs are given, use their mask instead of that of the tokens."""
 
     def __init__(self, model: nn.Module):
         self.names = list(inspect.signature(model.forward).parameters)
@@ -36,7 +36,7 @@ class TakeMask:
 
 
 def attend_to_slots(decoder: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
-    """Before the decoder: replace the mask of the tokens by that of the slots."""
+    """Runs before the decoder: replace the mask of the tokens by that of the slots."""
     forward_pass = STATE.get_finished()
     if forward_pass is None or forward_pass.assignment is None:
         return None

@@ -1,5 +1,8 @@
-"""What a forward pass has pooled so far, kept outside the model: for each thread, as copies of a model may run side by
-side, and as a stack, as a pooled model may run inside another."""
+"""What a forward pass has pooled so far, kept outside the model.
+
+Each thread has its own, as copies of a model may run side by side. It is a stack, as a pooled model may run inside
+another.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +21,10 @@ class ForwardPass:
 
     Attributes:
         poolings: all poolings of the encoder, by layer.
-        due: (layer, pooling) of those that have not run yet, by rising layer.
+        due: (layer, pooling) of the poolings that have not run yet, lowest layer first.
         assignment: which tokens the present vectors are made of; None before the first pooling.
-        outer: the pass of another encoder inside which this one runs.
-        compiled: whether the code that runs was made by a compiler.
+        outer: the pass of another encoder, if this one runs inside it.
+        compiled: whether the running code was made by a compiler.
     """
 
     def __init__(self, poolings: nn.ModuleDict, outer: ForwardPass | None):
@@ -31,7 +34,7 @@ class ForwardPass:
         self.compiled = torch.compiler.is_compiling()
 
     def pool(self, pooling: TopKPooling, hidden_states: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Pool [B, n, d] to [B, k, d]; also the position of each slot among these n."""
+        """Pool [B, n, d] to [B, k, d]; also returns the position of each slot among the n."""
         n = hidden_states.shape[1]
         if n <= len(pooling.options.protected):
             mask = hidden_states.new_ones(hidden_states.shape[:2], dtype=torch.bool) if mask is None else mask
@@ -58,10 +61,11 @@ class ThreadState(threading.local):
 
 
 class State:
-    """The forward pass under way, per thread.
+    """The forward pass under way, for each thread.
 
-    torch.compile cannot trace thread-locals, so compiled code uses one process-wide copy. Every eager write updates
-    both, so a compiled layer works in an eager model; an eager model also finds a pass that compiled code finished.
+    torch.compile cannot trace thread-locals, so compiled code uses one copy for the whole process. Every eager write
+    updates both, so a compiled layer works in an eager model. An eager model also finds a pass that compiled code
+    finished.
     """
 
     def __init__(self) -> None:
@@ -91,7 +95,7 @@ class State:
             self.of_thread.finished = forward_pass
 
     def change_depth(self, step: int) -> int:
-        """One model deeper (1) or back (-1); the new depth."""
+        """Go one model deeper (1) or back (-1); returns the new depth."""
         if torch.compiler.is_compiling():
             self.depth = max(0, self.depth + step)
             return self.depth
