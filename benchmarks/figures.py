@@ -1,4 +1,4 @@
-"""The tables and single figures that pages show, by the names that stand in the pages (fill_pages.py puts them there)."""
+"""The tables and figures that pages show, by the names that stand in the pages (fill_pages.py puts them there)."""
 
 import json
 import statistics
