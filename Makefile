@@ -91,7 +91,7 @@ pages: $(READY) ## put the figures of benchmarks/results/ into README.md and doc
 
 docs: $(READY) ## build the documentation site, to be opened in a browser
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
-	@echo "Open build/site/index.html"
+	@echo "Open build/site/index.html; with search: .venv/bin/python -m http.server --directory build/site"
 
 clean: ## remove .venv, caches and runs
 	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis benchmarks/.cache runs build shtopk.egg-info shtopk/backends/_tournament.*

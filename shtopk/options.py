@@ -24,7 +24,7 @@ def _option(default: Any, help: str, **more: Any) -> Any:
 class PoolingOptions:
     """How a `TopKPooling` chooses, without its k. Defaults are the same wherever options can be given.
 
-    They come from this library's benchmarks (benchmarks/README.md). Making a record fills in its temperatures, and
+    They come from this library's benchmarks (docs/benchmarks.md). Making a record fills in its temperatures, and
     `dataclasses.replace` keeps them.
 
     Args:
