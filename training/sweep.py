@@ -45,7 +45,10 @@ class Setting(NamedTuple):
         """The setting in words, without its k."""
         if self.k is None:
             return UNPOOLED
-        named = [self.operator or "as trained", *([] if self.temperature is None else [f"T = {self.temperature:g}"])]
+        named = [
+            self.operator or "operator as trained",
+            *([] if self.temperature is None else [f"T = {self.temperature:g}"]),
+        ]
         return ", ".join(named)
 
 
@@ -106,9 +109,9 @@ def mean_kept(k: int | float | None, lengths: np.ndarray) -> float:
 def verdict(rows: Sequence[dict[str, Any]], metric: str) -> str:
     """One line: the smallest k that is as good as the best, as far as these documents tell."""
     found, best = smallest_within_noise(rows)
-    line = f"The smallest k within the noise of the best: {found['k']} ({found['way']})"
-    line += f", {metric} {found['quality']:.3f}"
-    return f"{line}. The best: {best['k']} ({best['way']}), {best['quality']:.3f}."
+    smallest, highest = (f"k = {row['k']} ({row['way']})" for row in (found, best))
+    line = f"The smallest k within the noise of the best: {smallest}, {metric} {found['quality']:.3f}"
+    return f"{line}. The best: {highest}, {best['quality']:.3f}."
 
 
 def table(rows: Sequence[dict[str, Any]], metric: str) -> str:

@@ -42,7 +42,9 @@ def main(argv: list[str]) -> None:
             refuse("expected at least one operator, one k and one seed")
         plan = planned(ways, ks, [int(seed) for seed in seeds])
         for one in plan:  # so that what is impossible is refused before anything is trained
-            parse([*words, *one.words, f"--output_dir={own.output_dir}"], __doc__, writes=False)
+            given = parse([*words, *one.words, f"--output_dir={own.output_dir}"], __doc__, writes=False)
+            if one.way == "none" and given.model.window_k is not None:
+                refuse("none keeps every token, and window_k does not; leave out one of them")
         folder, overwrite = Path(own.output_dir), own.overwrite == "true"
         record = begin(folder, words, overwrite)
         for one in plan if overwrite else []:

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from shtopk.training import comparison
+from shtopk.training.command_line import parse
 from shtopk.training.comparison import Planned, planned, table
 
 
@@ -65,6 +66,7 @@ def test_a_damaged_record_is_refused(trainings, refused, words, tmp_path):
     (["--seeds=0.5"], "got 0.5"),
     (["--operator=hard"], "operator differs from training to training"), (["--seed", "3"], "seed differs"),
     (["--epochs=0"], "epochs"), (["--learning_rte=1"], "unknown arguments"), (["--train_file=/none.csv"], "/none.csv"),
+    (["--window_k=4", "--operators=first,none"], "none keeps every token, and window_k does not"),
 ])  # fmt: skip
 def test_what_is_impossible_is_refused_before_anything_is_trained(more, named, trainings, refused, words):
     assert named in refused("compare", *words, *more)
@@ -75,7 +77,14 @@ def test_all_ways_with_one_seed_come_before_the_next_seed():
     found = planned(["first", "none"], ["8", "32"], [0, 1])
     assert found[:3] == [Planned("first", "8", 0), Planned("none", "all", 0), Planned("first", "32", 0)]
     assert len(found) == 6
-    assert found[1].words == ["--k=1.0", "--operator=hard", "--scorer=first", "--seed=0"]
+    assert found[1].words == ["--k=1.0", "--operator=hard", "--scorer=first", "--k_by_layer=none", "--seed=0"]
+
+
+def test_where_nothing_is_pooled_nothing_is_pooled_between_the_layers_either(words):
+    (none,) = planned(["none"], ["8"], [0])
+    assert parse([*words, "--k_by_layer=1:4", *none.words]).model.shares_or_counts is None
+    (hard,) = planned(["hard"], ["8"], [0])
+    assert parse([*words, "--k_by_layer=1:4", *hard.words]).model.shares_or_counts == {"1": 4}
 
 
 def test_the_table_shows_the_spread_over_seeds():

@@ -60,7 +60,7 @@ def test_temperatures_multiply_the_settings_too():
     assert found[-1].pooling == {"unpooled": True}
 
 
-def of(k, right, wrong=0, way="as trained"):
+def of(k, right, wrong=0, way="operator as trained"):
     scores = [1.0] * right + [0.0] * wrong
     return {"k": k, "kept": k, "way": way, "scores": scores, "quality": sum(scores) / len(scores)}
 
@@ -77,7 +77,8 @@ def test_noise_is_that_of_the_difference_over_the_same_documents():
     found, best = smallest_within_noise(rows)
     assert (found["k"], best["k"]) == (4, 8)
     assert verdict(rows, "accuracy") == (
-        "The smallest k within the noise of the best: 4 (as trained), accuracy 0.995. The best: 8 (as trained), 1.000."
+        "The smallest k within the noise of the best: k = 4 (operator as trained), accuracy 0.995. "
+        "The best: k = 8 (operator as trained), 1.000."
     )
     assert smallest_within_noise([of(1, 360, 40), of(8, 400)])[0]["k"] == 8  # 40 of 400 worse, none better
 

@@ -1,26 +1,10 @@
 """The first things that a newcomer does, with the real encoder and data: README and quickstart print what they say."""
 
-import csv
-
 import pytest
 from code_blocks import ROOT, fenced, page, run
-from transcripts import transcript
-
-from shtopk.tasks import DataArguments, get_task
+from transcripts import transcript, typed
 
 README = ROOT / "README.md"
-
-
-def write_news(path, split, count):
-    """Beginnings of articles, as the quickstart writes them."""
-    task = DataArguments(task="bbc")
-    articles = get_task(task).load(task)[split]
-    names = articles.features["label"].names
-    with open(path, "w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["text", "label"])
-        for row in articles.shuffle(seed=0).select(range(count)):
-            rows.writerow([" ".join(row["text"].split()[:60]), names[row["label"]]])
 
 
 def check_what_was_printed(printed, names):
@@ -30,13 +14,23 @@ def check_what_was_printed(printed, names):
 
 
 @pytest.mark.slow
-def test_what_the_readme_shows_is_what_happens(here, capsys):
-    write_news("mine.csv", "train", 200)
-    write_news("new.csv", "test", 100)
-    (here / "text.txt").write_text("The keeper saved two penalties and lifted the cup.")
-    names = transcript(README, here)
+def test_the_model_of_the_readme_learns_what_it_says(here, capsys):
+    names = run([block.code for block in fenced(README) if block.language == "python"])
     check_what_was_printed(capsys.readouterr().out, names)
-    assert (here / "text.html").is_file()
+
+
+def test_the_commands_of_the_readme_are_those_of_the_quickstart():
+    """Where they run, one after the other."""
+    shown, run_there = (dict(commands_of(path)) for path in (README, page("quickstart")))
+    assert len(shown) >= 5
+    for command, expected in shown.items():
+        assert set(expected.splitlines()) <= {*run_there[command].splitlines(), "..."}
+
+
+def commands_of(path):
+    for block in fenced(path):
+        if block.language == "console":
+            yield from typed(block.code)
 
 
 @pytest.mark.slow
