@@ -73,6 +73,12 @@ def times(other: str, key: str = "seconds_memory_kept") -> list[float]:
     return [cells[n, k, speed.OURS][key] / cells[n, k, other][key] for n, k in speed.SHAPES]
 
 
+def ratios(way: str, other: str) -> list[float]:
+    """A way's time in units of another's, at each n and k of the table, with memory as malloc gives it."""
+    cells = speed.cells_of(record("speed"))
+    return [cells[n, k, way]["seconds"] / cells[n, k, other]["seconds"] for n, k in speed.SHAPES]
+
+
 def on_gpu(column: int) -> list[float]:
     """A column of the table of speeds on a GPU."""
     rows = [line.split("|") for line in speed_gpu.summary(record("gpu/speed-gpu")).splitlines()[2:8]]
@@ -164,10 +170,17 @@ FIGURES: dict[str, Callable[[], str]] = {
     "speed.least": lambda: f"{min(times(speed.HARD)):.2g}",
     "speed.most": lambda: f"{max(times(speed.HARD)):.2g}",
     "speed.soft": lambda: f"{1 / min(times('softmax, T = 4', 'seconds')):.2g}",
+    "speed.gated": lambda: span(ratios(speed.OURS, speed.GATED)),
+    "speed.gated.eval": lambda: span(ratios("softmax, T = 1/16", speed.GATED)),
+    "speed.gated.start": lambda: span(ratios("softmax, T = 4", speed.GATED)),
+    "speed.eval.most": lambda: f"{max(ratios('softmax, T = 1/16', speed.HARD)):.2g}",
+    "speed.start.most": lambda: f"{max(ratios('softmax, T = 4', speed.HARD)):.2g}",
+    "speed.not.in.c": lambda: span(ratios(speed.TENSORS, speed.OURS)),
     "speed.fresh.least": lambda: f"{min(times(speed.HARD, 'seconds')):.2g}",
     "speed.fresh.most": lambda: f"{max(times(speed.HARD, 'seconds')[3:]):.2g}",
     "speed.fresh.iterative": lambda: f"{1 / times(speed.ITERATIVE, 'seconds')[4]:.0f}",
     "gpu.sharp": lambda: span(on_gpu(5)),
+    "gpu.eval": lambda: span(on_gpu(6)),
     "gpu.soft": lambda: span(on_gpu(7)),
     "gpu.eager": lambda: span(on_gpu(8)),
 }
