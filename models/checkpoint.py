@@ -121,11 +121,7 @@ def with_pooling(config: PreTrainedConfig, pooling: dict[str, Any]) -> PreTraine
         vars(config).pop("encoder_pooling", None)  # then the weights of its poolings are left out
         return config
     if config.model_type in OURS:
-        # A temperature belongs to its operator: with another one it is that one's own, unless it is given.
-        fields = config.to_dict()
-        if pooling.get("operator", config.operator) != config.operator:
-            fields |= {"temperature": None, "initial_temperature": None}
-        return type(config).from_dict(fields | pooling)
+        return type(config).from_dict(config.to_dict(), **pooling)
     description = dict(getattr(config, "encoder_pooling", None) or {})
     if not description:
         raise OptionError(f"a model of type {config.model_type} without a pooling has no {', '.join(pooling)}")

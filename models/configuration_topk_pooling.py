@@ -9,6 +9,8 @@ from transformers.configuration_utils import SubConfigSpec
 
 from shtopk.options import NAMES, PoolingOptions, fill_temperatures, like_options, without_boost
 
+DEFAULT_OPERATOR = PoolingOptions().operator
+FIELDS = (*NAMES, "k", "window", "windows_at_once", "window_k", "k_by_layer")
 OptionFields: Any = like_options("OptionFields", {"scorer": str})
 
 
@@ -34,6 +36,19 @@ class PooledBackboneConfig(OptionFields, PreTrainedConfig):
         fill_temperatures(self)  # so that a checkpoint stays what it is, whatever becomes of the defaults
         self.k_by_layer = {str(layer): k for layer, k in self.k_by_layer.items()} if self.k_by_layer else None
         super().__post_init__(**kwargs)
+
+    @classmethod
+    def from_dict(cls, config_dict, **kwargs):
+        """As in transformers. Fields that are given replace those of the dictionary before anything is checked.
+
+        A temperature belongs to its operator: another operator gets its own, unless a temperature is given as well.
+        """
+        given = {name: kwargs.pop(name) for name in FIELDS if name in kwargs}
+        saved = config_dict.get("operator", DEFAULT_OPERATOR)  # left out where it is the default
+        if given.get("operator", saved) != saved:
+            given = {"temperature": None, "initial_temperature": None} | given
+            config_dict = {name: value for name, value in config_dict.items() if name != "boost"}  # saved by 0.1.0
+        return super().from_dict(config_dict | given, **kwargs)
 
     @property
     def pooling_options(self) -> PoolingOptions:

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from peft import LoraConfig, get_peft_model
 from tiny import BART, BERT, WORDS, tiny_tokenizer
 from transformers import BartConfig, BartForConditionalGeneration, BertConfig, BertForSequenceClassification, BertModel
@@ -78,10 +79,28 @@ def test_a_summarizer_of_transformers_is_loaded_too(tmp_path):
     ({"operator": "iterative", "temperature": 0.25}, 0.25),
 ])  # fmt: skip
 def test_a_checkpoint_is_loaded_with_other_options_of_its_pooling(ours, given, temperature):
-    options = load_checkpoint(ours, **given)[0].pooling.options
-    assert options.operator == given.get("operator", "successive_halving")
-    assert options.temperature == temperature
-    assert load_checkpoint(ours, **given)[0].pooling.k == given.get("k", 4)
+    for model in (
+        load_checkpoint(ours, **given)[0],
+        TopKPoolingForSequenceClassification.from_pretrained(ours, **given),
+    ):
+        assert model.pooling.options.operator == model.config.operator == given.get("operator", "successive_halving")
+        assert model.pooling.options.temperature == model.config.temperature == temperature
+        assert model.pooling.k == given.get("k", 4)
+
+
+def test_the_same_operator_keeps_the_temperature_of_the_checkpoint(encoder, tmp_path):
+    model = TopKPoolingForSequenceClassification.from_backbone(encoder, num_labels=3, k=4, temperature=1.0)
+    folder = saved(model, tmp_path)
+    same = TopKPoolingForSequenceClassification.from_pretrained(folder, operator="successive_halving")
+    assert (same.config.temperature, same.config.initial_temperature) == (1.0, None)
+    other = TopKPoolingForSequenceClassification.from_pretrained(folder, operator="successive_halving_relative")
+    assert (other.config.temperature, other.config.initial_temperature) == (0.0625, 2.0)
+
+
+@pytest.mark.parametrize("given", [{"operator": "soft"}, {"k": 0}, {"temperature": -1.0}, {"window": 1}])
+def test_what_cannot_be_is_refused_when_a_configuration_is_loaded(ours, given):
+    with pytest.raises((ValueError, StrictDataclassError), match="|".join(given)):
+        TopKPoolingForSequenceClassification.from_pretrained(ours, **given)
 
 
 def test_the_only_pooling_between_layers_takes_another_k(tmp_path):
