@@ -112,7 +112,8 @@ def pays() -> str:
          f"yes, and {memory[1] / memory[0]:.1f} times less memory; training is no faster"),
         ("search for two sentences in 500 tokens: the right document first", recall("needle", "all tokens", 0),
          recall("needle", OURS, 8), 8, f"yes: an index {tokens('needle') / 8:.0f} times smaller"),
-        ("search for any sentence of an article: the right one first", recall("bbc", "all tokens", 0), recall("bbc", OURS, 8), 8,
+        ("search for any sentence of an article: the right one first", recall("bbc", "all tokens", 0),
+         recall("bbc", OURS, 8), 8,
          f"no: clusters find {recall('bbc', 'Ward clusters', 8):.3f}"),
     ]  # fmt: skip
     lines = ["| what is asked for | without | pooled | to k | does it pay? |", "|---|--:|--:|--:|---|"]
