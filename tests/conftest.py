@@ -23,7 +23,8 @@ def pytest_collection_modifyitems(items):
         (item for item in items if item.get_closest_marker("slow")), key=lambda item: "interp" not in item.name
     )
     fast = [item for item in items if not item.get_closest_marker("slow")]
-    items[:] = slow[::2] + fast[::2] + slow[1::2] + fast[1::2]
+    half = len(fast) // 2
+    items[:] = slow[::2] + fast[:half] + slow[1::2] + fast[half:]
 
 
 @pytest.fixture(scope="session")
