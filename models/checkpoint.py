@@ -19,6 +19,7 @@ from transformers import (
 from transformers.utils import logging
 
 from shtopk.integrations.encoder import load_pooled
+from shtopk.options import OF_OPERATOR
 
 from .modeling_topk_pooling import TopKPoolingForSequenceClassification
 from .modeling_topk_pooling_seq2seq import TopKPoolingForConditionalGeneration
@@ -132,7 +133,7 @@ def with_pooling(config: PreTrainedConfig, pooling: dict[str, Any]) -> PreTraine
             raise OptionError(f"expected one pooling to give a k to, got {len(layers)}, at layers {', '.join(layers)}")
         description["k_by_layer"] = {layers[0]: pooling.pop("k")}
     if pooling.get("operator", description.get("operator")) != description.get("operator"):
-        description |= {"temperature": None, "initial_temperature": None}
+        description |= OF_OPERATOR
     config.encoder_pooling = description | pooling
     return config
 

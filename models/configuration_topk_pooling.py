@@ -7,7 +7,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
-from shtopk.options import NAMES, PoolingOptions, fill_temperatures, like_options, without_boost
+from shtopk.options import NAMES, OF_OPERATOR, PoolingOptions, as_saved, fill_in, like_options, without_boost
 
 DEFAULT_OPERATOR = PoolingOptions().operator
 FIELDS = (*NAMES, "k", "window", "windows_at_once", "window_k", "k_by_layer")
@@ -33,7 +33,7 @@ class PooledBackboneConfig(OptionFields, PreTrainedConfig):
         if "boost" in kwargs:  # saved by 0.1.0
             options.operator = without_boost({"operator": options.operator, "boost": kwargs.pop("boost")})["operator"]
         options.protected = list(options.protected)
-        fill_temperatures(self)  # so that a checkpoint stays what it is, whatever becomes of the defaults
+        fill_in(self)  # so that a checkpoint stays what it is, whatever becomes of the defaults
         self.k_by_layer = {str(layer): k for layer, k in self.k_by_layer.items()} if self.k_by_layer else None
         super().__post_init__(**kwargs)
 
@@ -41,13 +41,14 @@ class PooledBackboneConfig(OptionFields, PreTrainedConfig):
     def from_dict(cls, config_dict, **kwargs):
         """As in transformers. Fields that are given replace those of the dictionary before anything is checked.
 
-        A temperature belongs to its operator: another operator gets its own, unless a temperature is given as well.
+        Temperatures and eval_operator belong to the operator: another one brings its own, unless they are given as
+        well. A checkpoint from before there was an eval_operator pools as it was trained.
         """
         given = {name: kwargs.pop(name) for name in FIELDS if name in kwargs}
+        config_dict = as_saved(config_dict) if "transformers_version" in config_dict else config_dict
         saved = config_dict.get("operator", DEFAULT_OPERATOR)  # left out where it is the default
         if given.get("operator", saved) != saved:
-            given = {"temperature": None, "initial_temperature": None} | given
-            config_dict = {name: value for name, value in config_dict.items() if name != "boost"}  # saved by 0.1.0
+            given = OF_OPERATOR | given
         return super().from_dict(config_dict | given, **kwargs)
 
     @property
@@ -92,7 +93,7 @@ class TopKPoolingConfig(PooledBackboneConfig):
     Attributes:
         backbone: configuration of the encoder, of any that AutoModel builds (BERT by default).
         k: slots, as in `shtopk.TopKPooling`. The fields of `shtopk.PoolingOptions` (operator, temperature,
-            initial_temperature, scorer, keep_order, protected) are fields here, too; the scorer is one with a name.
+            initial_temperature, eval_operator, scorer, keep_order, protected) are fields here, too; the scorer is one with a name.
         window: tokens that the encoder sees at once, >= 2; longer documents are read in several windows. None: as many
             as the encoder has positions or was trained on (T5's n_positions); if neither is known, the whole document.
         windows_at_once: windows per call of the encoder, >= 1; bounds the memory.

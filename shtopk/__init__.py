@@ -2,7 +2,7 @@
 
 from shtopk.assignment import Assignment
 from shtopk.metrics import nccs
-from shtopk.operators import hard_topk, iterative_topk, successive_halving_topk
+from shtopk.operators import hard_topk, iterative_topk, select_and_merge_topk, successive_halving_topk
 from shtopk.options import PoolingOptions
 from shtopk.pooling import TopKPooling, anneal
 from shtopk.topk import TopK
@@ -17,5 +17,6 @@ __all__ = [
     "hard_topk",
     "iterative_topk",
     "nccs",
+    "select_and_merge_topk",
     "successive_halving_topk",
 ]

@@ -87,6 +87,17 @@ def _backward_of_halving(ctx, grad_values, grad_scores, _mask, _positions, grad_
 successive_halving.register_autograd(_backward_of_halving, setup_context=_keep_halving)
 
 
+@torch.library.custom_op("shtopk::partition", mutates_args=())
+def partition(values: Tensor, logits: Tensor, k: int) -> Tensor:
+    """The slot of each token in select and merge, as a custom operator; see `backends.clusters.partition`."""
+    return backends.pick(values, logits).partition(values, logits, k)
+
+
+@partition.register_fake
+def _(values, logits, k):
+    return values.new_empty(logits.shape, dtype=torch.long)
+
+
 @torch.library.custom_op("shtopk::pool_by_slot", mutates_args=())
 def pool_by_slot(values: Tensor, weights: Tensor, slots: Tensor, k: int) -> Tensor:
     """`slots.pool_by_slot` as a custom operator."""

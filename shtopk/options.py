@@ -24,11 +24,13 @@ def _option(default: Any, help: str, **more: Any) -> Any:
 class PoolingOptions:
     """How a `TopKPooling` chooses, without its k. Defaults are the same wherever options can be given.
 
-    They come from this library's benchmarks (docs/benchmarks.md). Making a record fills in its temperatures, and
-    `dataclasses.replace` keeps them.
+    They come from this library's benchmarks (docs/benchmarks.md). Making a record fills in what the operator decides,
+    its temperatures and its eval_operator, and `dataclasses.replace` keeps them.
 
     Args:
-        operator: the top-k operator, a name in `shtopk.operators.OPERATORS`.
+        operator: the top-k operator that pools in training, a name in `shtopk.operators.OPERATORS`.
+        eval_operator: the one that pools in eval mode. None: what suits the operator, which is `"select_and_merge"` for
+            `"successive_halving"`, and the operator itself for all others.
         temperature: > 0, at the end of training and in eval mode; small is hard. In units of the scores; of their
             spread for `"successive_halving_relative"`, of their square for `"iterative"`. None: the operator's own.
         initial_temperature: > 0, at the start of training. None: the operator's own, if `temperature` is None too; if
@@ -44,11 +46,15 @@ class PoolingOptions:
         ValueError: an unknown name, a temperature that is not > 0, or a place given twice.
 
     Example:
-        >>> PoolingOptions().temperature, PoolingOptions(operator="iterative").temperature
-        (0.0625, 1.0)
+        >>> options = PoolingOptions()
+        >>> options.operator, options.eval_operator, options.temperature
+        ('successive_halving', 'select_and_merge', 1.0)
     """
 
-    operator: str = _option("successive_halving", "how tokens are chosen", choices=tuple(OPERATORS))
+    operator: str = _option("successive_halving", "how tokens are pooled in training", choices=tuple(OPERATORS))
+    eval_operator: str | None = _option(
+        None, "how tokens are pooled in eval mode; by default as suits the operator", choices=tuple(OPERATORS)
+    )
     temperature: Number | None = _option(
         None, "> 0, at the end of training and afterwards; small is hard; by default that of the operator"
     )
@@ -64,16 +70,16 @@ class PoolingOptions:
     )
 
     def __post_init__(self) -> None:
-        for name, known in (("operator", OPERATORS), ("scorer", SCORERS)):
+        fill_in(self)
+        for name, known in (("operator", OPERATORS), ("eval_operator", OPERATORS), ("scorer", SCORERS)):
             value = getattr(self, name)
             known_name = isinstance(value, str) and value in known
             if not known_name and not (name == "scorer" and isinstance(value, nn.Module)):
                 raise ValueError(f"expected {name} to be one of {', '.join(known)}; got {value!r}")
-        temperatures = temperatures_of(self.operator, self.temperature, self.initial_temperature)
-        for name, value in zip(("temperature", "initial_temperature"), temperatures, strict=True):
+        for name in ("temperature", "initial_temperature"):
+            value = getattr(self, name)
             if value is not None and not (value > 0 and math.isfinite(value)):
                 raise ValueError(f"expected {name} > 0, got {value!r}")
-            object.__setattr__(self, name, value)
         object.__setattr__(self, "protected", tuple(self.protected))
         if len(set(self.protected)) != len(self.protected):
             raise ValueError(f"expected protected to be different places, got {list(self.protected)}")
@@ -122,23 +128,27 @@ class PoolingOptions:
         return {name: getattr(self, name) for name in NAMES} | {"protected": list(self.protected)}
 
 
-def temperatures_of(
-    operator: str, temperature: Number | None, initial_temperature: Number | None
-) -> tuple[Number | None, Number | None]:
-    """(temperature, initial temperature) with those of the operator filled in; see `PoolingOptions`."""
-    if temperature is not None or operator not in OPERATORS:
-        return temperature, initial_temperature
-    default = OPERATORS[operator]
-    return default.temperature, default.initial_temperature if initial_temperature is None else initial_temperature
+def fill_in(fields: Any) -> None:
+    """Fill in what the operator decides where it is not given: temperatures and eval_operator.
+
+    Args:
+        fields: an object with the fields of `PoolingOptions`.
+    """
+    if fields.operator not in OPERATORS:
+        return  # whoever checks the fields refuses it
+    operator, decided = OPERATORS[fields.operator], {}
+    if fields.eval_operator is None:
+        decided["eval_operator"] = operator.eval_operator or fields.operator
+    if fields.temperature is None:
+        decided["temperature"] = operator.temperature
+        if fields.initial_temperature is None:
+            decided["initial_temperature"] = operator.initial_temperature
+    for name, value in decided.items():
+        object.__setattr__(fields, name, value)  # a record is frozen, once it is made
 
 
-def fill_temperatures(fields: Any) -> None:
-    """Fill in the operator's temperatures in an object that has the fields of `PoolingOptions`."""
-    fields.temperature, fields.initial_temperature = temperatures_of(
-        fields.operator, fields.temperature, fields.initial_temperature
-    )
-
-
+fill_temperatures = fill_in  # as the model code in older checkpoints calls it
+OF_OPERATOR = {"eval_operator": None, "temperature": None, "initial_temperature": None}  # another one brings its own
 NAMES = tuple(field.name for field in dataclasses.fields(PoolingOptions))
 
 
@@ -151,6 +161,18 @@ def without_boost(options: Mapping[str, Any]) -> dict[str, Any]:
     if boost not in ("softmax", "relative"):
         raise ValueError(f"a pooling has no boost {boost!r} any more; call successive_halving_topk, which has")
     return options | ({"operator": "successive_halving_relative"} if boost == "relative" else {})
+
+
+def as_saved(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that a checkpoint describes, by name, with the defaults of the version that saved it.
+
+    Before there was an eval_operator, an operator pooled in both modes.
+    """
+    if "eval_operator" in options:
+        return dict(options)
+    options = without_boost(options)
+    defaults = {} if "temperature" in options else {"temperature": 0.0625, "initial_temperature": 4.0}
+    return defaults | options | {"eval_operator": options.get("operator", "successive_halving")}
 
 
 def like_options(name: str, types: dict[str, Any]) -> Any:

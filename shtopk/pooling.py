@@ -111,7 +111,7 @@ class TopKPooling(nn.Module):
         )
         alone = _alone(protected, mask)
         free = mask & ~alone.any(1)
-        topk = OPERATORS[self.options.operator].topk
+        topk = OPERATORS[self.options.operator if self.training else self.options.eval_operator].topk
         temperature = self._annealed if self.training else self.options.temperature
         scores = self._scores(hidden_states, free, k)
         out = topk(hidden_states, scores, k - len(protected), mask=free, temperature=temperature)

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from shtopk.options import NAMES, PoolingOptions, fill_temperatures, like_options
+from shtopk.options import NAMES, PoolingOptions, fill_in, like_options
 
 MOST_KEPT = 2**20  # vectors: more than any text has tokens
 GENERATION = ("num_beams", "no_repeat_ngram_size", "min_new_tokens", "length_penalty")
@@ -67,7 +67,7 @@ class ModelArguments(OptionArguments):
     freeze_scorer: bool = _option(False, "do not train the scorer, a control")
 
     def __post_init__(self):
-        fill_temperatures(self)
+        fill_in(self)
 
     @property
     def share_or_count(self) -> int | float:

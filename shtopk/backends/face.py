@@ -71,6 +71,9 @@ class Backend(Protocol):
         The scores' gradient is in their dtype, or in float32 at least.
         """
 
+    def partition(self, values: Tensor, logits: Tensor, k: int) -> Tensor:
+        """The slot [B, n] of each token in select and merge; `clusters.partition` explains it."""
+
     def pool(self, values: Tensor, weights: Tensor, slots: Tensor, k: int) -> tuple[Tensor, Saved]:
         """Sum weights * values in each slot: [B, n, d] becomes [B, k, d]. A token of weight 0 is not read."""
 

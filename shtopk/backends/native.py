@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from shtopk.backends.carriers import Carriers
+from shtopk.backends.clusters import CLOSEST, candidates_for
 from shtopk.backends.memory import empty_like
 from shtopk.backends.tensors import Tensors
 from shtopk.backends.threads import parallel_map
@@ -26,7 +27,7 @@ from shtopk.rule import Rule
 TYPES = {torch.float32: "float", torch.float64: "double"}
 OF_VALUES = TYPES | {torch.bfloat16: "bfloat16"}  # with weights in float32
 ENOUGH = 2**17  # numbers for which a second thread pays
-VERSION = 4  # of tournament.c
+VERSION = 5  # of tournament.c
 
 
 class _Address:
@@ -64,6 +65,8 @@ def _declare(library: ctypes.CDLL) -> None:
         "play": [*[tensor] * 3, *[integer] * 3, real, real, *[tensor] * 7],
         "list": [*[tensor] * 4, *[integer] * 3, real, *[tensor] * 5],
         "score_gradients": [*[tensor] * 6, *[integer] * 3, real, *[tensor] * 4],
+        "lead": [tensor, tensor, *[integer] * 4, real, tensor, tensor],
+        "join": [*[tensor] * 4, *[integer] * 3, real, tensor],
         "pool_gradients_by_carrier": [*[tensor] * 5, integer, *[tensor] * 2],
         "pool_gradients_by_token": [*[tensor] * 5, integer, *[tensor] * 2],
     }
@@ -128,6 +131,17 @@ class Native(Tensors):
         _run("list", batch, places, tokens, leaf_weights, slot_scores, carriers, n, k, rounds, threshold,
              leaf, token, weight, slot, positions)  # fmt: skip
         return Trees(pairs, shares, weights, divisors, slot_scores), leaf, Carriers(token, weight, slot), positions
+
+    def partition(self, values: Tensor, logits: Tensor, k: int) -> Tensor:
+        if not readable(values, logits):
+            return super().partition(values, logits, k)
+        (batch, n, d), values, logits = values.shape, values.contiguous(), logits.contiguous()
+        most, new = candidates_for(k, n), values.new_empty
+        leaders, slots = new(batch, k, dtype=torch.long), new(batch, n, dtype=torch.long)
+        directions = new(batch, k, d)
+        _run("lead", batch, k * most * d, values, logits, n, d, k, most, CLOSEST, leaders, directions)
+        _run("join", batch, k * n * d, values, logits, leaders, directions, n, d, k, negligible(values.dtype, n, k), slots)
+        return slots
 
     def score_gradients(
         self, trees: Trees, leaf: Tensor, token: Tensor, n: int, grad_weight: Tensor, grad_slot_scores: Tensor,

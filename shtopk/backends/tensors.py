@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from shtopk.backends import carriers, tournament
+from shtopk.backends import carriers, clusters, tournament
 from shtopk.backends.carriers import Carriers, pool_carriers
 from shtopk.backends.face import Answer, Gradients, Saved, Wanted
 from shtopk.backends.tournament import Trees
@@ -71,6 +71,9 @@ class Tensors:
         )
         grad_temperature = of_log.to(temperature.device) / temperature if wanted.temperature else None
         return grad_values, grad_scores.view(values.shape[:2]), grad_temperature
+
+    def partition(self, values: Tensor, logits: Tensor, k: int) -> Tensor:
+        return clusters.partition(values, logits, k)
 
     def pool(self, values: Tensor, weights: Tensor, slots: Tensor, k: int) -> tuple[Tensor, Saved]:
         found = Carriers.of(weights, slots, k)

@@ -29,8 +29,20 @@ EXPORT void *PyInit__tournament(void) /* the linker asks for it on Windows; this
 /* native.py takes this one alone. To be raised with whatever changes what a function takes or computes. */
 EXPORT int version(void)
 {
-    return 4;
+    return 5;
 }
+
+#if defined(__GNUC__) && defined(__x86_64__) && defined(__gnu_linux__) /* for wider registers, where there are some */
+#define CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define CLONES
+#endif
+
+#ifdef __GNUC__
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+#else
+#define ALWAYS_INLINE inline
+#endif
 
 #define SMALLEST_SPREAD 1e-6 /* as in tournament.py */
 
@@ -48,6 +60,7 @@ EXPORT int version(void)
 #define LOAD(x) (x)
 #define STORE(x) (x)
 #include "pool.h"
+#include "clusters.h"
 #undef REAL
 #undef KEY
 #undef INDEX
@@ -69,6 +82,7 @@ EXPORT int version(void)
 #define REAL_DIGITS DBL_MANT_DIG
 #include "tournament.h"
 #include "pool.h"
+#include "clusters.h"
 #undef REAL
 #undef NAME
 #undef VALUE

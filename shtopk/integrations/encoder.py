@@ -14,7 +14,7 @@ from transformers import AutoConfig, PreTrainedModel
 from shtopk.integrations.layers.families import FAMILIES, Family
 from shtopk.integrations.layers.hooks import PoolInput, ReportAssignment, begin_pass, end_pass, enter_model
 from shtopk.integrations.layers.seq2seq import TakeMask, attend_to_slots, carry_mask
-from shtopk.options import PoolingOptions
+from shtopk.options import PoolingOptions, as_saved
 from shtopk.pooling import TopKPooling
 
 Model = TypeVar("Model", bound=PreTrainedModel)
@@ -132,8 +132,9 @@ def load_pooled(model_class: Any, name: str, **options: Any) -> Any:
     description = dict(getattr(config, "encoder_pooling", None) or {})
     if "k_by_layer" not in description:
         raise ValueError(f"expected a checkpoint saved after pool_encoder in {name}, its configuration says nothing")
-    if "initial_temperature" not in description:  # 0.1.0 saved what differed from the defaults, which were these
-        description = {"temperature": 0.0625, "initial_temperature": 4.0} | description
+    if "initial_temperature" not in description:  # 0.1.0 left its defaults out
+        description = {"initial_temperature": 4.0} | description
+    description = as_saved(description)
     if not issubclass(model_class, PreTrainedModel):
         with torch.device("meta"):
             model_class = type(model_class.from_config(config))

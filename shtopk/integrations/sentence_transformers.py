@@ -10,7 +10,7 @@ from sentence_transformers.multi_vector_encoder.modules import BaseTokenPooling
 from sentence_transformers.util.tensor import repad_flattened_features
 from torch import Tensor
 
-from shtopk.options import NAMES
+from shtopk.options import NAMES, as_saved
 from shtopk.pooling import TopKPooling
 
 
@@ -152,7 +152,7 @@ class TopKTokenPooling(BaseTokenPooling):
         try:
             if cls.load_file_path(model_name_or_path, "model.safetensors", **where) is None:
                 raise ValueError("expected a model.safetensors, found none")
-            module = cls(**((init_defaults or {}) | cls.load_config(model_name_or_path, **where)))
+            module = cls(**((init_defaults or {}) | as_saved(cls.load_config(model_name_or_path, **where))))
             return cls.load_torch_weights(model_name_or_path, model=module, **where)
         except Exception as error:  # a damaged file can fail in any layer below
             reason = " ".join(str(error).split())[:300]

@@ -11,10 +11,11 @@ from typing import NamedTuple
 
 from shtopk.operators.hard import hard_topk
 from shtopk.operators.iterative import iterative_topk
-from shtopk.operators.successive_halving import SHARP, successive_halving_topk
+from shtopk.operators.select_and_merge import select_and_merge_topk
+from shtopk.operators.successive_halving import successive_halving_topk
 from shtopk.topk import TopK
 
-__all__ = ["OPERATORS", "Operator", "hard_topk", "iterative_topk", "successive_halving_topk"]
+__all__ = ["OPERATORS", "Operator", "hard_topk", "iterative_topk", "select_and_merge_topk", "successive_halving_topk"]
 
 
 class Operator(NamedTuple):
@@ -24,18 +25,21 @@ class Operator(NamedTuple):
         topk: f(values, scores, k, *, mask, temperature) -> TopK.
         temperature: > 0, the default at the end of training and afterwards.
         initial_temperature: > 0, the default at the start of training; None: the same temperature throughout.
+        eval_operator: the name of the one that pools in eval mode by default; None: this one.
         teaches: whether the scores get a gradient from the pooled vectors.
     """
 
     topk: Callable[..., TopK]
     temperature: float
     initial_temperature: float | None = None
+    eval_operator: str | None = None
     teaches: bool = True
 
 
 OPERATORS: dict[str, Operator] = {
-    "successive_halving": Operator(partial(successive_halving_topk, boost="softmax"), SHARP, 4.0),
-    "successive_halving_relative": Operator(partial(successive_halving_topk, boost="relative"), SHARP, 2.0),
+    "successive_halving": Operator(successive_halving_topk, 1.0, eval_operator="select_and_merge"),
+    "successive_halving_relative": Operator(partial(successive_halving_topk, boost="relative"), 1 / 16, 2.0),
+    "select_and_merge": Operator(select_and_merge_topk, 1.0),
     "iterative": Operator(iterative_topk, 1.0),
     "hard": Operator(partial(hard_topk, gradient="none"), 1.0, teaches=False),
     "hard_gated": Operator(partial(hard_topk, gradient="gate"), 1.0),

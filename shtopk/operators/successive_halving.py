@@ -23,8 +23,6 @@ from shtopk.candidates import candidates
 from shtopk.rule import Boost, Rule
 from shtopk.topk import TopK
 
-SHARP = 1 / 16  # the temperature by default; 1 for powers, whose range is wider
-
 
 def successive_halving_topk(
     values: Tensor,
@@ -32,8 +30,8 @@ def successive_halving_topk(
     k: int,
     *,
     mask: Tensor | None = None,
-    temperature: float | Tensor | None = None,
-    boost: Boost | None = None,
+    temperature: float | Tensor = 1.0,
+    boost: Boost = "softmax",
     base: float = 20.0,
     keep_order: bool = False,
 ) -> TopK:
@@ -46,16 +44,13 @@ def successive_halving_topk(
 
     `boost` says how the winner's weight w is made, with T for the temperature:
 
+    - `"softmax"`: `w = sigmoid((x - y) / T)`, the paper's boosted softmax with C = 1 / T. It teaches best where the
+      scores are trained through this choice, as they find their own scale.
     - `"relative"`: `w = sigmoid((x - y) / (T * s))`. The spread s is the mean of the k best scores less the mean of
       the k next ones; no gradient flows into it. Scaling or shifting the scores changes nothing, so one temperature
-      serves scores of any origin at every n and k.
-    - `"softmax"`: `w = sigmoid((x - y) / T)`, the paper's boosted softmax with C = 1 / T. It teaches better where the
-      scores are trained through this choice, so it is `TopKPooling`'s default.
+      serves scores of any origin at every n and k: 1/16 is sharp.
     - `"power"`: `w = sigmoid((b^x - b^y) / T)` with the base b, the form of the authors' released code, for scores in
       (0, 1).
-
-    Without a boost it is `"relative"` if no temperature is given (sharp, whatever the scores' scale), else
-    `"softmax"`.
 
     The weights of a slot sum to 1, less what was dropped: at most twice the rounding error of 1, whatever the scores.
     The gradient is exact to the same degree; there is no second derivative. As T falls to 0, the result becomes that
@@ -67,7 +62,7 @@ def successive_halving_topk(
         k: slots, >= 1; with fewer than k real tokens the remaining slots are empty.
         mask: [*, n] nonzero for a real token; None: all are real. Masked tokens get weight and gradient 0.
         temperature: T > 0, a number or a scalar tensor; small is hard. In units of the scores, or of s with
-            `boost="relative"`. None: 1/16, and 1 for `"power"`.
+            `boost="relative"`.
         boost: one of the three above.
         base: b > 1, of `"power"`.
         keep_order: put the slots in document order instead of by falling score.
@@ -86,11 +81,7 @@ def successive_halving_topk(
 
     Source: Pietruszka, Borchmann, Graliński 2020, "Successive Halving Top-k Operator", Algorithm 2.
     """
-    if boost is None:
-        boost = "relative" if temperature is None else "softmax"
     rule = Rule.of(boost, base)
-    if temperature is None:
-        temperature = 1.0 if boost == "power" else SHARP
     given = candidates(values, scores, k, mask, temperature)
     run = _compiled if torch.compiler.is_compiling() else _SuccessiveHalving.apply
     answer = Answer(*run(given.values, given.scores, given.mask, given.temperature, k, rule))

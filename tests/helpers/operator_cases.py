@@ -4,7 +4,7 @@ from functools import partial
 
 import torch
 
-from shtopk import hard_topk, iterative_topk, successive_halving_topk
+from shtopk import hard_topk, iterative_topk, select_and_merge_topk, successive_halving_topk
 
 SHAPES = [(1, 1), (2, 1), (3, 2), (7, 1), (7, 3), (8, 2), (12, 5), (16, 4), (21, 2), (40, 13), (63, 8), (5, 5), (4, 9)]
 
@@ -22,7 +22,7 @@ softmax_halving = variant("softmax_halving", successive_halving_topk, boost="sof
 relative_halving = variant("relative_halving", successive_halving_topk, boost="relative")
 power_halving = variant("power_halving", successive_halving_topk, boost="power")
 
-SUMS_TO_ONE = [softmax_halving, relative_halving, iterative_topk, hard_topk, straight_through]
+SUMS_TO_ONE = [softmax_halving, relative_halving, select_and_merge_topk, iterative_topk, hard_topk, straight_through]
 OPERATORS = [*SUMS_TO_ONE, gated]
 
 

@@ -1,4 +1,4 @@
-"""The slow, obvious oracle: the paper's two algorithms as loops over single vectors, and hard top-k.
+"""The slow, obvious oracle: the paper's two algorithms as loops over single vectors, select and merge, hard top-k.
 
 Line numbers and names follow Pietruszka, Borchmann, Graliński 2020 (arXiv:2010.15552). E is a list of n vectors,
 v a list of n scores (0-dim tensors); one document at a time, no mask: leave out what is masked.
@@ -63,6 +63,33 @@ def tournament(E, v, target, weigh):
         E_new[i] = E[i] * w[0] + E[opponent] * w[1]
         v_new[i] = v[i] * w[0] + v[opponent] * w[1]
     return E_new, v_new
+
+
+def cosine(a: Tensor, b: Tensor) -> float:
+    return (a @ b / (a.norm() * b.norm())).item()
+
+
+def select_and_merge(E: list[Tensor], v: list[Tensor], k: int, temperature: float = 1.0):
+    """Leaders one by one, of the 4 k best; all others to the leader they are most like; a softmax in each slot."""
+    logits = [x / temperature for x in v]
+    field = sorted(range(len(v)), key=lambda i: v[i].item(), reverse=True)[: 4 * k]
+    leaders = []
+    while len(leaders) < k:
+
+        def worth(i):
+            nearest = max((cosine(E[i], E[j]) for j in leaders), default=0.0)
+            return logits[i].item() + (math.log(max(1 - nearest, 1e-6)) if leaders else 0.0)
+
+        leaders.append(max((i for i in field if i not in leaders), key=worth))
+    slots = [leaders.index(i) if i in leaders else max(range(k), key=lambda j: cosine(E[i], E[leaders[j]]))
+             for i in range(len(v))]  # fmt: skip
+    E_out, v_out = [], []
+    for slot in range(k):
+        tokens = [i for i in range(len(v)) if slots[i] == slot]
+        w = torch.softmax(torch.stack([logits[i] for i in tokens]), 0)
+        E_out.append(sum(w_i * E[i] for w_i, i in zip(w, tokens, strict=True)))
+        v_out.append(sum(w_i * v[i] for w_i, i in zip(w, tokens, strict=True)))
+    return E_out, v_out
 
 
 def hard(E, v, k):

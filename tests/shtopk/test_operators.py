@@ -1,4 +1,6 @@
-"""The three operators against the loops of reference.py, and the limits and invariances that users rely on."""
+"""The operators against the loops of reference.py, and the limits and invariances that users rely on."""
+
+import math
 
 import pytest
 import reference
@@ -18,7 +20,7 @@ from operator_cases import (
     straight_through,
 )
 
-from shtopk import hard_topk, iterative_topk, successive_halving_topk
+from shtopk import hard_topk, iterative_topk, select_and_merge_topk, successive_halving_topk
 
 BOOSTS = {"relative": 0.5, "softmax": 0.3, "power": 1.0}
 HALVING = [(boost, {"boost": boost, "temperature": temperature}) for boost, temperature in BOOSTS.items()]
@@ -26,6 +28,7 @@ ALGORITHMS = {
     **{boost: (successive_halving_topk, reference.algorithm_2, options) for boost, options in HALVING},
     "iterative, sharp": (iterative_topk, reference.algorithm_1, {"temperature": 0.02}),
     "iterative, soft": (iterative_topk, reference.algorithm_1, {"temperature": 1.0}),
+    "select and merge": (select_and_merge_topk, reference.select_and_merge, {"temperature": 0.3}),
     "hard": (hard_topk, reference.hard, {}),
 }
 
@@ -49,7 +52,7 @@ def assert_equals_reference(operator, algorithm, values, scores, mask, k, **opti
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 @pytest.mark.parametrize(("n", "k"), SHAPES)
-def test_the_operators_are_algorithm_1_and_2_and_hard_topk(n, k, name):
+def test_the_operators_are_those_of_the_reference(n, k, name):
     operator, algorithm, options = ALGORITHMS[name]
     assert_equals_reference(operator, algorithm, *sample(n, seed=n + k), k, **options)
 
@@ -71,7 +74,7 @@ def test_successive_halving_in_single_precision_stays_close_to_algorithm_2(boost
     torch.testing.assert_close((out.values.double(), out.scores.double()), expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(("operator", "temperature"), [(softmax_halving, 0.7), (power_halving, 0.7),
+@pytest.mark.parametrize(("operator", "temperature"), [(softmax_halving, 0.7), (power_halving, 0.7), (select_and_merge_topk, 0.7),
                                                        (iterative_topk, 0.4), (gated, 0.4)])  # fmt: skip
 def test_gradcheck(operator, temperature):
     *inputs, mask = sample(11)
@@ -125,7 +128,7 @@ def test_any_leading_dimensions(operator, batch):
     torch.testing.assert_close(out.dense_weights().reshape(-1, 4, 9), flat.dense_weights())
 
 
-@pytest.mark.parametrize("operator", [softmax_halving, relative_halving, iterative_topk])
+@pytest.mark.parametrize("operator", [softmax_halving, relative_halving, select_and_merge_topk, iterative_topk])
 def test_the_limit_of_zero_temperature_is_hard_topk(operator):
     values, scores, mask = sample(50)
     out, hard = operator(values, scores, 6, mask=mask, temperature=1e-16), hard_topk(values, scores, 6, mask=mask)
@@ -173,8 +176,8 @@ def test_the_order_of_the_tokens_does_not_matter(n, k, seed, operator):
 @given(scale=st.floats(1e-2, 1e2), shift=st.floats(-10, 10), seed=st.integers(0, 2**20))
 def test_relative_does_not_change_when_scores_are_scaled_or_shifted(scale, shift, seed):
     values, scores, mask = sample(40, seed=seed)
-    out = successive_halving_topk(values, scores, 6, mask=mask)
-    moved = successive_halving_topk(values, scores * scale + shift, 6, mask=mask)
+    out = relative_halving(values, scores, 6, mask=mask, temperature=0.1)
+    moved = relative_halving(values, scores * scale + shift, 6, mask=mask, temperature=0.1)
     torch.testing.assert_close(moved.values, out.values, rtol=1e-6, atol=1e-6)
 
 
@@ -255,7 +258,8 @@ def test_hard_topk_teaches_the_scores_only_when_asked():
 
 def test_a_sharp_choice_reads_few_of_the_values():
     values, scores, _ = sample(4096, batch=2, dtype=torch.float32, masked=False)
-    assert (successive_halving_topk(values, scores, 64).weights > 0).sum() < 0.2 * 2 * 4096
+    out = successive_halving_topk(values, scores, 64, temperature=1e-3)
+    assert (out.weights > 0).sum() < 0.2 * 2 * 4096
 
 
 @pytest.mark.parametrize(("change", "message"), [
@@ -296,11 +300,45 @@ def test_unknown_names_are_refused_with_the_known_ones():
         hard_topk(values, scores, 2).pool(torch.zeros(5, 3))
 
 
-def test_a_temperature_is_in_units_of_the_scores_and_by_default_a_sixteenth_of_their_spread():
+@pytest.mark.parametrize("operator", [successive_halving_topk, select_and_merge_topk])
+def test_the_temperature_is_1_by_default_in_units_of_the_scores(operator):
     values, scores, mask = sample(40)
-    given = successive_halving_topk(values, scores, 4, mask=mask, temperature=0.3)
-    softmax = successive_halving_topk(values, scores, 4, mask=mask, boost="softmax", temperature=0.3)
-    assert torch.equal(given.weights, softmax.weights)
-    default = successive_halving_topk(values, scores, 4, mask=mask)
-    relative = successive_halving_topk(values, scores, 4, mask=mask, boost="relative", temperature=1 / 16)
-    assert torch.equal(default.weights, relative.weights)
+    default = operator(values, scores, 4, mask=mask)
+    assert torch.equal(default.weights, operator(values, scores, 4, mask=mask, temperature=1.0).weights)
+    halved = operator(values, scores / 2, 4, mask=mask, temperature=0.5)
+    torch.testing.assert_close(default.weights, halved.weights)
+
+
+def test_equal_scores_are_pooled_as_a_greedy_k_means_of_directions():
+    values = torch.randn(3, 20, 5, dtype=torch.float64)
+    out = select_and_merge_topk(values, torch.zeros(3, 20), 5)
+    for row in range(3):
+        units = torch.nn.functional.normalize(values[row], dim=-1)
+        leaders = [0]
+        while len(leaders) < 5:  # the farthest from those so far
+            leaders.append(int((units @ units[leaders].T).amax(-1).argmin()))
+        assert out.slots[row].tolist() == (units @ units[leaders].T).argmax(-1).tolist()
+        means = [values[row][out.slots[row] == slot].mean(0) for slot in range(5)]
+        torch.testing.assert_close(out.values[row], torch.stack(means))
+
+
+def test_two_copies_of_a_token_with_half_the_mass_are_one_token():
+    values, scores, _ = (x.detach() for x in sample(12, d=6, masked=False))
+    once = select_and_merge_topk(values, scores, 6, keep_order=True)
+    halves = torch.cat([values, values], 1), torch.cat([scores, scores], 1) - math.log(2)
+    twice = select_and_merge_topk(*halves, 6, keep_order=True)
+    torch.testing.assert_close((twice.values, twice.scores + math.log(2)), (once.values, once.scores))
+
+
+def test_a_token_without_a_direction_neither_breaks_nor_moves_the_others():
+    values, scores, _ = (x.detach() for x in sample(20, masked=False))
+    with_zeros, more = torch.cat([values, torch.zeros_like(values)], 1), torch.cat([scores, scores - 50], 1)
+    out = select_and_merge_topk(with_zeros, more, 4)
+    torch.testing.assert_close(out.values, select_and_merge_topk(values, scores, 4).values)
+
+
+def test_tokens_of_negligible_weight_have_no_slot():
+    values, scores, mask = sample(200)
+    out = select_and_merge_topk(values, scores, 6, mask=mask, temperature=1e-3)
+    assert (out.slots[0] >= 0).sum() < 60
+    torch.testing.assert_close(out.dense_weights().sum(-1), out.mask.double())

@@ -16,6 +16,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
+from shtopk.backends import clusters
 from shtopk.backends.face import Answer, Gradients, Saved, Wanted
 from shtopk.rule import Rule
 
@@ -77,6 +78,9 @@ class Gpu:
         of_values, of_scores, of_log = launch.backward(values, launch.Played(*played), gradients, rule, wanted)
         of_temperature = None if of_log is None else of_log.to(temperature.device) / temperature
         return of_values, of_scores, of_temperature
+
+    def partition(self, values: Tensor, logits: Tensor, k: int) -> Tensor:
+        return clusters.partition(values, logits, k)
 
     @on_its_device
     def pool(self, values: Tensor, weights: Tensor, slots: Tensor, k: int) -> tuple[Tensor, Saved]:

@@ -1,0 +1,174 @@
+/* Part of tournament.c, once for each type, as tournament.h is: the steps of select and merge, which clusters.py
+   explains. The functions that are exported work on rows begin..end-1, as those of tournament.h do. */
+
+/* As many numbers as the widest registers hold; compilers split them where registers are narrower. */
+typedef REAL NAME(Lanes) __attribute__((vector_size(64), aligned(sizeof(REAL))));
+enum { NAME(LANES) = 64 / sizeof(REAL) };
+
+/* The products of a vector with `count` others, [count, d]. */
+static ALWAYS_INLINE void NAME(products)(const REAL *x, const REAL *others, int64_t count, int64_t d, REAL *out)
+{
+    enum { BLOCK = 8, LANES = NAME(LANES) };
+    const int64_t whole = d - d % LANES;
+    for (int64_t start = 0; start < count; start += BLOCK) {
+        const REAL *rows[BLOCK];
+        NAME(Lanes) sums[BLOCK] = {{0}};
+        for (int t = 0; t < BLOCK; t++)
+            rows[t] = others + (start + t < count ? start + t : start) * d;
+        for (int64_t i = 0; i < whole; i += LANES)
+#pragma GCC unroll 8
+            for (int t = 0; t < BLOCK; t++)
+                sums[t] += *(const NAME(Lanes) *)(x + i) * *(const NAME(Lanes) *)(rows[t] + i);
+        for (int t = 0; t < BLOCK && start + t < count; t++) {
+            for (int wide = LANES / 2; wide; wide /= 2)
+                for (int j = 0; j < wide; j++)
+                    sums[t][j] += sums[t][j + wide];
+            for (int64_t i = whole; i < d; i++)
+                sums[t][0] += x[i] * rows[t][i];
+            out[start + t] = sums[t][0];
+        }
+    }
+}
+
+/* The direction of a vector, which has length 1; all 0 if there is none. */
+static ALWAYS_INLINE void NAME(direction)(const REAL *x, int64_t d, REAL *out)
+{
+    REAL square, largest = 1;
+    NAME(products)(x, x, 1, d, &square);
+    if (!(square >= REAL_MIN && square <= REAL_MAX)) { /* too small or large to be squared */
+        largest = 0;
+        for (int64_t i = 0; i < d; i++)
+            largest = fabs(x[i]) > largest ? (REAL)fabs(x[i]) : largest;
+        square = 0;
+        for (int64_t i = 0; i < d && largest > 0; i++)
+            square += x[i] / largest * (x[i] / largest);
+    }
+    const REAL length = largest * (REAL)sqrt(square);
+    const int good = length > 0 && length <= REAL_MAX;
+    for (int64_t i = 0; i < d; i++)
+        out[i] = good ? x[i] / length : 0;
+}
+
+/* Choose the leaders of each row, one after the other, among its `most` best tokens: the one with the highest logit plus
+   bonus, which is the logarithm of its distance, 1 - cos, from the nearest leader so far.
+
+   values [B, n, d], logits [B, n]; -inf where there is no token. Out: leaders [B, k], -1 for none, and their directions
+   [B, k, d], 0 for none. */
+CLONES EXPORT int NAME(lead)(int64_t begin, int64_t end, const REAL *values, const REAL *logits, int64_t n, int64_t d,
+                             int64_t k, int64_t most, double closest, int64_t *leaders, REAL *directions)
+{
+    NAME(Item) *items = malloc(2 * n * sizeof *items);
+    KEY *keys = malloc(n * sizeof *keys);
+    REAL *units = malloc(most * d * sizeof *units), *worth = malloc(most * sizeof *worth);
+    REAL *nearest = malloc(most * sizeof *nearest), *cosines = malloc(most * sizeof *cosines);
+    int failed = !items || !keys || !units || !worth || !nearest || !cosines;
+    for (int64_t row = begin; row < end && !failed; row++) {
+        for (int64_t i = 0; i < n; i++)
+            keys[i] = NAME(key)(logits[row * n + i]);
+        const KEY real = NAME(key)(-REAL_MAX), last = NAME(bound)(keys, n, most);
+        int64_t count = NAME(collect)(logits + row * n, keys, n, 0, last < real ? last : real, items, 0);
+        NAME(sort)(items, items + n, count);
+        count = count < most ? count : most;
+        for (int64_t i = 0; i < count; i++) {
+            NAME(direction)(values + (row * n + items[i].index) * d, d, units + i * d);
+            worth[i] = items[i].score, nearest[i] = -2;
+        }
+        for (int64_t j = 0; j < k; j++) {
+            int64_t first = -1;
+            for (int64_t i = 0; i < count; i++) /* of equals the one with the higher logit */
+                if (nearest[i] <= 1 && (first < 0 || worth[i] > worth[first]))
+                    first = i;
+            const REAL *unit = units + first * d;
+            REAL *direction = directions + (row * k + j) * d;
+            leaders[row * k + j] = first < 0 ? -1 : items[first].index;
+            if (first < 0) {
+                memset(direction, 0, d * sizeof *direction);
+                continue;
+            }
+            memcpy(direction, unit, d * sizeof *direction);
+            NAME(products)(unit, units, count, d, cosines);
+            for (int64_t i = 0; i < count; i++)
+                if (cosines[i] > nearest[i]) {
+                    const REAL gap = 1 - cosines[i];
+                    nearest[i] = cosines[i] < 1 ? cosines[i] : 1;
+                    worth[i] = items[i].score + (REAL)log(gap > closest ? gap : closest);
+                }
+            nearest[first] = 2; /* it leads */
+        }
+    }
+    free(items), free(keys), free(units), free(worth), free(nearest), free(cosines);
+    return failed ? -1 : 0;
+}
+
+/* Of the tokens in `playing`, see `join`: those of the largest product with one of a panel's centres so far, with LANES *
+   `lanes` centres in a panel. */
+static ALWAYS_INLINE void NAME(join_panel)(const REAL *values, const int64_t *playing, int64_t count, const REAL *panel,
+                                           int64_t start, int64_t wide, int64_t d, const int lanes, REAL *best,
+                                           int64_t *slots)
+{
+    enum { BLOCK = 8, LANES = NAME(LANES) };
+    for (int64_t at = 0; at < count; at += BLOCK) {
+        const REAL *tokens[BLOCK];
+        NAME(Lanes) sums[BLOCK][2] = {{{0}}};
+        for (int t = 0; t < BLOCK; t++)
+            tokens[t] = values + playing[at + t < count ? at + t : at] * d;
+        for (int64_t i = 0; i < d; i++) {
+            const REAL *centres = panel + i * lanes * LANES;
+            const NAME(Lanes) low = *(const NAME(Lanes) *)centres;
+            const NAME(Lanes) high = *(const NAME(Lanes) *)(centres + (lanes - 1) * LANES);
+#pragma GCC unroll 8
+            for (int t = 0; t < BLOCK; t++) {
+                sums[t][0] += tokens[t][i] * low;
+                if (lanes > 1)
+                    sums[t][1] += tokens[t][i] * high;
+            }
+        }
+        for (int t = 0; t < BLOCK && at + t < count; t++)
+            for (int64_t j = 0; j < wide; j++)
+                if (sums[t][j / LANES][j % LANES] > best[at + t])
+                    best[at + t] = sums[t][j / LANES][j % LANES], slots[playing[at + t]] = start + j;
+    }
+}
+
+/* The slot of each token that plays: that of the centre of the largest product, of equals the first.
+
+   values [B, n, d], logits [B, n], leaders [B, k] as `lead` found them, centres [B, k, d]. A leader stays in its slot. Out:
+   slots [B, n], -1 for a token whose weight is below `negligible` wherever it goes. */
+CLONES EXPORT int NAME(join)(int64_t begin, int64_t end, const REAL *values, const REAL *logits, const int64_t *leaders,
+                             const REAL *centres, int64_t n, int64_t d, int64_t k, double negligible, int64_t *slots)
+{
+    const int64_t size = (k > NAME(LANES) ? 2 : 1) * NAME(LANES);
+    REAL *panel = malloc(d * size * sizeof *panel), *best = malloc(n * sizeof *best);
+    int64_t *playing = malloc(n * sizeof *playing);
+    int failed = !panel || !best || !playing;
+    for (int64_t row = begin; row < end && !failed; row++) {
+        const REAL *its_values = values + row * n * d, *its_logits = logits + row * n;
+        const int64_t *its_leaders = leaders + row * k;
+        int64_t *its_slots = slots + row * n, count = 0, filled = 0;
+        REAL lowest = REAL_MAX;
+        for (; filled < k && its_leaders[filled] >= 0; filled++)
+            if (its_logits[its_leaders[filled]] < lowest)
+                lowest = its_logits[its_leaders[filled]];
+        lowest += (REAL)log(negligible);
+        for (int64_t i = 0; i < n; i++) {
+            const int plays = filled && its_logits[i] >= lowest;
+            its_slots[i] = plays - 1; /* the first one, if there is no product: a vector that is not a number */
+            if (plays)
+                best[count] = -REAL_MAX, playing[count++] = i;
+        }
+        for (int64_t start = 0; start < filled; start += size) {
+            const int64_t wide = filled - start < size ? filled - start : size;
+            for (int64_t i = 0; i < d; i++)
+                for (int64_t j = 0; j < size; j++)
+                    panel[i * size + j] = j < wide ? centres[(row * k + start + j) * d + i] : 0;
+            if (size > NAME(LANES))
+                NAME(join_panel)(its_values, playing, count, panel, start, wide, d, 2, best, its_slots);
+            else
+                NAME(join_panel)(its_values, playing, count, panel, start, wide, d, 1, best, its_slots);
+        }
+        for (int64_t j = 0; j < filled; j++)
+            its_slots[its_leaders[j]] = j;
+    }
+    free(panel), free(best), free(playing);
+    return failed ? -1 : 0;
+}

@@ -1,0 +1,88 @@
+"""Select and merge, by tensor operations: which tokens lead, and whom the others join.
+
+Choosing is a step of the scores and directions alone and has no gradient. What a token weighs in its slot follows from
+the slots, and has one; see `shtopk.operators.select_and_merge`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from shtopk.backends.tournament import negligible
+
+CANDIDATES = 4  # tokens for each slot, among which its leader is chosen
+CLOSEST = 1e-6  # the least distance that counts, 1 - cos: a copy of a leader has a bonus of log(1e-6) = -13.8
+CHUNK = 2**22  # numbers of a table of similarities at once
+
+
+def partition(values: Tensor, logits: Tensor, k: int) -> Tensor:
+    """The slot of each token.
+
+    Args:
+        values: [B, n, d], in the logits' dtype.
+        logits: [B, n] float32 or float64, finite; -inf where there is no token.
+        k: slots.
+
+    Returns:
+        Tensor: [B, n] int64 in 0..k-1. -1 where there is no token, and for a token whose weight is negligible wherever
+        it goes.
+    """
+    with torch.autocast(values.device.type, enabled=False):  # which would compare in half precision
+        return join(values, logits, *lead(values, logits, k))
+
+
+def lead(values: Tensor, logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Choose the leaders one after the other: the candidate of the highest logit plus bonus, which is the logarithm of its
+    distance, 1 - cos, from the nearest leader so far.
+
+    Returns:
+        The leaders [B, k], -1 for none; their directions [B, k, d], 0 for none.
+    """
+    batch, d = len(values), values.shape[-1]
+    most = candidates_for(k, logits.shape[-1])
+    logits, tokens = (x[:, :most] for x in logits.sort(dim=-1, descending=True, stable=True))
+    units = direction(values.gather(1, tokens.unsqueeze(-1).expand(-1, -1, d)))
+    worth, nearest = logits, torch.full_like(logits, -2.0)
+    leaders, directions = tokens.new_full((batch, k), -1), values.new_zeros(batch, k, d)
+    row = torch.arange(batch, device=values.device)
+    for slot in range(min(k, most)):
+        first = worth.argmax(-1)  # of equals the one of the higher logit
+        found = worth[row, first] > -torch.inf
+        leaders[:, slot] = tokens[row, first].where(found, -1)
+        directions[:, slot] = leader = units[row, first].masked_fill(~found.unsqueeze(-1), 0)
+        nearest = torch.maximum(nearest, (units @ leader.unsqueeze(-1)).squeeze(-1))
+        nearest = nearest.scatter(1, first.unsqueeze(-1), torch.inf)  # it leads
+        worth = logits + (1 - nearest).clamp(min=CLOSEST).log()
+        worth = worth.masked_fill(nearest == torch.inf, -torch.inf)
+    return leaders, directions
+
+
+def join(values: Tensor, logits: Tensor, leaders: Tensor, directions: Tensor) -> Tensor:
+    """The slot [B, n] of each token: that of the leader it is most like, of equals the first. A leader has its own."""
+    (batch, n), k = logits.shape, leaders.shape[1]
+    there = leaders >= 0
+    slots = leaders.new_empty(batch, n)
+    for part in torch.arange(n, device=values.device).split(max(1, CHUNK // max(1, batch * k))):
+        similar = values[:, part] @ directions.transpose(1, 2)
+        slots[:, part] = similar.masked_fill(~there.unsqueeze(1), -torch.inf).nan_to_num(-torch.inf).argmax(-1)
+    lowest = logits.gather(1, leaders.clamp(min=0)).masked_fill(~there, torch.inf).amin(-1, keepdim=True)
+    slots = slots.masked_fill(~(logits >= lowest + math.log(negligible(logits.dtype, n, k))), -1)
+    beside = torch.where(there, leaders, n)  # a place for the leaders that there are not
+    own = torch.arange(k, device=values.device).expand_as(leaders)
+    return F.pad(slots, (0, 1)).scatter(1, beside, own)[:, :n]
+
+
+def direction(vectors: Tensor) -> Tensor:
+    """Vectors [..., d] of length 1; all 0 where there is no direction."""
+    largest = vectors.abs().amax(-1, keepdim=True)
+    good = (largest > 0) & (largest < torch.inf)
+    return F.normalize(vectors / torch.where(good, largest, 1), dim=-1, eps=0).masked_fill(~good, 0)
+
+
+def candidates_for(k: int, n: int) -> int:
+    """Of how many tokens k leaders are chosen."""
+    return min(n, CANDIDATES * k)

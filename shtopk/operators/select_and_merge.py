@@ -1,0 +1,89 @@
+"""Select and merge: k tokens lead, by score and by how unlike they are, and every other token joins the most similar one."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from shtopk import backends, compiled
+from shtopk.assignment import Assignment
+from shtopk.candidates import bounded, candidates
+from shtopk.slots import pool_by_slot, softmax_by_slot
+from shtopk.topk import TopK
+
+
+def select_and_merge_topk(
+    values: Tensor,
+    scores: Tensor,
+    k: int,
+    *,
+    mask: Tensor | None = None,
+    temperature: float | Tensor = 1.0,
+    keep_order: bool = False,
+) -> TopK:
+    r"""Pool n vectors to k clusters around vectors of high scores that are unlike each other.
+
+    With the logits `l = s / T` and the cosine of two vectors as their similarity:
+
+    1. *Select.* Of the 4 k highest logits k become leaders, one after the other: first the highest; then, each time, the
+       one with the largest `l + log(1 - c)`, where c is its similarity to the leader it is most like. So
+       a token near a leader has to score much higher to lead as well. This is the rule of k-means++ with exp(l) as mass,
+       made greedy.
+    2. *Merge.* Every other token joins the leader it is most like.
+    3. *Weigh.* Within a slot the weights are the softmax of the logits.
+
+    It is made for scores that a tournament has taught: `TopKPooling` trains by `successive_halving_topk`, and pools by
+    this in eval mode. A tournament pairs tokens by rank whatever they say, which teaches the scorer; here tokens that say
+    the same are pooled together, so less is lost.
+
+    As T falls to 0, the result becomes that of `hard_topk`. With equal scores it is a greedy k-means of directions. A
+    token that weighs less than the scores' rounding error is left out.
+
+    The gradient is exact where no token changes its slot: it flows through the weights and the values, and which token
+    goes where has none. O(n k d) time, and O(n + k d) memory beside the values.
+
+    Args:
+        values: [*, n, d] the vectors to pool; n >= 1, any leading dimensions.
+        scores: [*, n] how much each token is wanted.
+        k: slots, >= 1; with fewer than k real tokens the remaining slots are empty.
+        mask: [*, n] nonzero for a real token; None: all are real. Masked tokens get weight and gradient 0.
+        temperature: T > 0, in units of the scores; small is hard.
+        keep_order: put the slots in document order instead of in the order in which their leaders were chosen.
+
+    Returns:
+        TopK: pooled vectors, scores, mask, positions and assignment.
+
+    Raises:
+        ValueError: shapes that do not fit, k < 1, or temperature <= 0.
+
+    Example:
+        >>> values = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]])
+        >>> out = select_and_merge_topk(values, torch.tensor([2.0, 1.9, 1.0, 0.9]), k=2)
+        >>> out.slots  # the second best joins the best, which it is like
+        tensor([0, 0, 1, 1])
+
+    Source: this library's. The rule of selection follows Arthur and Vassilvitskii 2007, "k-means++".
+    """
+    given = candidates(values, scores, k, mask, temperature)
+    every = bounded(given.scores, given.mask)
+    limit = torch.finfo(every.dtype).max / 4
+    logits = (every / given.temperature).clamp(-limit, limit).masked_fill(every == -torch.inf, -torch.inf)
+    slots = _partition(given.values.detach().to(logits.dtype), logits.detach(), k)
+    weights = softmax_by_slot(logits, slots, k)
+    slot = slots.clamp(min=0)
+    filled = (slots >= 0).to(slots.dtype)
+    filled = torch.zeros_like(slots[:, :1]).expand(-1, k).scatter_add(1, slot, filled) > 0
+    pooled_scores = weights.new_zeros(filled.shape).scatter_add(1, slot, weights * every.masked_fill(slots < 0, 0))
+    out = TopK.of(
+        values=pool_by_slot(given.values, weights, slots, k),
+        scores=pooled_scores.to(scores.dtype),
+        assignment=Assignment.of(weights, slots, filled),
+    ).unflatten(given.batch)
+    return out.in_order() if keep_order else out
+
+
+@torch.no_grad()
+def _partition(values: Tensor, logits: Tensor, k: int) -> Tensor:
+    if torch.compiler.is_compiling():
+        return compiled.partition(values, logits, k)
+    return backends.pick(values, logits).partition(values, logits, k)
