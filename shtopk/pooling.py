@@ -1,4 +1,4 @@
-"""The trainable module: a scorer, a top-k operator, and a temperature that falls while training."""
+"""The trainable module: a scorer, one top-k operator that teaches it, and one that pools afterwards."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ __all__ = ["PooledTokens", "ScorerLinear", "TopKPooling", "anneal", "poolings"] 
 
 
 class TopKPooling(nn.Module):
-    """Score each token vector, keep k of n by a differentiable top-k, and learn which ones from the task's loss.
+    """Score each token vector, pool n of them to k by these scores, and learn the scores from the task's loss.
 
-    It trains soft and works sharp. In training mode the temperature is `initial_temperature ** (1 - progress) *
-    temperature ** progress`; in eval mode it is `temperature`. Call `anneal(model, progress)` before each step to move
-    `progress` from 0 to 1. Without these calls, training stays soft to the end. A sharp temperature from the start
-    teaches the scorer next to nothing.
+    In training mode it pools by `operator`, in eval mode by `eval_operator`. By default successive halving teaches which
+    tokens matter, and select and merge pools by what was learnt: it takes the same scores, and loses less.
+
+    The temperature is the same throughout, unless an `initial_temperature` is given. Then it is `initial_temperature **
+    (1 - progress) * temperature ** progress` in training mode: call `anneal(model, progress)` before each step to move
+    `progress` from 0 to 1. A sharp temperature from the start teaches the scorer next to nothing.
 
     Temperatures are in units of the scores. So the scorer can set the scale of its scores itself, and choose softly
     while it knows little. `operator="successive_halving_relative"` takes that freedom away: its temperature is in
@@ -34,9 +36,9 @@ class TopKPooling(nn.Module):
         k: slots to keep, protected ones included: a whole number >= 1, or a share of n in (0, 1]. A share counts the
             padded length, so a row's result then depends on its batch.
         options: the options as one record.
-        by_name: the options by name, instead: operator, temperature, initial_temperature, scorer, keep_order,
-            protected. `PoolingOptions` explains them. Each can be read as an attribute of the module (`scorer` is the
-            scorer itself).
+        by_name: the options by name, instead: operator, eval_operator, temperature, initial_temperature, scorer,
+            keep_order, protected. `PoolingOptions` explains them. Each can be read as an attribute of the module
+            (`scorer` is the scorer itself).
 
     Raises:
         ValueError: an impossible k, temperature or name.
@@ -47,7 +49,8 @@ class TopKPooling(nn.Module):
         >>> pooled.hidden_states.shape
         torch.Size([3, 2, 8])
 
-    Source: Pietruszka, Borchmann, Graliński 2020, "Successive Halving Top-k Operator"; the schedule is this library's.
+    Source: Pietruszka, Borchmann, Graliński 2020, "Successive Halving Top-k Operator"; two operators and the schedule are
+    this library's.
     """
 
     def __init__(self, hidden_size: int, k: int | float, options: PoolingOptions | None = None, **by_name: Any):
