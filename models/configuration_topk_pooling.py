@@ -93,7 +93,8 @@ class TopKPoolingConfig(PooledBackboneConfig):
     Attributes:
         backbone: configuration of the encoder, of any that AutoModel builds (BERT by default).
         k: slots, as in `shtopk.TopKPooling`. The fields of `shtopk.PoolingOptions` (operator, temperature,
-            initial_temperature, eval_operator, scorer, keep_order, protected) are fields here, too; the scorer is one with a name.
+            initial_temperature, eval_operator, scorer, keep_order, protected) are fields here, too; the scorer is one
+            with a name.
         window: tokens that the encoder sees at once, >= 2; longer documents are read in several windows. None: as many
             as the encoder has positions or was trained on (T5's n_positions); if neither is known, the whole document.
         windows_at_once: windows per call of the encoder, >= 1; bounds the memory.

@@ -29,7 +29,7 @@ class PoolingOptions:
 
     Args:
         operator: the top-k operator that pools in training, a name in `shtopk.operators.OPERATORS`.
-        eval_operator: the one that pools in eval mode. None: what suits the operator, which is `"select_and_merge"` for
+        eval_operator: the one that pools in eval mode. None: what suits the operator, `"select_and_merge"` for
             `"successive_halving"`, and the operator itself for all others.
         temperature: > 0, at the end of training and in eval mode; small is hard. In units of the scores; of their
             spread for `"successive_halving_relative"`, of their square for `"iterative"`. None: the operator's own.
@@ -147,7 +147,13 @@ def fill_in(fields: Any) -> None:
         object.__setattr__(fields, name, value)  # a record is frozen, once it is made
 
 
-fill_temperatures = fill_in  # as the model code in older checkpoints calls it
+def fill_temperatures(fields: Any) -> None:
+    """What the model code in checkpoints calls that were saved before there was an eval_operator."""
+    if fields.eval_operator is None:
+        object.__setattr__(fields, "eval_operator", fields.operator)
+    fill_in(fields)
+
+
 OF_OPERATOR = {"eval_operator": None, "temperature": None, "initial_temperature": None}  # another one brings its own
 NAMES = tuple(field.name for field in dataclasses.fields(PoolingOptions))
 

@@ -20,12 +20,12 @@ __all__ = ["PooledTokens", "ScorerLinear", "TopKPooling", "anneal", "poolings"] 
 class TopKPooling(nn.Module):
     """Score each token vector, pool n of them to k by these scores, and learn the scores from the task's loss.
 
-    In training mode it pools by `operator`, in eval mode by `eval_operator`. By default successive halving teaches which
-    tokens matter, and select and merge pools by what was learnt: it takes the same scores, and loses less.
+    In training mode it pools by `operator`, in eval mode by `eval_operator`. By default successive halving teaches
+    which tokens matter, and select and merge pools by what was learnt: it takes the same scores, and loses less.
 
-    The temperature is the same throughout, unless an `initial_temperature` is given. Then it is `initial_temperature **
-    (1 - progress) * temperature ** progress` in training mode: call `anneal(model, progress)` before each step to move
-    `progress` from 0 to 1. A sharp temperature from the start teaches the scorer next to nothing.
+    The temperature is the same throughout, unless an `initial_temperature` is given. In training mode it is then
+    `initial_temperature ** (1 - progress) * temperature ** progress`: call `anneal(model, progress)` before each step
+    to move `progress` from 0 to 1. A sharp temperature from the start teaches the scorer next to nothing.
 
     Temperatures are in units of the scores. So the scorer can set the scale of its scores itself, and choose softly
     while it knows little. `operator="successive_halving_relative"` takes that freedom away: its temperature is in
@@ -49,8 +49,8 @@ class TopKPooling(nn.Module):
         >>> pooled.hidden_states.shape
         torch.Size([3, 2, 8])
 
-    Source: Pietruszka, Borchmann, Graliński 2020, "Successive Halving Top-k Operator"; two operators and the schedule are
-    this library's.
+    Source: Pietruszka, Borchmann, Graliński 2020, "Successive Halving Top-k Operator"; that another operator pools in
+    eval mode, and the schedule, are this library's.
     """
 
     def __init__(self, hidden_size: int, k: int | float, options: PoolingOptions | None = None, **by_name: Any):
@@ -128,7 +128,8 @@ class TopKPooling(nn.Module):
         return TopK.of(out.values, out.scores, out.assignment, attention_mask.dtype)
 
     def extra_repr(self) -> str:
-        return f"k={self.k}, operator={self.options.operator}, temperature={self.options.temperature}"
+        operators = f"operator={self.options.operator}, eval_operator={self.options.eval_operator}"
+        return f"k={self.k}, {operators}, temperature={self.options.temperature}"
 
     def _scores(self, hidden_states: Tensor, mask: Tensor, k: int) -> Tensor:
         """[B, n] how much each token is wanted."""

@@ -46,6 +46,7 @@ ENCODERS = {  # whose order is fixed
 
 @pytest.mark.parametrize("place", PLACES | ENCODERS)
 @pytest.mark.parametrize("given", [{}, {"operator": "iterative"}, {"temperature": 0.5}, {"initial_temperature": 2.0},
+                                   {"eval_operator": "hard"},
                                    {"operator": "hard_gated", "temperature": 2.0, "scorer": "mlp"}])  # fmt: skip
 def test_wherever_options_stand_they_mean_the_same(place, given):
     assert (PLACES | ENCODERS)[place](given) == PoolingOptions(**given)
@@ -53,8 +54,8 @@ def test_wherever_options_stand_they_mean_the_same(place, given):
 
 @pytest.mark.parametrize("place", PLACES)
 def test_every_option_can_be_given_wherever_options_stand(place):
-    others = {"operator": "hard", "temperature": 3.0, "initial_temperature": 5.0, "scorer": "first",
-              "keep_order": False}  # fmt: skip
+    others = {"operator": "hard", "eval_operator": "iterative", "temperature": 3.0, "initial_temperature": 5.0,
+              "scorer": "first", "keep_order": False}  # fmt: skip
     assert {*others, "protected"} == {field.name for field in dataclasses.fields(PoolingOptions)}
     assert PLACES[place](others) == PoolingOptions(**others)
 
@@ -65,9 +66,16 @@ def test_by_default_temperatures_are_the_operators_own(name):
     assert (options.temperature, options.initial_temperature) == OPERATORS[name][1:3]
 
 
-def test_a_temperature_alone_never_changes():
+def test_in_eval_mode_select_and_merge_pools_for_successive_halving_and_every_other_operator_for_itself():
+    assert PoolingOptions().eval_operator == "select_and_merge"
+    others = [name for name in OPERATORS if name != "successive_halving"]
+    assert [PoolingOptions(operator=name).eval_operator for name in others] == others
+
+
+def test_a_temperature_never_changes_unless_an_initial_one_is_given():
+    assert [PoolingOptions().temperature_at(p) for p in (0, 0.5, 1)] == [1] * 3
     assert [PoolingOptions(temperature=0.5).temperature_at(p) for p in (0, 0.5, 1)] == [0.5] * 3
-    assert [PoolingOptions(initial_temperature=4.0).temperature_at(p) for p in (0, 0.5, 1)] == [4, 0.5, 0.0625]
+    assert [PoolingOptions(initial_temperature=4.0).temperature_at(p) for p in (0, 0.5, 1)] == [4, 2, 1]
 
 
 def test_a_temperature_in_yaml_alone_is_constant(tmp_path):
@@ -90,7 +98,7 @@ def test_any_module_can_score(scorer):
 
 def test_what_0_1_0_saved_still_says_what_it_said():
     default = TopKPoolingConfig(boost="softmax", temperature=0.0625, initial_temperature=4.0)
-    assert default.pooling_options == PoolingOptions()
+    assert default.pooling_options == PoolingOptions(temperature=0.0625, initial_temperature=4.0)
     relative = TopKPoolingConfig(boost="relative", temperature=0.1, initial_temperature=4.0)
     assert relative.operator == TopKPooling(8, 2, boost="relative").options.operator == "successive_halving_relative"
     assert (relative.temperature, relative.initial_temperature) == (0.1, 4.0)

@@ -36,8 +36,9 @@ def partition(values: Tensor, logits: Tensor, k: int) -> Tensor:
 
 
 def lead(values: Tensor, logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Choose the leaders one after the other: the candidate of the highest logit plus bonus, which is the logarithm of its
-    distance, 1 - cos, from the nearest leader so far.
+    """Choose the leaders one after the other: the candidate of the highest logit plus bonus.
+
+    The bonus is the logarithm of its distance, 1 - cos, from the nearest leader so far.
 
     Returns:
         The leaders [B, k], -1 for none; their directions [B, k, d], 0 for none.

@@ -138,9 +138,9 @@ class Native(Tensors):
         (batch, n, d), values, logits = values.shape, values.contiguous(), logits.contiguous()
         most, new = candidates_for(k, n), values.new_empty
         leaders, slots = new(batch, k, dtype=torch.long), new(batch, n, dtype=torch.long)
-        directions = new(batch, k, d)
+        directions, least = new(batch, k, d), negligible(values.dtype, n, k)
         _run("lead", batch, k * most * d, values, logits, n, d, k, most, CLOSEST, leaders, directions)
-        _run("join", batch, k * n * d, values, logits, leaders, directions, n, d, k, negligible(values.dtype, n, k), slots)
+        _run("join", batch, k * n * d, values, logits, leaders, directions, n, d, k, least, slots)
         return slots
 
     def score_gradients(

@@ -40,9 +40,9 @@ def pool_encoder(
     """Let an encoder pool its tokens between its layers. The model is changed in place.
 
     With {2: 64} a new `TopKPooling` pools the input of layer 2 (counted from 0) to 64 vectors. That layer and all
-    layers above work on these 64. {2: 256, 4: 64} pools twice. The poolings learn with the model: call
-    `shtopk.anneal(model, progress)` in training. Masks, rotary positions and position biases follow the tokens. All
-    this is done by hooks, so the model's code stays as it is; `unpool_encoder` removes them.
+    layers above work on these 64. {2: 256, 4: 64} pools twice. The poolings learn with the model. Masks, rotary
+    positions and position biases follow the tokens. All this is done by hooks, so the model's code stays as it is;
+    `unpool_encoder` removes them.
 
     The model's output says what was kept, by two attributes that are not among its keys. `pooled_attention_mask`
     [B, k] bool is needed to average or search `last_hidden_state` [B, k, d]; `assignment` is the `Assignment` of all

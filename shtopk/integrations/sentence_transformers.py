@@ -30,11 +30,12 @@ class TopKTokenPooling(BaseTokenPooling):
     other files. sentence-transformers asks for `trust_remote_code=True` for any saved model with modules of other
     packages.
 
-    - *Anneal*: call `shtopk.anneal(model, progress)` before each step, or give the trainer the callback
-      `shtopk.integrations.trainer.AnnealTemperature()`. The model's `encode` is sharp.
+    - *Two modes*: a tournament teaches the scorer; the model's `encode` pools by select and merge. Options say
+      otherwise. If one is an `initial_temperature`, give the trainer the callback
+      `shtopk.integrations.trainer.AnnealTemperature()`.
     - *The scorer is different*: give it a learning rate of its own, for example
       `learning_rate_mapping={r"pooling\.scorer": 1e-2}` among the trainer's arguments.
-    - *Alone*, as `pool(embeddings)` or `encode(..., token_pooling=...)`, it is sharp and without gradient in any mode.
+    - *Alone*, as `pool(embeddings)` or `encode(..., token_pooling=...)`, it pools as in eval mode, without gradient.
       Normalize the result yourself.
     - *Hard operators learn nothing before `Normalize`*: `"hard_gated"` and `"hard_straight_through"` give scores a
       gradient only along the kept vectors, and `Normalize` removes their length.

@@ -1,4 +1,4 @@
-"""Select and merge: k tokens lead, by score and by how unlike they are, and every other token joins the most similar one."""
+"""Select and merge: k tokens lead, by score and unlikeness, and every other token joins the one it is most like."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def select_and_merge_topk(
 
     With the logits `l = s / T` and the cosine of two vectors as their similarity:
 
-    1. *Select.* Of the 4 k highest logits k become leaders, one after the other: first the highest; then, each time, the
-       one with the largest `l + log(1 - c)`, where c is its similarity to the leader it is most like. So
-       a token near a leader has to score much higher to lead as well. This is the rule of k-means++ with exp(l) as mass,
-       made greedy.
+    1. *Select.* Of the 4 k tokens of the highest logits k become leaders, one after the other: first the best; then,
+       each time, the one with the largest `l + log(1 - c)`, where c is its similarity to the leader it is most like.
+       So a token near a leader has to score much higher to lead as well. This is the rule of k-means++ with exp(l) as
+       mass, made greedy.
     2. *Merge.* Every other token joins the leader it is most like.
     3. *Weigh.* Within a slot the weights are the softmax of the logits.
 
     It is made for scores that a tournament has taught: `TopKPooling` trains by `successive_halving_topk`, and pools by
-    this in eval mode. A tournament pairs tokens by rank whatever they say, which teaches the scorer; here tokens that say
-    the same are pooled together, so less is lost.
+    this in eval mode. A tournament pairs tokens by rank whatever they say, which teaches the scorer; here tokens that
+    say the same are pooled together, so less is lost.
 
     As T falls to 0, the result becomes that of `hard_topk`. With equal scores it is a greedy k-means of directions. A
     token that weighs less than the scores' rounding error is left out.

@@ -75,7 +75,7 @@ def test_a_summarizer_of_transformers_is_loaded_too(tmp_path):
 
 
 @pytest.mark.parametrize(("given", "temperature"), [
-    ({"k": 2}, 0.0625), ({"k": 0.5, "temperature": 0.5}, 0.5), ({"operator": "iterative"}, 1.0),
+    ({"k": 2}, 1.0), ({"k": 0.5, "temperature": 0.5}, 0.5), ({"operator": "iterative"}, 1.0),
     ({"operator": "iterative", "temperature": 0.25}, 0.25),
 ])  # fmt: skip
 def test_a_checkpoint_is_loaded_with_other_options_of_its_pooling(ours, given, temperature):
@@ -86,6 +86,12 @@ def test_a_checkpoint_is_loaded_with_other_options_of_its_pooling(ours, given, t
         assert model.pooling.options.operator == model.config.operator == given.get("operator", "successive_halving")
         assert model.pooling.options.temperature == model.config.temperature == temperature
         assert model.pooling.k == given.get("k", 4)
+        assert model.pooling.options.eval_operator == given.get("operator", "select_and_merge")
+
+
+def test_a_checkpoint_is_loaded_with_another_way_to_pool_in_eval_mode(ours):
+    model, _ = load_checkpoint(ours, eval_operator="hard")
+    assert (model.config.operator, model.pooling.options.eval_operator) == ("successive_halving", "hard")
 
 
 def test_the_same_operator_keeps_the_temperature_of_the_checkpoint(encoder, tmp_path):

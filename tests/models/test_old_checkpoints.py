@@ -1,5 +1,6 @@
 """What 0.1.0 saved loads and computes as it did: configurations, and the model code that its checkpoints carry."""
 
+import dataclasses
 import json
 
 import pytest
@@ -11,7 +12,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from shtopk import TopKPooling
 from shtopk.integrations.encoder import load_pooled, pool_encoder
 from shtopk.integrations.sentence_transformers import TopKTokenPooling
-from shtopk.models import pool_in_windows
+from shtopk.models import TopKPoolingConfig, pool_in_windows
 from shtopk.pooling import PooledTokens, ScorerLinear
 from shtopk.selection import TopK
 
@@ -63,11 +64,28 @@ def test_an_encoder_that_was_saved_pooled_keeps_its_schedule(saved, temperatures
     (tmp_path / "config.json").write_text(json.dumps(config))
     pooling = load_pooled(BertModel, tmp_path).encoder.pooling["1"]
     assert (pooling.temperature, pooling.initial_temperature) == temperatures
+    assert pooling.eval_operator == pooling.operator
+
+
+@pytest.mark.parametrize(("saved", "expected"), [
+    ({}, ("successive_halving", 0.0625, 4.0)),
+    ({"operator": "iterative", "temperature": 1.0}, ("iterative", 1.0, None)),
+    ({"boost": "relative"}, ("successive_halving_relative", 0.0625, 4.0)),
+    ({"temperature": 1.0}, ("successive_halving", 1.0, None)),
+])  # fmt: skip
+def test_a_configuration_from_before_there_was_an_eval_operator_pools_as_it_was_trained(saved, expected):
+    config = TopKPoolingConfig.from_dict({"k": 4, "transformers_version": "5.23.0"} | saved)
+    assert (config.operator, config.temperature, config.initial_temperature) == expected
+    assert config.eval_operator == config.operator
+    again = TopKPoolingConfig.from_dict(json.loads(config.to_json_string()))
+    assert again.pooling_options == config.pooling_options
 
 
 def test_a_module_of_sentence_transformers_that_was_saved_loads(tmp_path):
     module = TopKTokenPooling(8, 3)
     module.save(str(tmp_path))
     config = json.loads((tmp_path / "config.json").read_text())
+    del config["eval_operator"]
     (tmp_path / "config.json").write_text(json.dumps(config | {"boost": "softmax"}))
-    assert TopKTokenPooling.load(str(tmp_path)).pooling.options == module.pooling.options
+    options = TopKTokenPooling.load(str(tmp_path)).pooling.options
+    assert options == dataclasses.replace(module.pooling.options, eval_operator="successive_halving")

@@ -186,3 +186,27 @@ def test_a_library_of_another_version_is_not_used(monkeypatch):
     monkeypatch.setattr(native, "VERSION", native.VERSION + 1)
     with pytest.warns(UserWarning, match="cannot be used .*install shtopk again"):
         assert native.open_library() is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("n", "k", "d"), [(1, 1, 3), (4, 9, 5), (40, 13, 8), (300, 8, 16), (300, 20, 33), (900, 70, 40)])
+def test_c_leads_and_joins_as_tensor_operations_do(n, k, d, dtype):
+    generator = torch.Generator().manual_seed(n)
+    values = torch.randn(6, n, d, generator=generator, dtype=torch.float64).to(dtype)
+    logits = scores_of(n, "softmax", dtype)
+    values[logits == -torch.inf] = torch.nan
+    values[3, ::3] = 0  # no direction
+    values[2] *= 1e-30  # whose square is 0 in float32
+    ours, expected = (backends.BACKENDS[name].partition(values, logits, k) for name in ("native", "tensors"))
+    assert ours.equal(expected)
+    assert (ours[0] >= 0).any() and (ours[5] == -1).all()
+
+
+def test_the_number_of_threads_changes_no_slot(monkeypatch):
+    monkeypatch.setattr(native, "ENOUGH", 100)
+    values, logits = torch.randn(5, 300, 24), torch.randn(5, 300)
+    one, three = [], []
+    for found, count in ((one, 1), (three, 3)):
+        monkeypatch.setattr(torch, "get_num_threads", lambda count=count: count)
+        found.append(backends.BACKENDS["native"].partition(values, logits, 20))
+    assert one[0].equal(three[0])

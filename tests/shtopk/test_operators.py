@@ -74,8 +74,9 @@ def test_successive_halving_in_single_precision_stays_close_to_algorithm_2(boost
     torch.testing.assert_close((out.values.double(), out.scores.double()), expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(("operator", "temperature"), [(softmax_halving, 0.7), (power_halving, 0.7), (select_and_merge_topk, 0.7),
-                                                       (iterative_topk, 0.4), (gated, 0.4)])  # fmt: skip
+@pytest.mark.parametrize(("operator", "temperature"), [
+    (softmax_halving, 0.7), (power_halving, 0.7), (select_and_merge_topk, 0.7), (iterative_topk, 0.4), (gated, 0.4),
+])  # fmt: skip
 def test_gradcheck(operator, temperature):
     *inputs, mask = sample(11)
     assert torch.autograd.gradcheck(lambda v, s: operator(v, s, 3, mask=mask, temperature=temperature)[:2], inputs)

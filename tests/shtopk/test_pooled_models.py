@@ -90,7 +90,8 @@ def test_saved_and_loaded_it_predicts_the_same(auto_class, tmp_path):
     document = with_holes(30, 30, 12)
     model.save_pretrained(tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["encoder_pooling"] == {
-        "k_by_layer": {"1": 9, "2": 0.2}, "operator": "iterative", "temperature": 1.0, "initial_temperature": None,
+        "k_by_layer": {"1": 9, "2": 0.2}, "operator": "iterative", "eval_operator": "iterative", "temperature": 1.0,
+        "initial_temperature": None,
         "scorer": "mlp", "keep_order": True, "protected": [0, -1],
     }  # fmt: skip
     loaded = load_pooled(auto_class, tmp_path).eval()

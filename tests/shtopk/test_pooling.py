@@ -5,7 +5,7 @@ import torch
 from operator_cases import gated, softmax_halving
 from torch import nn
 
-from shtopk import TopKPooling, anneal
+from shtopk import TopKPooling, anneal, select_and_merge_topk
 from shtopk.operators import OPERATORS
 
 
@@ -18,12 +18,24 @@ def tokens(n=20, batch=3, d=8):
 @pytest.mark.parametrize(("operator", "function"), [("successive_halving", softmax_halving), ("hard_gated", gated)])
 def test_it_scores_then_pools_by_the_operator(operator, function):
     hidden, mask = tokens()
-    pooling = TopKPooling(8, 4, operator=operator, keep_order=False, temperature=0.3).eval()
+    pooling = TopKPooling(8, 4, operator=operator, keep_order=False, temperature=0.3).train()
     expected = function(hidden, pooling.scorer(hidden).squeeze(-1), 4, mask=mask, temperature=0.3)
     pooled = pooling(hidden, mask)
     torch.testing.assert_close(pooled.hidden_states, expected.values)
     assert pooled.positions.equal(expected.positions)
     assert pooled.attention_mask.dtype == mask.dtype and pooled.attention_mask.equal(expected.mask.long())
+
+
+@pytest.mark.parametrize(("options", "function"), [
+    ({}, select_and_merge_topk), ({"operator": "hard_gated", "eval_operator": "successive_halving"}, softmax_halving),
+    ({"operator": "select_and_merge", "eval_operator": "hard_gated"}, gated),
+])  # fmt: skip
+def test_in_eval_mode_the_eval_operator_pools_by_the_same_scores(options, function):
+    hidden, mask = tokens()
+    pooling = TopKPooling(8, 4, keep_order=False, temperature=0.3, **options).eval()
+    expected = function(hidden, pooling.scorer(hidden).squeeze(-1), 4, mask=mask, temperature=0.3)
+    torch.testing.assert_close(pooling(hidden, mask).hidden_states, expected.values)
+    assert not torch.equal(pooling.train()(hidden, mask).hidden_states, expected.values)
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
@@ -85,7 +97,7 @@ def test_first_and_strided_are_controls_that_learn_nothing():
     assert list(first.parameters()) == []
 
 
-def test_anneal_moves_the_training_temperature_and_eval_is_always_sharp():
+def test_anneal_moves_the_temperature_of_training_and_not_that_of_eval_mode():
     model = nn.Sequential(TopKPooling(8, 2, temperature=0.1, initial_temperature=10.0))
     assert [round(anneal(model, p), 6) for p in (0, 0.5, 1)] == [10.0, 1.0, 0.1]
     anneal(model, 0)
@@ -93,15 +105,18 @@ def test_anneal_moves_the_training_temperature_and_eval_is_always_sharp():
     assert model[0].current_temperature == 0.1
 
 
-def test_without_a_call_of_anneal_training_is_soft():
-    assert TopKPooling(8, 2).train().current_temperature == 4.0
-    assert TopKPooling(8, 2).eval().current_temperature == 0.0625
-    assert TopKPooling(8, 2, temperature=0.5, initial_temperature=None).train().current_temperature == 0.5
+def test_without_an_initial_temperature_it_is_the_same_throughout_and_with_one_training_begins_there():
+    for progress in (0, 1):
+        pooling = TopKPooling(8, 2, temperature=0.5)
+        anneal(pooling, progress)
+        assert pooling.train().current_temperature == pooling.eval().current_temperature == 0.5
+    assert TopKPooling(8, 2, initial_temperature=4.0).train().current_temperature == 4.0
+    assert TopKPooling(8, 2, initial_temperature=4.0).eval().current_temperature == 1.0
 
 
 def test_soft_at_the_start_a_slot_mixes_many_tokens_and_sharp_at_the_end_one():
     hidden, _ = tokens(n=200, batch=1)
-    pooling = TopKPooling(8, 4, initial_temperature=16.0).train()
+    pooling = TopKPooling(8, 4, temperature=0.0625, initial_temperature=16.0).train()
     mixed = []  # the effective number of tokens in a slot
     for progress in (0, 1):
         anneal(pooling, progress)
@@ -121,10 +136,9 @@ def test_the_scorer_learns_from_the_pooled_vectors(operator, scorer):
 
 def test_learning_finds_planted_tokens():
     torch.manual_seed(1)
-    pooling, head = TopKPooling(16, 4, initial_temperature=64.0), nn.Linear(16, 2)
+    pooling, head = TopKPooling(16, 4), nn.Linear(16, 2)
     optimizer = torch.optim.Adam([*pooling.parameters(), *head.parameters()], lr=0.03)
-    for step in range(150):
-        anneal(pooling, step / 149)
+    for _ in range(150):
         hidden, label = torch.randn(32, 64, 16), torch.randint(2, (32,))
         planted, row = torch.stack([torch.randperm(64)[:4] for _ in range(32)]), torch.arange(32)[:, None]
         hidden[row, planted, 0] += 4.0  # the mark
@@ -152,7 +166,7 @@ def test_the_scores_differ_from_the_start(scorer):
     ({"initial_temperature": 0.0}, "initial_temperature > 0"),
     ({"protected": (0, 1, 2, 3)}, "fewer protected tokens than k = 4"),
     ({"protected": (-1, -1)}, "different places"),
-    ({"keeporder": True}, r"\(operator, temperature, .*\), got keeporder"),
+    ({"keeporder": True}, r"\(operator, eval_operator, .*\), got keeporder"),
 ])  # fmt: skip
 def test_impossible_settings_are_refused(change, message):
     with pytest.raises(ValueError, match=message):

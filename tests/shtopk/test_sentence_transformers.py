@@ -147,7 +147,7 @@ def test_the_losses_gradient_reaches_the_scorer(build, loss, encoder):
 
 
 def test_a_trainer_trains_it_from_soft_to_sharp(encoder, tmp_path):
-    model = multi_vector(encoder)
+    model = multi_vector(encoder, temperature=1 / 16, initial_temperature=4.0)
     temperatures = []
     pooling = model[2].pooling
     pooling.register_forward_hook(lambda module, given, out: temperatures.append(module.current_temperature))

@@ -10,7 +10,7 @@ from shtopk import TopKPooling
 from shtopk.integrations.trainer import AnnealTemperature
 from shtopk.models import TopKPoolingForSequenceClassification
 
-SOFT, SHARP = 4.0, 0.0625  # TopKPooling's own
+SOFT, SHARP = 4.0, 0.0625
 ROWS = [{"input_ids": [2, *range(4 + i % 9, 14 + i % 9), 3], "labels": i % 2} for i in range(24)]
 
 
@@ -33,7 +33,9 @@ def temperatures_of(trainer: Trainer) -> dict[int, float]:
 @pytest.fixture
 def model(encoder):
     torch.manual_seed(0)
-    return TopKPoolingForSequenceClassification.from_backbone(encoder, k=4, num_labels=2)
+    return TopKPoolingForSequenceClassification.from_backbone(
+        encoder, k=4, num_labels=2, temperature=SHARP, initial_temperature=SOFT
+    )
 
 
 def test_from_soft_to_sharp_and_logged_beside_the_loss(model, tmp_path):

@@ -66,9 +66,8 @@ def test_the_history_has_a_line_for_every_update_and_evaluation(run):
     assert all(row["tokens_per_second"] > row["documents_per_second"] > 0 for row in updates)
     assert all(row["gradient_norm"] > 0 and row["scorer_gradient_norm"] > 0 for row in updates)
     assert all(row["peak_memory_gib"] > 0.1 for row in updates)
-    assert [row["temperature"] for row in updates[::17]] == pytest.approx([4.0, 0.0625])
-    entropies = [row["selection_entropy"] for row in updates]
-    assert max(entropies[-3:]) < min(entropies[:3])  # from soft to sharp
+    assert {row["temperature"] for row in updates} == {1.0}
+    assert all(row["selection_entropy"] > 0 for row in updates)
 
 
 def test_a_picture_shows_the_course_if_there_is_one(run, tmp_path):
