@@ -9,13 +9,14 @@ from typing import NamedTuple
 
 import torch
 from datasets import Dataset, DatasetDict
+from rivals import RIVALS
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import AutoModel, AutoTokenizer
 from variants import Variant
 
-from shtopk import Assignment, TopK, TopKPooling, anneal
+from shtopk import TopKPooling
 from shtopk.models import encode_in_windows
 from shtopk.training.experiment import best_precision
 
@@ -43,30 +44,14 @@ class Split(NamedTuple):
         return self.hidden_states[index], mask, self.evidence[index] & mask
 
 
-class AttentionPooling(nn.Module):
-    """The rival that chooses nothing: k learned queries, each a softmax over all n tokens."""
-
-    def __init__(self, hidden_size: int, k: int):
-        super().__init__()
-        self.queries = nn.Linear(hidden_size, k, bias=False)
-
-    def forward(self, hidden_states: Tensor, mask: Tensor) -> TopK:
-        logits = self.queries(hidden_states).masked_fill(~mask.unsqueeze(-1), -torch.inf)  # [B, n, k]
-        weights = logits.softmax(1).transpose(1, 2)
-        assignment = Assignment.of(weights, None, mask.new_ones(weights.shape[:2]))
-        return TopK.of(weights @ hidden_states, logits.amax(1), assignment)
-
-
 class Classifier(nn.Module):
     """k pooled vectors -> logits, and the positions they came from."""
 
     def __init__(self, hidden_size: int, classes: int, k: int | float, variant: Variant):
         super().__init__()
         self.sees_evidence_alone = variant.kind == "oracle"
-        if variant.kind == "attention":
-            self.pooling = AttentionPooling(hidden_size, k)
-        else:
-            self.pooling = TopKPooling(hidden_size, k, **variant.pooling)
+        make = RIVALS.get(variant.kind, TopKPooling)
+        self.pooling = make(hidden_size, k, **variant.pooling)
         self.pooling.requires_grad_(not variant.freeze_scorer)
         self.dropout, self.output = nn.Dropout(0.1), nn.Linear(hidden_size, classes)
 
@@ -149,8 +134,8 @@ def fit(classifier: Classifier, train: Split, seed: int, scorer_learning_rate: f
     update = 0
     for _ in range(epochs):
         for rows in torch.randperm(len(train.labels), device=train.labels.device).split(BATCH):
-            if isinstance(classifier.pooling, TopKPooling):
-                anneal(classifier, update / (updates - 1))
+            if hasattr(classifier.pooling, "progress"):  # a temperature that falls
+                classifier.pooling.progress = update / (updates - 1)
             vectors = documents[rows] if documents is not None else classifier.pool(*train.batch(rows))[0]
             loss = nn.functional.cross_entropy(classifier.classify(vectors), train.labels[rows])
             optimizer.zero_grad()
