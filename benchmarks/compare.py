@@ -18,7 +18,7 @@ import tempfile
 import time
 
 import torch
-from frozen import Classifier, fit, predict, token_vectors
+from frozen import Classifier, fit, predict, token_vectors, with_attention
 from pace import pace
 from record import RESULTS, ROOT, CommandLine, resume, save
 from tqdm.auto import tqdm
@@ -40,11 +40,14 @@ class Frozen:
     def __init__(self, task: str, device: torch.device):
         arguments = tasks.DataArguments(task=task)
         dataset = tasks.get_task(arguments).load(arguments)
-        self.device = device
+        self.task, self.texts, self.device = task, dataset["train"], device
         self.classes = dataset["train"].features["label"].num_classes
         self.splits = token_vectors(task, dataset, default_encoder(), device, CACHE)
 
     def __call__(self, variant: Variant, k: int | float, seed: int, split: str = "test") -> dict:
+        if variant.kind == "taught" and self.splits["train"].attention is None:
+            name = f"{self.task}-train"
+            self.splits["train"] = with_attention(name, self.texts, self.splits["train"], default_encoder(), CACHE)
         torch.manual_seed(seed)
         train_split, test = self.splits["train"], self.splits[split]
         classifier = Classifier(train_split.hidden_states.shape[-1], self.classes, k, variant).to(self.device)

@@ -12,7 +12,9 @@ class Variant:
         pooling: arguments of `shtopk.TopKPooling`, or of the rival, that differ from its defaults.
         k: slots, where it is not the table's k: 1.0 keeps all tokens, 1 the first alone.
         freeze_scorer: do not train the scorer.
-        kind: "topk"; "oracle", which only the needle task has; or one of `rivals.RIVALS`, with a frozen encoder alone.
+        kind: "topk"; "oracle", which only the needle task has; "taught", whose scorer learns from the attention that
+            the encoder's last layer pays (rivals/teacher.py); or one of `rivals.RIVALS`. All but "topk" with a frozen
+            encoder alone.
         scorer_learning_rate: with a frozen encoder; chosen by tune.py, as the temperatures are.
     """
 
@@ -57,6 +59,7 @@ RIVAL_ROWS = [
     Variant("DFTopK", FROM_4, kind="dftopk"),
     Variant("LapSum", FROM_4, kind="lapsum"),
     Variant("perturbed top-k", FROM_4, kind="perturbed"),
+    Variant("hard top-k, taught by [CLS]'s attention", {"operator": "hard"}, kind="taught"),
     Variant("attention-guided clusters", kind="agc"),
     Variant("Ward clusters", kind="ward"),
     Variant("linear map over places", {"tokens": 4096}, kind="linear_map"),

@@ -81,9 +81,9 @@ class AttentionGuidedClusters(nn.Module):
         self.queries = nn.Linear(hidden_size, k if queries is None else queries, bias=False)
 
     def forward(self, hidden_states: Tensor, mask: Tensor) -> TopK:
-        real = mask | ~mask.any(-1, keepdim=True)  # no softmax over nothing
-        logits = self.queries(hidden_states).masked_fill(~real.unsqueeze(-1), -torch.inf)  # [B, n, q]
-        shares = logits.log_softmax(1).masked_fill(~real.unsqueeze(-1), 0)
+        padding = ~mask.unsqueeze(-1)
+        logits = self.queries(hidden_states).masked_fill(padding, -torch.inf)  # [B, n, q]
+        shares = logits.log_softmax(1).masked_fill(padding, 0)
         saliency = shares.logsumexp(-1) - math.log(logits.shape[-1])  # its logarithm [B, n]
         hard = hard_topk(hidden_states.detach(), saliency, self.k, mask=mask)
         assert hard.slots is not None

@@ -33,8 +33,7 @@ class Stretches(nn.Module):
 
     def forward(self, hidden_states: Tensor, mask: Tensor) -> TopK:
         count = mask.sum(-1, keepdim=True)
-        parts = count.clamp(min=1, max=self.k)
-        length, longer = count // parts, count % parts
+        length, longer = count // self.k, count % self.k
         place = mask.cumsum(-1) - 1
         rest = place - longer * (length + 1)  # how far behind the longer stretches
         slots = torch.where(rest < 0, place // (length + 1), longer + rest // length.clamp(min=1))

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
-from frozen import Classifier, Split, fit, predict
+from datasets import Dataset
+from frozen import Classifier, Split, fit, predict, with_attention
 from planted import METHODS, Size, train
 from rivals import RIVALS
 from rivals.clusters import AttentionGuidedClusters, WardClusters, ward
@@ -19,6 +20,7 @@ from transformers import BertConfig, BertModel
 from variants import BBC_ONLY, RIVAL_ROWS
 
 from shtopk import hard_topk
+from shtopk.models import default_encoder
 from shtopk.scorers import ScorerLinear
 
 D, K = 6, 3
@@ -73,9 +75,10 @@ def test_padding_never_changes_the_result(name, training, request):
             torch.testing.assert_close(alone.values[0], pooling(values, mask).values[row], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("training", [True, False], ids=["training", "inference"])
 @pytest.mark.parametrize("name", EVERY)
-def test_padding_in_front_is_padding_too(name):
-    pooling = build(name).eval()
+def test_padding_in_front_is_padding_too(name, training):
+    pooling = build(name).train(training and name != "perturbed")  # whose noise would be another one
     first, second = pooling(*rows()), pooling(*rows(before=4))
     torch.testing.assert_close(first.values, second.values)
     torch.testing.assert_close((first.positions + 4) * first.mask, second.positions * first.mask)
@@ -101,6 +104,7 @@ def test_the_values_are_those_of_the_assignment(name):
     torch.testing.assert_close(out.values, out.dense_weights() @ given)
     real = mask.gather(1, out.positions)
     assert real[out.mask].all()
+    assert out.slots is None or (out.slots[~mask] == -1).all()
 
 
 @pytest.mark.parametrize("name", LEARN)
@@ -131,7 +135,14 @@ def test_dftopk_weighs_each_token_by_its_distance_to_the_middle_of_the_kth_and_t
     out = dftopk(values, scores, 3, temperature=0.5)
     torch.testing.assert_close(out.weights, expected)
     torch.testing.assert_close(out.values.sum(1), (expected.unsqueeze(-1) * values).sum(1))
-    torch.testing.assert_close(out.positions, hard_topk(values, scores, 3).positions)
+    hard = hard_topk(values, scores, 3)
+    torch.testing.assert_close(out.positions, hard.positions)
+    kept = hard.positions.tolist()
+    for row in range(2):  # the others take turns
+        others = [token for token in range(9) if token not in kept[row]]
+        for slot in range(3):
+            tokens = [kept[row][slot], *others[slot::3]]
+            torch.testing.assert_close(out.values[row, slot], expected[row, tokens] @ values[row, tokens])
 
 
 @pytest.mark.parametrize("temperature", [1e-3, 0.0625, 1.0, 30.0])
@@ -151,9 +162,10 @@ def test_the_weights_of_lapsum_sum_to_k_and_are_laplaces_distribution(k, tempera
         torch.testing.assert_close(found, found[:1].expand_as(found), rtol=1e-3, atol=1e-3)
 
 
-def test_the_gradient_of_lapsum_is_that_of_finite_differences():
+@pytest.mark.parametrize("operator", [dftopk, lapsum])
+def test_the_gradient_through_the_threshold_is_that_of_finite_differences(operator):
     values, scores = torch.randn(2, 7, 2, dtype=torch.double), torch.randn(2, 7, dtype=torch.double)
-    run = lambda s: lapsum(values, s, 3, temperature=0.4).weights
+    run = lambda s: operator(values, s, 3, temperature=0.4).weights
     assert torch.autograd.gradcheck(run, scores.requires_grad_())
 
 
@@ -233,7 +245,9 @@ def test_every_token_joins_the_most_similar_of_the_most_salient_and_counts_by_sa
         similar = F.cosine_similarity(values[0, token], values[0, centroids], dim=-1)
         groups[int(centroids[similar.argmax()])].append(token)
     expected = [(saliency[group] @ values[0, group]) / saliency[group].sum() for group in groups.values()]
-    torch.testing.assert_close(pooling(values, mask).values[0], torch.stack(expected))
+    out = pooling(values, mask)
+    torch.testing.assert_close(out.values[0], torch.stack(expected))
+    torch.testing.assert_close(out.scores[0].exp(), saliency[centroids])
 
 
 def test_the_attention_loss_is_the_divergence_from_the_attention_over_real_tokens():
@@ -269,9 +283,10 @@ def test_the_attention_paid_is_that_of_the_first_token_over_the_heads(encoder):
 
 
 def test_a_document_longer_than_the_window_is_paid_window_by_window(encoder):
-    ids, mask = torch.randint(1, 30, (1, 40)), torch.ones(1, 40, dtype=torch.long)
-    halves = [paid_attention(encoder, ids[:, part], mask[:, part]) for part in (slice(0, 20), slice(20, 40))]
-    torch.testing.assert_close(paid_attention(encoder, ids, mask, window=20), torch.cat(halves, 1) / 2)
+    ids, mask = torch.randint(1, 30, (1, 39)), torch.ones(1, 39, dtype=torch.long)
+    parts = [paid_attention(encoder, ids[:, part], mask[:, part]) for part in (slice(0, 20), slice(20, 39))]
+    expected = torch.cat([parts[0] * 20 / 39, parts[1] * 19 / 39], 1)
+    torch.testing.assert_close(paid_attention(encoder, ids, mask, window=20), expected)
 
 
 def test_an_encoder_that_keeps_its_attention_to_itself_is_refused():
@@ -295,7 +310,28 @@ def split():
     torch.manual_seed(0)
     lengths = torch.randint(1, 15, (40,))
     total = int(lengths.sum())
-    return Split(torch.randn(total, D), torch.zeros(total, dtype=torch.bool), lengths, torch.arange(40) % 2)
+    values, evidence = torch.randn(total, D), torch.zeros(total, dtype=torch.bool)
+    return Split(values, evidence, lengths, torch.arange(40) % 2, attention=(3 * values[:, 1]).exp())
+
+
+def test_a_row_that_is_taught_keeps_what_attention_is_paid_to(split):
+    (variant,) = (row for row in RIVAL_ROWS if row.kind == "taught")
+    torch.manual_seed(0)
+    classifier = Classifier(D, 2, K, variant)
+    fit(classifier, split, seed=0, scorer_learning_rate=0.3, epochs=60)
+    weight = classifier.pooling.scorer.weight[0]
+    assert weight[1] > 2 and weight[[0, 2, 3, 4, 5]].abs().max() < 0.5
+
+
+def test_the_attention_of_a_split_is_kept_beside_its_vectors(tmp_path):
+    texts = Dataset.from_dict({"text": ["one two three", "four " * 300]})
+    lengths = torch.tensor([5, 302])
+    split = Split(torch.zeros(307, D), torch.zeros(307, dtype=torch.bool), lengths, torch.zeros(2))
+    found = with_attention("some", texts, split, default_encoder(), tmp_path)
+    sums = [part.sum() for part in found.attention.split(lengths.tolist())]
+    torch.testing.assert_close(torch.stack(sums), torch.ones(2))
+    again = with_attention("some", texts, split, tmp_path / "nowhere", tmp_path)
+    assert torch.equal(again.attention, found.attention)
 
 
 @pytest.mark.parametrize("variant", RIVAL_ROWS + BBC_ONLY, ids=lambda variant: variant.name)
