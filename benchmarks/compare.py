@@ -18,11 +18,11 @@ import tempfile
 import time
 
 import torch
-from frozen import Classifier, fit, predict, token_vectors
+from frozen import Classifier, fit, predict, token_vectors, with_attention
 from pace import pace
 from record import RESULTS, ROOT, CommandLine, resume, save
 from tqdm.auto import tqdm
-from variants import NEEDLE_ONLY, SUMMARIES, VARIANTS, Variant
+from variants import BBC_ONLY, NEEDLE_ONLY, RIVAL_ROWS, SUMMARIES, VARIANTS, Variant
 
 from shtopk import TopKPooling, tasks
 from shtopk.commands.compare import fine_tune
@@ -40,11 +40,14 @@ class Frozen:
     def __init__(self, task: str, device: torch.device):
         arguments = tasks.DataArguments(task=task)
         dataset = tasks.get_task(arguments).load(arguments)
-        self.device = device
+        self.task, self.texts, self.device = task, dataset["train"], device
         self.classes = dataset["train"].features["label"].num_classes
         self.splits = token_vectors(task, dataset, default_encoder(), device, CACHE)
 
     def __call__(self, variant: Variant, k: int | float, seed: int, split: str = "test") -> dict:
+        if variant.kind == "taught" and self.splits["train"].attention is None:
+            name = f"{self.task}-train"
+            self.splits["train"] = with_attention(name, self.texts, self.splits["train"], default_encoder(), CACHE)
         torch.manual_seed(seed)
         train_split, test = self.splits["train"], self.splits[split]
         classifier = Classifier(train_split.hidden_states.shape[-1], self.classes, k, variant).to(self.device)
@@ -143,7 +146,7 @@ def _listed(numbers: list[int]) -> str:
 def _names(record: dict) -> list[str]:
     """Of the variants that ran, in the order of variants.py; others after them."""
     ran = dict.fromkeys(run["variant"] for run in record["runs"])
-    known = dict.fromkeys(variant.name for variant in VARIANTS + NEEDLE_ONLY + SUMMARIES)
+    known = dict.fromkeys(variant.name for variant in VARIANTS + NEEDLE_ONLY + RIVAL_ROWS + BBC_ONLY + SUMMARIES)
     return [name for name in known if name in ran] + [name for name in ran if name not in known]
 
 
@@ -179,9 +182,11 @@ def _seeds(record: dict) -> str:
     return _listed(sorted(most)) + (f" ({'; '.join(others)})" if others else "")
 
 
-def rows_of(task: str, ks: list[int]) -> dict[tuple[str, str], tuple[Variant, int | float]]:
+def rows_of(task: str, ks: list[int], rivals: bool = False) -> dict[tuple[str, str], tuple[Variant, int | float]]:
     """(name, k as the table shows it) of each row -> the variant and its slots."""
     variants = SUMMARIES if task == "docstrings" else VARIANTS + (NEEDLE_ONLY if task == "needle" else [])
+    if rivals:
+        variants = variants + RIVAL_ROWS + (BBC_ONLY if task == "bbc" else [])
     rows = {}
     for k, variant in itertools.product(ks, variants):
         slots = k if variant.k is None else variant.k
@@ -203,9 +208,9 @@ def main() -> None:
     for task in arguments.tasks:
         path = arguments.results / f"compare-{task}{'-fine-tuned' if arguments.fine_tune else ''}.json"
         done = {(run["variant"], run["k"], run["seed"]) for run in resume(path, arguments.device)["runs"]}
-        rows = rows_of(task, arguments.k)
-        plan = [(row, seed) for seed in arguments.seeds for row in rows if (*row, seed) not in done]
         whole = arguments.fine_tune or task == "docstrings"
+        rows = rows_of(task, arguments.k, rivals=not whole)
+        plan = [(row, seed) for seed in arguments.seeds for row in rows if (*row, seed) not in done]
         words = BUDGETS.get(task, []) if arguments.train is None else arguments.train
         run = FineTuned(task, device, words) if whole else Frozen(task, device) if plan else None
         for row, seed in tqdm(plan, desc=task):

@@ -9,13 +9,15 @@ from typing import NamedTuple
 
 import torch
 from datasets import Dataset, DatasetDict
+from rivals import RIVALS
+from rivals.teacher import attention_loss, paid_attention
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import AutoModel, AutoTokenizer
 from variants import Variant
 
-from shtopk import Assignment, TopK, TopKPooling, anneal
+from shtopk import TopKPooling
 from shtopk.models import encode_in_windows
 from shtopk.training.experiment import best_precision
 
@@ -32,29 +34,26 @@ class Split(NamedTuple):
     evidence: Tensor  # [T] bool, tokens of the sentences hidden by the needle task
     lengths: Tensor  # [N]
     labels: Tensor  # [N]
+    attention: Tensor | None = None  # [T] what the encoder pays to each token, where a scorer is taught by it
 
     def batch(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Hidden states [B, n, d], mask [B, n] and evidence [B, n] of some documents, padded to the longest."""
+        index, mask = self.places(rows)
+        return self.hidden_states[index], mask, self.evidence[index] & mask
+
+    def places(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Where the tokens of some documents stand among the T, and which of them are real: [B, n] both."""
         lengths = self.lengths[rows].unsqueeze(-1)
         starts = (self.lengths.cumsum(0) - self.lengths)[rows].unsqueeze(-1)
         place = torch.arange(int(lengths.max()), device=lengths.device)
         mask = place < lengths
-        index = (starts + place).masked_fill(~mask, 0)
-        return self.hidden_states[index], mask, self.evidence[index] & mask
+        return (starts + place).masked_fill(~mask, 0), mask
 
-
-class AttentionPooling(nn.Module):
-    """The rival that chooses nothing: k learned queries, each a softmax over all n tokens."""
-
-    def __init__(self, hidden_size: int, k: int):
-        super().__init__()
-        self.queries = nn.Linear(hidden_size, k, bias=False)
-
-    def forward(self, hidden_states: Tensor, mask: Tensor) -> TopK:
-        logits = self.queries(hidden_states).masked_fill(~mask.unsqueeze(-1), -torch.inf)  # [B, n, k]
-        weights = logits.softmax(1).transpose(1, 2)
-        assignment = Assignment.of(weights, None, mask.new_ones(weights.shape[:2]))
-        return TopK.of(weights @ hidden_states, logits.amax(1), assignment)
+    def attention_loss(self, scores: Tensor, rows: Tensor) -> Tensor:
+        """How far the scores [B, n] of some documents are from the attention that is paid to their tokens."""
+        assert self.attention is not None
+        index, mask = self.places(rows)
+        return attention_loss(scores, self.attention[index], mask)
 
 
 class Classifier(nn.Module):
@@ -63,10 +62,9 @@ class Classifier(nn.Module):
     def __init__(self, hidden_size: int, classes: int, k: int | float, variant: Variant):
         super().__init__()
         self.sees_evidence_alone = variant.kind == "oracle"
-        if variant.kind == "attention":
-            self.pooling = AttentionPooling(hidden_size, k)
-        else:
-            self.pooling = TopKPooling(hidden_size, k, **variant.pooling)
+        self.taught_by_attention = variant.kind == "taught"
+        make = RIVALS.get(variant.kind, TopKPooling)
+        self.pooling = make(hidden_size, k, **variant.pooling)
         self.pooling.requires_grad_(not variant.freeze_scorer)
         self.dropout, self.output = nn.Dropout(0.1), nn.Linear(hidden_size, classes)
 
@@ -88,15 +86,36 @@ def token_vectors(
     """Encode every split once, or read what an earlier run left in the cache."""
     splits = {}
     for name, split in dataset.items():
-        fingerprint = hashlib.sha256("\0".join([*split["text"], str(WINDOW)]).encode()).hexdigest()[:16]
-        path = cache / f"{task}-{name}-{fingerprint}.safetensors"
+        path = cache_of(cache, f"{task}-{name}", split)
         if not path.exists():
-            cache.mkdir(parents=True, exist_ok=True)
             save_file(encode(split, encoder, device, f"encode {task} ({name})"), path)
         tensors = load_file(path)
         tensors["hidden_states"] = tensors["hidden_states"].float()
-        splits[name] = Split(**{field: tensors[field].to(device) for field in Split._fields})
+        splits[name] = Split(**{field: tensor.to(device) for field, tensor in tensors.items()})
     return splits
+
+
+def with_attention(name: str, dataset: Dataset, split: Split, encoder: Path, cache: Path) -> Split:
+    """The split with what the encoder's last layer pays to each token: its [CLS], or the first token of a window."""
+    path = cache_of(cache, f"{name}-attention", dataset)
+    device = split.hidden_states.device
+    if not path.exists():
+        tokenizer = AutoTokenizer.from_pretrained(encoder)
+        model = AutoModel.from_pretrained(encoder, attn_implementation="eager").to(device).eval()
+        paid = []
+        for start in tqdm(range(0, len(dataset), 8), desc=f"attention of {name}"):
+            tokens = tokenizer(dataset[start : start + 8]["text"], padding=True, return_tensors="pt", verbose=False)
+            ids, mask = tokens["input_ids"].to(device), tokens["attention_mask"].to(device)
+            paid.append(paid_attention(model, ids, mask, window=WINDOW)[mask.bool()].cpu())
+        save_file({"attention": torch.cat(paid)}, path)
+    return split._replace(attention=load_file(path)["attention"].to(device))
+
+
+def cache_of(cache: Path, name: str, split: Dataset) -> Path:
+    """The file for what is computed of these texts."""
+    cache.mkdir(parents=True, exist_ok=True)
+    fingerprint = hashlib.sha256("\0".join([*split["text"], str(WINDOW)]).encode()).hexdigest()[:16]
+    return cache / f"{name}-{fingerprint}.safetensors"
 
 
 def encode(split: Dataset, encoder: Path, device: torch.device, description: str) -> dict[str, Tensor]:
@@ -149,10 +168,13 @@ def fit(classifier: Classifier, train: Split, seed: int, scorer_learning_rate: f
     update = 0
     for _ in range(epochs):
         for rows in torch.randperm(len(train.labels), device=train.labels.device).split(BATCH):
-            if isinstance(classifier.pooling, TopKPooling):
-                anneal(classifier, update / (updates - 1))
-            vectors = documents[rows] if documents is not None else classifier.pool(*train.batch(rows))[0]
+            if hasattr(classifier.pooling, "progress"):  # a temperature that falls
+                classifier.pooling.progress = update / (updates - 1)
+            batch = train.batch(rows) if documents is None else None
+            vectors = documents[rows] if batch is None else classifier.pool(*batch)[0]
             loss = nn.functional.cross_entropy(classifier.classify(vectors), train.labels[rows])
+            if classifier.taught_by_attention:  # the choice is hard: the task does not reach the scorer
+                loss = loss + train.attention_loss(classifier.pooling.scorer(batch[0]).squeeze(-1), rows)
             optimizer.zero_grad()
             loss.backward()
             for parameters in filter(None, (scorer, head)):

@@ -19,6 +19,8 @@ from pathlib import Path
 
 import torch
 from record import CommandLine, publish, resume, save
+from rivals.gates import dftopk, lapsum
+from rivals.perturbed import perturbed_topk
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -109,6 +111,12 @@ METHODS = [
     Method("hard, gated", partial(mean_of, partial(hard_topk, gradient="gate")), fixed(0.25, 0.5, 1, 2)),
     Method("hard, straight-through", partial(mean_of, partial(hard_topk, gradient="straight_through")),
            fixed(0.25, 0.5, 1, 2)),
+    Method("DFTopK, annealed", partial(mean_of, dftopk), ANNEALED),
+    Method("DFTopK, fixed", partial(mean_of, dftopk), fixed(0.0625, 0.25, 1, 4)),
+    Method("LapSum, annealed", partial(mean_of, lapsum), ANNEALED),
+    Method("LapSum, fixed", partial(mean_of, lapsum), fixed(0.0625, 0.25, 1, 4)),
+    Method("perturbed top-k, annealed", partial(mean_of, perturbed_topk), ANNEALED),
+    Method("perturbed top-k, fixed", partial(mean_of, perturbed_topk), fixed(0.0625, 0.25, 1, 4)),
     Method("subset sampler", subset_sampler, [*fixed(0.1, 0.5, 1), (4, 0.1)]),
     Method("softmax attention, k queries", attention, fixed(1), queries=True),
     Method("oracle", partial(mean_of, hard_topk), fixed(1), oracle=True),
@@ -172,6 +180,8 @@ def table(record: dict) -> str:
              "|---|---|--:|--:|--:|--:|"]  # fmt: skip
     for method in METHODS:
         runs = [run for run in record["runs"] if run["method"] == method.name]
+        if not runs:
+            continue
         start, end = runs[0]["start"], runs[0]["end"]
         cells = []
         for key in ("recall", "loss", "loss_hard"):

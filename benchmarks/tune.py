@@ -14,7 +14,7 @@ import torch
 from compare import Frozen
 from record import CommandLine, publish
 from tqdm.auto import tqdm
-from variants import Variant
+from variants import RIVAL_ROWS, Variant
 
 K, SEEDS = 8, (10, 11)
 LEARNING_RATE, OTHER_LEARNING_RATES = 1e-2, (3e-3, 3e-2)
@@ -39,7 +39,9 @@ GRID = {
     "hard top-k, gated": ({"operator": "hard_gated"}, [(0.5, 0.5), (1, 1), (2, 2)]),
     "hard top-k, straight-through": ({"operator": "hard_straight_through"}, [(0.5, 0.5), (1, 1), (2, 2)]),
 }
+SOFT_RIVALS = [(1, 0.0625), (4, 0.0625), (16, 0.0625), (0.0625, 0.0625), (0.25, 0.25), (1, 1)]
 ATTENTION = Variant("softmax attention, k queries", kind="attention")
+UNTAUGHT = ("ward", "stretches")  # rivals with nothing to tune
 
 
 def main() -> None:
@@ -60,6 +62,12 @@ def main() -> None:
         [Variant(name, {**common, "initial_temperature": start, "temperature": end}) for start, end in temperatures]
         for name, (common, temperatures) in GRID.items()
     ] + [[ATTENTION]]
+    for row in RIVAL_ROWS:
+        if "initial_temperature" in row.pooling:
+            pairs = [{"initial_temperature": start, "temperature": end} for start, end in SOFT_RIVALS]
+            grid.append([dataclasses.replace(row, pooling=row.pooling | pair) for pair in pairs])
+        elif row.kind not in UNTAUGHT:
+            grid.append([row])
     train([variant for method in grid for variant in method])
     best = [min(method, key=lambda variant: rank(score(settings(variant), runs))) for method in grid]
     train([
@@ -92,7 +100,7 @@ def rank(score: tuple[float, float]) -> float:
 def table(runs: list[dict]) -> str:
     keys = ("method", "start", "end", "learning_rate")
     found = [dict(items) for items in dict.fromkeys(tuple((key, run[key]) for key in keys) for run in runs)]
-    methods = [*GRID, ATTENTION.name]
+    methods = [*GRID, ATTENTION.name, *(row.name for row in RIVAL_ROWS)]
     found.sort(key=lambda setting: (methods.index(setting["method"]), rank(score(setting, runs))))
     lines = [
         "| method | temperature | scorer's learning rate | accuracy | evidence among the kept |",

@@ -9,10 +9,12 @@ class Variant:
 
     Attributes:
         name: as the table shows it.
-        pooling: arguments of `shtopk.TopKPooling` that differ from its defaults.
+        pooling: arguments of `shtopk.TopKPooling`, or of the rival, that differ from its defaults.
         k: slots, where it is not the table's k: 1.0 keeps all tokens, 1 the first alone.
         freeze_scorer: do not train the scorer.
-        kind: "topk", or "attention" and "oracle", which only the needle task has.
+        kind: "topk"; "oracle", which only the needle task has; "taught", whose scorer learns from the attention that
+            the encoder's last layer pays (rivals/teacher.py); or one of `rivals.RIVALS`. All but "topk" with a frozen
+            encoder alone.
         scorer_learning_rate: with a frozen encoder; chosen by tune.py, as the temperatures are.
     """
 
@@ -51,4 +53,18 @@ SUMMARIES = [
 NEEDLE_ONLY = [
     Variant("softmax attention, k queries", kind="attention"),
     Variant("oracle: mean of the evidence", FIRST, k=1.0, kind="oracle"),
+]
+FROM_4 = {"initial_temperature": 4.0}  # the schedule of successive halving
+RIVAL_ROWS = [
+    Variant("DFTopK", FROM_4, kind="dftopk"),
+    Variant("LapSum", FROM_4, kind="lapsum"),
+    Variant("perturbed top-k", FROM_4, kind="perturbed"),
+    Variant("hard top-k, taught by [CLS]'s attention", {"operator": "hard"}, kind="taught"),
+    Variant("attention-guided clusters", kind="agc"),
+    Variant("Ward clusters", kind="ward"),
+    Variant("linear map over places", {"tokens": 4096}, kind="linear_map"),
+    Variant("means of k stretches", kind="stretches"),
+]
+BBC_ONLY = [  # documents of 2,000 tokens take 20 minutes a training
+    Variant("Ward clusters, trained through", {"learned_map": True}, kind="ward", scorer_learning_rate=1e-3),
 ]
