@@ -23,6 +23,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from scipy import stats
 
+RESAMPLES = 2000
 Row = TypeVar("Row", bound=Hashable)
 Runs = Sequence[Sequence[float] | np.ndarray]  # [seeds, items]
 
@@ -38,6 +39,11 @@ class Difference(NamedTuple):
     def error(self) -> float:
         """The standard error with both parts."""
         return math.hypot(self.documents, self.seeds)
+
+    @property
+    def is_best(self) -> bool:
+        """Of a difference to the best: whether it is within one standard error."""
+        return -self.mean <= self.error
 
 
 def difference(way: Runs, other: Runs, owners: Sequence[int] | np.ndarray | None = None) -> Difference:
@@ -78,33 +84,46 @@ def interval(
         lambda sums, counts, axis: sums.sum(axis) / counts.sum(axis),
         paired=True,
         confidence_level=confidence,
+        n_resamples=RESAMPLES,
         batch=500,
         rng=np.random.default_rng(0),
     ).confidence_interval
     return float(found.low), float(found.high)
 
 
-def less_best(column: Mapping[Row, Runs], owners: Sequence[int] | np.ndarray | None = None) -> dict[Row, Difference]:
+def less_best(
+    column: Mapping[Row, Runs], owners: Sequence[int] | np.ndarray | None = None, others: Sequence[float] = ()
+) -> dict[Row, Difference]:
     """{row: its difference to the best row} of a column of a table; the best row's is 0.
 
     Args:
         column: {row: [seeds, items] its results}; more is better.
         owners: as of `difference`.
+        others: the means of rows whose results were not kept. If one is better than all of the column, how far these
+            are from the best is not known, and the answer is empty.
     """
+    if not column:
+        return {}
     means = {row: np.mean([np.mean(run) for run in runs]) for row, runs in column.items()}
     best = max(means, key=lambda row: means[row])
+    if any(mean > means[best] for mean in others):
+        return {}
     return {row: difference(runs, column[best], owners) for row, runs in column.items()}
 
 
-def best_rows(column: Mapping[Row, Runs], owners: Sequence[int] | np.ndarray | None = None) -> set[Row]:
+def best_rows(
+    column: Mapping[Row, Runs], owners: Sequence[int] | np.ndarray | None = None, others: Sequence[float] = ()
+) -> set[Row]:
     """The rows of a column that are best, or within one standard error of their difference to the best.
+
+    Args: as of `less_best`.
 
     Example:
         >>> right = {"a": [[1, 1, 1, 0, 1, 1, 0, 1]], "b": [[1, 1, 1, 1, 0, 1, 0, 1]], "c": [[1, 0, 0, 0, 0, 1, 0, 0]]}
         >>> sorted(best_rows(right))
         ['a', 'b']
     """
-    return {row for row, less in less_best(column, owners).items() if -less.mean <= less.error} if column else set()
+    return {row for row, less in less_best(column, owners, others).items() if less.is_best}
 
 
 def _by_document(way: Runs, other: Runs, owners: Sequence[int] | np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
