@@ -108,7 +108,8 @@ def less_best(
     best = max(means, key=lambda row: means[row])
     if any(mean > means[best] for mean in others):
         return {}
-    return {row: difference(runs, column[best], owners) for row, runs in column.items()}
+    others_less = {row: difference(runs, column[best], owners) for row, runs in column.items() if row != best}
+    return {row: others_less.get(row, Difference(0.0, 0.0, 0.0)) for row in column}
 
 
 def best_rows(

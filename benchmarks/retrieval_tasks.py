@@ -35,7 +35,7 @@ QUERIES = 3  # of a document at most; docstrings have one
 QUERY_WORDS = (10, 40)
 MOST_TOKENS = 512  # of a document; MiniLM has as many positions
 NEEDLE_TOKENS, NEEDLE_SIZES = 500, {"train": 1000, "validation": 200, "test": 400}
-MOST_TRAINING = 1500  # documents of docstrings and rfc, as many as bbc has
+MOST_TRAINING = 1500  # documents of docstrings and rfc, about as many as bbc has
 RFC_FOLDER = ROOT / "data" / "rfc"  # where `make rfcs` puts them
 
 

@@ -76,7 +76,9 @@ def ward(embedding: Tensor, k: int) -> Tensor:
     What belongs together has no gradient, the means have one.
     """
     factor = max(1.0, len(embedding) / (k + 0.5))
-    return HierarchicalTokenPooling(factor, num_protected_tokens=0).pool_one(F.normalize(embedding, dim=-1))
+    with torch.autocast(embedding.device.type, enabled=False):  # distances of bfloat16 cannot become numpy's
+        units = F.normalize(embedding.float(), dim=-1)
+        return HierarchicalTokenPooling(factor, num_protected_tokens=0).pool_one(units)
 
 
 def chunks(embedding: Tensor, k: int) -> Tensor:

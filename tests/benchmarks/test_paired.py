@@ -73,8 +73,11 @@ def test_bold_is_the_best_and_what_is_within_an_error_of_it(rng):
     column = {"best": [base], "near": [base - 0.9 / 20 + noise], "far": [base - 1.1 / 20 + noise]}
     assert best_rows(column) == {"best", "near"}
     assert less_best(column)["best"] == (0, 0, 0)
+    assert less_best({"best": [base, base + 0.1], "far": [base]})["best"] == (0, 0, 0)  # its seeds differ, it does not
     assert less_best(column)["far"].mean == pytest.approx(-1.1 / 20)
     assert best_rows({}) == set()
+    assert best_rows(column, others=[base.mean() - 1]) == {"best", "near"}
+    assert best_rows(column, others=[base.mean() + 1]) == set()  # how far the best is, nobody knows
 
 
 def test_results_of_other_documents_are_refused():
