@@ -1,6 +1,7 @@
 """A multi-vector index that keeps k vectors a document: what does it still find?
 
 python benchmarks/retrieval.py [--tasks bbc needle docstrings rfc] [--k 8 32] [--seeds 0 1 2] [--results folder]
+python benchmarks/retrieval.py --ways "iterative top-k" --seeds 3 4    # more seeds where three do not settle
 python benchmarks/retrieval.py --tune    # candidates for the settings in WAYS, on the validation split
 
 Late interaction keeps a vector for each token and scores by MaxSim: each token of the query looks for its best match
@@ -175,6 +176,8 @@ def check_tasks(tasks: list[str]) -> None:
 def main() -> None:
     parser = CommandLine(__doc__, device=False)
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=["bbc", "needle"])
+    names = [way.name for way in WAYS]
+    parser.add_argument("--ways", nargs="+", choices=names, default=names, metavar="WAY", help="rows; all by default")
     parser.add_argument("--k", nargs="+", type=int, default=[8, 32], help="vectors of a document")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--tune", action="store_true", help="every candidate's settings, on the validation split")
@@ -192,7 +195,7 @@ def main() -> None:
         if arguments.tune:
             plan = [(way, TUNING_K, TUNING_SEED) for way in CANDIDATES]
         else:
-            plan = list(planned(arguments.seeds, arguments.k, WAYS))
+            plan = list(planned(arguments.seeds, arguments.k, [way for way in WAYS if way.name in arguments.ways]))
         done = {(row["task"], row["way"], row["k"], row["seed"]) for row in record["runs"]}
         plan = [(way, k, seed) for way, k, seed in plan if (task, way.name, k, seed) not in done]
         for way, k, seed in tqdm(plan, desc=task):

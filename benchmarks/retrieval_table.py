@@ -48,11 +48,10 @@ def table(record: dict) -> str:
             compared = True
             parts.append(found)
     legend = f" {LEGEND}" if compared else ""
-    seeds = ", ".join(map(str, sorted({run["seed"] for run in record["runs"]})))
     return "\n\n".join(parts) + (
         f"\n\nVectors and bytes (float16) of a document in the index; time to pool one, beside encoding it. "
-        f"{record['split'].title()} split, mean ± standard deviation over seeds {seeds} of what is drawn or trained."
-        f"{legend} {_source(record)}\n"
+        f"{record['split'].title()} split, mean ± standard deviation over seeds {seeds(record)} of what is drawn or "
+        f"trained.{legend} {_source(record)}\n"
     )
 
 
@@ -144,6 +143,21 @@ def owners(record: dict, task: str) -> np.ndarray | None:
         return None
     counts = from_text(text)
     return np.arange(len(counts)).repeat(counts)
+
+
+def seeds(record: dict) -> str:
+    """The seeds of most rows that have several, and in parentheses whoever has others."""
+    rows: dict[tuple, list[int]] = {}
+    for run in record["runs"]:
+        rows.setdefault((run["task"], run["k"], run["way"]), []).append(run["seed"])
+    listed = {row: ", ".join(map(str, sorted(its))) for row, its in rows.items()}
+    several = [listed[row] for row, its in rows.items() if len(its) > 1]
+    most = statistics.mode(several or listed.values())
+    others = [
+        f"{task}, k = {k or 'all'}, {way}: {listed[task, k, way]}"
+        for (task, k, way), its in rows.items() if len(its) > 1 and listed[task, k, way] != most
+    ]  # fmt: skip
+    return most + (f" ({'; '.join(others)})" if others else "")
 
 
 def cell(runs: list[dict], key: str) -> str:

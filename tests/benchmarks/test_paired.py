@@ -66,6 +66,14 @@ def test_the_bootstrap_agrees_with_the_error_and_draws_documents(rng):
     assert interval(way, way) == (0, 0)
 
 
+def test_the_bootstrap_draws_a_document_with_all_of_its_queries(rng):
+    counts = rng.integers(1, 9, 300)
+    owners = np.arange(300).repeat(counts)
+    way, other = [1 + 0.1 * rng.standard_normal(300)[owners]], [np.zeros(len(owners))]
+    low, high = interval(way, other, owners)
+    assert (high - low) / (2 * 1.96) == pytest.approx(difference(way, other, owners).documents, rel=0.1)
+
+
 def test_bold_is_the_best_and_what_is_within_an_error_of_it(rng):
     base = rng.random(400)
     noise = rng.standard_normal(400)

@@ -134,6 +134,13 @@ def test_what_a_way_has_less_stands_with_its_error_and_interval(record):
     assert mrr.startswith("-0.400 ± 0.0") and last == "best"
 
 
+def test_more_seeds_of_a_row_are_named(record):
+    assert "over seeds 0, 1 of what" in table(record)
+    record["runs"] += [of_ranks("worst", 32, seed, [5] * 80) for seed in (1, 2)]
+    record["runs"] += [of_ranks("rival", 8, 1, [5] * 80)]
+    assert "over seeds 0, 1 (bbc, k = 32, worst: 0, 1, 2) of what" in table(record)
+
+
 def test_a_record_without_ranks_has_a_table_without_bold(record):
     for run_ in record["runs"]:
         del run_["ranks"], run_["ndcg@10"]
