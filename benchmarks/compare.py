@@ -14,12 +14,14 @@ table are from there.
 
 import argparse
 import itertools
+import statistics
 import tempfile
 import time
 
 import torch
 from frozen import Classifier, fit, predict, token_vectors, with_attention
 from pace import pace
+from paired import best_rows
 from record import RESULTS, ROOT, CommandLine, resume, save
 from tqdm.auto import tqdm
 from variants import BBC_ONLY, NEEDLE_ONLY, RIVAL_ROWS, SUMMARIES, VARIANTS, Variant
@@ -27,7 +29,6 @@ from variants import BBC_ONLY, NEEDLE_ONLY, RIVAL_ROWS, SUMMARIES, VARIANTS, Var
 from shtopk import TopKPooling, tasks
 from shtopk.commands.compare import fine_tune
 from shtopk.models import default_encoder
-from shtopk.training import comparison
 from shtopk.training.comparison import COLUMNS, cell, in_its_own_process
 from shtopk.training.memory import PeakMemory
 
@@ -59,6 +60,7 @@ class Frozen:
         end = self.now()
         return {
             **tasks.classification_metrics(predictions.tolist(), test.labels.tolist()),
+            "correct": "".join("01"[right] for right in (predictions == test.labels).tolist()),
             **({"evidence_share": share} if test.evidence.any() else {}),
             "train_seconds": trained - start,
             "documents_per_second": len(test.labels) / (end - trained),
@@ -95,13 +97,50 @@ class FineTuned:
 
 BUDGETS = {"docstrings": ["--epochs", "0.4"]}  # 33 trainings of four minutes on one core each
 SHOWN = ("32", "8")  # of the numbers of slots, in summaries
+WITHOUT_K = ("1", "all")  # slots of the rows that stand beside those of any k
+ORACLES = {variant.name for variant in NEEDLE_ONLY if variant.kind == "oracle"}
 TIMES = ("train_seconds", "documents_per_second", "generated_tokens_per_second")
 
 
 def table(record: dict) -> str:
     """Markdown: a row for each variant and k, mean ± standard deviation over the seeds."""
     record = _at_one_pace(record)
-    return comparison.table(record["runs"], _names(record), "variant") + _source(record)
+    shown = {key: column for key, column in COLUMNS.items() if any(key in run for run in record["runs"])}
+    lines = [
+        f"| pooling | k | {' | '.join(head for head, _, _ in shown.values())} |",
+        "|---|--:|" + "--:|" * len(shown),
+    ]
+    ks = _ks(record)
+    bold = best(record, ks)
+    for name, k in itertools.product(_names(record), ks):
+        if runs := [run for run in record["runs"] if (run["variant"], run["k"]) == (name, k)]:
+            cells = [_shown(runs, key, name in bold[k]) for key in shown]
+            lines.append(f"| {name} | {k} | {' | '.join(cells)} |")
+    return "\n".join(lines) + _source(record, any(bold.values()))
+
+
+def best(record: dict, ks: list[str]) -> dict[str, set[str]]:
+    """{k: the variants whose accuracy is best, or within one standard error of the best}.
+
+    Variants without a k of the table compete with those of each, and count as best if they are so with all of them.
+    The oracle, which knows where the evidence is, does not compete.
+    """
+    bold = {k: _best_with(k, record) for k in ks if k not in WITHOUT_K}
+    of_all = set.intersection(*bold.values()) if bold else set()
+    return bold | dict.fromkeys(WITHOUT_K, of_all)
+
+
+def _best_with(k: str, record: dict) -> set[str]:
+    column, others = {}, []
+    for name in _names(record):
+        runs = [run for run in record["runs"] if run["variant"] == name and run["k"] in (k, *WITHOUT_K)]
+        if not runs or name in ORACLES or "accuracy" not in runs[0]:
+            continue
+        if all("correct" in run for run in runs):
+            column[name] = [[int(right) for right in run["correct"]] for run in runs]
+        else:
+            others.append(statistics.mean(run["accuracy"] for run in runs))
+    return best_rows(column, others=others)
 
 
 def summary(record: dict) -> str:
@@ -111,13 +150,20 @@ def summary(record: dict) -> str:
     ks = [k for k in _ks(record) if k in SHOWN]
     heads = [f"{COLUMNS[key][0]}, k = {k}" for k in ks for key in keys]
     lines = [f"| pooling | {' | '.join(heads)} | training s |", "|---|" + "--:|" * (len(heads) + 1)]
+    bold = best(record, ks)
     for name in _names(record):
         of_name = [run for run in record["runs"] if run["variant"] == name]
-        without_k = of_name[0]["k"] in ("1", "all")
-        parts = [of_name, []] if without_k else [[run for run in of_name if run["k"] == k] for k in ks]
-        cells = [cell(runs, key) if runs else "" for runs in parts for key in keys]
+        without_k = of_name[0]["k"] in WITHOUT_K
+        parts = (
+            [of_name, *([] for _ in ks[1:])] if without_k else [[run for run in of_name if run["k"] == k] for k in ks]
+        )
+        cells = [_shown(runs, key, name in bold[runs[0]["k"]]) if runs else "" for runs in parts for key in keys]
         lines.append(f"| {name} | {' | '.join(cells)} | {cell(parts[0], 'train_seconds')} |")
-    return "\n".join(lines) + _source(record)
+    return "\n".join(lines) + _source(record, any(bold.values()))
+
+
+def _shown(runs: list[dict], key: str, is_best: bool) -> str:
+    return f"**{cell(runs, key)}**" if is_best and key == "accuracy" else cell(runs, key)
 
 
 def _at_one_pace(record: dict) -> dict:
@@ -150,8 +196,8 @@ def _names(record: dict) -> list[str]:
     return [name for name in known if name in ran] + [name for name in ran if name not in known]
 
 
-def _source(record: dict) -> str:
-    """Where the figures come from."""
+def _source(record: dict, with_bold: bool) -> str:
+    """Where the figures come from, and what bold means."""
     counts = {one["updates"] for one in record.get("pace", [])}
     updates = _listed(sorted(counts))
     paced = (
@@ -159,8 +205,13 @@ def _source(record: dict) -> str:
         if counts
         else ""
     )
+    bold = (
+        "Bold: best, or within one paired standard error of the best of this k, but for the oracle. "
+        if with_bold
+        else ""
+    )
     return (
-        f"\n\nTest split, mean ± standard deviation over seeds {_seeds(record)}. {paced}"
+        f"\n\nTest split, mean ± standard deviation over seeds {_seeds(record)}. {paced}{bold}"
         f"`{record['command']}` on {record['device']}, torch {record['torch']}.\n"
     )
 

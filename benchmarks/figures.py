@@ -12,7 +12,7 @@ import finetune_gpu
 import growth
 import planted
 import predict
-import retrieval
+import retrieval_table
 import scaling
 import speed
 import speed_gpu
@@ -154,7 +154,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "trained-summarizers": trained_summarizers,
     "between": lambda: between.table(record("between")),
     "scaling": lambda: scaling.table(record("scaling")),
-    "retrieval": lambda: retrieval.summary(record("retrieval")),
+    "retrieval": lambda: retrieval_table.summary(record("retrieval")),
     "speed": lambda: speed.summary(record("speed")),
     "planted-small": lambda: planted.table(record("planted-small")),
     "planted-large": lambda: planted.table(record("planted-large")),

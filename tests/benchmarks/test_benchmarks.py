@@ -7,7 +7,7 @@ import growth
 import pytest
 import speed
 import torch
-from compare import table
+from compare import Frozen, summary, table
 from frozen import Classifier, Split, fit, predict
 from literal import literal_successive_halving
 from memory import saved_bytes
@@ -76,6 +76,55 @@ def test_the_table_shows_mean_and_spread_and_the_seconds_from_where_all_took_tur
     assert lines[2] == "| a | 8 | 0.600 ± 0.141 | 10 | 30 | 7 |"
     assert lines[3] == "| b | 8 | 0.500 |  |  | 7 |"  # not paced yet
     assert all(part in lines[-1] for part in ("seeds 0, 1", "20 updates", "`python x.py` on a device"))
+
+
+def answered(variant, k, seed, correct):
+    return {"variant": variant, "k": k, "seed": seed, "accuracy": sum(map(int, correct)) / len(correct),
+            "correct": correct, "train_seconds": 5.0}  # fmt: skip
+
+
+@pytest.fixture
+def answers():
+    """Four variants that answer 40 documents; the mean is as good as the best with 8 slots, and no more with 32."""
+    runs = [
+        *(answered("successive halving", "8", seed, "1" * 34 + "0" * 6) for seed in (0, 1)),
+        answered("first k tokens", "8", 0, "1" * 20 + "0" * 20),
+        answered("mean of all tokens", "all", 0, "0" + "1" * 34 + "0" * 5),
+        answered("oracle: mean of the evidence", "all", 0, "1" * 40),
+        answered("successive halving", "32", 0, "1" * 40),
+    ]
+    return {"command": "python x.py", "device": "a device", "torch": "2", "runs": runs}
+
+
+def test_bold_is_the_best_accuracy_or_one_within_a_paired_error_of_it(answers):
+    lines = table(answers).splitlines()
+    assert "| successive halving | 8 | **0.850 ± 0.000** | 5.0 |" in lines
+    assert "| successive halving | 32 | **1.000** | 5.0 |" in lines
+    assert "| mean of all tokens | all | 0.850 | 5.0 |" in lines  # of those with 8, not of those with 32
+    assert "| oracle: mean of the evidence | all | 1.000 | 5.0 |" in lines
+    assert "Bold: best, or within one paired standard error" in lines[-1]
+    answers["runs"].pop()
+    assert "| mean of all tokens | all | **0.850** | 5.0 |" in table(answers)
+    assert "| mean of all tokens | **0.850** | 5.0 |" in summary(answers)
+    assert "| first k tokens | 0.500 | 5.0 |" in summary(answers)
+
+
+def test_rows_without_stored_answers_have_no_bold(answers):
+    del answers["runs"][0]["correct"]
+    lines = table(answers).splitlines()
+    assert "| successive halving | 8 | 0.850 ± 0.000 | 5.0 |" in lines
+    answers["runs"][0]["accuracy"] = 0.9  # now better than all that stored theirs: the others' distance is not known
+    answers["runs"].pop()
+    assert "**" not in table(answers)
+    assert "Bold" not in table(answers)
+
+
+def test_a_run_stores_which_documents_were_answered_right(split):
+    frozen = object.__new__(Frozen)
+    frozen.device, frozen.classes, frozen.splits = torch.device("cpu"), 3, {"train": split, "test": split}
+    run = frozen(EVERY["mean of all tokens"], 1.0, seed=0)
+    assert len(run["correct"]) == len(split.labels) and set(run["correct"]) == {"0", "1"}
+    assert run["correct"].count("1") / len(split.labels) == pytest.approx(run["accuracy"])
 
 
 def test_all_command_lines_take_turns(summary_words):
