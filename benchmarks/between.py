@@ -20,10 +20,11 @@ import train
 
 LAYER = 2
 HARD = {"operator": "hard"}
-NOWHERE = "not pooled"
+NOWHERE, BOTH = "not pooled", "successive halving in both modes"
 WAYS: dict[str, dict] = {
     NOWHERE: HARD | {"scorer": "first"},
     "successive halving": {},
+    BOTH: {"eval_operator": "successive_halving"},
     "iterative top-k": {"operator": "iterative"},
     "hard top-k, gated": {"operator": "hard_gated"},
     "every (n/k)-th token": HARD | {"scorer": "strided"},

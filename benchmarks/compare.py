@@ -250,6 +250,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", choices=["needle", "bbc", "docstrings"], default=["needle", "bbc"])
     parser.add_argument("--k", nargs="+", type=int, default=[8, 32], help="slots")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--variants", nargs="+", metavar="NAME", help="rows; all by default")
     parser.add_argument("--fine-tune", action="store_true", help="task bbc: train the encoder too")
     parser.add_argument("--train", nargs=argparse.REMAINDER, help="all that follows goes to train.py")
     arguments = parser.parse_args()
@@ -261,6 +262,8 @@ def main() -> None:
         done = {(run["variant"], run["k"], run["seed"]) for run in resume(path, arguments.device)["runs"]}
         whole = arguments.fine_tune or task == "docstrings"
         rows = rows_of(task, arguments.k, rivals=not whole)
+        if arguments.variants:
+            rows = {row: found for row, found in rows.items() if row[0] in arguments.variants}
         plan = [(row, seed) for seed in arguments.seeds for row in rows if (*row, seed) not in done]
         words = BUDGETS.get(task, []) if arguments.train is None else arguments.train
         run = FineTuned(task, device, words) if whole else Frozen(task, device) if plan else None

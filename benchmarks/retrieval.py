@@ -26,7 +26,7 @@ from ranking import metrics, to_text
 from record import RESULTS, CommandLine, publish, resume, save
 from retrieval_table import table
 from retrieval_tasks import TASKS, Split, Vectors, check, counts, draw, encoder, texts, token_vectors
-from retrieval_ways import FIXED, WAYS, Way
+from retrieval_ways import ANNEALED, BOTH, WAYS, Way
 from sentence_transformers.multi_vector_encoder.modules import BaseTokenPooling
 from sentence_transformers.util.similarity import maxsim
 from torch import Tensor, nn
@@ -46,9 +46,10 @@ CANDIDATES = [
     for (name, options), rate in itertools.product(
         {
             "successive halving": {},
-            "successive halving, to 0.5": {"initial_temperature": 4.0, "temperature": 0.5},
-            "successive halving, fixed": FIXED,
-            "successive halving, fixed 4": {"temperature": 4.0},
+            "successive halving in both modes": BOTH,
+            "successive halving in both modes, T = 4": BOTH | {"temperature": 4.0},
+            "successive halving, annealed": ANNEALED,
+            "successive halving, annealed to 0.5": ANNEALED | {"temperature": 0.5},
             "iterative top-k": {"operator": "iterative"},
             "iterative top-k, annealed": {"operator": "iterative", "initial_temperature": 4.0, "temperature": 0.1},
         }.items(),
@@ -87,8 +88,9 @@ def fit(pooling: BaseTokenPooling, train: Split, learning_rate: float) -> None:
     update = 0
     for _ in range(EPOCHS):
         for rows in torch.randperm(count)[: count // BATCH * BATCH].split(BATCH):
-            if poolings(pooling):
-                anneal(pooling, update / (updates - 1))
+            for part in pooling.modules():
+                if hasattr(part, "progress"):  # a temperature that may fall
+                    part.progress = update / (updates - 1)
             documents = pooling(train.documents.batch(rows))
             queries = train.queries.batch(draw(train.owners, rows))
             scores = maxsim(

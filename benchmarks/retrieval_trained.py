@@ -44,8 +44,10 @@ DEFAULT = [way.name for way in WAYS if way.name != "random scorer, frozen"]  # n
 # Way -> another row of it -> the options of its pooling there, in eval mode, that are not those it was trained with.
 # This is the one place to add to.
 EVALUATIONS: dict[str, dict[str, dict]] = {
-    "successive halving": {"successive halving, evaluated at T = 1": {"temperature": 1.0}},
-    "successive halving, fixed": {"successive halving, fixed, evaluated at T = 1/16": {"temperature": 0.0625}},
+    "successive halving": {
+        "successive halving in both modes": {"eval_operator": "successive_halving"},
+        "successive halving, evaluated by hard top-k": {"eval_operator": "hard"},
+    },
 }
 
 

@@ -2,10 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from rivals.attention import AttentionPooling
+from rivals.clusters import AttentionGuidedClusters
+from rivals.gates import DFTopK, LapSum
+from rivals.linear_map import LinearMap
+from rivals.perturbed import PerturbedTopK
 from sentence_transformers.multi_vector_encoder.modules import (
     BaseTokenPooling,
     HierarchicalTokenPooling,
@@ -86,12 +92,20 @@ def chunks(embedding: Tensor, k: int) -> Tensor:
     return torch.stack([part.mean(0) for part in embedding.tensor_split(min(k, len(embedding)))])
 
 
-FIXED = {"temperature": 1.0}
+BOTH = {"eval_operator": "successive_halving"}  # a tournament in eval mode, too
+ANNEALED = BOTH | {"temperature": 1 / 16, "initial_temperature": 4.0}
 WAYS = [  # temperatures and learning rates: the best mean MRR of the two tasks in retrieval-tuning.md
     Way("all tokens", pool=lambda embedding, k: embedding, k=ALL),
     Way("successive halving", learning_rate=1e-2),
-    Way("successive halving, fixed", FIXED, learning_rate=1e-2),
+    Way("successive halving in both modes", BOTH, learning_rate=1e-2),
+    Way("successive halving, annealed", ANNEALED, learning_rate=1e-2),
     Way("iterative top-k", {"operator": "iterative"}, learning_rate=3e-2),
+    Way("DFTopK", module=partial(DFTopK, initial_temperature=4.0), learning_rate=1e-2),
+    Way("LapSum", module=partial(LapSum, initial_temperature=4.0), learning_rate=1e-2),
+    Way("perturbed top-k", module=partial(PerturbedTopK, initial_temperature=4.0), learning_rate=1e-2),
+    Way("attention-guided clusters", module=AttentionGuidedClusters, learning_rate=1e-2),
+    Way("linear map over places", module=LinearMap, learning_rate=1e-2),
+    Way("softmax attention, k queries", module=AttentionPooling, learning_rate=1e-2),
     Way("random scorer, frozen", {"operator": "hard"}),
     Way("first k tokens", {"operator": "hard", "scorer": "first"}),
     Way("means of k stretches", pool=chunks),

@@ -14,7 +14,7 @@ import torch
 from compare import Frozen
 from record import CommandLine, publish
 from tqdm.auto import tqdm
-from variants import RIVAL_ROWS, Variant
+from variants import BOTH, RIVAL_ROWS, Variant
 
 K, SEEDS = 8, (10, 11)
 LEARNING_RATE, OTHER_LEARNING_RATES = 1e-2, (3e-3, 3e-2)
@@ -22,8 +22,9 @@ LEARNING_RATE, OTHER_LEARNING_RATES = 1e-2, (3e-3, 3e-2)
 RELATIVE = {"operator": "successive_halving_relative"}
 # Method -> arguments of TopKPooling, and its temperatures: (start, end), the same twice where it is fixed.
 GRID = {
-    "successive halving": ({}, [(1, 0.0625), (4, 0.0625), (8, 0.0625), (16, 0.0625), (4, 0.25)]),
-    "successive halving, fixed": ({}, [(0.0625, 0.0625), (0.25, 0.25), (1, 1)]),
+    "successive halving, annealed": (BOTH, [(1, 0.0625), (4, 0.0625), (8, 0.0625), (16, 0.0625), (4, 0.25)]),
+    "successive halving in both modes": (BOTH, [(0.0625, 0.0625), (0.25, 0.25), (1, 1)]),
+    "successive halving": ({}, [(0.25, 0.25), (1, 1), (2, 2), (4, 1)]),
     "successive halving, relative": (
         RELATIVE,
         [(1, 0.0625), (2, 0.0625), (4, 0.0625), (16, 0.0625), (1, 0.25), (2, 0.25), (4, 0.25)],

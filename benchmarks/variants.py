@@ -26,12 +26,14 @@ class Variant:
     scorer_learning_rate: float = 1e-2
 
 
-FIXED = {"temperature": 1.0}
+BOTH = {"eval_operator": "successive_halving"}  # a tournament in eval mode, too
+ANNEALED = BOTH | {"temperature": 1 / 16, "initial_temperature": 4.0}
 FIRST = {"operator": "hard", "scorer": "first"}
 
 VARIANTS = [
     Variant("successive halving", scorer_learning_rate=3e-2),
-    Variant("successive halving, fixed", FIXED, scorer_learning_rate=3e-2),
+    Variant("successive halving in both modes", BOTH, scorer_learning_rate=3e-2),
+    Variant("successive halving, annealed", ANNEALED, scorer_learning_rate=3e-2),
     Variant("successive halving, relative", {"operator": "successive_halving_relative"}),
     Variant("iterative top-k", {"operator": "iterative"}),
     Variant("hard top-k, gated", {"operator": "hard_gated"}),
@@ -44,6 +46,8 @@ VARIANTS = [
 ]
 SUMMARIES = [
     Variant("successive halving"),
+    Variant("successive halving in both modes", BOTH),
+    Variant("successive halving, annealed", ANNEALED),
     Variant("iterative top-k", {"operator": "iterative"}),
     Variant("hard top-k, gated", {"operator": "hard_gated"}),
     Variant("random scorer, frozen", {"operator": "hard"}, freeze_scorer=True),

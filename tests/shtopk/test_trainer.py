@@ -30,12 +30,15 @@ def temperatures_of(trainer: Trainer) -> dict[int, float]:
     return {log["step"]: log["temperature"] for log in trainer.state.log_history if "loss" in log}
 
 
+def built_around(encoder) -> TopKPoolingForSequenceClassification:
+    falling = {"temperature": SHARP, "initial_temperature": SOFT}
+    return TopKPoolingForSequenceClassification.from_backbone(encoder, k=4, num_labels=2, **falling)
+
+
 @pytest.fixture
 def model(encoder):
     torch.manual_seed(0)
-    return TopKPoolingForSequenceClassification.from_backbone(
-        encoder, k=4, num_labels=2, temperature=SHARP, initial_temperature=SOFT
-    )
+    return built_around(encoder)
 
 
 def test_from_soft_to_sharp_and_logged_beside_the_loss(model, tmp_path):
@@ -60,7 +63,7 @@ def test_progress_counts_updates(model, tmp_path, end, arguments, progress):
 
 def test_a_run_that_is_resumed_goes_on_where_it_stopped(model, encoder, tmp_path):
     trainer_of(model, tmp_path, [AnnealTemperature()], save_strategy="steps", save_steps=4).train()
-    again = TopKPoolingForSequenceClassification.from_backbone(encoder, k=4, num_labels=2)
+    again = built_around(encoder)
     began_at = []
 
     class Began(TrainerCallback):
