@@ -29,7 +29,8 @@ def train(size: Size) -> dict:
     """The marked tokens of the held-out sequence, and every few updates the temperature and the tokens' weights."""
     torch.manual_seed(size.seeds[0])
     generator = torch.Generator().manual_seed(size.seeds[0])
-    pooling, head = TopKPooling(size.depth, size.k).train(), nn.Linear(size.depth, PAYLOAD)
+    pooling = TopKPooling(size.depth, size.k, temperature=1 / 16, initial_temperature=4.0).train()
+    head = nn.Linear(size.depth, PAYLOAD)
     optimizer = torch.optim.Adam(
         [{"params": pooling.parameters(), "lr": 0.01}, {"params": head.parameters()}], lr=0.03
     )

@@ -8,7 +8,7 @@ from dftopk import dftopk
 from literal import gather, literal_successive_halving
 from torch import Tensor
 
-from shtopk import hard_topk, iterative_topk, successive_halving_topk
+from shtopk import hard_topk, iterative_topk, select_and_merge_topk, successive_halving_topk
 
 BATCH, DEPTH = 16, 256
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -22,9 +22,11 @@ def pooled_by(operator: Callable, values: Tensor, scores: Tensor, k: int, **opti
 
 
 METHODS: dict[str, Pool] = {
-    "successive halving": partial(pooled_by, successive_halving_topk),
-    "softmax, T = 1/16": partial(pooled_by, successive_halving_topk, boost="softmax"),
-    "softmax, T = 4": partial(pooled_by, successive_halving_topk, boost="softmax", temperature=4.0),
+    "successive halving": partial(pooled_by, successive_halving_topk, boost="relative", temperature=1 / 16),
+    "softmax, T = 1/16": partial(pooled_by, successive_halving_topk, temperature=1 / 16),
+    "softmax, T = 4": partial(pooled_by, successive_halving_topk, temperature=4.0),
+    "softmax, T = 1": partial(pooled_by, successive_halving_topk),
+    "select and merge": partial(pooled_by, select_and_merge_topk),
     "torch.topk + gather": gather,
     "hard_topk, gated": partial(pooled_by, hard_topk, gradient="gate"),
     "DFTopK's gate": dftopk,

@@ -25,6 +25,7 @@ from torch.utils.benchmark import Timer
 from tqdm.auto import tqdm
 
 from shtopk import hard_topk, iterative_topk, nccs, successive_halving_topk
+from shtopk.rule import Boost
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
@@ -48,10 +49,14 @@ def pooled_by(operator: Callable, values: Tensor, scores: Tensor, k: int) -> Ten
     return operator(values, scores, k).values
 
 
+def halving(boost: Boost, temperature: float) -> Callable[[Tensor, Tensor, int], Tensor]:
+    return partial(pooled_by, partial(successive_halving_topk, boost=boost, temperature=temperature))
+
+
 METHODS: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {
-    "relative (ours)": partial(pooled_by, successive_halving_topk),
-    "power (authors' code)": partial(pooled_by, partial(successive_halving_topk, boost="power")),
-    "softmax (paper's text)": partial(pooled_by, partial(successive_halving_topk, boost="softmax")),
+    "relative (ours)": halving("relative", 1 / 16),
+    "power (authors' code)": halving("power", 1.0),
+    "softmax (paper's text)": halving("softmax", 1 / 16),
     "literal Algorithm 2": literal_successive_halving,
     "iterative, as published": partial(in_parts, iterative_topk),
     "iterative, best T": partial(in_parts, iterative_topk),

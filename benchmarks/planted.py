@@ -24,7 +24,7 @@ from rivals.perturbed import perturbed_topk
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from shtopk import hard_topk, iterative_topk, successive_halving_topk
+from shtopk import hard_topk, iterative_topk, select_and_merge_topk, successive_halving_topk
 
 PAYLOAD, MARK = 4, 5.0  # MARK: shift of a marked token, in standard deviations of the noise
 BATCH, TEST = 32, 512
@@ -52,6 +52,7 @@ class Method:
         temperatures: (start, end) to try, the same twice where it is fixed.
         queries: k scorers instead of one, with a softmax each.
         oracle: the scores are the marks themselves.
+        merges: after training the values are pooled by select and merge, at the temperature of the end.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Method:
     temperatures: list[tuple[float, float]]
     queries: bool = False
     oracle: bool = False
+    merges: bool = False
 
 
 def mean_of(operator: Callable, values: Tensor, scores: Tensor, k: int, temperature: float) -> Tensor:
@@ -103,6 +105,10 @@ METHODS = [
     Method("successive halving, softmax, annealed", partial(mean_of, softmax_boost), ANNEALED),
     Method("successive halving, softmax, from 4", partial(mean_of, softmax_boost), [(4.0, 0.0625)]),
     Method("successive halving, softmax, fixed", partial(mean_of, softmax_boost), fixed(0.0625, 0.25, 1, 4)),
+    Method("successive halving, softmax, at 1, then select and merge", partial(mean_of, softmax_boost), fixed(1),
+           merges=True),
+    Method("successive halving, softmax, from 4 to 1, then select and merge", partial(mean_of, softmax_boost),
+           [(4.0, 1.0)], merges=True),
     Method("successive halving, power, annealed", power, [(4.0, 1.0), (16.0, 1.0), (16.0, 0.25), (64.0, 1.0)]),
     Method("successive halving, power, fixed", power, fixed(0.25, 1, 4, 16)),
     Method("iterative, annealed", partial(mean_of, iterative_topk), [(1, 0.01), (10, 0.01), (10, 0.1), (100, 0.1)]),
@@ -160,6 +166,7 @@ def train(method: Method, start: float, end: float, rate: float, size: Size, see
         optimizer.step()
         schedule.step()
 
+    in_eval = partial(mean_of, select_and_merge_topk) if method.merges else method.pool
     soft, hard, recall = [], [], []
     with torch.inference_mode():
         for _ in range(TEST // BATCH):
@@ -167,7 +174,7 @@ def train(method: Method, start: float, end: float, rate: float, size: Size, see
             scores = scores_of(values, marked)
             kept = scores.argmax(1) if method.queries else scores.topk(k, -1).indices
             chosen = values.gather(1, kept.unsqueeze(-1).expand(-1, -1, size.depth)).mean(1)
-            soft.append(nn.functional.mse_loss(head(method.pool(values, scores, k, end)), target))
+            soft.append(nn.functional.mse_loss(head(in_eval(values, scores, k, end)), target))
             hard.append(nn.functional.mse_loss(head(chosen), target))
             recall.append((marked.unsqueeze(-1) == kept.unsqueeze(-2)).any(-1).float().mean())
     means = [torch.stack(numbers).mean().item() for numbers in (recall, soft, hard)]

@@ -32,9 +32,7 @@ from sentence_transformers.util.similarity import maxsim
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from shtopk import anneal
 from shtopk.models import default_encoder
-from shtopk.pooling import poolings
 
 CACHE = RESULTS.parent / ".cache"
 BATCH = 48  # documents of an update, each with one of its queries

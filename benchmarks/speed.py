@@ -2,7 +2,8 @@
 
 python benchmarks/speed.py [--device cuda] [--results folder]
 
-Batch 16, d = 256, float32, forward and backward, every operator at its defaults. All methods take many turns and the
+Batch 16, d = 256, float32, forward and backward. "Successive halving" alone is the sharp choice, "relative" at 1/16;
+the other operators are at their defaults. All methods take many turns and the
 fastest turn of each counts, so that other load on the machine hits them alike. On a CPU, new pages for the gradient
 of the values cost every method the same, which brings ratios closer to 1, and which method reuses pages is luck. So
 all is timed a second time while the process keeps the memory that it frees, as a GPU's allocator does. A fastest turn
@@ -31,6 +32,7 @@ from tqdm.auto import tqdm
 from shtopk import hard_topk, iterative_topk, successive_halving_topk
 from shtopk.backends import native
 from shtopk.backends.memory import release
+from shtopk.rule import Boost
 from shtopk.training.memory import PeakMemory
 
 BATCH, DEPTH, THREADS, TURNS = 16, 256, 2, 20
@@ -40,23 +42,24 @@ EVEN, STEPS, TAKEN = [(4096, 512), (16384, 128)], 100, 10  # pieces of memory ar
 LARGEST = 2**26  # k * n * rows at which iterative top-k runs all rows at once; beyond, row by row
 
 
-def halving(values: Tensor, scores: Tensor, k: int, **options) -> Tensor:
-    return successive_halving_topk(values, scores, k, **options).values
+def halving(values: Tensor, scores: Tensor, k: int, temperature: float, boost: Boost = "softmax") -> Tensor:
+    return successive_halving_topk(values, scores, k, temperature=temperature, boost=boost).values
 
 
 OURS, HARD, GATED, TENSORS = "successive halving", "torch.topk + gather", "hard_topk, gated", "not in C"
-ITERATIVE = "iterative top-k"
+ITERATIVE, DEFAULT = "iterative top-k", "softmax, T = 1"
 LIBRARY = native.LIBRARY
 METHODS: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {
-    OURS: halving,
+    OURS: partial(halving, temperature=1 / 16, boost="relative"),
     HARD: gather,
     GATED: lambda values, scores, k: hard_topk(values, scores, k, gradient="gate").values,
     "literal Algorithm 2": literal_successive_halving,
     ITERATIVE: lambda values, scores, k: iterative_topk(values, scores, k).values,
     "values.sum(1)": lambda values, scores, k: values.sum(1),
-    "softmax, T = 1/16": partial(halving, boost="softmax"),
-    "softmax, T = 4": partial(halving, boost="softmax", temperature=4.0),
-    TENSORS: halving,
+    "softmax, T = 1/16": partial(halving, temperature=1 / 16),
+    DEFAULT: partial(halving, temperature=1.0),
+    "softmax, T = 4": partial(halving, temperature=4.0),
+    TENSORS: partial(halving, temperature=1 / 16, boost="relative"),
 }
 AS_IT_IS, IN_PIECES = "as it is", "in small pieces"
 MEASURES = ("median", "90 %", "99 %")

@@ -67,9 +67,11 @@ def join(values: Tensor, logits: Tensor, leaders: Tensor, directions: Tensor) ->
     (batch, n), k = logits.shape, leaders.shape[1]
     there = leaders >= 0
     slots = leaders.new_empty(batch, n)
-    for part in torch.arange(n, device=values.device).split(max(1, CHUNK // max(1, batch * k))):
-        similar = values[:, part] @ directions.transpose(1, 2)
-        slots[:, part] = similar.masked_fill(~there.unsqueeze(1), -torch.inf).nan_to_num(-torch.inf).argmax(-1)
+    size = max(1, CHUNK // max(1, batch * k))
+    for start in range(0, n, size):
+        similar = values[:, start : start + size] @ directions.transpose(1, 2)
+        similar = similar.masked_fill(~there.unsqueeze(1), -torch.inf).nan_to_num(-torch.inf)
+        slots[:, start : start + size] = similar.argmax(-1)
     lowest = logits.gather(1, leaders.clamp(min=0)).masked_fill(~there, torch.inf).amin(-1, keepdim=True)
     slots = slots.masked_fill(~(logits >= lowest + math.log(negligible(logits.dtype, n, k))), -1)
     beside = torch.where(there, leaders, n)  # a place for the leaders that there are not

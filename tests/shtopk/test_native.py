@@ -189,7 +189,9 @@ def test_a_library_of_another_version_is_not_used(monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize(("n", "k", "d"), [(1, 1, 3), (4, 9, 5), (40, 13, 8), (300, 8, 16), (300, 20, 33), (900, 70, 40)])
+@pytest.mark.parametrize(
+    ("n", "k", "d"), [(1, 1, 3), (4, 9, 5), (40, 13, 8), (300, 8, 16), (300, 20, 33), (900, 70, 40)]
+)
 def test_c_leads_and_joins_as_tensor_operations_do(n, k, d, dtype):
     generator = torch.Generator().manual_seed(n)
     values = torch.randn(6, n, d, generator=generator, dtype=torch.float64).to(dtype)
