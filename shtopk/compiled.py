@@ -10,13 +10,21 @@ import torch
 from torch import Tensor
 
 from shtopk import backends
-from shtopk.backends import Gradients, Wanted
+from shtopk.backends import Gradients, Wanted, carriers, clusters
 from shtopk.rule import Rule
 
 
 def _given(x: Tensor | None, like: Tensor) -> Tensor:
     """The tensor, or an empty one for None: a custom operator has to return a tensor for every gradient."""
     return like.new_empty(0) if x is None else x
+
+
+def _fake_answer(values: Tensor, scores: Tensor, k: int) -> tuple[Tensor, ...]:
+    batch, n, d = values.shape
+    slot_scores, slots = scores.new_empty(batch, k), scores.new_empty(batch, n, dtype=torch.long)
+    weights = scores.new_empty(batch, n, dtype=torch.promote_types(scores.dtype, torch.float32))
+    filled, positions = (torch.empty_like(slot_scores, dtype=dtype) for dtype in (torch.bool, torch.long))
+    return values.new_empty(batch, k, d), slot_scores, filled, positions, weights, slots
 
 
 @torch.library.custom_op("shtopk::successive_halving", mutates_args=())
@@ -30,11 +38,7 @@ def successive_halving(
 
 @successive_halving.register_fake
 def _(values, scores, mask, temperature, k, relative, log_base):
-    batch, n, d = values.shape
-    slot_scores, slots = scores.new_empty(batch, k), scores.new_empty(batch, n, dtype=torch.long)
-    weights = scores.new_empty(batch, n, dtype=torch.promote_types(scores.dtype, torch.float32))
-    filled, positions = (torch.empty_like(slot_scores, dtype=dtype) for dtype in (torch.bool, torch.long))
-    return values.new_empty(batch, k, d), slot_scores, filled, positions, weights, slots
+    return _fake_answer(values, scores, k)
 
 
 @torch.library.custom_op("shtopk::successive_halving_backward", mutates_args=())
@@ -87,15 +91,32 @@ def _backward_of_halving(ctx, grad_values, grad_scores, _mask, _positions, grad_
 successive_halving.register_autograd(_backward_of_halving, setup_context=_keep_halving)
 
 
-@torch.library.custom_op("shtopk::partition", mutates_args=())
-def partition(values: Tensor, logits: Tensor, k: int) -> Tensor:
-    """The slot of each token in select and merge, as a custom operator; see `backends.clusters.partition`."""
-    return backends.pick(values, logits).partition(values, logits, k)
+@torch.library.custom_op("shtopk::select_and_merge", mutates_args=())
+def select_and_merge(
+    values: Tensor, scores: Tensor, logits: Tensor, k: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Select and merge as a custom operator. Returns the fields of a `backends.Answer`."""
+    return (*backends.pick(values, scores).merge(values, scores, logits, k)[0],)
 
 
-@partition.register_fake
-def _(values, logits, k):
-    return values.new_empty(logits.shape, dtype=torch.long)
+@select_and_merge.register_fake
+def _(values, scores, logits, k):
+    return _fake_answer(values, scores, k)
+
+
+def _keep_merging(ctx, inputs, output):
+    ctx.save_for_backward(*inputs[:2], output[4], output[5])
+
+
+def _backward_of_merging(ctx, grad_values, grad_scores, _mask, _positions, grad_weights, _slots):
+    values, scores, weights, slots = ctx.saved_tensors
+    wanted = ctx.needs_input_grad[0]
+    of_values, of_weights = pool_by_slot_backward(grad_values, values, weights, slots, wanted, True)
+    gradients = clusters.score_gradients(scores, weights, slots, grad_weights + of_weights, grad_scores)
+    return of_values if wanted else None, *gradients, None
+
+
+select_and_merge.register_autograd(_backward_of_merging, setup_context=_keep_merging)
 
 
 @torch.library.custom_op("shtopk::pool_by_slot", mutates_args=())
@@ -140,22 +161,12 @@ pool_by_slot.register_autograd(_backward_of_pooling, setup_context=_keep_pooling
 
 @torch.library.custom_op("shtopk::heaviest", mutates_args=())
 def heaviest(weights: Tensor, slots: Tensor, mask: Tensor) -> Tensor:
-    """The index [*, k] of the token with the largest weight in each slot. Of equals the first; 0 for an empty slot.
+    """`backends.carriers.heaviest` as a custom operator.
 
-    This is a custom operator because torch's compiler for CPUs got the result wrong: it merged the two scatters and
-    the code that reads them into one loop.
-
-    Args:
-        weights: [*, n].
-        slots: [*, n], -1 for none.
-        mask: [*, k] True where a slot holds a token.
+    torch's compiler for CPUs got the result wrong: it merged the two scatters and the code that reads them into one
+    loop.
     """
-    n, slot = weights.shape[-1], slots.clamp(min=0)
-    largest = weights.new_zeros(mask.shape).scatter_reduce(-1, slot, weights, "amax")
-    leads = (weights == largest.gather(-1, slot)) & (slots >= 0)
-    token = torch.arange(n, device=slots.device).expand_as(slots).masked_fill(~leads, n)
-    first = torch.full(mask.shape, n, device=slots.device).scatter_reduce(-1, slot, token, "amin")
-    return first.masked_fill(~mask, 0)
+    return carriers.heaviest(weights, slots, mask)
 
 
 @heaviest.register_fake

@@ -17,18 +17,6 @@ def pool_by_slot(values: Tensor, weights: Tensor, slots: Tensor, k: int) -> Tens
     return run(values, weights, slots, k)
 
 
-def softmax_by_slot(logits: Tensor, slots: Tensor, k: int) -> Tensor:
-    """The softmax within each slot: of logits and slots [B, n], as [B, n]; 0 for a token without one (slot -1)."""
-    real, slot = slots >= 0, slots.clamp(min=0)
-    known = logits.masked_fill(~real, -torch.inf)
-    with torch.no_grad():
-        highest = known.new_full((len(slots), k), -torch.inf).scatter_reduce(1, slot, known, "amax")
-        highest = highest.gather(1, slot).masked_fill(~real, 0)
-    powers = (known - highest).exp()
-    total = powers.new_zeros(len(slots), k).scatter_add(1, slot, powers)
-    return powers / total.gather(1, slot).masked_fill(~real, 1)
-
-
 class _PoolBySlot(torch.autograd.Function):
     @staticmethod
     def forward(ctx, values, weights, slots, k):

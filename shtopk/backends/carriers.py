@@ -33,6 +33,22 @@ class Carriers(NamedTuple):
         return cls(token, weights.flatten()[token], slot)
 
 
+def heaviest(weights: Tensor, slots: Tensor, mask: Tensor) -> Tensor:
+    """The index [*, k] of the token with the largest weight in each slot. Of equals the first; 0 for an empty slot.
+
+    Args:
+        weights: [*, n].
+        slots: [*, n], -1 for none.
+        mask: [*, k] True where a slot holds a token.
+    """
+    n, slot = weights.shape[-1], slots.clamp(min=0)
+    largest = weights.new_zeros(mask.shape).scatter_reduce(-1, slot, weights, "amax")
+    leads = (weights == largest.gather(-1, slot)) & (slots >= 0)
+    token = torch.arange(n, device=slots.device).expand_as(slots).masked_fill(~leads, n)
+    first = torch.full(mask.shape, n, device=slots.device).scatter_reduce(-1, slot, token, "amin")
+    return first.masked_fill(~mask, 0)
+
+
 def pool_carriers(values: Tensor, carriers: Carriers, k: int) -> Tensor:
     """Sum weight * vector in each slot: values [B, n, d] become [B, k, d]. A slot without carriers is 0."""
     batch, _, d = values.shape

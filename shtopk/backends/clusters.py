@@ -1,8 +1,4 @@
-"""Select and merge, by tensor operations: which tokens lead, and whom the others join.
-
-Choosing is a step of the scores and directions alone and has no gradient. What a token weighs in its slot follows from
-the slots, and has one; see `shtopk.operators.select_and_merge`.
-"""
+"""Select and merge, by tensor operations: which tokens lead, whom the others join, and what each weighs in its slot."""
 
 from __future__ import annotations
 
@@ -12,11 +8,54 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from shtopk.backends.carriers import heaviest
+from shtopk.backends.face import Answer, Backend, Saved
 from shtopk.backends.tournament import negligible
 
 CANDIDATES = 4  # tokens for each slot, among which its leader is chosen
 CLOSEST = 1e-6  # the least distance that counts, 1 - cos: a copy of a leader has a bonus of log(1e-6) = -13.8
 CHUNK = 2**22  # numbers of a table of similarities at once
+
+
+def merge(backend: Backend, values: Tensor, scores: Tensor, logits: Tensor, k: int) -> tuple[Answer, Saved]:
+    """Select and merge, pooled by a backend; see `Backend.merge`."""
+    slots = partition(values.to(logits.dtype), logits, k)
+    weights = softmax_by_slot(logits, slots, k)
+    slots = slots.masked_fill(weights < negligible(weights.dtype, logits.shape[-1], k), -1)
+    weights, slot = weights.masked_fill(slots < 0, 0), slots.clamp(min=0)
+    filled = torch.zeros_like(slots[:, :1]).expand(-1, k).scatter_add(1, slot, (slots >= 0).long()) > 0
+    slot_scores = weights.new_zeros(filled.shape).scatter_add(1, slot, weights * scores.masked_fill(slots < 0, 0))
+    pooled, saved = backend.pool(values, weights, slots, k)
+    return Answer(pooled, slot_scores, filled, heaviest(weights, slots, filled), weights, slots), saved
+
+
+def score_gradients(
+    scores: Tensor, weights: Tensor, slots: Tensor, of_weights: Tensor, of_slot_scores: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The gradients [B, n] of scores and of logits, of which the latter is through the weights; slots stay as they are.
+
+    Args:
+        scores: [B, n] that `merge` was given.
+        weights: [B, n] of its answer.
+        slots: [B, n] of its answer.
+        of_weights: [B, n] the gradient of the weights.
+        of_slot_scores: [B, k] the gradient of the pooled scores.
+    """
+    slot = slots.clamp(min=0)
+    handed = of_slot_scores.gather(1, slot)
+    worth = weights * (of_weights + handed * scores.masked_fill(slots < 0, 0))
+    of_slot = torch.zeros_like(of_slot_scores).scatter_add(1, slot, worth)
+    return weights * handed, worth - weights * of_slot.gather(1, slot)
+
+
+def softmax_by_slot(logits: Tensor, slots: Tensor, k: int) -> Tensor:
+    """The softmax within each slot: of logits and slots [B, n], as [B, n]; 0 for a token without a slot."""
+    real, slot = slots >= 0, slots.clamp(min=0)
+    known = logits.masked_fill(~real, -torch.inf)
+    highest = known.new_full((len(slots), k), -torch.inf).scatter_reduce(1, slot, known, "amax")
+    powers = (known - highest.gather(1, slot).masked_fill(~real, 0)).exp()
+    total = powers.new_zeros(len(slots), k).scatter_add(1, slot, powers)
+    return powers / total.gather(1, slot).masked_fill(~real, 1)
 
 
 def partition(values: Tensor, logits: Tensor, k: int) -> Tensor:

@@ -71,8 +71,15 @@ class Backend(Protocol):
         The scores' gradient is in their dtype, or in float32 at least.
         """
 
-    def partition(self, values: Tensor, logits: Tensor, k: int) -> Tensor:
-        """The slot [B, n] of each token in select and merge; `clusters.partition` explains it."""
+    def merge(self, values: Tensor, scores: Tensor, logits: Tensor, k: int) -> tuple[Answer, Saved]:
+        """Select and merge: the answer, and what `pool_backward` needs.
+
+        Args:
+            values: [B, n, d].
+            scores: [B, n] float32 or float64, finite; -inf where there is no token.
+            logits: [B, n] the same, divided by the temperature.
+            k: slots.
+        """
 
     def pool(self, values: Tensor, weights: Tensor, slots: Tensor, k: int) -> tuple[Tensor, Saved]:
         """Sum weights * values in each slot: [B, n, d] becomes [B, k, d]. A token of weight 0 is not read."""

@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from shtopk.backends.carriers import Carriers
+from shtopk.backends.carriers import Carriers, pool_carriers
 from shtopk.backends.clusters import CLOSEST, candidates_for
+from shtopk.backends.face import Answer, Saved
 from shtopk.backends.memory import empty_like
 from shtopk.backends.tensors import Tensors
 from shtopk.backends.threads import parallel_map
@@ -27,7 +28,7 @@ from shtopk.rule import Rule
 TYPES = {torch.float32: "float", torch.float64: "double"}
 OF_VALUES = TYPES | {torch.bfloat16: "bfloat16"}  # with weights in float32
 ENOUGH = 2**17  # numbers for which a second thread pays
-VERSION = 5  # of tournament.c
+VERSION = 6  # of tournament.c
 
 
 class _Address:
@@ -67,6 +68,7 @@ def _declare(library: ctypes.CDLL) -> None:
         "score_gradients": [*[tensor] * 6, *[integer] * 3, real, *[tensor] * 4],
         "lead": [tensor, tensor, *[integer] * 4, real, tensor, tensor],
         "join": [*[tensor] * 4, *[integer] * 3, real, tensor],
+        "weigh": [tensor, tensor, integer, integer, real, *[tensor] * 9],
         "pool_gradients_by_carrier": [*[tensor] * 5, integer, *[tensor] * 2],
         "pool_gradients_by_token": [*[tensor] * 5, integer, *[tensor] * 2],
     }
@@ -132,6 +134,21 @@ class Native(Tensors):
              leaf, token, weight, slot, positions)  # fmt: skip
         return Trees(pairs, shares, weights, divisors, slot_scores), leaf, Carriers(token, weight, slot), positions
 
+    def merge(self, values: Tensor, scores: Tensor, logits: Tensor, k: int) -> tuple[Answer, Saved]:
+        if not readable(logits, scores):
+            return super().merge(values, scores, logits, k)
+        (batch, n), new = logits.shape, logits.new_empty
+        logits, scores, least = logits.contiguous(), scores.contiguous(), negligible(logits.dtype, n, k)
+        slots = self.partition(values.to(logits.dtype), logits, k)
+        weights, slot_scores, filled = new(batch, n), new(batch, k), new(batch, k, dtype=torch.bool)
+        positions, count = new(batch, k, dtype=torch.long), new(1, dtype=torch.long)
+        token, slot, weight = new(batch * n, dtype=torch.long), new(batch * n, dtype=torch.long), new(batch * n)
+        _run("weigh", batch, 0, logits, scores, n, k, least, slots, weights, slot_scores, filled, positions,
+             token, weight, slot, count, threads=1)  # fmt: skip
+        found = Carriers(*(x[: int(count)] for x in (token, weight, slot)))
+        answer = Answer(pool_carriers(values, found, k), slot_scores, filled, positions, weights, slots)
+        return answer, (values, *found)
+
     def partition(self, values: Tensor, logits: Tensor, k: int) -> Tensor:
         if not readable(values, logits):
             return super().partition(values, logits, k)
@@ -183,11 +200,12 @@ class Native(Tensors):
         return grad_values, grad_weight
 
 
-def _run(name: str, rows: int, size: int, *arguments: Any) -> None:
+def _run(name: str, rows: int, size: int, *arguments: Any, threads: int | None = None) -> None:
     """Call a function of tournament.c for so many rows of a size, in several threads if there is enough work."""
     dtype = next(x.dtype for x in arguments if isinstance(x, Tensor) and x.dtype in OF_VALUES)
     function = getattr(LIBRARY, f"{name}_{OF_VALUES[dtype]}")
-    threads = max(1, min(torch.get_num_threads(), rows, rows * size // ENOUGH + 1))
+    if threads is None:
+        threads = max(1, min(torch.get_num_threads(), rows, rows * size // ENOUGH + 1))
     parts = list(pairwise(rows * part // threads for part in range(threads + 1)))
     if any(parallel_map(lambda *part: function(*part, *arguments), parts)):
         raise MemoryError("not enough memory for the tournament of successive halving")

@@ -72,6 +72,9 @@ class Tensors:
         grad_temperature = of_log.to(temperature.device) / temperature if wanted.temperature else None
         return grad_values, grad_scores.view(values.shape[:2]), grad_temperature
 
+    def merge(self, values: Tensor, scores: Tensor, logits: Tensor, k: int) -> tuple[Answer, Saved]:
+        return clusters.merge(self, values, scores, logits, k)
+
     def partition(self, values: Tensor, logits: Tensor, k: int) -> Tensor:
         return clusters.partition(values, logits, k)
 

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from shtopk import backends, compiled
 from shtopk.assignment import Assignment
+from shtopk.backends import Answer, clusters
 from shtopk.candidates import bounded, candidates
-from shtopk.slots import pool_by_slot, softmax_by_slot
 from shtopk.topk import TopK
 
 
@@ -68,22 +68,26 @@ def select_and_merge_topk(
     every = bounded(given.scores, given.mask)
     limit = torch.finfo(every.dtype).max / 4
     logits = (every / given.temperature).clamp(-limit, limit).masked_fill(every == -torch.inf, -torch.inf)
-    slots = _partition(given.values.detach().to(logits.dtype), logits.detach(), k)
-    weights = softmax_by_slot(logits, slots, k)
-    slot = slots.clamp(min=0)
-    filled = (slots >= 0).to(slots.dtype)
-    filled = torch.zeros_like(slots[:, :1]).expand(-1, k).scatter_add(1, slot, filled) > 0
-    pooled_scores = weights.new_zeros(filled.shape).scatter_add(1, slot, weights * every.masked_fill(slots < 0, 0))
-    out = TopK.of(
-        values=pool_by_slot(given.values, weights, slots, k),
-        scores=pooled_scores.to(scores.dtype),
-        assignment=Assignment.of(weights, slots, filled),
-    ).unflatten(given.batch)
+    run = compiled.select_and_merge if torch.compiler.is_compiling() else _SelectAndMerge.apply
+    answer = Answer(*run(given.values, every, logits, k))
+    assignment = Assignment(answer.weights, answer.slots, answer.mask, answer.positions)
+    out = TopK.of(answer.values, answer.scores.to(scores.dtype), assignment).unflatten(given.batch)
     return out.in_order() if keep_order else out
 
 
-@torch.no_grad()
-def _partition(values: Tensor, logits: Tensor, k: int) -> Tensor:
-    if torch.compiler.is_compiling():
-        return compiled.partition(values, logits, k)
-    return backends.pick(values, logits).partition(values, logits, k)
+class _SelectAndMerge(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, values, scores, logits, k):
+        ctx.backend = backends.pick(values, scores)
+        answer, saved = ctx.backend.merge(values, scores, logits, k)
+        ctx.save_for_backward(scores, answer.weights, answer.slots, *saved)
+        ctx.mark_non_differentiable(answer.mask, answer.positions, answer.slots)
+        return tuple(answer)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad_values, grad_scores, _mask, _positions, grad_weights, _slots):
+        scores, weights, slots, *saved = ctx.saved_tensors
+        of_values, of_weights = ctx.backend.pool_backward(tuple(saved), grad_values, ctx.needs_input_grad[0], True)
+        grad_weights = grad_weights + of_weights
+        return of_values, *clusters.score_gradients(scores, weights, slots, grad_weights, grad_scores), None

@@ -64,6 +64,15 @@ def test_every_operator_compiles_in_one_graph(operator):
     assert_same(torch.compile(pooling, fullgraph=True, backend="aot_eager"), pooling, 40)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_select_and_merge_compiles_in_eval_mode_with_its_gradients(backend):
+    pooling = TopKPooling(8, 4, protected=(0,)).eval()
+    assert pooling.eval_operator == "select_and_merge"
+    compiled = torch.compile(pooling, fullgraph=True, dynamic=True, backend=backend)
+    for n in (40, 57):
+        assert_same(compiled, pooling, n)
+
+
 @pytest.mark.parametrize("operator", TEACHING)
 def test_a_compiled_step_computes_nothing_beside_its_device(operator):
     graphs = []
@@ -101,5 +110,7 @@ def test_the_registered_operators_keep_the_rules_of_torch(boost, n, k):
     values = torch.randn(2, n, 3, dtype=torch.float64).requires_grad_()
     mask = torch.rand(2, n) < 0.8
     torch.library.opcheck(compiled.successive_halving, (values, scores, mask, temperature, k, *Rule.of(boost, 20.0)))
+    logits = (scores.detach() / 0.5).requires_grad_()
+    torch.library.opcheck(compiled.select_and_merge, (values, scores, logits, k))
     weights = torch.rand(2, n, dtype=torch.float64).requires_grad_()
     torch.library.opcheck(compiled.pool_by_slot, (values, weights, torch.randint(0, k, (2, n)), k))

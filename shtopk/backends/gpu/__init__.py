@@ -79,8 +79,8 @@ class Gpu:
         of_temperature = None if of_log is None else of_log.to(temperature.device) / temperature
         return of_values, of_scores, of_temperature
 
-    def partition(self, values: Tensor, logits: Tensor, k: int) -> Tensor:
-        return clusters.partition(values, logits, k)
+    def merge(self, values: Tensor, scores: Tensor, logits: Tensor, k: int) -> tuple[Answer, Saved]:
+        return clusters.merge(self, values, scores, logits, k)
 
     @on_its_device
     def pool(self, values: Tensor, weights: Tensor, slots: Tensor, k: int) -> tuple[Tensor, Saved]:
