@@ -53,15 +53,19 @@ static ALWAYS_INLINE void NAME(direction)(const REAL *x, int64_t d, REAL *out)
    bonus, which is the logarithm of its distance, 1 - cos, from the nearest leader so far.
 
    values [B, n, d], logits [B, n]; -inf where there is no token. Out: leaders [B, k], -1 for none, and their directions
-   [B, k, d], 0 for none. */
+   [B, k, d], 0 for none.
+
+   A bonus only falls as leaders are added. So a candidate is compared with those that it does not know yet when it comes
+   first, and it leads if it still does. */
 CLONES EXPORT int NAME(lead)(int64_t begin, int64_t end, const REAL *values, const REAL *logits, int64_t n, int64_t d,
                              int64_t k, int64_t most, double closest, int64_t *leaders, REAL *directions)
 {
     NAME(Item) *items = malloc(2 * n * sizeof *items);
     KEY *keys = malloc(n * sizeof *keys);
     REAL *units = malloc(most * d * sizeof *units), *worth = malloc(most * sizeof *worth);
-    REAL *nearest = malloc(most * sizeof *nearest), *cosines = malloc(most * sizeof *cosines);
-    int failed = !items || !keys || !units || !worth || !nearest || !cosines;
+    REAL *nearest = malloc(most * sizeof *nearest), *cosines = malloc(k * sizeof *cosines);
+    int64_t *knows = malloc(most * sizeof *knows); /* so many leaders */
+    int failed = !items || !keys || !units || !worth || !nearest || !cosines || !knows;
     for (int64_t row = begin; row < end && !failed; row++) {
         for (int64_t i = 0; i < n; i++)
             keys[i] = NAME(key)(logits[row * n + i]);
@@ -71,32 +75,36 @@ CLONES EXPORT int NAME(lead)(int64_t begin, int64_t end, const REAL *values, con
         count = count < most ? count : most;
         for (int64_t i = 0; i < count; i++) {
             NAME(direction)(values + (row * n + items[i].index) * d, d, units + i * d);
-            worth[i] = items[i].score, nearest[i] = -2;
+            worth[i] = items[i].score + (REAL)log(2), nearest[i] = -1, knows[i] = 0; /* no bonus is higher */
         }
         for (int64_t j = 0; j < k; j++) {
-            int64_t first = -1;
-            for (int64_t i = 0; i < count; i++) /* of equals the one with the higher logit */
-                if (nearest[i] <= 1 && (first < 0 || worth[i] > worth[first]))
-                    first = i;
-            const REAL *unit = units + first * d;
             REAL *direction = directions + (row * k + j) * d;
+            int64_t first;
+            for (;;) {
+                first = -1;
+                for (int64_t i = 0; i < count; i++) /* of equals the one with the higher logit */
+                    if (knows[i] >= 0 && (first < 0 || worth[i] > worth[first]))
+                        first = i;
+                if (first < 0 || knows[first] == j)
+                    break;
+                const int64_t more = j - knows[first];
+                NAME(products)(units + first * d, direction - more * d, more, d, cosines);
+                for (int64_t i = 0; i < more; i++)
+                    nearest[first] = cosines[i] > nearest[first] ? cosines[i] : nearest[first];
+                const REAL gap = 1 - nearest[first];
+                worth[first] = items[first].score + (REAL)log(gap > closest ? gap : closest);
+                knows[first] = j;
+            }
             leaders[row * k + j] = first < 0 ? -1 : items[first].index;
             if (first < 0) {
                 memset(direction, 0, d * sizeof *direction);
                 continue;
             }
-            memcpy(direction, unit, d * sizeof *direction);
-            NAME(products)(unit, units, count, d, cosines);
-            for (int64_t i = 0; i < count; i++)
-                if (cosines[i] > nearest[i]) {
-                    const REAL gap = 1 - cosines[i];
-                    nearest[i] = cosines[i] < 1 ? cosines[i] : 1;
-                    worth[i] = items[i].score + (REAL)log(gap > closest ? gap : closest);
-                }
-            nearest[first] = 2; /* it leads */
+            memcpy(direction, units + first * d, d * sizeof *direction);
+            knows[first] = -1; /* it leads */
         }
     }
-    free(items), free(keys), free(units), free(worth), free(nearest), free(cosines);
+    free(items), free(keys), free(units), free(worth), free(nearest), free(cosines), free(knows);
     return failed ? -1 : 0;
 }
 
