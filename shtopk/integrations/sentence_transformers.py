@@ -41,8 +41,8 @@ class TopKTokenPooling(BaseTokenPooling):
 
     Args:
         hidden_size: d, the size of the token embeddings.
-        k: vectors to keep of each input, >= 1, protected ones included. A share of n, as in `TopKPooling`, is refused:
-            a document's vectors would depend on its batch.
+        k: vectors to keep of each input, protected ones included: a whole number >= 1, or a share in (0, 1] of its own
+            tokens, so that long documents keep more.
         tasks: the tasks whose inputs are pooled; others pass unchanged. An input for no task counts as "document".
             None: documents alone in a `MultiVectorEncoder`; documents and queries in other models, whose losses do not
             tell them apart.
@@ -60,10 +60,8 @@ class TopKTokenPooling(BaseTokenPooling):
 
     config_keys = ["hidden_size", "k", *NAMES, "tasks"]
 
-    def __init__(self, hidden_size: int, k: int, *, tasks: str | list[str] | None = None, **options: Any):
+    def __init__(self, hidden_size: int, k: int | float, *, tasks: str | list[str] | None = None, **options: Any):
         super().__init__(tasks=tasks)
-        if isinstance(k, float):
-            raise ValueError(f"expected k to be a whole number >= 1, got {k!r}; a share would depend on the batch")
         self.pooling = TopKPooling(hidden_size, k, **options)
         self._tasks_are_given = tasks is not None
 
@@ -124,7 +122,7 @@ class TopKTokenPooling(BaseTokenPooling):
 
     @torch.no_grad()  # the model's `encode` hands over tensors that allow none
     def pool_one(self, embedding: Tensor, **kwargs: Any) -> Tensor:
-        """Pool the embeddings [n, d] of one input to [min(k, n), d], as in eval mode."""
+        """Pool the embeddings [n, d] of one input to its own k vectors, as in eval mode."""
         if not len(embedding):
             return embedding
         training = self.pooling.training

@@ -25,10 +25,10 @@ SHORT, LONG, OTHER = "goal", "a b c d e f g goal h i j match", "bank shares x y 
 K = 4
 
 
-def multi_vector(encoder, **options):
-    """Transformer, mask, pooling to 4, unit length."""
+def multi_vector(encoder, k=K, **options):
+    """Transformer, mask, pooling to k, unit length."""
     torch.manual_seed(0)
-    pooling = TopKTokenPooling(32, K, **options)
+    pooling = TopKTokenPooling(32, k, **options)
     modules = [Transformer(str(encoder)), MultiVectorMask(), pooling, Normalize("token_embeddings")]
     return MultiVectorEncoder(modules=modules, device="cpu")
 
@@ -53,6 +53,18 @@ def test_a_document_has_k_unit_vectors_a_query_has_all(encoder):
     assert (long.shape, short.shape) == ((K, 32), (3, 32))  # [CLS] goal [SEP]
     torch.testing.assert_close(long.norm(dim=-1), torch.ones(K))
     assert model.encode_query(LONG).shape == (14, 32)
+
+
+def test_with_a_share_a_longer_document_has_more_vectors_whatever_stands_beside_it(encoder, tmp_path):
+    model = multi_vector(encoder, k=0.25)
+    long, short, other = together = model.encode_document([LONG, SHORT, OTHER])  # 14, 3 and 9 tokens
+    assert [len(long), len(short), len(other)] == [4, 1, 3]
+    model.save(str(tmp_path))
+    loaded = MultiVectorEncoder(str(tmp_path), device="cpu", trust_remote_code=True)
+    for vectors, text in zip(together, [LONG, SHORT, OTHER], strict=True):
+        torch.testing.assert_close(loaded.encode_document(text), vectors, atol=1e-5, rtol=1e-5)
+    bare = MultiVectorEncoder(modules=[model[0], model[1]], device="cpu")
+    assert [len(x) for x in bare.encode_document([LONG, SHORT, OTHER], token_pooling=model[2])] == [4, 1, 3]
 
 
 def test_the_mean_behind_it_is_that_of_the_k_vectors(encoder):
@@ -197,7 +209,7 @@ def test_an_empty_batch_stays_empty():
 
 
 @pytest.mark.parametrize(("call", "message"), [
-    (lambda: TopKTokenPooling(8, 0.5), r"expected k to be a whole number >= 1, got 0.5; a share would depend on"),
+    (lambda: TopKTokenPooling(8, 1.5), r"expected k to be a whole number >= 1 or a share in \(0, 1\], got 1.5"),
     (lambda: TopKTokenPooling(8, 0), "expected k to be a whole number"),
     (lambda: TopKTokenPooling(8, 2)({"sentence_embedding": 1}), "got sentence_embedding; put .* behind a Transformer"),
     (lambda: TopKTokenPooling(7, 2)(features(9, 2)), r"expected token_embeddings \[B, n, 7\].*set hidden_size"),
