@@ -13,7 +13,6 @@ from shtopk.assignment import Assignment
 from shtopk.topk import TopK
 
 
-@torch.compiler.disable  # how many calls there are depends on data
 def topk_by_row(
     topk: Callable[[Tensor, Tensor, int, Tensor], TopK], values: Tensor, scores: Tensor, ks: Tensor, mask: Tensor
 ) -> TopK:
@@ -27,10 +26,11 @@ def topk_by_row(
         mask: [B, n] True for a real token.
 
     Raises:
-        ValueError: inside torch.export, whose program cannot depend on data so.
+        ValueError: where it is traced, as the number of calls depends on data. `torch.compile` goes on without a graph
+            here, unless it is to make one graph of all.
     """
-    if torch.compiler.is_compiling():  # torch.export: what torch.compile breaks its graph for runs as it is
-        raise ValueError("expected a whole number as k in torch.export, got a share, which each row has its own of")
+    if torch.compiler.is_compiling():
+        raise ValueError("a share as k cannot be traced, each row has its own; pass a whole number, or no mask")
     if not len(ks):
         return topk(values, scores, 1, mask)
     counts, order = ks.sort(stable=True)

@@ -148,11 +148,24 @@ def test_a_compiled_pooling_gives_each_row_its_share(backend):
         torch.testing.assert_close(hidden.grad, gradients[0])
 
 
-def test_without_a_mask_a_share_is_traced_and_with_one_export_refuses_it():
+def test_a_compiled_encoder_gives_each_document_its_share():
+    torch._dynamo.reset()
+    model, whole = pool_encoder(build("bert", "sdpa"), {1: 0.5, 3: 0.5}, temperature=0.5), with_holes(30, 30, 12, 4)
+    with torch.no_grad():
+        expected, found = model(**whole), torch.compile(model, backend="eager")(**whole)
+    torch.testing.assert_close(found.last_hidden_state, expected.last_hidden_state)
+    assert found.pooled_attention_mask.equal(expected.pooled_attention_mask)
+
+
+def test_in_one_graph_a_share_goes_without_a_mask_alone():
     torch._dynamo.reset()
     pooling, (hidden, mask) = TopKPooling(8, 0.3).eval(), batch(20, 7)
     expected = pooling(hidden).hidden_states
-    torch.testing.assert_close(torch.compile(pooling, fullgraph=True, backend="aot_eager")(hidden)[0], expected)
+    compiled = torch.compile(pooling, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(hidden)[0], expected)
     torch.testing.assert_close(torch.export.export(pooling, (hidden,)).module()(hidden)[0], expected)
-    with pytest.raises(ValueError, match=r"whole number as k in torch.export, got a share"):
-        torch.export.export(pooling, (hidden, mask), strict=False)
+    with pytest.raises(Exception, match="a share as k cannot be traced"):
+        compiled(hidden, mask)
+    for strict in (False, True):
+        with pytest.raises(Exception, match="a share as k cannot be traced"):
+            torch.export.export(pooling, (hidden, mask), strict=strict)
