@@ -38,8 +38,8 @@ class TopKPooling(nn.Module):
         k: slots to keep, protected ones included: a whole number >= 1, or a share in (0, 1] of each row's own real
             tokens. With a share a row of m tokens gets ceil(k * m) slots, one more than there are protected places at
             least, and the output has the ceil(k * n) slots of a row without padding. The operator runs once for each
-            different number; `torch.compile` breaks its graph there, and `torch.export` is refused, but for a call
-            without a mask.
+            different number. So `torch.compile` breaks its graph there, and `fullgraph=True` and `torch.export` are
+            refused, unless no mask is given.
         options: the options as one record.
         by_name: the options by name, instead: operator, eval_operator, temperature, initial_temperature, scorer,
             keep_order, protected. `PoolingOptions` explains them. Each can be read as an attribute of the module
@@ -69,6 +69,7 @@ class TopKPooling(nn.Module):
         self.scorer = scorer if isinstance(scorer, nn.Module) else SCORERS[scorer](hidden_size)
         self._by_place = isinstance(self.scorer, ByPlace)
         self.progress = 0.0
+        self.training_k: int | None = None
 
     @property
     def progress(self) -> float:
@@ -86,6 +87,11 @@ class TopKPooling(nn.Module):
         """The temperature of the next call: the annealed one in training mode, `temperature` in eval mode."""
         return self.options.temperature_at(self.progress if self.training else 1.0)
 
+    @property
+    def current_k(self) -> int | float:
+        """The k of the next call without one: that drawn by `draw_k` in training mode, if any, `k` in eval mode."""
+        return self.k if self.training_k is None or not self.training else self.training_k
+
     def slots_for(self, n: int, k: int | float | None = None) -> int:
         """How many slots a row of n real tokens gets.
 
@@ -93,7 +99,7 @@ class TopKPooling(nn.Module):
             n: real tokens.
             k: a count or a share to use in place of the module's k.
         """
-        k = self.k if k is None else k
+        k = self.current_k if k is None else k
         return max(k if isinstance(k, int) else math.ceil(k * n), len(self.options.protected) + 1)
 
     def forward(
@@ -120,7 +126,7 @@ class TopKPooling(nn.Module):
         mask = (
             hidden_states.new_ones(hidden_states.shape[:2]).bool() if attention_mask is None else attention_mask != 0
         )
-        k = self.k if k is None else k
+        k = self.current_k if k is None else k
         counted = attention_mask if counted is None else counted
         slots = self.slots_for((mask if counted is None else counted).shape[1], k)
         if counted is None or isinstance(k, int) or k == 1:  # more slots than tokens change nothing
