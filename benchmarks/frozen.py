@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from transformers import AutoModel, AutoTokenizer
 from variants import Variant
 
-from shtopk import Assignment, TopK, TopKPooling, anneal
+from shtopk import Assignment, TopK, TopKPooling, anneal, draw_k
 from shtopk.models import encode_in_windows
 from shtopk.training.experiment import best_precision
 
@@ -123,8 +123,11 @@ def encode(split: Dataset, encoder: Path, device: torch.device, description: str
     return {name: torch.cat(parts) for name, parts in fields.items()} | {"labels": torch.tensor(split["label"][:])}
 
 
-def fit(classifier: Classifier, train: Split, seed: int, scorer_learning_rate: float, epochs: int = EPOCHS) -> None:
-    """Train with the same budget for every variant."""
+def fit(
+    classifier: Classifier, train: Split, seed: int, scorer_learning_rate: float, epochs: int = EPOCHS,
+    k_range: tuple[int, int] | None = None,
+) -> None:  # fmt: skip
+    """Train with the same budget for every variant. k_range: draw k for each update from there."""
     torch.manual_seed(seed)
     scorer = list(classifier.pooling.parameters())
     head = list(classifier.output.parameters())
@@ -151,6 +154,8 @@ def fit(classifier: Classifier, train: Split, seed: int, scorer_learning_rate: f
         for rows in torch.randperm(len(train.labels), device=train.labels.device).split(BATCH):
             if isinstance(classifier.pooling, TopKPooling):
                 anneal(classifier, update / (updates - 1))
+            if k_range is not None:
+                draw_k(classifier, k_range, update, seed)
             vectors = documents[rows] if documents is not None else classifier.pool(*train.batch(rows))[0]
             loss = nn.functional.cross_entropy(classifier.classify(vectors), train.labels[rows])
             optimizer.zero_grad()
