@@ -10,7 +10,7 @@ MINUTES ?= 9
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help env demo test check wheel types compare tune figures scaling speed planted between growth retrieval predict rfcs gpu gpu-kit pages docs clean
+.PHONY: help env demo test check wheel types compare budgets tune figures scaling speed planted between growth retrieval predict rfcs gpu gpu-kit pages docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
@@ -48,6 +48,9 @@ types: $(READY) ## check the types of everything that is installed
 
 compare: $(READY) ## all ways to pool side by side; TASK=docstrings: summaries; benchmarks/results/
 	$(RUN) benchmarks/compare.py --tasks $(TASK)
+
+budgets: $(READY) ## one training with k drawn for each update beside one for each k; benchmarks/results/
+	$(RUN) benchmarks/budgets.py
 
 tune: $(READY) ## choose the settings that compare uses; benchmarks/results/
 	$(RUN) benchmarks/tune.py

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from transformers import AutoModel, AutoTokenizer
 from variants import Variant
 
-from shtopk import TopKPooling
+from shtopk import TopKPooling, draw_k
 from shtopk.models import encode_in_windows
 from shtopk.training.experiment import best_precision
 
@@ -142,8 +142,11 @@ def encode(split: Dataset, encoder: Path, device: torch.device, description: str
     return {name: torch.cat(parts) for name, parts in fields.items()} | {"labels": torch.tensor(split["label"][:])}
 
 
-def fit(classifier: Classifier, train: Split, seed: int, scorer_learning_rate: float, epochs: int = EPOCHS) -> None:
-    """Train with the same budget for every variant."""
+def fit(
+    classifier: Classifier, train: Split, seed: int, scorer_learning_rate: float, epochs: int = EPOCHS,
+    k_range: tuple[int, int] | None = None,
+) -> None:  # fmt: skip
+    """Train with the same budget for every variant. k_range: draw k for each update from there."""
     torch.manual_seed(seed)
     scorer = list(classifier.pooling.parameters())
     head = list(classifier.output.parameters())
@@ -170,6 +173,8 @@ def fit(classifier: Classifier, train: Split, seed: int, scorer_learning_rate: f
         for rows in torch.randperm(len(train.labels), device=train.labels.device).split(BATCH):
             if hasattr(classifier.pooling, "progress"):  # a temperature that falls
                 classifier.pooling.progress = update / (updates - 1)
+            if k_range is not None:
+                draw_k(classifier, k_range, update, seed)
             batch = train.batch(rows) if documents is None else None
             vectors = documents[rows] if batch is None else classifier.pool(*batch)[0]
             loss = nn.functional.cross_entropy(classifier.classify(vectors), train.labels[rows])

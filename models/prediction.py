@@ -125,7 +125,7 @@ def _predictions(
         documents = [one for start in range(0, len(waiting), batch_size)
                      for one in reader.encode(waiting[start : start + batch_size])]  # fmt: skip
         found: dict[int, Prediction] = {}
-        for rows in _batches([len(document.ids) for document in documents], batch_size, reader.alike):
+        for rows in _batches([len(document.ids) for document in documents], batch_size):
             found.update(zip(rows, reader.answer([documents[row] for row in rows]), strict=True))
         yield from (found[row] for row in range(len(waiting)))
 
@@ -146,20 +146,13 @@ def _blocks(texts: Iterable[str | None], first: int, most: int) -> Iterator[list
         yield waiting
 
 
-def _batches(lengths: Sequence[int], size: int, alike: bool) -> Iterator[list[int]]:
-    """Put row numbers into batches, longest texts first, of at most `size` texts and `MOST_TOKENS` tokens.
-
-    Args:
-        alike: True: all texts of a batch have the same length.
-    """
+def _batches(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
+    """Put row numbers into batches, longest texts first, of at most `size` texts and `MOST_TOKENS` tokens."""
     batch: list[int] = []
     for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-        if batch:
-            longest = lengths[batch[0]]
-            full = len(batch) == size or (len(batch) + 1) * longest > MOST_TOKENS
-            if full or (alike and lengths[row] != longest):
-                yield batch
-                batch = []
+        if batch and (len(batch) == size or (len(batch) + 1) * lengths[batch[0]] > MOST_TOKENS):
+            yield batch
+            batch = []
         batch.append(row)
     if batch:
         yield batch
@@ -178,17 +171,11 @@ class Document(NamedTuple):
 
 
 class Reader:
-    """A model that answers batches of documents.
-
-    Attributes:
-        alike: True: the documents of a batch must have the same length. It is so where the number of slots is a share
-            of the padded length, as an answer would else depend on the other documents.
-    """
+    """A model that answers batches of documents."""
 
     def __init__(self, model: Any, tokenizer: Any, limit: int | None, kept: bool):
         self.model, self.tokenizer, self.limit, self.kept = model, tokenizer, limit, kept
         self.summarizes = model.config.is_encoder_decoder and model.can_generate()
-        self.alike = any(not isinstance(pooling.k, int) for pooling in poolings(model))
         self.pad = DataCollatorWithPadding(tokenizer)
 
     def encode(self, texts: Sequence[str]) -> list[Document]:

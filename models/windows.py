@@ -168,7 +168,7 @@ def pool_in_windows(
         windows = Windows.cut(input_ids, attention_mask, window)
         kept, first = _pool_each(encoder, pooling, windows.split(windows_at_once), window_k)
         kept, first = _side_by_side(kept, first, windows, attention_mask)
-    second = pooling(kept, first.mask.to(attention_mask.dtype), k=pooling.slots_for(input_ids.shape[1]))
+    second = pooling(kept, first.mask.to(attention_mask.dtype), counted=attention_mask)
     return _both(first, second, pooling)
 
 
@@ -227,9 +227,10 @@ def pool_encoded(
     first: Assignment | None = getattr(encoded, "assignment", None)
     if first is None:
         return pooling(encoded.last_hidden_state, attention_mask, k=k)
+    every = first.weights.new_ones(len(first.weights), first.weights.shape[-1])  # tokens, all real without a mask
     mask = first.mask if attention_mask is None else first.mask.to(attention_mask.dtype)
-    k = pooling.slots_for(first.weights.shape[-1]) if k is None else k
-    return _both(first, pooling(encoded.last_hidden_state, mask, k=k), pooling)
+    counted = every if attention_mask is None else attention_mask
+    return _both(first, pooling(encoded.last_hidden_state, mask, k=k, counted=counted), pooling)
 
 
 def _both(first: Assignment, second: TopK, pooling: TopKPooling) -> TopK:

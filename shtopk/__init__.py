@@ -1,6 +1,7 @@
 """Trainable token pooling: soft top-k at the price of hard top-k."""
 
 from shtopk.assignment import Assignment
+from shtopk.budget import draw_k
 from shtopk.metrics import nccs
 from shtopk.operators import hard_topk, iterative_topk, select_and_merge_topk, successive_halving_topk
 from shtopk.options import PoolingOptions
@@ -14,6 +15,7 @@ __all__ = [
     "TopK",
     "TopKPooling",
     "anneal",
+    "draw_k",
     "hard_topk",
     "iterative_topk",
     "nccs",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from shtopk.operators import OPERATORS
 from shtopk.options import NAMES, PoolingOptions
+from shtopk.rows import topk_by_row, with_slots
 from shtopk.scorers import SCORERS, ByPlace, ScorerLinear
 from shtopk.selection import PooledTokens
 from shtopk.topk import TopK
@@ -33,8 +35,11 @@ class TopKPooling(nn.Module):
 
     Args:
         hidden_size: d, the size of the token vectors.
-        k: slots to keep, protected ones included: a whole number >= 1, or a share of n in (0, 1]. A share counts the
-            padded length, so a row's result then depends on its batch.
+        k: slots to keep, protected ones included: a whole number >= 1, or a share in (0, 1] of each row's own real
+            tokens. With a share a row of m tokens gets ceil(k * m) slots, one more than there are protected places at
+            least, and the output has the ceil(k * n) slots of a row without padding. The operator runs once for each
+            different number. So `torch.compile` breaks its graph there, and `fullgraph=True` and `torch.export` are
+            refused, unless no mask is given.
         options: the options as one record.
         by_name: the options by name, instead: operator, eval_operator, temperature, initial_temperature, scorer,
             keep_order, protected. `PoolingOptions` explains them. Each can be read as an attribute of the module
@@ -64,6 +69,7 @@ class TopKPooling(nn.Module):
         self.scorer = scorer if isinstance(scorer, nn.Module) else SCORERS[scorer](hidden_size)
         self._by_place = isinstance(self.scorer, ByPlace)
         self.progress = 0.0
+        self.training_k: int | None = None
 
     @property
     def progress(self) -> float:
@@ -81,18 +87,27 @@ class TopKPooling(nn.Module):
         """The temperature of the next call: the annealed one in training mode, `temperature` in eval mode."""
         return self.options.temperature_at(self.progress if self.training else 1.0)
 
+    @property
+    def current_k(self) -> int | float:
+        """The k of the next call without one: that drawn by `draw_k` in training mode, if any, `k` in eval mode."""
+        return self.k if self.training_k is None or not self.training else self.training_k
+
     def slots_for(self, n: int, k: int | float | None = None) -> int:
-        """How many slots n tokens get.
+        """How many slots a row of n real tokens gets.
 
         Args:
-            n: tokens, padding included.
+            n: real tokens.
             k: a count or a share to use in place of the module's k.
         """
-        k = self.k if k is None else k
-        return k if isinstance(k, int) else math.ceil(k * n)
+        k = self.current_k if k is None else k
+        return max(k if isinstance(k, int) else math.ceil(k * n), len(self.options.protected) + 1)
 
     def forward(
-        self, hidden_states: Tensor, attention_mask: Tensor | None = None, k: int | float | None = None
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        k: int | float | None = None,
+        counted: Tensor | None = None,
     ) -> TopK:
         """Pool token vectors to k slots.
 
@@ -100,24 +115,40 @@ class TopKPooling(nn.Module):
             hidden_states: [B, n, d] the token vectors.
             attention_mask: [B, n] nonzero for a real token; None: all are real.
             k: a count or a share for this call, in place of the module's k.
+            counted: [B, N] nonzero for the tokens that a share is one of, where the vectors given are slots of these;
+                None: the vectors given.
 
         Returns:
             TopK: `hidden_states` [B, k, d], the pooled vectors; `attention_mask` [B, k], which slots hold a token, in
             the dtype of the mask given (bool without one); `positions` [B, k], the token that leads each slot;
             `scores`; `assignment`.
         """
-        n = hidden_states.shape[1]
-        protected = [p for p in self.options.protected if -n <= p < n]
-        k = max(self.slots_for(n, k), len(protected) + 1)
         mask = (
             hidden_states.new_ones(hidden_states.shape[:2]).bool() if attention_mask is None else attention_mask != 0
         )
+        k = self.current_k if k is None else k
+        counted = attention_mask if counted is None else counted
+        slots = self.slots_for((mask if counted is None else counted).shape[1], k)
+        if counted is None or isinstance(k, int) or k == 1:  # more slots than tokens change nothing
+            ks: int | Tensor = slots
+        else:
+            ks = self._slots_by_row(counted, k)
+        protected = self.options.protected
         alone = _alone(protected, mask)
         free = mask & ~alone.any(1)
-        topk = OPERATORS[self.options.operator if self.training else self.options.eval_operator].topk
+        scores = self._scores(hidden_states, free, ks)
         temperature = self._annealed if self.training else self.options.temperature
-        scores = self._scores(hidden_states, free, k)
-        out = topk(hidden_states, scores, k - len(protected), mask=free, temperature=temperature)
+        operator = OPERATORS[self.options.operator if self.training else str(self.options.eval_operator)].topk
+
+        def topk(values: Tensor, scores: Tensor, k: int, mask: Tensor) -> TopK:
+            return operator(values, scores, k, mask=mask, temperature=temperature)
+
+        if isinstance(ks, Tensor):
+            out = with_slots(
+                topk_by_row(topk, hidden_states, scores, ks - len(protected), free), slots - len(protected)
+            )
+        else:
+            out = topk(hidden_states, scores, ks - len(protected), free)
         if protected:
             out = out.with_protected(hidden_states, alone)
         if self.options.keep_order:
@@ -127,14 +158,19 @@ class TopKPooling(nn.Module):
         # Not out._replace(...): what it makes cannot leave a graph that torch.compile of torch 2.11 traced.
         return TopK.of(out.values, out.scores, out.assignment, attention_mask.dtype)
 
+    def _slots_by_row(self, counted: Tensor, k: float) -> Tensor:
+        """[B] how many slots each row gets, on the CPU."""
+        tokens = (counted != 0).sum(-1).cpu().double()  # as Python's numbers, so that `slots_for` says the same
+        return (k * tokens).ceil().long().clamp(min=len(self.options.protected) + 1)
+
     def extra_repr(self) -> str:
         operators = f"operator={self.options.operator}, eval_operator={self.options.eval_operator}"
         return f"k={self.k}, {operators}, temperature={self.options.temperature}"
 
-    def _scores(self, hidden_states: Tensor, mask: Tensor, k: int) -> Tensor:
+    def _scores(self, hidden_states: Tensor, mask: Tensor, k: int | Tensor) -> Tensor:
         """[B, n] how much each token is wanted."""
         if self._by_place:
-            return self.scorer(mask, k)
+            return self.scorer(mask, k.to(mask.device).unsqueeze(-1) if isinstance(k, Tensor) else k)
         scores = self.scorer(hidden_states)
         return scores.squeeze(-1) if scores.dim() == hidden_states.dim() else scores
 
@@ -181,7 +217,7 @@ def anneal(model: nn.Module, progress: float) -> float:
     return found[-1].options.temperature_at(progress)
 
 
-def _alone(protected: list[int], mask: Tensor) -> Tensor:
+def _alone(protected: Sequence[int], mask: Tensor) -> Tensor:
     """[B, p, n] True where each protected token stands. A place that a row lacks, or has already, is left out."""
     place = torch.arange(mask.shape[1], device=mask.device).expand(mask.shape)
     to_end = mask.flip(-1).cumsum(-1).flip(-1)  # real tokens from here on: 1 at the last

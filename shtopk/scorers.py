@@ -26,22 +26,22 @@ def mlp(hidden_size: int) -> nn.Module:
 class ByPlace(nn.Module):
     """A control that learns nothing: it scores a token by its place, whatever its vector."""
 
-    def forward(self, mask: Tensor, k: int) -> Tensor:
-        """Scores [B, n] from mask [B, n], True for a real token, and the number of slots k."""
+    def forward(self, mask: Tensor, k: int | Tensor) -> Tensor:
+        """Scores [B, n] from mask [B, n], True for a real token, and the number of slots k, or [B, 1] of each row."""
         raise NotImplementedError
 
 
 class FirstTokens(ByPlace):
     """A control that wants the first tokens."""
 
-    def forward(self, mask: Tensor, k: int) -> Tensor:
+    def forward(self, mask: Tensor, k: int | Tensor) -> Tensor:
         return -torch.arange(mask.shape[1], device=mask.device, dtype=torch.float32).expand(mask.shape)
 
 
 class Strided(ByPlace):
     """A control that wants every (n / k)-th real token."""
 
-    def forward(self, mask: Tensor, k: int) -> Tensor:
+    def forward(self, mask: Tensor, k: int | Tensor) -> Tensor:
         rank, count = mask.cumsum(-1) - 1, mask.sum(-1, keepdim=True).clamp(min=1)
         before, here = ((place * k).div(count, rounding_mode="floor") for place in (rank, rank + 1))
         return (here > before).float()

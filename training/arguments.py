@@ -1,10 +1,11 @@
 """How to train, as fields of a command line; and all fields of a training together."""
 
+import re
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
 
 from shtopk.tasks.arguments import DataArguments, option
-from shtopk.training.model_arguments import ModelArguments
+from shtopk.training.model_arguments import MOST_KEPT, ModelArguments
 
 
 @dataclass
@@ -49,7 +50,24 @@ class TrainArguments:
     )
     profile: int = option(0, "updates to write a trace of, into trace.json")
     show: int = option(0, "test documents to write HTML pages for")
+    k_range: str | None = option(
+        None,
+        "draw k for each update from a range such as 4:128, in YAML in quotes; evaluation uses k; by default k alone",
+    )
     seed: int = option(0, "seed of the weights drawn, the dropout and the order of the documents")
+
+    @property
+    def range_of_k(self) -> tuple[int, int] | None:
+        """k_range as (low, high); None for none. Raises ValueError if it cannot be read."""
+        if self.k_range in (None, "none"):
+            return None
+        found = re.fullmatch(r"\s*([0-9]{1,9}):([0-9]{1,9})\s*", self.k_range)
+        if found is None or int(found[2]) > MOST_KEPT:
+            raise ValueError(
+                f"expected k_range to be like 4:128, whole numbers of at most {MOST_KEPT:,} (in YAML in quotes), or "
+                f"none; got {self.k_range!r}"
+            )
+        return int(found[1]), int(found[2])
 
     @property
     def trackers(self) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from shtopk.budget import checked_range
 from shtopk.tasks import check, get_task
 from shtopk.training.arguments import Arguments
 from shtopk.training.model_arguments import MEANINGLESS
@@ -58,6 +59,8 @@ def problem_of(arguments: Arguments, writes: bool) -> str | None:
     try:
         model.pooling_options.check(model.share_or_count)
         _ = model.shares_or_counts
+        if training.range_of_k is not None:
+            checked_range(training.range_of_k, model.pooling_options)
         check(data)
         task = get_task(data)
     except ValueError as error:

@@ -19,7 +19,7 @@ WAYS: dict[str, dict[str, Any]] = {name: {"operator": name} for name in OPERATOR
     "random": {"operator": "hard", "freeze_scorer": True},  # scorer
     "strided": {"operator": "hard", "scorer": "strided"},
     "first": {"operator": "hard", "scorer": "first"},
-    "none": {"operator": "hard", "scorer": "first", "k": 1.0, "k_by_layer": "none"},
+    "none": {"operator": "hard", "scorer": "first", "k": 1.0, "k_by_layer": "none", "k_range": "none"},
 }
 SPEEDS = ("documents_per_second", "generated_tokens_per_second")
 COLUMNS = {  # key of a run -> head of the column, decimals, whether the spread is shown

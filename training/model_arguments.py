@@ -50,7 +50,7 @@ class ModelArguments(OptionArguments):
         None, "tokens that a summary has at least, >= 0; by default as the backbone says"
     )
     length_penalty: float | None = _option(None, "with beams, > 0 favours long summaries, < 0 short ones")
-    k: str = _option("32", "vectors to keep: a count >= 1, or a share of the tokens such as 0.1")
+    k: str = _option("32", "vectors to keep: a count >= 1, or a share of each document's tokens such as 0.1")
     window: int | None = _option(None, "tokens that the encoder sees at once; by default as many as it has positions")
     windows_at_once: int = _option(
         32, "windows per call of the encoder, >= 1; bounds the memory; under FSDP2 all go at once"

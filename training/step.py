@@ -8,7 +8,7 @@ from accelerate.utils import send_to_device
 from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grad_norm_
 
-from shtopk import anneal
+from shtopk import anneal, draw_k
 from shtopk.pooling import poolings
 from shtopk.training.batches import MicroBatch
 from shtopk.training.collectives import reduce_sum
@@ -26,6 +26,8 @@ def train_step(run: Run, parts: list[MicroBatch], meter: Meter) -> dict[str, flo
     accelerator, progress, training = run.accelerator, run.progress, run.arguments.training
     run.wrapped.train()
     temperature = anneal(run.model, progress.update / max(1, run.updates - 1))
+    k_range = training.range_of_k
+    drawn = {} if k_range is None else {"k": draw_k(run.model, k_range, progress.update, training.seed)}
     (items,) = reduce_sum(accelerator, sum(part.items for part in parts))
     loss_here = torch.zeros((), device=accelerator.device)
     for i, part in enumerate(parts, 1):
@@ -65,6 +67,7 @@ def train_step(run: Run, parts: list[MicroBatch], meter: Meter) -> dict[str, flo
         "scorer_gradient_norm": scorer_norm,
         "learning_rate": learning_rate,
         "temperature": temperature,
+        **drawn,
         **measured,
     }
 

@@ -103,7 +103,7 @@ def mean_kept(k: int | float | None, lengths: np.ndarray) -> float:
     """How many tokens are kept on average, of documents of these lengths."""
     if k is None:
         return float(lengths.mean())
-    return float(np.minimum(k, lengths).mean() if isinstance(k, int) else np.maximum(1, k * lengths).mean())
+    return float(np.minimum(k if isinstance(k, int) else np.ceil(k * lengths), lengths).mean())
 
 
 def verdict(rows: Sequence[dict[str, Any]], metric: str) -> str:

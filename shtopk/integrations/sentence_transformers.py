@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from sentence_transformers.multi_vector_encoder.modules import BaseTokenPooling
 from sentence_transformers.util.tensor import repad_flattened_features
 from torch import Tensor
 
+from shtopk.budget import checked_range, log_uniform
 from shtopk.options import NAMES, as_saved
 from shtopk.pooling import TopKPooling
 
@@ -35,6 +37,10 @@ class TopKTokenPooling(BaseTokenPooling):
       `shtopk.integrations.trainer.AnnealTemperature()`.
     - *The scorer is different*: give it a learning rate of its own, for example
       `learning_rate_mapping={r"pooling\.scorer": 1e-2}` among the trainer's arguments.
+    - *Any k from one training*: with a `k_range` every forward pass in training mode draws a k, log-uniformly, for all
+      its inputs. A cached loss, which embeds them twice, restores torch's generator, and so draws the same again. But
+      passes differ: where a loss divides a batch into mini-batches, or on several processes, give the trainer the
+      callback `shtopk.integrations.trainer.DrawK((4, 128))` as well. Then all passes of an update have one k.
     - *Alone*, as `pool(embeddings)` or `encode(..., token_pooling=...)`, it pools as in eval mode, without gradient.
       Normalize the result yourself.
     - *Hard operators learn nothing before `Normalize`*: `"hard_gated"` and `"hard_straight_through"` give scores a
@@ -42,8 +48,9 @@ class TopKTokenPooling(BaseTokenPooling):
 
     Args:
         hidden_size: d, the size of the token embeddings.
-        k: vectors to keep of each input, >= 1, protected ones included. A share of n, as in `TopKPooling`, is refused:
-            a document's vectors would depend on its batch.
+        k: vectors to keep of each input, protected ones included: a whole number >= 1, or a share in (0, 1] of its own
+            tokens, so that long documents keep more.
+        k_range: (low, high), whole numbers >= 1: draw k from there in training mode. None: k throughout.
         tasks: the tasks whose inputs are pooled; others pass unchanged. An input for no task counts as "document".
             None: documents alone in a `MultiVectorEncoder`; documents and queries in other models, whose losses do not
             tell them apart.
@@ -59,17 +66,24 @@ class TopKTokenPooling(BaseTokenPooling):
         (torch.Size([3, 2, 8]), torch.Size([3, 2]))
     """
 
-    config_keys = ["hidden_size", "k", *NAMES, "tasks"]
+    config_keys = ["hidden_size", "k", "k_range", *NAMES, "tasks"]
 
-    def __init__(self, hidden_size: int, k: int, *, tasks: str | list[str] | None = None, **options: Any):
+    def __init__(
+        self,
+        hidden_size: int,
+        k: int | float,
+        *,
+        k_range: Sequence[int] | None = None,
+        tasks: str | list[str] | None = None,
+        **options: Any,
+    ):
         super().__init__(tasks=tasks)
-        if isinstance(k, float):
-            raise ValueError(f"expected k to be a whole number >= 1, got {k!r}; a share would depend on the batch")
         self.pooling = TopKPooling(hidden_size, k, **options)
+        self.k_range = None if k_range is None else checked_range(k_range, self.pooling.options)
         self._tasks_are_given = tasks is not None
 
     def get_config_dict(self) -> dict[str, Any]:
-        sizes = {"hidden_size": self.pooling.hidden_size, "k": self.pooling.k}
+        sizes = {"hidden_size": self.pooling.hidden_size, "k": self.pooling.k, "k_range": self.k_range}
         return sizes | self.pooling.options.to_dict() | {"tasks": self.tasks}
 
     def on_model_ready(self, model: Any) -> None:
@@ -100,12 +114,18 @@ class TopKTokenPooling(BaseTokenPooling):
         values, mask = self._tokens(features)
         if 0 in mask.shape:
             return features
-        pooled = self.pooling(values, mask)
+        pooled = self.pooling(values, mask, k=self._k_of_pass())
         empty = pooled.attention_mask == 0
         for name, value in features.items():
             if isinstance(value, Tensor) and value.shape == mask.shape and not value.is_floating_point():
                 features[name] = value.gather(1, pooled.positions).masked_fill(empty, 0)
         return features | {"token_embeddings": pooled.hidden_states, "attention_mask": pooled.attention_mask}
+
+    def _k_of_pass(self) -> int | None:
+        """A k drawn for one forward pass; None where k, or what `draw_k` has drawn for the update, is to be used."""
+        if not self.training or self.k_range is None or self.pooling.training_k is not None:
+            return None
+        return log_uniform(self.k_range, torch.rand((), dtype=torch.float64, device="cpu").item())
 
     def _tokens(self, features: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """(token embeddings [B, n, d], mask [B, n]) of the features, checked."""
@@ -125,7 +145,7 @@ class TopKTokenPooling(BaseTokenPooling):
 
     @torch.no_grad()  # the model's `encode` hands over tensors that allow none
     def pool_one(self, embedding: Tensor, **kwargs: Any) -> Tensor:
-        """Pool the embeddings [n, d] of one input to [min(k, n), d], as in eval mode."""
+        """Pool the embeddings [n, d] of one input to its own k vectors, as in eval mode."""
         if not len(embedding):
             return embedding
         training = self.pooling.training

@@ -1,10 +1,11 @@
-"""Anneal the poolings of a model that transformers' Trainer trains."""
+"""Anneal the poolings of a model that transformers' Trainer trains, and draw their k."""
 
 from __future__ import annotations
 
 from transformers import TrainerCallback
 
-from shtopk.pooling import anneal
+from shtopk.budget import draw_k
+from shtopk.pooling import anneal, poolings
 
 
 class AnnealTemperature(TrainerCallback):
@@ -53,3 +54,34 @@ class AnnealTemperature(TrainerCallback):
 
     def _anneal(self, model, state) -> float:
         return anneal(model, min(1.0, state.global_step / (self.end * max(1, state.max_steps))))
+
+
+class DrawK(TrainerCallback):
+    """Draw a k for each update while `Trainer` trains a model, so that it serves every k of a range afterwards.
+
+    `shtopk.draw_k` says how, and for which pooling. Draws depend on the seed in the `TrainingArguments` and the number
+    of updates alone: they are the same on every process, for all micro-batches of an update, and in a run that is
+    resumed. Evaluation uses the pooling's own k, and so does everything after the training.
+
+    Args:
+        k_range: (low, high), whole numbers >= 1; both are drawn, too.
+
+    Raises:
+        ValueError: when training begins, an impossible range, or a model without a `TopKPooling`.
+
+    Example:
+        >>> callback = DrawK((4, 128))
+        >>> trainer = Trainer(model=model, train_dataset=rows, callbacks=[callback])  # doctest: +SKIP
+    """
+
+    def __init__(self, k_range: tuple[int, int]):
+        self.k_range = k_range
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        draw_k(model, self.k_range, state.global_step, args.seed)
+
+    def on_step_begin(self, args, state, control, model=None, **kwargs):
+        draw_k(model, self.k_range, state.global_step, args.seed)
+
+    def on_train_end(self, args, state, control, model=None, **kwargs):
+        poolings(model)[-1].training_k = None

@@ -3,6 +3,7 @@
 import json
 from functools import partial
 
+import budgets
 import growth
 import pytest
 import speed
@@ -63,6 +64,17 @@ def test_learning_what_to_keep_pays(split):
     drawn, drawn_kept = accuracy_and_share(EVERY["random scorer, frozen"], split, epochs=40)
     assert learned > 0.95 > drawn
     assert kept > 0.9 > drawn_kept
+
+
+def test_one_training_with_k_drawn_is_tested_at_every_k_beside_one_for_each(split):
+    runs = [budgets.train_and_test(trained, [2, 6], 0, split, split, epochs=20) for trained in ("drawn", "2", "6")]
+    accuracy = {run["trained"]: [one["accuracy"] for one in run["tested"]] for run in runs}
+    assert min(accuracy["drawn"]) > 0.8
+    record = {"command": "python x.py", "device": "a device", "torch": "2", "epochs": 20, "runs": runs}
+    lines = budgets.table(record).splitlines()
+    assert lines[0] == "| accuracy, trained with | k = 2 | k = 6 |"
+    assert lines[2] == f"| k drawn, 2 to 6 | {accuracy['drawn'][0]:.3f} | {accuracy['drawn'][1]:.3f} |"
+    assert lines[3] == f"| the k of each column | {accuracy['2'][0]:.3f} | {accuracy['6'][1]:.3f} |"
 
 
 def test_the_table_shows_mean_and_spread_and_the_seconds_from_where_all_took_turns():

@@ -77,12 +77,14 @@ def test_all_ways_with_one_seed_come_before_the_next_seed():
     found = planned(["first", "none"], ["8", "32"], [0, 1])
     assert found[:3] == [Planned("first", "8", 0), Planned("none", "all", 0), Planned("first", "32", 0)]
     assert len(found) == 6
-    assert found[1].words == ["--k=1.0", "--operator=hard", "--scorer=first", "--k_by_layer=none", "--seed=0"]
+    assert found[1].words == ["--k=1.0", "--operator=hard", "--scorer=first", "--k_by_layer=none", "--k_range=none",
+                              "--seed=0"]  # fmt: skip
 
 
 def test_where_nothing_is_pooled_nothing_is_pooled_between_the_layers_either(words):
     (none,) = planned(["none"], ["8"], [0])
-    assert parse([*words, "--k_by_layer=1:4", *none.words]).model.shares_or_counts is None
+    nowhere = parse([*words, "--k_by_layer=1:4", "--k_range=4:8", *none.words])
+    assert nowhere.model.shares_or_counts is nowhere.training.range_of_k is None
     (hard,) = planned(["hard"], ["8"], [0])
     assert parse([*words, "--k_by_layer=1:4", *hard.words]).model.shares_or_counts == {"1": 4}
 

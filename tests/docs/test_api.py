@@ -14,7 +14,7 @@ PACKAGES = ("shtopk", "shtopk.models", "shtopk.show", "shtopk.tasks", "shtopk.tr
 MODULES = {  # those that users import from, beside the packages
     "shtopk.integrations.encoder": ("pool_encoder", "load_pooled", "unpool_encoder"),
     "shtopk.integrations.sentence_transformers": ("TopKTokenPooling",),
-    "shtopk.integrations.trainer": ("AnnealTemperature",),
+    "shtopk.integrations.trainer": ("AnnealTemperature", "DrawK"),
     "shtopk.operators": ("OPERATORS", "Operator"),
     "shtopk.show.answer": ("answer_and_page", "show_document"),
 }

@@ -1,5 +1,7 @@
 """The models here with an encoder that pools between its layers."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -40,6 +42,25 @@ def test_a_long_document_does_not_depend_on_what_it_is_batched_with(operator, fi
         torch.testing.assert_close(together.logits[row : row + 1], alone.logits)
     assert not together.pooled_attention_mask[2].any()
     assert together.logits.isfinite().all()
+
+
+@pytest.mark.parametrize("fields", [
+    {"k": 0.2, "k_by_layer": None}, {"k": 0.2, "k_by_layer": None, "window_k": 30}, {"k": 4, "k_by_layer": {1: 0.5}},
+    {"k": 0.1, "k_by_layer": {1: 0.5, 2: 0.5}}, {"k": 0.1, "k_by_layer": {1: 0.5}, "window_k": 15},
+], ids=str)  # fmt: skip
+def test_a_share_is_one_of_a_documents_own_tokens_in_however_many_steps(fields):
+    model, batch, lengths = build(**fields), documents(100, 12, 39), (100, 12, 39)
+    together = model(**batch)
+    for row, length in enumerate(lengths):
+        alone = model(**{name: x[row : row + 1, :length] for name, x in batch.items()})
+        torch.testing.assert_close(together.logits[row : row + 1], alone.logits)
+        kept = 4 if fields["k"] == 4 else math.ceil(fields["k"] * length)
+        assert together.pooled_attention_mask[row].sum() == alone.pooled_attention_mask.sum() == kept
+
+
+def test_with_hidden_states_a_document_is_pooled_to_the_same_share():
+    model, batch = build(k=0.2, k_by_layer={1: 0.5}), documents(30, 12)
+    torch.testing.assert_close(model(**batch, output_hidden_states=True).logits, model(**batch).logits)
 
 
 @pytest.mark.parametrize("operator", ["successive_halving", "iterative", "hard_gated"])

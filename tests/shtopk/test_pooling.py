@@ -82,7 +82,7 @@ def test_slots_stand_in_document_order_by_default():
 
 @pytest.mark.parametrize(("k", "n", "slots"), [(3, 20, 3), (0.25, 20, 5), (0.25, 21, 6), (1.0, 7, 7), (0.01, 9, 1),
                                                (30, 20, 30)])  # fmt: skip
-def test_k_is_a_number_or_a_share_of_n(k, n, slots):
+def test_k_is_a_number_or_a_share_of_the_tokens(k, n, slots):
     assert TopKPooling(8, k)(torch.randn(2, n, 8)).hidden_states.shape == (2, slots, 8)
 
 

@@ -12,23 +12,26 @@ from sentence_transformers import (
     SentenceTransformer,
 )
 from sentence_transformers.base.modules import Normalize, Transformer
-from sentence_transformers.multi_vector_encoder.losses import MultiVectorMultipleNegativesRankingLoss
+from sentence_transformers.multi_vector_encoder.losses import (
+    CachedMultiVectorMultipleNegativesRankingLoss,
+    MultiVectorMultipleNegativesRankingLoss,
+)
 from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 from sentence_transformers.sentence_transformer.modules import Pooling
 
 from shtopk import anneal
 from shtopk.integrations.sentence_transformers import TopKTokenPooling
-from shtopk.integrations.trainer import AnnealTemperature
+from shtopk.integrations.trainer import AnnealTemperature, DrawK
 
 SHORT, LONG, OTHER = "goal", "a b c d e f g goal h i j match", "bank shares x y z a b"
 K = 4
 
 
-def multi_vector(encoder, **options):
-    """Transformer, mask, pooling to 4, unit length."""
+def multi_vector(encoder, k=K, **options):
+    """Transformer, mask, pooling to k, unit length."""
     torch.manual_seed(0)
-    pooling = TopKTokenPooling(32, K, **options)
+    pooling = TopKTokenPooling(32, k, **options)
     modules = [Transformer(str(encoder)), MultiVectorMask(), pooling, Normalize("token_embeddings")]
     return MultiVectorEncoder(modules=modules, device="cpu")
 
@@ -53,6 +56,18 @@ def test_a_document_has_k_unit_vectors_a_query_has_all(encoder):
     assert (long.shape, short.shape) == ((K, 32), (3, 32))  # [CLS] goal [SEP]
     torch.testing.assert_close(long.norm(dim=-1), torch.ones(K))
     assert model.encode_query(LONG).shape == (14, 32)
+
+
+def test_with_a_share_a_longer_document_has_more_vectors_whatever_stands_beside_it(encoder, tmp_path):
+    model = multi_vector(encoder, k=0.25)
+    long, short, other = together = model.encode_document([LONG, SHORT, OTHER])  # 14, 3 and 9 tokens
+    assert [len(long), len(short), len(other)] == [4, 1, 3]
+    model.save(str(tmp_path))
+    loaded = MultiVectorEncoder(str(tmp_path), device="cpu", trust_remote_code=True)
+    for vectors, text in zip(together, [LONG, SHORT, OTHER], strict=True):
+        torch.testing.assert_close(loaded.encode_document(text), vectors, atol=1e-5, rtol=1e-5)
+    bare = MultiVectorEncoder(modules=[model[0], model[1]], device="cpu")
+    assert [len(x) for x in bare.encode_document([LONG, SHORT, OTHER], token_pooling=model[2])] == [4, 1, 3]
 
 
 def test_the_mean_behind_it_is_that_of_the_k_vectors(encoder):
@@ -162,6 +177,49 @@ def test_a_trainer_trains_it_from_soft_to_sharp(encoder, tmp_path):
     assert (pooling.scorer.weight - before).abs().max() > 5e-3
 
 
+def slots_of(pooling):
+    """Filled in by each pass of documents: how many slots it gave them."""
+    seen = []
+    pooling.pooling.register_forward_hook(lambda module, given, out: seen.append(out.mask.shape[1]))
+    return seen
+
+
+def test_with_a_range_each_pass_in_training_draws_a_k_and_encode_has_its_own(encoder, tmp_path):
+    model = multi_vector(encoder, k_range=(2, 30)).train()
+    seen = slots_of(model[2])
+    for _ in range(40):
+        model(model.preprocess([LONG, OTHER]), task="document")
+        model(model.preprocess([LONG, OTHER]), task="query")
+    assert len(seen) == 40 and len(set(seen)) > 8 and 2 <= min(seen) < 5 and 15 < max(seen) <= 30
+    assert len(model.encode_document(LONG)) == K
+    model.save(str(tmp_path))
+    assert MultiVectorEncoder(str(tmp_path), device="cpu", trust_remote_code=True)[2].k_range == (2, 30)
+
+
+def test_a_cached_loss_embeds_a_batch_twice_with_the_same_k(encoder):
+    model = multi_vector(encoder, k_range=(2, 30)).train()
+    seen = slots_of(model[2])
+    columns = [model.preprocess(texts) for texts in ([SHORT, "bank", "a", "b"], [LONG, OTHER, LONG, SHORT])]
+    CachedMultiVectorMultipleNegativesRankingLoss(model, mini_batch_size=1)(columns).backward()
+    assert len(seen) == 8 and seen[:4] == seen[4:] and len(set(seen)) > 1
+    assert (model[2].pooling.scorer.weight.grad != 0).any()
+
+
+@pytest.mark.parametrize("k_range", [None, (2, 30)])
+def test_with_the_callback_all_passes_of_an_update_have_one_k(encoder, tmp_path, k_range):
+    model = multi_vector(encoder, k_range=k_range)
+    seen = slots_of(model[2])
+    arguments = MultiVectorEncoderTrainingArguments(
+        str(tmp_path), max_steps=3, per_device_train_batch_size=4, report_to=[], use_cpu=True, disable_tqdm=True,
+        save_strategy="no",
+    )  # fmt: skip
+    pairs = Dataset.from_dict({"query": [SHORT, "bank", "a", "b"], "document": [LONG, OTHER, LONG, SHORT]})
+    loss = CachedMultiVectorMultipleNegativesRankingLoss(model, mini_batch_size=2)
+    MultiVectorEncoderTrainer(model, arguments, pairs, loss=loss, callbacks=[DrawK((5, 50))]).train()
+    updates = [set(seen[i : i + 4]) for i in (0, 4, 8)]
+    assert len(seen) == 12 and [len(update) for update in updates] == [1, 1, 1] and len(set(seen)) > 1
+
+
 def test_queries_of_a_single_vector_model_are_pooled_as_in_training(encoder):
     model = single_vector(encoder)
     assert torch.equal(*(torch.as_tensor(f(LONG)) for f in (model.encode, model.encode_query)))
@@ -197,7 +255,8 @@ def test_an_empty_batch_stays_empty():
 
 
 @pytest.mark.parametrize(("call", "message"), [
-    (lambda: TopKTokenPooling(8, 0.5), r"expected k to be a whole number >= 1, got 0.5; a share would depend on"),
+    (lambda: TopKTokenPooling(8, 1.5), r"expected k to be a whole number >= 1 or a share in \(0, 1\], got 1.5"),
+    (lambda: TopKTokenPooling(8, 4, k_range=[8, 4]), "expected k_range to be two whole numbers, 1 <= low <= high"),
     (lambda: TopKTokenPooling(8, 0), "expected k to be a whole number"),
     (lambda: TopKTokenPooling(8, 2)({"sentence_embedding": 1}), "got sentence_embedding; put .* behind a Transformer"),
     (lambda: TopKTokenPooling(7, 2)(features(9, 2)), r"expected token_embeddings \[B, n, 7\].*set hidden_size"),

@@ -6,8 +6,8 @@ from tiny import tiny_tokenizer
 from torch import nn
 from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainerCallback, TrainingArguments
 
-from shtopk import TopKPooling
-from shtopk.integrations.trainer import AnnealTemperature
+from shtopk import TopKPooling, draw_k
+from shtopk.integrations.trainer import AnnealTemperature, DrawK
 from shtopk.models import TopKPoolingForSequenceClassification
 
 SOFT, SHARP = 4.0, 0.0625
@@ -134,3 +134,37 @@ def test_a_model_without_a_pooling_is_refused_before_training(tmp_path):
 def test_an_impossible_end_is_refused(end):
     with pytest.raises(ValueError, match=r"a share of the training in \(0, 1\]"):
         AnnealTemperature(end)
+
+
+def slots_of(model) -> list[tuple[bool, int]]:
+    """Filled in by each pass: (in training mode, slots)."""
+    seen = []
+    model.pooling.register_forward_hook(lambda pooling, given, out: seen.append((pooling.training, out.mask.shape[1])))
+    return seen
+
+
+def test_each_update_has_a_k_of_its_own_for_all_its_batches_and_evaluation_the_models(model, tmp_path):
+    seen = slots_of(model)
+    trainer = trainer_of(model, tmp_path, [DrawK((5, 50))], gradient_accumulation_steps=2, eval_strategy="steps",
+                         eval_steps=1)  # fmt: skip
+    trainer.train()
+    expected = [draw_k(TopKPooling(8, 4), (5, 50), update, trainer.args.seed) for update in range(6)]
+    assert [k for training, k in seen if training] == [k for k in expected for _ in range(2)]
+    assert {k for training, k in seen if not training} == {4}
+    assert model.train().pooling.current_k == 4  # when all is done
+
+
+def test_a_run_that_is_resumed_draws_what_it_would_have_drawn(model, encoder, tmp_path):
+    seen = slots_of(model)
+    trainer_of(model, tmp_path, [DrawK((5, 50))], save_strategy="steps", save_steps=4).train()
+    again = TopKPoolingForSequenceClassification.from_backbone(encoder, k=4, num_labels=2)
+    resumed = slots_of(again)
+    trainer_of(again, tmp_path, [DrawK((5, 50))]).train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
+    assert resumed == seen[4:] and len(set(seen)) > 3
+
+
+def test_an_impossible_range_is_refused_before_training(model, tmp_path):
+    trainer = trainer_of(model, tmp_path, [DrawK((5, 3))])
+    with pytest.raises(ValueError, match="1 <= low <= high"):
+        trainer.train()
+    assert trainer.state.global_step == 0

@@ -27,6 +27,7 @@ SENSIBLE: dict[str, list[Any]] = {
     "protected": [0, -1],
     "window": [8, 64],
     "k_by_layer": ["1:8", {1: 8}],
+    "k_range": ["2:8"],
     "max_tokens": [16],
     "max_train_samples": [8],
     "warmup": [0, 1],
@@ -159,6 +160,7 @@ def with_options(*words):
 
 @pytest.mark.parametrize(("word", "named"), [
     *with_options("--k=many", "--k=1.5", f"--k={2**21}", "--k_by_layer=2:x", "--k_by_layer=1:" + "9" * 5000),
+    *with_options("--k_range=8:4", "--k_range=0:8", "--k_range=4.5:8", "--k_range=272", "--k_range=1:" + "9" * 5000),
     *with_options("--temperature=-1", "--initial_temperature=0", "--operator=magic", "--protected=first"),
     *with_options("--window=1", "--window=100", "--classifier_dropout=1", "--backbone=--", "--learning_rate=nan"),
     *with_options("--epochs=0", "--epochs=1e308", "--batch_size=two", "--warmup=2", f"--seed={2**32}"),
@@ -239,3 +241,7 @@ def test_a_list_in_yaml_is_several_values_where_a_field_takes_several(elsewhere,
     (elsewhere / "any.yaml").write_text("protected: [--k]")
     with pytest.raises(ValueError, match="expected values as protected, got --k"):
         yaml_words("any.yaml", parser)
+
+
+def test_a_range_of_k_begins_above_the_protected_tokens(refusal):
+    assert_refused(refusal("--k_range", "1:8", "--protected", 0), "k_range to begin above the 1 protected")

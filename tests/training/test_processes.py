@@ -81,6 +81,13 @@ def test_two_processes_learn_as_one_and_one_of_them_speaks(base, words, alone, t
 
 
 @pytest.mark.slow
+def test_two_processes_draw_the_same_k(words, alone, tmp_path):
+    on_two_processes([*words, *STILL, "--k_range", "3:30"], tmp_path / "two")
+    same_course(tmp_path / "two", alone("--k_range", "3:30"))
+    assert len({row["k"] for row in course(tmp_path / "two") if "k" in row}) > 3
+
+
+@pytest.mark.slow
 def test_micro_batches_learn_as_one(summary_words, alone, tmp_path):
     few = ["--batch_size", "4", "--accumulation", "4", "--output_dir", str(tmp_path / "few")]
     train.main([*summary_words, *STILL, *few])

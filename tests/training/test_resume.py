@@ -15,6 +15,7 @@ from filelock import FileLock
 from refusals import assert_refused
 
 import train
+from shtopk import TopKPooling, draw_k
 from shtopk.training import experiment, loop, results
 from shtopk.training.checkpoints import Checkpoints, sizes_and_hashes
 
@@ -103,6 +104,17 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bits(harder, trained, tmp_path
         assert done.returncode == -signal.SIGKILL, (kind, number, done.stderr)
     train.main([*harder, *LATEST])
     assert outcome(tmp_path / "run") == whole, points
+
+
+def test_a_run_that_is_resumed_draws_the_k_that_it_would_have_drawn(words, trained, stop_at, stopped, tmp_path):
+    words = [*words, "--epochs", "2", "--k_range", "3:30"]
+    stop_at(5, signal.SIGTERM)
+    assert stopped(words, 143)
+    train.main([*words, *LATEST])
+    assert outcome(tmp_path / "run") == outcome(trained(words))
+    drawn = [row["k"] for row in run_files.course(tmp_path / "run") if "k" in row]
+    assert drawn == [draw_k(TopKPooling(8, 4), (3, 30), update) for update in range(12)]
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["k"] == 4
 
 
 def test_an_evaluation_that_is_stopped_is_made_after_all(harder, trained, stop_at, stopped, tmp_path):

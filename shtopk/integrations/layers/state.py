@@ -40,7 +40,8 @@ class ForwardPass:
             mask = hidden_states.new_ones(hidden_states.shape[:2], dtype=torch.bool) if mask is None else mask
             vectors, assignment = hidden_states, Assignment.of_every_token(mask, hidden_states.dtype)
         else:
-            pooled = pooling(hidden_states, mask, k=min(pooling.slots_for(n), n))
+            k = pooling.current_k
+            pooled = pooling(hidden_states, mask, k=min(k, n) if isinstance(k, int) else k)
             vectors, assignment = pooled.values, pooled.assignment
         self.assignment = assignment if self.assignment is None else self.assignment.then(assignment)
         return vectors, assignment.positions
