@@ -1,4 +1,4 @@
-"""Select and merge, by tensor operations: which tokens lead, whom the others join, and what each weighs in its slot."""
+"""Select and merge, by tensor operations: which tokens lead, whom the others join, what each weighs in its slot."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def merge(backend: Backend, values: Tensor, scores: Tensor, logits: Tensor, k: i
 def score_gradients(
     scores: Tensor, weights: Tensor, slots: Tensor, of_weights: Tensor, of_slot_scores: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The gradients [B, n] of scores and of logits, of which the latter is through the weights; slots stay as they are.
+    """The gradients [B, n] of scores and of logits, the latter by way of the weights; slots stay as they are.
 
     Args:
         scores: [B, n] that `merge` was given.

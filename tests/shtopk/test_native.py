@@ -209,7 +209,7 @@ def test_the_number_of_threads_changes_no_slot(monkeypatch):
     monkeypatch.setattr(native, "ENOUGH", 100)
     values, logits = torch.randn(5, 300, 24), torch.randn(5, 300)
     found = []
-    for threads in (1, 3):
-        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+    for count in (1, 3):
+        monkeypatch.setattr(torch, "get_num_threads", lambda count=count: count)
         found.append(backends.BACKENDS["native"].merge(values, logits, logits, 20)[0])
     assert all(one.equal(three) for one, three in zip(*found, strict=True))
