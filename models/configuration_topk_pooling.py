@@ -33,6 +33,8 @@ class PooledBackboneConfig(OptionFields, PreTrainedConfig):
         if "boost" in kwargs:  # saved by 0.1.0
             options.operator = without_boost({"operator": options.operator, "boost": kwargs.pop("boost")})["operator"]
         options.protected = list(options.protected)
+        if self.is_encoder_decoder and options.eval_operator is None:
+            options.eval_operator = options.operator  # a decoder has learnt to read slots that are made so
         fill_in(self)  # so that a checkpoint stays what it is, whatever becomes of the defaults
         self.k_by_layer = {str(layer): k for layer, k in self.k_by_layer.items()} if self.k_by_layer else None
         super().__post_init__(**kwargs)
@@ -133,7 +135,8 @@ class TopKPoolingConfig(PooledBackboneConfig):
 class TopKPoolingSeq2SeqConfig(PooledBackboneConfig):
     """The configuration of an encoder-decoder whose decoder sees the k vectors that a `shtopk.TopKPooling` kept.
 
-    All fields of `TopKPoolingConfig` but `classifier_dropout` are fields here, too.
+    All fields of `TopKPoolingConfig` but `classifier_dropout` are fields here, too. One default differs: in eval mode
+    that operator pools which pooled in training, as the decoder has learnt to read what it makes.
 
     Attributes:
         backbone: configuration of the encoder-decoder, of any that AutoModelForSeq2SeqLM builds (BART by default).

@@ -5,14 +5,14 @@ import json
 
 import pytest
 import torch
-from tiny import BERT
+from tiny import BART, BERT
 from torch import nn
-from transformers import BertConfig, BertModel, HfArgumentParser
+from transformers import BartConfig, BartForConditionalGeneration, BertConfig, BertModel, HfArgumentParser
 
 from shtopk import PoolingOptions, TopKPooling
 from shtopk.integrations.encoder import pool_encoder
 from shtopk.integrations.sentence_transformers import TopKTokenPooling
-from shtopk.models import TopKPoolingConfig
+from shtopk.models import TopKPoolingConfig, TopKPoolingSeq2SeqConfig
 from shtopk.operators import OPERATORS
 from shtopk.training import ModelArguments, parse
 
@@ -113,3 +113,11 @@ def test_an_option_can_be_read_on_the_module_and_none_is_set_in_vain():
     assert (pooling.temperature, pooling.keep_order, pooling.protected) == (1.0, True, ())
     with pytest.raises(AttributeError):
         pooling.temperature = 0.1
+
+
+def test_where_a_decoder_reads_the_slots_eval_mode_pools_as_training_does():
+    assert TopKPoolingSeq2SeqConfig().pooling_options.eval_operator == "successive_halving"
+    assert TopKPoolingSeq2SeqConfig(operator="hard_gated").eval_operator == "hard_gated"
+    assert TopKPoolingSeq2SeqConfig(eval_operator="select_and_merge").eval_operator == "select_and_merge"
+    whole = pool_encoder(BartForConditionalGeneration(BartConfig(**BART)), {1: 4})
+    assert whole.model.encoder.pooling["1"].options.eval_operator == "successive_halving"

@@ -17,6 +17,7 @@ def build_model(kind: Kind, all_arguments: Arguments, texts: DatasetDict):
     arguments = all_arguments.model
     fields = {name: getattr(arguments, name) for name in ("window", "windows_at_once", "window_k")}
     fields |= arguments.pooling_options.to_dict() | {
+        "eval_operator": arguments.eval_operator,
         "k": arguments.share_or_count,
         "k_by_layer": arguments.shares_or_counts,
         "backbone_sha256": arguments.backbone_sha256,

@@ -59,7 +59,8 @@ def pool_encoder(
         k_by_layer: {layer: k}, in any order; `TopKPooling` explains k. Fewer than k tokens stay as many as they are.
         options: one record of options for the poolings of all layers.
         by_name: the options by name, instead; `shtopk.PoolingOptions` explains them. By default `protected` is (0, -1)
-            if the family has [CLS] and [SEP]. Slots always stand in document order.
+            if the family has [CLS] and [SEP]; and where a decoder reads the slots, they are pooled in eval mode as in
+            training. Slots always stand in document order.
 
     Returns:
         The model.
@@ -165,6 +166,8 @@ def install(
     encoder, stack, family = _find(model)
     layers = getattr(stack, family.layers)
     by_layer = _checked(k_by_layer, len(layers), family, type(stack).__name__)
+    if encoder is not model and by_name.get("eval_operator") is None:  # a decoder has learnt to read such slots
+        by_name["eval_operator"] = by_name.get("operator", PoolingOptions().operator)
     record = options or PoolingOptions.of({"protected": family.protected} | by_name)
     record.to_dict()  # which a scorer of one's own has no place in: nothing could load it
     if not record.keep_order:

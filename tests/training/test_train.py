@@ -80,11 +80,11 @@ def test_frozen_parts_stay_as_they_were(words, tmp_path):
 
 def test_the_command_line_wins_over_the_yaml_and_the_yaml_over_the_defaults(tmp_path):
     config = tmp_path / "some.yaml"
-    config.write_text("k: 8\nlearning_rate: 1e-3\nfreeze_encoder: true\neval_operator: null\n")
+    config.write_text("k: 8\nlearning_rate: 1e-3\nfreeze_encoder: true\ninitial_temperature: null\n")
     arguments = parse(["--config", str(config), "--k", "5", "--output_dir", str(tmp_path / "run")])
     assert (arguments.model.k, arguments.model.freeze_encoder) == ("5", True)
     assert (arguments.training.learning_rate, arguments.training.batch_size) == (1e-3, 16)
-    assert arguments.model.eval_operator == "select_and_merge"
+    assert arguments.model.temperature == 1.0
 
 
 # Summaries
