@@ -119,5 +119,5 @@ def test_where_a_decoder_reads_the_slots_eval_mode_pools_as_training_does():
     assert TopKPoolingSeq2SeqConfig().pooling_options.eval_operator == "successive_halving"
     assert TopKPoolingSeq2SeqConfig(operator="hard_gated").eval_operator == "hard_gated"
     assert TopKPoolingSeq2SeqConfig(eval_operator="select_and_merge").eval_operator == "select_and_merge"
-    whole = pool_encoder(BartForConditionalGeneration(BartConfig(**BART)), {1: 4})
-    assert whole.model.encoder.pooling["1"].options.eval_operator == "successive_halving"
+    whole = pool_encoder(BartForConditionalGeneration(BartConfig(**BART)), {0: 4})
+    assert whole.model.encoder.pooling["0"].options.eval_operator == "successive_halving"
