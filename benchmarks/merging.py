@@ -37,12 +37,12 @@ def measure(n: int, k: int, d: int) -> dict[str, float]:
     values, scores = torch.randn(n, d), torch.randn(n)
     ways = {name: way for name, way in WAYS.items() if name != WARD or n <= MOST_FOR_WARD}
     calls = {name: max(1, int(CALLS / seconds_of(way, 1, values, scores, k))) for name, way in ways.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    taken: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(TURNS):
         for name, way in ways.items():
             if name != WARD or turn < 5:
-                seconds[name].append(seconds_of(way, calls[name], values, scores, k))
-    return {name: statistics.median(found) for name, found in seconds.items()}
+                taken[name].append(seconds_of(way, calls[name], values, scores, k))
+    return {name: statistics.median(found) for name, found in taken.items()}
 
 
 def seconds_of(way: Callable, calls: int, *given: object) -> float:
@@ -53,10 +53,14 @@ def seconds_of(way: Callable, calls: int, *given: object) -> float:
     return (time.process_time() - start) / calls
 
 
+def seconds(record: dict, n: int, k: int, way: str) -> float:
+    (run,) = [run for run in record["runs"] if (run["n"], run["k"]) == (n, k)]
+    return run["seconds"][way]
+
+
 def ratio(record: dict, n: int, k: int, way: str, other: str) -> float:
     """How many times as long a way takes as another one."""
-    (run,) = [run for run in record["runs"] if (run["n"], run["k"]) == (n, k)]
-    return run["seconds"][way] / run["seconds"][other]
+    return seconds(record, n, k, way) / seconds(record, n, k, other)
 
 
 def table(record: dict) -> str:
@@ -66,10 +70,10 @@ def table(record: dict) -> str:
         "|--:|--:|--:|--:|--:|--:|",
     ]
     for run in record["runs"]:
-        seconds = run["seconds"]
-        ward_cell = f"{seconds[WARD] / seconds[MERGE]:.3g}" if WARD in seconds else ""
-        others = " | ".join(f"{seconds[MERGE] / seconds[other]:.2g}" for other in (TOURNAMENT, HARD))
-        lines.append(f"| {run['n']:,} | {run['k']} | {1000 * seconds[MERGE]:.2f} | {others} | {ward_cell} |")
+        taken = run["seconds"]
+        ward_cell = f"{taken[WARD] / taken[MERGE]:.3g}" if WARD in taken else ""
+        others = " | ".join(f"{taken[MERGE] / taken[other]:.2g}" for other in (TOURNAMENT, HARD))
+        lines.append(f"| {run['n']:,} | {run['k']} | {1000 * taken[MERGE]:.2f} | {others} | {ward_cell} |")
     return "\n".join(lines) + (
         f"\n\nOne document, forward, float32, median CPU time of ways that take turns. "
         f"`{record['command']}` on {record['device']}, torch {record['torch']}.\n"

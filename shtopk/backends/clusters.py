@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -70,8 +71,9 @@ def partition(values: Tensor, logits: Tensor, k: int) -> Tensor:
         Tensor: [B, n] int64 in 0..k-1. -1 where there is no token, and for a token whose weight is negligible wherever
         it goes.
     """
-    with torch.autocast(values.device.type, enabled=False):  # which would compare in half precision
-        return join(values, logits, *lead(values, logits, k))
+    device = values.device.type
+    with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
+        return join(values, logits, *lead(values, logits, k))  # which autocast would compare in half precision
 
 
 def lead(values: Tensor, logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
