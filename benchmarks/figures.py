@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 import between
+import budgets
 import compare
 import finetune_gpu
 import growth
@@ -177,6 +178,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "growth": lambda: growth.table(record("growth")),
     "predict": lambda: predict.table(record("predict")),
     "finetune-gpu": lambda: finetune_gpu.table(record("gpu/finetune-gpu")),
+    "budgets": lambda: budgets.table(record("budgets-needle")),
     "merging": lambda: merging.table(record("merging")),
     "speed-gpu": lambda: speed_gpu.summary(record("gpu/speed-gpu")),
 }
