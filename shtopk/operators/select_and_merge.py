@@ -36,8 +36,8 @@ def select_and_merge_topk(
     this in eval mode. A tournament pairs tokens by rank whatever they say, which teaches the scorer; here tokens that
     say the same are pooled together, so less is lost.
 
-    As T falls to 0, the result becomes that of `hard_topk`. With equal scores it is a greedy k-means of directions, with
-    leaders among the first 4 k tokens. A token that weighs less than the scores' rounding error is left out.
+    As T falls to 0, the result becomes that of `hard_topk`. With equal scores it is a greedy k-means of directions,
+    whose leaders are among the first 4 k tokens. A token that weighs less than the scores' rounding error is left out.
 
     The gradient is exact where no token changes its slot: it flows through the weights and the values, and which token
     goes where has none. O(n k d) time, and O(n + k d) memory beside the values.
