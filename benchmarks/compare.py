@@ -222,15 +222,16 @@ def _seeds(record: dict) -> str:
     for run in record["runs"]:
         rows.setdefault((run["k"], run["variant"]), []).append(run["seed"])
     most = max(rows.values(), key=len)
-    others = []
+    others: dict[tuple[str, str], list[str]] = {}  # (names, their seeds) -> numbers of slots
     for k in _ks(record):
         seeds_of = {name: sorted(seeds) for (other, name), seeds in rows.items() if other == k}
         fewer = [name for name, seeds in seeds_of.items() if seeds != sorted(most)]
         for seeds in dict.fromkeys(_listed(seeds_of[name]) for name in fewer):
             names = [name for name in fewer if _listed(seeds_of[name]) == seeds]
-            whose = "" if len(names) == len(seeds_of) else f" and {' and '.join(names)}"
-            others.append(f"with k = {k}{whose}: {seeds}")
-    return _listed(sorted(most)) + (f" ({'; '.join(others)})" if others else "")
+            whose = "" if len(names) == len(seeds_of) else f" and {', '.join(names)}"
+            others.setdefault((whose, seeds), []).append(k)
+    found = [f"with k = {', '.join(ks)}{whose}: {seeds}" for (whose, seeds), ks in others.items()]
+    return _listed(sorted(most)) + (f" ({'; '.join(found)})" if found else "")
 
 
 def rows_of(task: str, ks: list[int], rivals: bool = False) -> dict[tuple[str, str], tuple[Variant, int | float]]:

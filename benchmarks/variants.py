@@ -46,7 +46,7 @@ VARIANTS = [
 ]
 SUMMARIES = [
     Variant("successive halving"),
-    Variant("successive halving, then select and merge", {"eval_operator": "select_and_merge"}),
+    Variant("select and merge in eval mode", {"eval_operator": "select_and_merge"}),
     Variant("successive halving, annealed", ANNEALED),
     Variant("iterative top-k", {"operator": "iterative"}),
     Variant("hard top-k, gated", {"operator": "hard_gated"}),
