@@ -9,7 +9,8 @@ of the values cost every method the same, which brings ratios closer to 1, and w
 all is timed a second time while the process keeps the memory that it frees, as a GPU's allocator does. A fastest turn
 does not say how long others take: on a CPU a hundred single steps are timed as well, then a hundred in a memory that
 another process has left in small pieces, for which that one takes nearly all of it for a while. Writes
-benchmarks/results/speed.json after every (n, k), then .md.
+benchmarks/results/speed.json after every (n, k), then .md. With --default-only: the first times alone, of the default
+temperature and of hard top-k, into speed-default.json.
 """
 
 import ctypes
@@ -18,6 +19,7 @@ import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
+from pathlib import Path
 from timeit import timeit
 
 import speed_gpu
@@ -201,7 +203,8 @@ def summary(record: dict) -> str:
 def table(record: dict) -> str:
     """Markdown: ratios of time, twice; bytes; other boosts and temperatures, and without C; short inputs."""
     cells = cells_of(record)
-    boosts = [method for method in METHODS if method.startswith("softmax")]
+    measured_ones = {run["method"] for run in record["runs"]}
+    boosts = [method for method in METHODS if method.startswith("softmax") and method in measured_ones]
     lines = [
         *times(cells, "seconds"),
         "",
@@ -257,13 +260,28 @@ def evenness(record: dict) -> str:
     )
 
 
+def time_default(path: Path, device: str) -> None:
+    """Time a step of training at the default temperature beside both forms of hard top-k, at the large sizes."""
+    record = resume(path, device)
+    for n, k in tqdm(SHAPES, desc="time"):
+        if not any((run["n"], run["k"]) == (n, k) for run in record["runs"]):
+            runs = [{"method": method, "n": n, "k": k} for method in (DEFAULT, HARD, GATED)]
+            measure_time(runs, device, "seconds")
+            record["runs"] += runs
+            save(record, path)
+
+
 def main() -> None:
-    arguments = CommandLine(__doc__).parse_args()
+    parser = CommandLine(__doc__)
+    parser.add_argument("--default-only", action="store_true", help="see the end of what stands above")
+    arguments = parser.parse_args()
     if arguments.device.startswith("cuda"):
         return speed_gpu.main()
     if LIBRARY is None and arguments.device == "cpu":
         sys.exit("shtopk was installed without a C compiler; install one, then: make clean env")
     torch.set_num_threads(THREADS)
+    if arguments.default_only:
+        return time_default(arguments.results / "speed-default.json", arguments.device)
     path = arguments.results / "speed.json"
     record = resume(path, arguments.device)
 
