@@ -32,9 +32,9 @@ def test_a_figure_does_not_begin_a_line(page):
 
 
 def test_new_figures_change_the_page(monkeypatch):
-    page = "<!-- table: compare-needle -->\n\nold\n\n<!-- end --> and <!--= needle.mean -->1 %<!--/--> of them"
+    page = "<!-- table: compare-needle -->\n\nstale\n\n<!-- end --> and <!--= needle.mean -->1 %<!--/--> of them"
     measured = fill_pages.filled(page)
-    assert "old" not in measured
+    assert "stale" not in measured
     assert fill_pages.filled(measured) == measured
     runs = [run | {"accuracy": 0.5} for run in figures.record("compare-needle")["runs"]]
     monkeypatch.setattr(figures, "record", lambda name: {"command": "", "device": "", "torch": "", "runs": runs})
