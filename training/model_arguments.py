@@ -67,9 +67,9 @@ class ModelArguments(OptionArguments):
     freeze_scorer: bool = _option(False, "do not train the scorer, a control")
 
     def __post_init__(self):
-        given = self.eval_operator
+        given = vars(self)["eval_operator"]
         fill_in(self)
-        self.eval_operator = given  # its default is the model's, for a decoder another than for a classifier
+        vars(self)["eval_operator"] = given  # its default is the model's: for a decoder another than for a classifier
 
     @property
     def share_or_count(self) -> int | float:
