@@ -67,9 +67,10 @@ class ModelArguments(OptionArguments):
     freeze_scorer: bool = _option(False, "do not train the scorer, a control")
 
     def __post_init__(self):
-        given = vars(self)["eval_operator"]
-        fill_in(self)
-        vars(self)["eval_operator"] = given  # its default is the model's: for a decoder another than for a classifier
+        options: Any = self
+        given = options.eval_operator
+        fill_in(options)
+        options.eval_operator = given  # its default is the model's: for a decoder another than for a classifier
 
     @property
     def share_or_count(self) -> int | float:
