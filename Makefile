@@ -17,7 +17,7 @@ help: ## list the targets
 
 env: $(READY) ## set up .venv
 
-$(READY): pyproject.toml constraints.txt shtopk/backends/tournament.c shtopk/backends/tournament.h shtopk/backends/pool.h
+$(READY): pyproject.toml constraints.txt shtopk/backends/tournament.c shtopk/backends/tournament.h shtopk/backends/pool.h shtopk/backends/clusters.h
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
 	rm -rf build shtopk/backends/_tournament.*
