@@ -187,6 +187,6 @@ def _facts(
     return [
         *read,
         f"{len(slots)} of {len(spans):,} tokens kept",
-        pooling.options.operator.replace("_", " "),
+        str(pooling.options.eval_operator).replace("_", " "),
         f"temperature {pooling.options.temperature:g}",
     ]

@@ -133,7 +133,7 @@ def test_a_model_pooled_between_its_layers_shows_what_its_last_pooling_kept(plai
     kept = model(**tiny_tokenizer()(TEXT, return_tensors="pt", return_token_type_ids=False)).assignment.positions[0]
     line, html = shown(model, label="law")
     assert Text(html).marked == [TEXT.split()[position - 1] for position in sorted(kept.tolist()) if position]
-    assert "4 of 12 tokens kept · successive halving" in html and "law <b>true class</b>" in html
+    assert "4 of 12 tokens kept · select and merge" in html and "law <b>true class</b>" in html
     assert "weight" in html and "score" not in html
     assert line.startswith(rows(html)[0][1].removesuffix(" <b>true class</b>"))
 
