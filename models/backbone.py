@@ -113,6 +113,17 @@ def set_dropout(config: PreTrainedConfig, dropout: float | None) -> None:
             setattr(config, field, dropout)
 
 
+def read_alike(config: PreTrainedConfig) -> None:
+    """Let a backbone with this configuration read a document alike, whatever it is batched with and came before.
+
+    BigBird's sparse attention draws by the padded length, and is given up for good once a document is short. So it
+    reads with full attention, inside a window.
+    """
+    for part in (config, getattr(config, "encoder", None)):
+        if getattr(part, "attention_type", None) == "block_sparse":
+            part.attention_type = "original_full"
+
+
 def freeze_layers(encoder: Any, count: int) -> None:
     """Stop training an encoder's embeddings and its lowest layers.
 
