@@ -162,7 +162,7 @@ def slots_of(assignment: Assignment, scores: Tensor | None, smallest_weight: flo
 def _encode(
     model, tokenizer, text: str, max_tokens: int | None
 ) -> tuple[dict[str, Tensor], list[tuple[int, int]], bool]:
-    """(the model's inputs [1, L] by name, the characters that each token stands for, whether there are more tokens)."""
+    """(the model's inputs [1, L] by name, the characters that each token stands for, whether there are more)."""
     encoded = tokenizer(
         text,
         return_offsets_mapping=True,

@@ -114,7 +114,7 @@ def test_an_encoder_of_one_segment_takes_no_second_one(kind, monkeypatch):
     monkeypatch.setitem(ENCODERS, "roberta", SIZES | {"type_vocab_size": 1})
     monkeypatch.setitem(ENCODERS, "deberta-v2", ENCODERS["deberta-v2"] | {"type_vocab_size": 0})
     model, documents = build(kind), batch(25, 8)
-    with pytest.raises(ValueError, match="expected token_type_ids of 0 alone, as a .* knows one segment; got 1"):
+    with pytest.raises(ValueError, match=r"expected token_type_ids of 0 alone, as a .* knows one segment; got 1"):
         logits(model, **documents)
     types = torch.zeros_like(documents.pop("token_type_ids"))
     assert torch.equal(logits(model, token_type_ids=types, **documents), logits(model, **documents))
