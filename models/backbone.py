@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, GenerationConfig, PreTrainedConfig
 from transformers.utils import logging
 
+from .configuration_topk_pooling import PooledBackboneConfig
 from .pretrained import one_line
 
 
@@ -91,7 +92,7 @@ def build_around(backbone: Backbone, model_class: Any, fields: dict[str, Any], a
 def is_encoder(config: PreTrainedConfig) -> bool:
     """Whether this is the configuration of an encoder of text."""
     text = hasattr(config, "hidden_size") and hasattr(config, "vocab_size")
-    return text and not getattr(config, "is_encoder_decoder", False)
+    return text and not isinstance(config, PooledBackboneConfig) and not getattr(config, "is_encoder_decoder", False)
 
 
 def encoder_options(config: PreTrainedConfig) -> dict[str, bool]:
