@@ -20,8 +20,8 @@ class PooledBackboneConfig(OptionFields, PreTrainedConfig):
     """What all models here share: a backbone, and a `shtopk.TopKPooling` over the token vectors of its encoder.
 
     `TopKPoolingConfig` explains the fields. What libraries ask every configuration (hidden_size, num_hidden_layers,
-    num_attention_heads, vocab_size, pad_token_id) is that of the backbone, in an encoder-decoder of its encoder. It can
-    be set, too; it is saved with the backbone alone.
+    num_attention_heads, vocab_size, pad_token_id) is that of the backbone, in an encoder-decoder of its encoder. It
+    can be set, too, and is saved with the backbone alone.
     """
 
     backbone: PreTrainedConfig | dict | None = None
