@@ -45,6 +45,13 @@ class PooledBackboneConfig(OptionFields, PreTrainedConfig):
         super().__post_init__(**kwargs)
 
     @classmethod
+    def get_config_dict(cls, pretrained_model_name_or_path, **kwargs):
+        """As in transformers. What another model saved is the configuration of the backbone."""
+        found, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        ours = found.get("model_type", cls.model_type) == cls.model_type
+        return (found if ours else {"backbone": found}), kwargs
+
+    @classmethod
     def from_dict(cls, config_dict, **kwargs):
         """As in transformers. Fields that are given replace those of the dictionary before anything is checked.
 
