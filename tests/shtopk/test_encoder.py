@@ -85,7 +85,9 @@ def test_gradients_reach_scorer_and_embeddings_and_checkpointing_changes_nothing
         model.activation_checkpointing_enable()
         torch.testing.assert_close(gradients(), expected)
         model.activation_checkpointing_disable()
-    layers = [module for module in model.modules() if isinstance(module, torch.nn.ModuleList) and len(module) == LAYERS]
+    layers = [
+        module for module in model.modules() if isinstance(module, torch.nn.ModuleList) and len(module) == LAYERS
+    ]
     plain = list(layers[0])
     apply_activation_checkpointing(model, check_fn=lambda module: module in plain)  # as FSDP does
     assert layers[0][1] is not plain[1]
