@@ -174,8 +174,8 @@ class TopKPooling(nn.Module):
         parameters = list(self.scorer.parameters())
         if parameters and not any(parameter.requires_grad for parameter in parameters):
             warnings.warn(
-                "the scorer of a TopKPooling is frozen, while what it scores is trained; if an adapter of PEFT left it "
-                "out, name it in modules_to_save=['scorer'], or another one is drawn where the adapter is loaded",
+                "the scorer of a TopKPooling is frozen, while what it scores is trained; if an adapter of PEFT left "
+                "it out, name it in modules_to_save=['scorer'], or another one is drawn where the adapter is loaded",
                 stacklevel=3,
             )
 

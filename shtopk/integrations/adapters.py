@@ -49,7 +49,8 @@ class PooledModel(TrainsNewModules):
 
 def let_adapters_train(model: nn.Module) -> None:
     """Make a model that was just pooled one whose adapters train what is new."""
-    model.__class__ = pooled_class(type(model))
+    kind: Any = type(model)
+    model.__class__ = pooled_class(kind)
 
 
 def let_adapters_forget(model: nn.Module) -> None:
@@ -65,7 +66,7 @@ def class_before(model: PooledModel) -> type:
 
 
 @cache
-def pooled_class(model_class: type) -> Any:
+def pooled_class(model_class: Any) -> Any:
     """A subclass of a model's class that lets adapters train what is new."""
     names = {"__module__": model_class.__module__, "__qualname__": model_class.__qualname__}
     return type(model_class.__name__, (PooledModel, model_class), names)

@@ -1,7 +1,6 @@
 """LoRA by PEFT: poolings are trained in full, wherever they stand, saved with the adapter and loaded again."""
 
 import copy
-import pickle
 
 import pytest
 import torch
@@ -119,7 +118,7 @@ def test_what_is_new_is_trained_and_saved_whatever_the_recipe(recipe, encoder, t
     new = [name for name, parameter in model.named_parameters() if parameter.requires_grad and ".scorer." in name]
     assert new and all("modules_to_save" in name for name in new)
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
+        for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.add_(torch.randn_like(parameter), alpha=0.3)
     model.eval().save_pretrained(tmp_path / "adapter")
@@ -147,11 +146,11 @@ def test_an_adapter_without_the_scorer_is_used_as_it_was_saved(encoder, tmp_path
     assert not any("modules_to_save" in name for name, _ in adapted.named_parameters())
 
 
-def test_copies_of_a_pooled_model_are_pooled_and_unpooled_it_has_its_class_again():
+def test_a_copy_of_a_pooled_model_is_pooled_and_unpooled_it_has_its_class_again():
     model = pool_encoder(BertForSequenceClassification(BertConfig(**BERT)), {1: 8}).eval()
-    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        assert torch.equal(other(input_ids=IDS).logits, model(input_ids=IDS).logits)
-        assert isinstance(other, BertForSequenceClassification)
+    other = copy.deepcopy(model)
+    assert torch.equal(other(input_ids=IDS).logits, model(input_ids=IDS).logits)
+    assert isinstance(other, BertForSequenceClassification) and other is not model
     assert type(unpool_encoder(model)) is BertForSequenceClassification
 
 
