@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from shtopk.training.evaluation import evaluate, predict
     from shtopk.training.experiment import Experiment
     from shtopk.training.loop import fit
+    from shtopk.training.dry_run import plan
     from shtopk.training.results import finish
     from shtopk.training.run import Run
     from shtopk.training.snapshot import resume
@@ -31,11 +32,12 @@ __all__ = [
     "fit",
     "one_line_at_the_end",
     "parse",
+    "plan",
     "predict",
     "resume",
 ]
 __getattr__ = late(
     __name__,
     {"Experiment": "experiment", "Run": "run", "evaluate": "evaluation", "finish": "results", "fit": "loop",
-     "predict": "evaluation", "resume": "snapshot"},
+     "plan": "dry_run", "predict": "evaluation", "resume": "snapshot"},
 )  # fmt: skip
