@@ -46,8 +46,8 @@ def write_model_card(
     title, tag, head, code, metrics = KINDS[target]
     others = results.get("baselines", {})
     columns = ["metric", "this model", *(name.replace("_", " ") for name in others)]
-    cells = [[name, *(f"{figure:.4f}" for figure in (results[f"test_{name}"], *(one[name] for one in others.values())))]
-             for name in metrics]  # fmt: skip
+    figures = [{name: results[f"test_{name}"] for name in metrics}, *others.values()]
+    cells = [[name, *(f"{one[name]:.4f}" for one in figures)] for name in metrics]
     rows = "\n".join(f"| {' | '.join(row)} |" for row in [columns, ["---"] * len(columns), *cells])
     beside = " Beside it stand figures that need no model." if others else ""
     local = Path(base_model).exists() or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", base_model)  # not on the hub

@@ -13,10 +13,10 @@ from shtopk.training.ending import one_line_at_the_end
 from shtopk.training.model_arguments import ModelArguments
 
 if TYPE_CHECKING:
+    from shtopk.training.dry_run import plan
     from shtopk.training.evaluation import evaluate, predict
     from shtopk.training.experiment import Experiment
     from shtopk.training.loop import fit
-    from shtopk.training.dry_run import plan
     from shtopk.training.results import finish
     from shtopk.training.run import Run
     from shtopk.training.snapshot import resume

@@ -17,8 +17,8 @@ from shtopk.tasks import Task, get_task
 from shtopk.tasks.preprocess import lengths_of
 from shtopk.training.arguments import Arguments
 from shtopk.training.build import build_model
-from shtopk.training.command_line import parse
 from shtopk.training.collectives import check_launcher
+from shtopk.training.command_line import parse
 from shtopk.training.console import command, refuse, refusing
 from shtopk.training.kinds import Kind, kind_of
 from shtopk.training.trackers import log_folder

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from accelerate.utils import send_to_device
-from torch import Tensor
 
 from shtopk.training.batches import items_of
 from shtopk.training.collectives import reduce_sum
