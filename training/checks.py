@@ -98,9 +98,8 @@ def _lora_problem(model: ModelArguments) -> str | None:
 
 def _hub_problem(training: TrainArguments) -> str | None:
     if training.push_to_hub is None:
-        return (
-            "private is for push_to_hub; name a repository there, or leave private out" if training.private else None
-        )
+        alone = "private is for push_to_hub; name a repository there, or leave private out"
+        return alone if training.private else None
     from huggingface_hub.utils import HFValidationError, validate_repo_id
 
     try:

@@ -67,8 +67,8 @@ def _parameters(run: Run) -> Iterator[str]:
 def _memory(run: Run) -> Iterator[str]:
     weights, activations = memory_guess(run)
     yield (
-        f"memory of a process, a guess: {amount(weights)} for weights, gradients and moments, {amount(activations)} for "
-        f"activations of the longest documents"
+        f"memory of a process, a guess: {amount(weights)} for weights, gradients and moments, "
+        f"{amount(activations)} for activations of the longest documents"
     )
 
 

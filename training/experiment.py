@@ -68,15 +68,14 @@ class Experiment:
     @cached_property
     def accelerator(self) -> Accelerator:
         """Accelerate's `Accelerator`: the device, the processes and the trackers."""
+        training = self.arguments.training
         with refusing(ValueError):
             check_launcher()
         accelerator = Accelerator(
             gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),  # train_step accumulates by itself
             mixed_precision=self.precision,
-            log_with=self.arguments.training.trackers or None,
-            project_config=ProjectConfiguration(
-                project_dir=str(self.output), logging_dir=str(self.output / log_folder(self.arguments.training))
-            ),
+            log_with=training.trackers or None,
+            project_config=ProjectConfiguration(str(self.output), str(self.output / log_folder(training))),
         )
         plugin = getattr(accelerator.state, "fsdp_plugin", None)
         if plugin is not None and plugin.fsdp_version != 2:

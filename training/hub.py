@@ -14,7 +14,8 @@ from shtopk.training.checkpoints import CheckpointError, reason
 # What is uploaded of a run's folder: the model with its code, its card, and the figures. Not what started it on this
 # machine, nor the answers, which hold texts.
 UPLOADED = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "tokenizer*",
-            "special_tokens_map.json", "vocab*", "merges.txt", "*.model", "*.py", "README.md", "training.png")  # fmt: skip
+            "special_tokens_map.json", "vocab*", "merges.txt", "*.model", "*.py", "README.md",
+            "training.png")  # fmt: skip
 
 
 def open_repository(training: TrainArguments) -> None:
@@ -39,8 +40,8 @@ def upload(training: TrainArguments, folder: Path) -> str:
     name = training.push_to_hub
     commit = _asking(
         lambda hub: hub.upload_folder(
-            repo_id=name, folder_path=folder, allow_patterns=list(UPLOADED), ignore_patterns=["checkpoints/*", "logs/*"],
-            commit_message="Upload of shtopk train",
+            repo_id=name, folder_path=folder, commit_message="Upload of shtopk train",
+            allow_patterns=list(UPLOADED), ignore_patterns=["checkpoints/*", "logs/*"],
         ),
         f"the run is complete in {folder}, but could not be uploaded; `hf upload {name} {folder}` does it later",
     )  # fmt: skip

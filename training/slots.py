@@ -20,11 +20,17 @@ def check_slots(arguments: Arguments, longest: int) -> None:
         ValueError: a number is above both.
     """
     for name, k in _numbers(arguments):
-        if k > max(longest, HARMLESS):
-            raise ValueError(
-                f"expected {name} of at most {max(longest, HARMLESS):,}, as the longest document has {longest:,} tokens; "
-                f"got {k:,}; all tokens are kept with k 1.0"
-            )
+        check_count(name, k, longest)
+
+
+def check_count(name: str, k: float, longest: int) -> None:
+    """The same for one number, whose name is that of its field. A share is always one that documents can fill."""
+    most = max(longest, HARMLESS)
+    if k > most:
+        raise ValueError(
+            f"expected {name} of at most {most:,}, as the longest document has {longest:,} tokens; got {k:,}; with 1.0 "
+            f"all tokens are kept"
+        )
 
 
 def _numbers(arguments: Arguments) -> Iterator[tuple[str, int]]:
