@@ -28,8 +28,8 @@ def check_count(name: str, k: float, longest: int) -> None:
     most = max(longest, HARMLESS)
     if k > most:
         raise ValueError(
-            f"expected {name} of at most {most:,}, as the longest document has {longest:,} tokens; got {k:,}; with 1.0 "
-            f"all tokens are kept"
+            f"expected {name} of at most {most:,}, as the longest document has {longest:,} tokens; got {k:,}; "
+            f"1.0 keeps all tokens"
         )
 
 
