@@ -57,8 +57,6 @@ def problem_of(arguments: Arguments, writes: bool) -> str | None:
         return f"expected workers <= {MOST_WORKERS}, got {training.workers}"
     if problem := _lora_problem(model) or _hub_problem(training):
         return problem
-    if training.torch_compile and training.k_range is not None:
-        return "torch_compile would compile anew for each k of k_range; leave one of them out"
     for name in training.trackers:
         if name not in TRACKERS:
             return f"expected tracker to be none or of {', '.join(TRACKERS)}; got {name!r}"

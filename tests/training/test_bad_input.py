@@ -176,7 +176,7 @@ def with_options(*words):
     ("--freeze_layers=3", "freeze 3 layers"),
     ("--backbone=/nowhere", "/nowhere"),
     ("--backbone_sha256=00", "00"),
-    ("--do_train", "shtopk evaluate"),
+    ("--do_train", "--do_train"),
     ("--num_train_epoch=1", "--num_train_epochs"),
     ("--k_by_layer=1:9999", "k_by_layer, at layer 1,"),
     ("--k_range=2:9999", "k_range"),
@@ -257,7 +257,6 @@ def test_a_list_in_yaml_is_several_values_where_a_field_takes_several(elsewhere,
 @pytest.mark.parametrize(("words", "named"), [
     (["--lora_r=2", "--lora_targets=query,keys"], ["lora_targets", "keys", "query"]),
     (["--lora_r=2", "--freeze_encoder=true"], ["freeze_encoder", "lora_r"]),
-    (["--torch_compile=true", "--k_range=2:8"], ["torch_compile", "k_range"]),
 ])  # fmt: skip
 def test_what_does_not_go_together_is_refused(words, named, refusal):
     assert_refused(refusal(*words), *named)
