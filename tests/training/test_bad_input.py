@@ -166,7 +166,7 @@ def with_options(*words):
     *with_options("--window=1", "--window=100", "--classifier_dropout=1", "--backbone=--", "--learning_rate=nan"),
     *with_options("--epochs=0", "--epochs=1e308", "--batch_size=two", "--warmup=2", f"--seed={2**32}"),
     *with_options("--lora_r=64", "--lora_alpha=8", "--lora_dropout=1", "--workers=257"),
-    *with_options("--max_steps=0", "--private=true"),
+    *with_options("--run_name=../other", "--project=/etc", "--max_steps=0", "--private=true"),
     *with_options("--push_to_hub=a,b", "--push_to_hub=me/topics"),  # no name; no network
     *with_options(f"--max_tokens={2**64}", "--length_penalty=nan", "--train_file=", "--summary_column= "),
     *with_options("--output_dir=file/run", "--output_dir=nowhere", "--output_dir=" + "x" * 300),
@@ -254,12 +254,12 @@ def test_a_list_in_yaml_is_several_values_where_a_field_takes_several(elsewhere,
         yaml_words("any.yaml", parser)
 
 
-@pytest.mark.parametrize(("words", "named"), [
+@pytest.mark.parametrize(("given", "named"), [
     (["--lora_r=2", "--lora_targets=query,keys"], ["lora_targets", "keys", "query"]),
     (["--lora_r=2", "--freeze_encoder=true"], ["freeze_encoder", "lora_r"]),
 ])  # fmt: skip
-def test_what_does_not_go_together_is_refused(words, named, refusal):
-    assert_refused(refusal(*words), *named)
+def test_what_does_not_go_together_is_refused(given, named, refusal):
+    assert_refused(refusal(*given), *named)
 
 
 def test_lora_without_peft_and_deepspeed_are_refused(refusal, monkeypatch):

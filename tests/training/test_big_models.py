@@ -43,6 +43,7 @@ def test_half_precision_pads_to_multiples_of_8(words):
     assert widths["bf16"] == [-(-width // 8) * 8 for width in widths["no"]] != widths["no"]
 
 
+@pytest.mark.slow
 def test_an_encoder_is_compiled_once_for_all_lengths(words, trained, monkeypatch, tmp_path):
     counter, inner = CompileCounter(), torch.nn.Module.compile
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **options: inner(self, backend=counter, **options))
