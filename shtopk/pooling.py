@@ -135,7 +135,7 @@ class TopKPooling(nn.Module):
             ks = self._slots_by_row(counted, k)
         protected = self.options.protected
         alone = _alone(protected, mask)
-        free = mask & ~alone.any(1)
+        free = mask & ~alone.any(1) if protected else mask
         scores = self._scores(hidden_states, free, ks)
         temperature = self._annealed if self.training else self.options.temperature
         operator = OPERATORS[self.options.operator if self.training else str(self.options.eval_operator)].topk
@@ -222,5 +222,5 @@ def _alone(protected: Sequence[int], mask: Tensor) -> Tensor:
     place = torch.arange(mask.shape[1], device=mask.device).expand(mask.shape)
     to_end = mask.flip(-1).cumsum(-1).flip(-1)  # real tokens from here on: 1 at the last
     found = [mask & (place == p if p >= 0 else to_end == -p) for p in protected]
-    alone = torch.stack(found, 1) if found else mask.new_zeros(len(mask), 0, mask.shape[1])
+    alone = torch.stack(found, 1) if found else mask.new_zeros(mask.shape[0], 0, mask.shape[1])
     return alone & (alone.cumsum(1) == 1)
