@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
 from transformers import AutoModelForSeq2SeqLM, GenerationConfig, GenerationMixin
 from transformers.modeling_outputs import Seq2SeqLMOutput
@@ -35,7 +36,9 @@ class PooledEncoder(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs) -> PooledEncoderOutput:
         """Encode documents [B, L] of any length and pool them to k."""
         pooled = pool_document(self.encoder, self.pooling, input_ids, attention_mask, self.config)
-        return PooledEncoderOutput.of(pooled, scores=pooled.scores, input_ids=input_ids)
+        # In ONNX an input that is an output would get another name.
+        documents = None if torch.onnx.is_in_onnx_export() else input_ids
+        return PooledEncoderOutput.of(pooled, scores=pooled.scores, input_ids=documents)
 
 
 class BackboneGenerationConfig(GenerationConfig):

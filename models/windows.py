@@ -122,6 +122,7 @@ def encode_in_windows(
     _check(window=window, windows_at_once=windows_at_once)
     if input_ids.shape[1] <= window:
         return _encode(encoder, input_ids, attention_mask).last_hidden_state
+    _refuse_in_onnx(input_ids.shape[1], window)
     windows = Windows.cut(input_ids, attention_mask, window)
     vectors = torch.cat([
         _encode(encoder, ids, mask).last_hidden_state for ids, mask in windows.split(windows_at_once)
@@ -165,6 +166,7 @@ def pool_in_windows(
     if input_ids.shape[1] <= window:
         kept, first = _pool_whole(encoder, pooling, input_ids, attention_mask, window_k, windows_at_once)
     else:
+        _refuse_in_onnx(input_ids.shape[1], window)
         windows = Windows.cut(input_ids, attention_mask, window)
         kept, first = _pool_each(encoder, pooling, windows.split(windows_at_once), window_k)
         kept, first = _side_by_side(kept, first, windows, attention_mask)
@@ -273,3 +275,12 @@ def _check(**numbers: int) -> None:
     for name, value in numbers.items():
         if value < 1:
             raise ValueError(f"expected {name} >= 1, got {value}")
+
+
+def _refuse_in_onnx(length: int, window: int) -> None:
+    """Raise ValueError in an export to ONNX."""
+    if torch.onnx.is_in_onnx_export():
+        raise ValueError(
+            f"expected documents of at most {window} tokens (one window), got {length}; ONNX has no number of windows "
+            "that depends on the document; export with fewer tokens, or raise window"
+        )
