@@ -12,7 +12,7 @@ from torch import nn
 from transformers import AutoConfig, PreTrainedModel
 
 from shtopk.integrations.layers.families import FAMILIES, Family
-from shtopk.integrations.layers.hooks import PoolInput, ReportAssignment, begin_pass, end_pass, enter_model
+from shtopk.integrations.layers.hooks import BeginPass, PoolInput, ReportAssignment, end_pass, enter_model
 from shtopk.integrations.layers.seq2seq import TakeMask, attend_to_slots, carry_mask
 from shtopk.options import PoolingOptions, as_saved
 from shtopk.pooling import TopKPooling
@@ -186,11 +186,10 @@ def _hook(model: Any, encoder: Any, stack: Any, layers: nn.ModuleList, family: F
     (path,) = [name for name, module in model.named_modules() if module is stack]
     parts = path.split(".") if path else []
     handles = stack.pooling.handles
-    handles.append(stack.register_forward_pre_hook(begin_pass))
+    inputs = [PoolInput(layers[i], i, family) for i in range(int(min(stack.pooling, key=int)), len(layers))]
+    handles.extend(inputs)
+    handles.append(stack.register_forward_pre_hook(BeginPass(family, inputs)))
     handles.append(stack.register_forward_hook(end_pass, always_call=True))
-    for index in range(int(min(stack.pooling, key=int)), len(layers)):
-        hook = PoolInput(layers[index], index, family)
-        handles.append(layers[index].register_forward_pre_hook(hook, with_kwargs=True))
     if encoder is not model:
         handles.append(encoder.register_forward_hook(carry_mask))
         handles.append(model.register_forward_pre_hook(TakeMask(model), with_kwargs=True))
