@@ -107,8 +107,8 @@ class Windows(NamedTuple):
         real = inputs["attention_mask"] != 0
         if torch.onnx.is_in_onnx_export():
             raise ValueError(
-                f"expected documents of at most {window} tokens (one window), got {real.shape[1]}; ONNX has no number of "
-                "windows that depends on the document; export with fewer tokens, or raise window"
+                f"expected documents of at most {window} tokens (one window), got {real.shape[1]}; ONNX has no number "
+                "of windows that depends on the document; export with fewer tokens, or raise window"
             )
         length = real.sum(-1, keepdim=True)  # [B, 1]
         windows = -(-length // window)  # [B, 1] of the row; none for an empty row, whose attention would be undefined
