@@ -11,6 +11,7 @@ import numpy as np
 
 from shtopk.tasks.arguments import OWNERS, DataArguments
 from shtopk.tasks.baselines import BASELINES, nearest_neighbour
+from shtopk.tasks.class_baselines import class_baselines
 from shtopk.tasks.names import ROUGE, SUMMARIZATION_METRICS
 from shtopk.tasks.preprocess import encode_documents, encode_summaries
 from shtopk.tasks.split import SPLITS, shuffled
@@ -172,6 +173,11 @@ class Classification(Task):
         from shtopk.tasks.metrics import classification_metrics
 
         return classification_metrics(predictions, references)
+
+    def baselines(self, texts: Mapping[str, Dataset]) -> dict[str, list[int]]:
+        if "train" not in texts:
+            return {}
+        return class_baselines(texts["train"], texts["test"]["text"][:], self.target)
 
 
 @dataclass(frozen=True)
