@@ -15,6 +15,7 @@ from shtopk.pooling import poolings
 
 from .answers import CLASSES, LABELS, answers
 from .checkpoint import most_tokens
+from .inputs import taken_by
 
 GROWTH = 4  # of a block over the one before
 MOST_CHARACTERS = 2**21  # of the texts that are read ahead, but for the last one
@@ -188,8 +189,7 @@ class Reader:
             verbose=False,  # no warning that a document is longer than the encoder has positions
         )
         spans = encoded.pop("offset_mapping", [None] * len(texts))
-        if self.summarizes:
-            encoded.pop("token_type_ids", None)  # which `generate` refuses
+        encoded = taken_by(self.model, encoded)
         rows = [dict(zip(encoded, row, strict=True)) for row in zip(*encoded.values(), strict=True)]
         for row in rows:
             if not row["input_ids"]:  # a tokenizer without special tokens, and no text

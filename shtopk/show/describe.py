@@ -11,6 +11,7 @@ from torch import Tensor
 
 from shtopk.assignment import Assignment
 from shtopk.models.answers import answers
+from shtopk.models.inputs import taken_by
 from shtopk.models.windows import positions_of
 from shtopk.pooling import TopKPooling
 from shtopk.show.document import Slot
@@ -161,9 +162,7 @@ def slots_of(assignment: Assignment, scores: Tensor | None, smallest_weight: flo
 def _encode(
     model, tokenizer, text: str, max_tokens: int | None
 ) -> tuple[dict[str, Tensor], list[tuple[int, int]], bool]:
-    """(input_ids and attention_mask [1, L], the characters that each token stands for,
-    whether there are more tokens).
-    """
+    """(the model's inputs [1, L] by name, the characters that each token stands for, whether there are more)."""
     encoded = tokenizer(
         text,
         return_offsets_mapping=True,
@@ -172,9 +171,10 @@ def _encode(
         max_length=max_tokens,
         verbose=False,
     )
-    spans = [tuple(span) for span in encoded["offset_mapping"][0].tolist()]
-    inputs = {name: encoded[name].to(model.device) for name in ("input_ids", "attention_mask")}
-    return inputs, spans, bool(encoded.encodings[0].overflowing)
+    cut = bool(encoded.encodings[0].overflowing)
+    spans = [tuple(span) for span in encoded.pop("offset_mapping")[0].tolist()]
+    inputs = {name: value.to(model.device) for name, value in taken_by(model, encoded).items()}
+    return inputs, spans, cut
 
 
 def _facts(
