@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 FILE_FIELDS = ("train_file", "validation_file", "test_file")
-HUB_FIELDS = ("dataset_name", "dataset_config")
+HUB_FIELDS = ("dataset_name", "dataset_config", "dataset_revision")
 OWNERS = (  # field -> the task that it belongs to
     dict.fromkeys(FILE_FIELDS, "files") | dict.fromkeys(HUB_FIELDS, "hub") | {"rfc_folder": "rfc"}
 )
@@ -30,10 +30,20 @@ class DataArguments:
     )
     dataset_name: str | None = option(None, "data set on the hub, or a folder laid out like one")
     dataset_config: str | None = option(None, "configuration of that data set, where it has several")
+    dataset_revision: str | None = option(
+        None, "branch, tag or commit of that data set; by default its newest, and run.json says which it was"
+    )
     train_file: str | None = option(None, "path of a .json, .jsonl, .csv or .parquet file")
     validation_file: str | None = option(None, "the same for validation; by default a tenth of the training file")
     test_file: str | None = option(None, "the same for the test; by default a fifth of the training file")
-    text_column: str = option("text", "column with the documents (files and hub)")
+    text_column: str = option(
+        "text", "column with the documents, or several, title,body, whose texts are joined (files and hub)"
+    )
+    text_separator: str = option(" ", "what stands between the texts of several columns")
+    text_pair_column: str | None = option(
+        None,
+        "column with a second text for each: the hypothesis to a premise, the document to a question (files and hub)",
+    )
     label_column: str = option("label", "column with their classes, strings or whole numbers (files and hub)")
     summary_column: str | None = option(
         None, "column with their summaries instead of classes; the model is then an encoder-decoder (files and hub)"
@@ -52,6 +62,11 @@ class DataArguments:
     )
 
     @property
+    def text_columns(self) -> tuple[str, ...]:
+        """The names in text_column."""
+        return names_in(self.text_column)
+
+    @property
     def answer(self) -> str:
         """What files and hub are answered with: "label" or "summary"."""
         return "summary" if self.summary_column else "label"
@@ -60,3 +75,13 @@ class DataArguments:
         if self.task is None:
             owners = {owner for name, owner in OWNERS.items() if getattr(self, name)}
             self.task = next((task for task in ("files", "hub", "rfc") if task in owners), "bbc")
+
+
+def names_in(text: str) -> tuple[str, ...]:
+    """The names in a list with commas between.
+
+    Example:
+        >>> names_in("title, body")
+        ('title', 'body')
+    """
+    return tuple(name.strip() for name in text.split(",") if name.strip())
