@@ -14,7 +14,7 @@ from shtopk.tasks.arguments import OWNERS, DataArguments
 from shtopk.tasks.baselines import BASELINES, nearest_neighbour
 from shtopk.tasks.labels import named
 from shtopk.tasks.names import ROUGE, SUMMARIZATION_METRICS
-from shtopk.tasks.preprocess import encode_documents, encode_summaries
+from shtopk.tasks.preprocess import Reading, encode_documents, encode_summaries
 from shtopk.tasks.split import SPLITS, shuffled
 from shtopk.tasks.table import each
 
@@ -68,7 +68,7 @@ class Task(ABC):
         for name, owner in OWNERS.items():
             if getattr(arguments, name) and name not in self.fields:
                 raise ValueError(f"{name} belongs to the task {owner}, but task is {self.name}; leave one of them out")
-        for name in ("max_train_samples", "max_eval_samples", "max_tokens", "max_summary_tokens"):
+        for name in ("max_train_samples", "max_eval_samples", "max_tokens", "max_summary_tokens", "num_proc"):
             if (limit := getattr(arguments, name)) is not None and limit < 1:
                 raise ValueError(f"expected {name} >= 1, got {limit}")
 
@@ -120,14 +120,22 @@ class Task(ABC):
         return sample(found, arguments.max_eval_samples, arguments.data_seed)
 
     @abstractmethod
-    def encode(self, tokenizer, texts: DatasetDict, arguments: DataArguments, start: int | None = None) -> DatasetDict:
+    def encode(
+        self,
+        tokenizer,
+        texts: DatasetDict,
+        arguments: DataArguments,
+        start: int | None = None,
+        read: Reading | None = None,
+    ) -> DatasetDict:
         """The splits as token numbers, with "labels".
 
         Args:
             tokenizer: the model's.
             texts: the splits.
-            arguments: how many tokens to read.
+            arguments: how many tokens to read, in how many processes.
             start: the token that a decoder starts from; None without a decoder.
+            read: how the model reads documents.
         """
 
     @abstractmethod
@@ -156,8 +164,9 @@ class Classification(Task):
     selectors = metrics
     shown = metrics
 
-    def encode(self, tokenizer, texts: DatasetDict, arguments: DataArguments, start: int | None = None) -> DatasetDict:
-        return encode_documents(tokenizer, texts, arguments.max_tokens).rename_column("label", "labels")
+    def encode(self, tokenizer, texts, arguments, start=None, read=None):
+        documents = encode_documents(tokenizer, texts, arguments.max_tokens, read, arguments.num_proc)
+        return documents.rename_column("label", "labels")
 
     def decode(self, tokenizer, answers: list[list[float]]) -> list[int]:
         return np.asarray(answers).argmax(-1).tolist()
@@ -188,9 +197,9 @@ class Summarization(Task):
     selectors = ("rougeL", "rouge1", "rouge2", "rougeLsum")
     shown = (*ROUGE, "prediction_words", "prediction_repeats")
 
-    def encode(self, tokenizer, texts: DatasetDict, arguments: DataArguments, start: int | None = None) -> DatasetDict:
-        documents = encode_documents(tokenizer, texts, arguments.max_tokens)
-        return encode_summaries(tokenizer, documents, arguments.max_summary_tokens, start)
+    def encode(self, tokenizer, texts, arguments, start=None, read=None):
+        documents = encode_documents(tokenizer, texts, arguments.max_tokens, read, arguments.num_proc)
+        return encode_summaries(tokenizer, documents, arguments.max_summary_tokens, start, arguments.num_proc)
 
     def decode(self, tokenizer, answers: list[list[int]]) -> list[str]:
         return [text.strip() for text in tokenizer.batch_decode(answers, skip_special_tokens=True)]
