@@ -44,6 +44,8 @@ def read(arguments: DataArguments) -> DatasetDict:
 
     def prepare(folder: Path) -> DatasetDict:
         tables = {split: _table(part, columns, sources[split], folder / split) for split, part in parts.items()}
+        for split, part in parts.items():
+            tables[split].info.download_checksums = part.info.download_checksums  # which say what commit it is
         names = [label.strip() for label in order]
         return assemble(tables, arguments.answer, sources=sources, order=names, seed=arguments.data_seed)
 

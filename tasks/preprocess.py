@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import pyarrow
 import pyarrow.compute
 
 from shtopk.integrations import reading
-from shtopk.integrations.reading import least_tokens, read_texts
+from shtopk.integrations.reading import Reading, least_tokens, read_texts
 from shtopk.tasks.columns import PAIR, TEXT
 from shtopk.tasks.split import digest
 from shtopk.tasks.table import rows_at_once
@@ -23,18 +23,11 @@ LONG = 2**15  # tokens; training on a longer document, which is reported, may ru
 LENGTH = "length"
 
 
-class Reading(NamedTuple):
-    """How a model reads documents: a prefix before each, and how many tokens at once (None: all)."""
-
-    prefix: str = ""
-    window: int | None = None
-
-
 def encode_documents(
     tokenizer,
     dataset: DatasetDict,
     max_tokens: int | None = None,
-    read: Reading | None = None,
+    how: Reading = Reading(),
     num_proc: int | None = None,
 ) -> DatasetDict:
     """Tokenise the column "text", and "text_pair" if there is one, in full or cut to max_tokens (see `read_texts`).
@@ -43,6 +36,7 @@ def encode_documents(
     next time the tokens come from the cache.
 
     Args:
+        how: the model reads documents.
         num_proc: processes that work on it, >= 1.
 
     Returns:
@@ -53,27 +47,24 @@ def encode_documents(
     Raises:
         ValueError: max_tokens leaves no room beside the special tokens, or the prefix none in a window.
     """
-    prefix, window = read or Reading()
     names = next(iter(dataset.values())).column_names
     pair = PAIR in names
-    empty = least_tokens(tokenizer, pair, prefix)
+    empty = least_tokens(tokenizer, pair, how.prefix)
     _check_room(empty, "max_tokens", max_tokens)
-    types = None if pair else False
 
     def tokenise(batch):
         return read_texts(
             tokenizer,
             batch[TEXT],
             batch[PAIR] if pair else None,
-            prefix=prefix,
+            reading=how,
             max_tokens=max_tokens,
-            window=window,
-            return_token_type_ids=types,
+            return_token_type_ids=False,
             return_attention_mask=True,
         )
 
     columns = [name for name in names if name not in ("label", "summary")]
-    facts = f"{max_tokens} {prefix!r} {window}"
+    facts = f"{max_tokens} {how}"
     encoded = _map(dataset, tokenise, columns, "tokenise", f"{_identity(tokenizer)} {facts}", num_proc)
     _tell_shortened("documents", encoded, LENGTH, empty=empty, limit=max_tokens, name="max_tokens")
     return encoded.remove_columns(LENGTH)

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from shtopk.integrations.reading import Reading
 from shtopk.tasks.arguments import OWNERS, DataArguments
 from shtopk.tasks.baselines import BASELINES, nearest_neighbour
 from shtopk.tasks.labels import named
 from shtopk.tasks.names import ROUGE, SUMMARIZATION_METRICS
-from shtopk.tasks.preprocess import Reading, encode_documents, encode_summaries
+from shtopk.tasks.preprocess import encode_documents, encode_summaries
 from shtopk.tasks.split import SPLITS, shuffled
 from shtopk.tasks.table import each
 
@@ -126,7 +127,7 @@ class Task(ABC):
         texts: DatasetDict,
         arguments: DataArguments,
         start: int | None = None,
-        read: Reading | None = None,
+        how: Reading = Reading(),
     ) -> DatasetDict:
         """The splits as token numbers, with "labels".
 
@@ -135,7 +136,7 @@ class Task(ABC):
             texts: the splits.
             arguments: how many tokens to read, in how many processes.
             start: the token that a decoder starts from; None without a decoder.
-            read: how the model reads documents.
+            how: the model reads documents.
         """
 
     @abstractmethod
@@ -164,8 +165,8 @@ class Classification(Task):
     selectors = metrics
     shown = metrics
 
-    def encode(self, tokenizer, texts, arguments, start=None, read=None):
-        documents = encode_documents(tokenizer, texts, arguments.max_tokens, read, arguments.num_proc)
+    def encode(self, tokenizer, texts, arguments, start=None, how=Reading()):
+        documents = encode_documents(tokenizer, texts, arguments.max_tokens, how, arguments.num_proc)
         return documents.rename_column("label", "labels")
 
     def decode(self, tokenizer, answers: list[list[float]]) -> list[int]:
@@ -197,8 +198,8 @@ class Summarization(Task):
     selectors = ("rougeL", "rouge1", "rouge2", "rougeLsum")
     shown = (*ROUGE, "prediction_words", "prediction_repeats")
 
-    def encode(self, tokenizer, texts, arguments, start=None, read=None):
-        documents = encode_documents(tokenizer, texts, arguments.max_tokens, read, arguments.num_proc)
+    def encode(self, tokenizer, texts, arguments, start=None, how=Reading()):
+        documents = encode_documents(tokenizer, texts, arguments.max_tokens, how, arguments.num_proc)
         return encode_summaries(tokenizer, documents, arguments.max_summary_tokens, start, arguments.num_proc)
 
     def decode(self, tokenizer, answers: list[list[int]]) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 ALIASES = {  # theirs -> ours
     "model_name_or_path": "backbone",
+    "model_revision": "backbone_revision",
     "attention": "attn_implementation",
     "dropout": "classifier_dropout",
     "dataset_config_name": "dataset_config",

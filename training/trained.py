@@ -13,6 +13,7 @@ from datasets import ClassLabel, DatasetDict
 from shtopk.models import load_checkpoint
 from shtopk.models.answers import CLASSES, problem_type
 from shtopk.models.checkpoint import most_tokens
+from shtopk.models.windows import reading_of
 from shtopk.tasks import DataArguments
 from shtopk.tasks.records import some
 from shtopk.tasks.table import with_type
@@ -73,7 +74,7 @@ class Trained(Experiment):
     def encoded(self) -> DatasetDict:
         start = getattr(self.model, "generation_start", None)
         with refusing(ValueError):
-            return self.task.encode(self.tokenizer, self.texts, self.arguments.data, start)
+            return self.task.encode(self.tokenizer, self.texts, self.arguments.data, start, reading_of(self.model))
 
     @cached_property
     def checkpoint_hash(self) -> str:
