@@ -120,7 +120,8 @@ class Windows(NamedTuple):
         row = row if len(row) else row.new_zeros(1)
         return cls(
             inputs={
-                name: x.new_zeros(*shape, *x.shape[2:]).index_put((index, place), x[real]) for name, x in inputs.items()
+                name: x.new_zeros(*shape, *x.shape[2:]).index_put((index, place), x[real])
+                for name, x in inputs.items()
             },
             row=row,
             number=torch.arange(len(row), device=row.device) - first.squeeze(-1)[row],
