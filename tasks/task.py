@@ -13,11 +13,12 @@ import numpy as np
 from shtopk.integrations.reading import Reading
 from shtopk.tasks.arguments import OWNERS, DataArguments
 from shtopk.tasks.baselines import BASELINES, nearest_neighbour
+from shtopk.tasks.class_baselines import class_baselines
 from shtopk.tasks.labels import named
 from shtopk.tasks.names import ROUGE, SUMMARIZATION_METRICS
 from shtopk.tasks.preprocess import encode_documents, encode_summaries
 from shtopk.tasks.split import SPLITS, shuffled
-from shtopk.tasks.table import each
+from shtopk.tasks.table import each, joined
 
 if TYPE_CHECKING:  # late, as the metrics: it takes long to import
     from datasets import Dataset, DatasetDict
@@ -179,6 +180,11 @@ class Classification(Task):
         from shtopk.tasks.metrics import classification_metrics
 
         return classification_metrics(predictions, references)
+
+    def baselines(self, texts: Mapping[str, Dataset]) -> dict[str, list[int]]:
+        if "train" not in texts:
+            return {}
+        return class_baselines(texts["train"], joined(texts["test"]), self.target)
 
 
 @dataclass(frozen=True)

@@ -44,10 +44,13 @@ class TrainArguments:
     gradient_checkpointing: bool = option(
         False, "keep no activations inside the backbone's layers and compute them again: less memory, more time"
     )
-    torch_compile: bool = option(False, "compile the model for training, once for all lengths; pays on a GPU")
+    torch_compile: bool = option(False, "compile the encoder for training, once for all lengths of documents")
     workers: int = option(0, "processes per process that make batches ahead, up to 256; 0: the training itself does")
     group_by_length: bool = option(False, "put documents of like length into an update: less padding, another order")
     eval_every: int | None = option(None, "updates between evaluations; by default one per epoch")
+    probe_documents: int = option(
+        64, "validation documents to look at between evaluations, if a run has fewer than five of these; 0: none"
+    )
     patience: int | None = option(None, "stop after so many evaluations without a better metric; by default never")
     metric: str | None = option(
         None, "metric on validation that picks the best checkpoint; by default accuracy or rougeL"
@@ -58,7 +61,9 @@ class TrainArguments:
         None, "go on from the run's latest checkpoint ('latest', from the start if there is none) or from a folder"
     )
     tracker: str = option(
-        "none", f"also log the measures to {', '.join(TRACKERS[:-1])} or {TRACKERS[-1]}; several with commas between"
+        "none",
+        "also log the measures to aim, clearml, comet_ml, dvclive, mlflow, swanlab, tensorboard, trackio or wandb; "
+        "several with commas between",
     )
     project: str = option("shtopk", "the project's name in the tracker")
     run_name: str | None = option(None, "the run's name in the tracker; by default the tracker invents one")

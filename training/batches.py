@@ -25,6 +25,11 @@ class MicroBatch(NamedTuple):
     documents: int
 
 
+def items_of(labels: torch.Tensor) -> int:
+    """How many terms the mean has that is the loss of these labels: documents with a class, or target tokens."""
+    return int((labels != -100).sum())
+
+
 class UpdateBatches:
     """The micro-batches of every update.
 
@@ -86,7 +91,7 @@ class UpdateBatches:
         )
         for number in count(update):
             yield [
-                MicroBatch(inputs, int((inputs["labels"] != -100).sum()) if part else 0, len(part))
+                MicroBatch(inputs, items_of(inputs["labels"]) if part else 0, len(part))
                 for (part, _), inputs in zip(self._parts(number), loader, strict=False)  # the loader is endless
             ]
 

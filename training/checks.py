@@ -3,6 +3,7 @@
 import importlib.util
 import math
 import os
+import re
 from pathlib import Path
 
 import torch
@@ -18,7 +19,10 @@ POSITIVE = (
     *("learning_rate", "decoder_learning_rate", "head_learning_rate", "scorer_learning_rate"),
     *("max_norm", "scorer_max_norm", "total_limit", "num_beams", "lora_r", "lora_alpha", "lora_learning_rate"),
 )
-NOT_NEGATIVE = ("weight_decay", "show", "profile", "freeze_layers", "seed", "no_repeat_ngram_size", "min_new_tokens", "workers")
+NOT_NEGATIVE = (
+    *("weight_decay", "show", "profile", "freeze_layers", "seed", "no_repeat_ngram_size", "min_new_tokens"),
+    *("workers", "probe_documents"),
+)
 MAY_BE_BLANK = ("text_separator", "source_prefix")
 MOST_WORKERS = 256
 OF_LORA = ("lora_alpha", "lora_dropout", "lora_targets")
@@ -55,8 +59,9 @@ def problem_of(arguments: Arguments, writes: bool) -> str | None:
         return f"expected workers <= {MOST_WORKERS}, got {training.workers}"
     if problem := _lora_problem(model) or _hub_problem(training):
         return problem
-    if training.torch_compile and training.k_range is not None:
-        return "torch_compile would compile anew for each k of k_range; leave one of them out"
+    for name in ("project", "run_name"):
+        if fields[name] is not None and not re.fullmatch(r"(?!\.)[^/\\]{1,128}", fields[name]):  # it names a folder
+            return f"expected {name} of at most 128 characters, no / and \\ and no dot in front; got {fields[name]!r}"
     for name in training.trackers:
         if name not in TRACKERS:
             return f"expected tracker to be none or of {', '.join(TRACKERS)}; got {name!r}"
@@ -97,7 +102,8 @@ def _lora_problem(model: ModelArguments) -> str | None:
 
 def _hub_problem(training: TrainArguments) -> str | None:
     if training.push_to_hub is None:
-        return "private is for push_to_hub; name a repository there, or leave private out" if training.private else None
+        alone = "private is for push_to_hub; name a repository there, or leave private out"
+        return alone if training.private else None
     from huggingface_hub.utils import HFValidationError, validate_repo_id
 
     try:

@@ -48,6 +48,14 @@ class Kind(ABC):
     def truth(self, model, answer: Any) -> dict[str, str]:
         """The known answer to a document, as an argument of `show_document`."""
 
+    def answers_in(self, output: Any) -> list:
+        """The answers in a model's output for documents with their labels, if it holds any: see `answer`."""
+        return []
+
+    def loss(self, model, answers: list, labels: list) -> float | None:
+        """The mean loss of answers to a split; None if they do not tell it."""
+        return None
+
     def padding(self, model) -> int:
         """The number that fills up answers of different lengths."""
         return 0
@@ -83,6 +91,13 @@ class Classifier(Kind):
 
     def answer(self, model, batch, new_tokens=None):
         return model(**batch).logits.float()
+
+    def answers_in(self, output):
+        return output.logits.float().tolist()
+
+    def loss(self, model, answers, labels):
+        logits = torch.tensor(answers)
+        return model.loss_function(torch.tensor(labels), pooled_logits=logits, config=model.config).item()
 
     def sureness(self, model, answers):
         return probabilities(torch.tensor(answers), model.config).amax(-1).tolist()
