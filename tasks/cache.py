@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,10 +54,8 @@ def cached(name: str, sources: str, read: Callable[[Path], DatasetDict]) -> Data
                 raise
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
-    try:
+    with suppress(OSError):  # somebody else's, to be read alone
         folder.touch()
-    except OSError:
-        pass  # somebody else's, to be read alone
     return datasets.load_from_disk(folder)
 
 
@@ -74,12 +73,10 @@ def remembered(split: Dataset, name: str, work: Callable[[], Any]) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         value = work()
-    try:
+    with suppress(OSError):  # then it is worked out again next time
         with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
             json.dump(value, file)
         Path(file.name).replace(path)
-    except OSError:
-        pass  # it is worked out again next time
     return value
 
 

@@ -155,7 +155,9 @@ def fields_of_generation(text: str | None, taken: Mapping[str, Any]) -> dict[str
     except (yaml.YAMLError, ValueError, RecursionError):
         fields = None
     if not isinstance(fields, dict):
-        raise ValueError(f"expected generation to be a mapping such as {{top_p: 0.9, do_sample: true}}, got {text!r:.60}")
+        raise ValueError(
+            f"expected generation to be a mapping such as {{top_p: 0.9, do_sample: true}}, got {text!r:.60}"
+        )
     from transformers import GenerationConfig  # late: it takes long to import
 
     known = {name for name in vars(GenerationConfig()) if not name.startswith(("_", "transformers_"))}

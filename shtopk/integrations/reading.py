@@ -20,12 +20,15 @@ class Reading(NamedTuple):
     segments: bool | None = None
 
 
+WHOLE = Reading()
+
+
 def read_texts(
     tokenizer: Any,
     texts: Sequence[str],
     pairs: Sequence[str] | None = None,
     *,
-    reading: Reading = Reading(),
+    reading: Reading = WHOLE,
     max_tokens: int | None = None,
     spans: bool = False,
     **options: Any,
@@ -82,7 +85,9 @@ def read_texts(
     if not located:
         return found
     if not getattr(tokenizer, "is_fast", False):
-        raise ValueError(f"expected a fast tokenizer, which says where its tokens stand, got {type(tokenizer).__name__}")
+        raise ValueError(
+            f"expected a fast tokenizer, which says where its tokens stand, got {type(tokenizer).__name__}"
+        )
     for row, encoding in enumerate(encoded.encodings):
         order: Sequence[int] = range(len(encoding.ids))
         if window and len(encoding.ids) > window and (prefix or pairs is not None):
