@@ -35,7 +35,7 @@ class Columns:
         text: one or several; the texts of several are joined.
         separator: stands between them.
         pair: the column of the second text, where documents are pairs.
-        answer: the column of labels or summaries; None: not read.
+        answer: the column of labels or summaries; "": not read.
         kind: "label" or "summary", what `answer` holds.
         keep: columns to pass through.
     """
@@ -43,7 +43,7 @@ class Columns:
     text: tuple[str, ...] = (TEXT,)
     separator: str = " "
     pair: str | None = None
-    answer: str | None = None
+    answer: str = ""
     kind: str = "label"
     keep: tuple[str, ...] = ()
 
@@ -93,7 +93,7 @@ class Columns:
         row = {TEXT: self._joined(fields, place)}
         if self.pair is not None:
             row[PAIR] = _text(fields.get(self.pair), place, f"text as {self.pair}")
-        if self.answer is not None:
+        if self.answer:
             row[self.kind] = ANSWERS[self.kind](fields.get(self.answer), place)
         try:
             "".join(row.values()).encode()

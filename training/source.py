@@ -52,7 +52,7 @@ class Source:
         self.skipped = 0
 
     def texts(self) -> Iterator[str | tuple[str, str] | None]:
-        """Yield the text, or the pair of texts, of each row without an answer, and None where there is no more for now.
+        """Yield the text, or the pair, of each row without an answer, and None where there is no more for now.
 
         A problem ends it.
         """

@@ -32,7 +32,7 @@ def read_texts(
     max_tokens: int | None = None,
     spans: bool = False,
     **options: Any,
-) -> dict[str, list[list[Any]]]:
+) -> dict[str, list[Any]]:
     """Turn texts into tokens.
 
     Of a pair that has more than max_tokens, the longer text is cut first: a question of at most half of them stays
@@ -95,8 +95,11 @@ def read_texts(
             for name in encoded:
                 found[name][row] = [found[name][row][i] for i in order]
         if spans:
-            places, seen = _spans(encoding, len(prefix), len(texts[row]) + 1), set[int]()
-            found.setdefault("spans", []).append([(0, 0) if i in seen or seen.add(i) else places[i] for i in order])
+            places = _spans(encoding, len(prefix), len(texts[row]) + 1)
+            first = {i: place for place, i in reversed(list(enumerate(order)))}
+            found.setdefault("spans", []).append(
+                [places[i] if first[i] == at else (0, 0) for at, i in enumerate(order)]
+            )
             found.setdefault("cut", []).append(bool(encoding.overflowing))
     return found
 
