@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tqdm.auto import tqdm
+
 from shtopk.tasks.columns import PAIR, SPACES, TEXT, Columns, documents
 from shtopk.tasks.labels import classes
 from shtopk.tasks.records import Broken, Record
@@ -15,6 +17,8 @@ from shtopk.tasks.table import each, with_type, write_table
 
 if TYPE_CHECKING:  # late: it takes long to import
     from datasets import Dataset, DatasetDict
+
+SOON = 2  # seconds without a progress bar
 
 
 def to_table(records: Iterable[Record | Broken], columns: Columns, source: str, path: Path) -> Dataset:
@@ -30,7 +34,8 @@ def to_table(records: Iterable[Record | Broken], columns: Columns, source: str, 
         ValueError: see `documents`.
     """
     counts: Counter[str] = Counter()
-    table = write_table(documents(records, columns, source, counts), columns.names, path)
+    rows = tqdm(documents(records, columns, source, counts), desc=f"read {source}", unit=" documents", delay=SOON)
+    table = write_table(rows, columns.names, path)
     if counts[SPACES]:
         table.info.description = f"labels: {counts[SPACES]:,} in {source} have spaces around them, which do not count"
     return table

@@ -6,8 +6,8 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +47,8 @@ def cached(name: str, sources: str, read: Callable[[Path], DatasetDict]) -> Data
                              "set HF_DATASETS_CACHE to another folder") from None  # fmt: skip
         try:
             (unfinished / "tables").mkdir()
-            read(unfinished / "tables").save_to_disk(unfinished / "data")
+            with _without_bars():  # one for each step of each split
+                read(unfinished / "tables").save_to_disk(unfinished / "data")
             (unfinished / "data").rename(folder)
         except OSError:
             if not folder.is_dir():  # else another process was faster
@@ -78,6 +79,20 @@ def remembered(split: Dataset, name: str, work: Callable[[], Any]) -> Any:
             json.dump(value, file)
         Path(file.name).replace(path)
     return value
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Inside this context `datasets` shows no progress bars."""
+    import datasets
+
+    shown = datasets.is_progress_bar_enabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
 
 
 def _code() -> str:
