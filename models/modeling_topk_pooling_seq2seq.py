@@ -60,9 +60,7 @@ class PooledEncoder(nn.Module):
         window = window_of(self.encoder, self.config)
         whole = self.config.window_k is None and (window is None or inputs["attention_mask"].shape[1] <= window)
         asked = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions} if whole else {}
-        pooled, layers = pool_document(
-            self.encoder, self.pooling, inputs, self.config, **{name: bool(wanted) for name, wanted in asked.items()}
-        )
+        pooled, layers = pool_document(self.encoder, self.pooling, inputs, self.config, **asked)
         return PooledEncoderOutput.of(pooled, scores=pooled.scores, input_ids=input_ids, **layers)
 
 
