@@ -12,6 +12,7 @@ from transformers import PreTrainedConfig
 from transformers.utils import ModelOutput
 
 from shtopk import Assignment, TopK, TopKPooling
+from shtopk.integrations.reading import WHOLE, Reading
 
 from .configuration_topk_pooling import PooledBackboneConfig, check_two_steps
 from .inputs import Inputs, checked_inputs, gather, padding_last
@@ -305,6 +306,19 @@ def window_of(encoder: Any, config: PooledBackboneConfig) -> int | None:
     """How many tokens an encoder is to see at once; None: the whole document."""
     # T5's n_positions is no limit, but what it was trained on; all of a long document at once would not fit.
     return config.window or positions_of(encoder.config) or getattr(encoder.config, "n_positions", None)
+
+
+def reading_of(model: Any) -> Reading:
+    """How a model reads documents: what it was taught to see before each, and in which windows.
+
+    A model that is not from this package has no windows; documents are cut for it.
+    """
+    config = model.config
+    if not isinstance(config, PooledBackboneConfig):
+        return WHOLE
+    encoder = model.encoder
+    types = getattr(encoder.config, "type_vocab_size", None)  # XLNet has types without a number
+    return Reading(config.source_prefix, window_of(encoder, config), None if types is None else types > 1)
 
 
 def positions_of(config: PreTrainedConfig) -> int | None:
