@@ -30,6 +30,7 @@ class PooledBackboneConfig(OptionFields, PreTrainedConfig):
     windows_at_once: int = 32
     window_k: int | None = None
     k_by_layer: dict[str, int | float] | dict[int, int | float] | None = None
+    source_prefix: str = ""
 
     def __post_init__(self, **kwargs):
         options: Any = self
@@ -139,6 +140,8 @@ class TopKPoolingConfig(PooledBackboneConfig):
         k_by_layer: pool between the layers of the encoder as well: {"2": 64} pools the input of layer 2 (counted from
             0) to 64 vectors, in every window; see `shtopk.integrations.encoder.pool_encoder`. None: not between
             layers.
+        source_prefix: what the model was taught to read before every document, such as "summarize: ". The commands
+            and `shtopk.models.predict` put it there, in front of every window; `forward` does not.
         classifier_dropout: dropout before the classifier, in [0, 1).
 
     Raises:

@@ -148,6 +148,7 @@ class TopKPoolingForSequenceClassification(TopKPoolingPreTrainedModel):
         cls,
         backbone: str | Path | None = None,
         *,
+        backbone_revision: str | None = None,
         backbone_sha256: str | None = None,
         backbone_dropout: float | None = None,
         attn_implementation: str | None = None,
@@ -158,6 +159,7 @@ class TopKPoolingForSequenceClassification(TopKPoolingPreTrainedModel):
         Args:
             backbone: folder or hub name of an encoder; None: all-MiniLM-L6-v2 from its pip package, whose hash is
                 checked.
+            backbone_revision: branch, tag or commit of a backbone on the hub; None: its newest.
             backbone_sha256: expected SHA-256 (hex) of the model.safetensors in a folder.
             backbone_dropout: every dropout inside the encoder, in [0, 1); None: as the checkpoint says.
             attn_implementation: how the encoder computes attention: "sdpa", "eager", ...; None: as transformers
@@ -165,12 +167,13 @@ class TopKPoolingForSequenceClassification(TopKPoolingPreTrainedModel):
             fields: of `TopKPoolingConfig`, such as k, num_labels, classifier_dropout.
 
         Returns:
-            The model. `model.new_parameters` lists the names of the parameters that were drawn, not loaded.
+            The model. `model.new_parameters` lists the names of the parameters that were drawn, not loaded;
+            `model.backbone_commit` is the commit of a backbone on the hub.
 
         Raises:
             ValueError: no such model, one that is no encoder, damaged or unexpected weights, or impossible fields.
         """
-        name, config = load_config(backbone, "an encoder", backbone_sha256)
+        name, config = load_config(backbone, "an encoder", backbone_sha256, backbone_revision)
         if not is_encoder(config):
             raise ValueError(f"expected an encoder such as BERT in {name}, got a model of type {config.model_type}")
         set_dropout(config, backbone_dropout)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
 from transformers import AutoModelForSeq2SeqLM, GenerationConfig, GenerationMixin
 from transformers.modeling_outputs import Seq2SeqLMOutput
@@ -61,7 +62,9 @@ class PooledEncoder(nn.Module):
         whole = self.config.window_k is None and (window is None or inputs["attention_mask"].shape[1] <= window)
         asked = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions} if whole else {}
         pooled, layers = pool_document(self.encoder, self.pooling, inputs, self.config, **asked)
-        return PooledEncoderOutput.of(pooled, scores=pooled.scores, input_ids=input_ids, **layers)
+        # In ONNX an input that is an output would get another name.
+        documents = None if torch.onnx.is_in_onnx_export() else input_ids
+        return PooledEncoderOutput.of(pooled, scores=pooled.scores, input_ids=documents, **layers)
 
 
 class BackboneGenerationConfig(GenerationConfig):
@@ -118,6 +121,7 @@ class TopKPoolingForConditionalGeneration(TopKPoolingPreTrainedModel, Generation
         *,
         decoder: str | Path | None = None,
         decoder_layers: int = 2,
+        backbone_revision: str | None = None,
         backbone_sha256: str | None = None,
         backbone_dropout: float | None = None,
         attn_implementation: str | None = None,
@@ -132,6 +136,7 @@ class TopKPoolingForConditionalGeneration(TopKPoolingPreTrainedModel, Generation
             decoder: for an encoder: folder or hub name of a language model with the encoder's vocabulary, to be the
                 decoder. None: a decoder that starts from layers of the encoder. Cross-attention is new in both.
             decoder_layers: layers of a decoder that starts from the encoder's.
+            backbone_revision: branch, tag or commit of a backbone on the hub; None: its newest.
             backbone_sha256: expected SHA-256 (hex) of the model.safetensors in a folder.
             backbone_dropout: every dropout inside the backbone, in [0, 1); None: as the checkpoint says.
             attn_implementation: how the backbone computes attention: "sdpa", "eager", ...; None: as transformers
@@ -139,12 +144,13 @@ class TopKPoolingForConditionalGeneration(TopKPoolingPreTrainedModel, Generation
             fields: of `TopKPoolingSeq2SeqConfig`, such as k, window, copy_head.
 
         Returns:
-            The model. `model.new_parameters` lists the names of the parameters that were drawn, not loaded.
+            The model. `model.new_parameters` lists the names of the parameters that were drawn, not loaded;
+            `model.backbone_commit` is the commit of a backbone on the hub.
 
         Raises:
             ValueError: no such model, one of another kind, damaged or unexpected weights, or impossible fields.
         """
-        name, config = load_config(backbone, "a model", backbone_sha256)
+        name, config = load_config(backbone, "a model", backbone_sha256, backbone_revision)
         set_dropout(config, backbone_dropout)
         if type(config) in AutoModelForSeq2SeqLM._model_mapping:
             if decoder is not None:

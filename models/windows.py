@@ -12,6 +12,7 @@ from transformers import PreTrainedConfig
 from transformers.utils import ModelOutput
 
 from shtopk import Assignment, TopK, TopKPooling
+from shtopk.integrations.reading import WHOLE, Reading
 
 from .configuration_topk_pooling import PooledBackboneConfig, check_two_steps
 from .inputs import Inputs, checked_inputs, gather, padding_last
@@ -105,6 +106,11 @@ class Windows(NamedTuple):
     def cut(cls, inputs: Inputs, window: int) -> Windows:
         """Cut inputs of documents [B, L] into windows; padding may stand anywhere, window >= 1."""
         real = inputs["attention_mask"] != 0
+        if torch.onnx.is_in_onnx_export():
+            raise ValueError(
+                f"expected documents of at most {window} tokens (one window), got {real.shape[1]}; ONNX has no number "
+                "of windows that depends on the document; export with fewer tokens, or raise window"
+            )
         length = real.sum(-1, keepdim=True)  # [B, 1]
         windows = -(-length // window)  # [B, 1] of the row; none for an empty row, whose attention would be undefined
         size = (-(-length // windows.clamp(min=1))).clamp(min=1)  # [B, 1] tokens per window
@@ -300,6 +306,19 @@ def window_of(encoder: Any, config: PooledBackboneConfig) -> int | None:
     """How many tokens an encoder is to see at once; None: the whole document."""
     # T5's n_positions is no limit, but what it was trained on; all of a long document at once would not fit.
     return config.window or positions_of(encoder.config) or getattr(encoder.config, "n_positions", None)
+
+
+def reading_of(model: Any) -> Reading:
+    """How a model reads documents: what it was taught to see before each, and in which windows.
+
+    A model that is not from this package has no windows; documents are cut for it.
+    """
+    config = model.config
+    if not isinstance(config, PooledBackboneConfig):
+        return WHOLE
+    encoder = model.encoder
+    types = getattr(encoder.config, "type_vocab_size", None)  # XLNet has types without a number
+    return Reading(config.source_prefix, window_of(encoder, config), None if types is None else types > 1)
 
 
 def positions_of(config: PreTrainedConfig) -> int | None:

@@ -136,7 +136,7 @@ class TopKPooling(nn.Module):
             ks = self._slots_by_row(counted, k)
         protected = self.options.protected
         alone = _alone(protected, mask)
-        free = mask & ~alone.any(1)
+        free = mask & ~alone.any(1) if protected else mask
         scored = hidden_states
         if attention_mask is not None and not self._by_place:
             # A NaN of padding times its gradient, which is 0, would be a part of the scorer's gradient.

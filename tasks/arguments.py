@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 FILE_FIELDS = ("train_file", "validation_file", "test_file")
-HUB_FIELDS = ("dataset_name", "dataset_config")
+HUB_FIELDS = ("dataset_name", "dataset_config", "dataset_revision")
 OWNERS = (  # field -> the task that it belongs to
     dict.fromkeys(FILE_FIELDS, "files") | dict.fromkeys(HUB_FIELDS, "hub") | {"rfc_folder": "rfc"}
 )
@@ -25,15 +25,25 @@ class DataArguments:
     _argument_group_name: ClassVar[str] = "data"
     task: str | None = option(
         None,
-        "bbc, needle, docstrings, rfc, files or hub; by default files with a train_file, hub with a dataset_name, rfc "
-        "with an rfc_folder, else bbc",
+        "bbc, needle, pairs, docstrings, rfc, files or hub; by default files with a train_file, hub with a "
+        "dataset_name, rfc with an rfc_folder, else bbc",
     )
     dataset_name: str | None = option(None, "data set on the hub, or a folder laid out like one")
     dataset_config: str | None = option(None, "configuration of that data set, where it has several")
+    dataset_revision: str | None = option(
+        None, "branch, tag or commit of that data set; by default its newest, and run.json says which it was"
+    )
     train_file: str | None = option(None, "path of a .json, .jsonl, .csv or .parquet file")
     validation_file: str | None = option(None, "the same for validation; by default a tenth of the training file")
     test_file: str | None = option(None, "the same for the test; by default a fifth of the training file")
-    text_column: str = option("text", "column with the documents (files and hub)")
+    text_column: str = option(
+        "text", "column with the documents, or several, title,body, whose texts are joined (files and hub)"
+    )
+    text_separator: str = option(" ", "what stands between the texts of several columns")
+    text_pair_column: str | None = option(
+        None,
+        "column with a second text for each: the hypothesis to a premise, the document to a question (files and hub)",
+    )
     label_column: str = option("label", "column with their classes, strings or whole numbers (files and hub)")
     summary_column: str | None = option(
         None, "column with their summaries instead of classes; the model is then an encoder-decoder (files and hub)"
@@ -45,11 +55,17 @@ class DataArguments:
     max_summary_tokens: int = option(128, "cut summaries to so many tokens, >= 1, and generate no longer ones")
     max_train_samples: int | None = option(None, "documents to train on at most, >= 1; by default all")
     max_eval_samples: int | None = option(None, "documents of validation and test each at most, >= 1; by default all")
+    num_proc: int | None = option(None, "processes that tokenise, >= 1; by default one, with a thread for each core")
     needle_tokens: int = option(2000, "length of a needle document, >= 200 wordpieces")
     data_seed: int = option(
         0,
         "seed of what is drawn: splits that files and hub lack, needle documents, max_*_samples; others are fixed",
     )
+
+    @property
+    def text_columns(self) -> tuple[str, ...]:
+        """The names in text_column."""
+        return names_in(self.text_column)
 
     @property
     def answer(self) -> str:
@@ -60,3 +76,13 @@ class DataArguments:
         if self.task is None:
             owners = {owner for name, owner in OWNERS.items() if getattr(self, name)}
             self.task = next((task for task in ("files", "hub", "rfc") if task in owners), "bbc")
+
+
+def names_in(text: str) -> tuple[str, ...]:
+    """The names in a list with commas between.
+
+    Example:
+        >>> names_in("title, body")
+        ('title', 'body')
+    """
+    return tuple(name.strip() for name in text.split(",") if name.strip())

@@ -8,10 +8,11 @@ from shtopk.tasks.docstrings import DOCSTRINGS
 from shtopk.tasks.files import FILE_SUMMARIES, FILES
 from shtopk.tasks.hub import HUB, HUB_SUMMARIES
 from shtopk.tasks.needle import NEEDLE
+from shtopk.tasks.pairs import PAIRS
 from shtopk.tasks.rfc import RFC
 from shtopk.tasks.task import Task
 
-TASKS: dict[str, Task] = {task.name: task for task in (BBC, NEEDLE, DOCSTRINGS, RFC, FILES, HUB)}
+TASKS: dict[str, Task] = {task.name: task for task in (BBC, NEEDLE, PAIRS, DOCSTRINGS, RFC, FILES, HUB)}
 """The tasks by name; files and hub with classes."""
 SUMMARY_TASKS: dict[str, Task] = {task.name: task for task in (FILE_SUMMARIES, HUB_SUMMARIES)}
 

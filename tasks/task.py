@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,12 +10,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from shtopk.integrations.reading import WHOLE, Reading
 from shtopk.tasks.arguments import OWNERS, DataArguments
 from shtopk.tasks.baselines import BASELINES, nearest_neighbour
 from shtopk.tasks.class_baselines import class_baselines
+from shtopk.tasks.labels import named
 from shtopk.tasks.names import ROUGE, SUMMARIZATION_METRICS
 from shtopk.tasks.preprocess import encode_documents, encode_summaries
 from shtopk.tasks.split import SPLITS, shuffled
+from shtopk.tasks.table import each, joined
 
 if TYPE_CHECKING:  # late, as the metrics: it takes long to import
     from datasets import Dataset, DatasetDict
@@ -32,7 +36,7 @@ class Task(ABC):
             perhaps others. Raises ValueError, in one line, for data that it cannot use.
         check_source: raises ValueError, in one line, if the data is missing. It reads none of it.
         read_alone: (arguments, split) -> the texts and answers (names of classes, or summaries) of a split that lies
-            by itself; None if it does not. Raises ValueError as `read` does.
+            by itself, in the same columns; None if it does not. Raises ValueError as `read` does.
         fields: the fields of `DataArguments` that belong to this task alone.
         target: the column that a model predicts.
         metrics: the keys that `compute_metrics` returns.
@@ -45,7 +49,7 @@ class Task(ABC):
     licence: str
     read: Callable[[DataArguments], DatasetDict]
     check_source: Callable[[DataArguments], object]
-    read_alone: Callable[[DataArguments, str], tuple[list[str], list[str]] | None] | None = None
+    read_alone: Callable[[DataArguments, str], Dataset | None] | None = None
     fields: tuple[str, ...] = ()
     target: ClassVar[str]
     metrics: ClassVar[tuple[str, ...]]
@@ -66,7 +70,7 @@ class Task(ABC):
         for name, owner in OWNERS.items():
             if getattr(arguments, name) and name not in self.fields:
                 raise ValueError(f"{name} belongs to the task {owner}, but task is {self.name}; leave one of them out")
-        for name in ("max_train_samples", "max_eval_samples", "max_tokens", "max_summary_tokens"):
+        for name in ("max_train_samples", "max_eval_samples", "max_tokens", "max_summary_tokens", "num_proc"):
             if (limit := getattr(arguments, name)) is not None and limit < 1:
                 raise ValueError(f"expected {name} >= 1, got {limit}")
 
@@ -90,14 +94,14 @@ class Task(ABC):
         """
         self.check(arguments)
         data = self.read(arguments)
+        tell(data)
         limits = (arguments.max_train_samples, arguments.max_eval_samples, arguments.max_eval_samples)
         for name, limit in zip(SPLITS, limits, strict=True):
-            if limit is not None and limit < len(data[name]):
-                data[name] = data[name].select(sorted(shuffled(data[name]["text"], arguments.data_seed)[:limit]))
+            data[name] = sample(data[name], limit, arguments.data_seed)
         return data
 
-    def load_split(self, arguments: DataArguments, split: str) -> tuple[list[str], list[str]]:
-        """The texts and answers (names of classes, or summaries) of one split, for a model that was trained before.
+    def load_split(self, arguments: DataArguments, split: str) -> Dataset:
+        """One split, for a model that was trained before. Classes are given by their names.
 
         If the split lies by itself, nothing else is read; if training drew it, it is drawn in the same way. At most
         `max_eval_samples` documents are returned.
@@ -112,26 +116,28 @@ class Task(ABC):
         if found is None:
             if split not in SPLITS:
                 raise ValueError(f"expected split to be one of {', '.join(SPLITS)}; got {split!r}")
-            data = self.load(arguments)[split]
-            answers = data[self.target][:]
-            names = getattr(data.features[self.target], "names", None)
-            found = data["text"][:], [names[i] for i in answers] if names else answers
-        texts, answers = found
-        limit = arguments.max_eval_samples
-        if limit is not None and limit < len(texts):
-            chosen = sorted(shuffled(texts, arguments.data_seed)[:limit])
-            texts, answers = [texts[i] for i in chosen], [answers[i] for i in chosen]
-        return texts, answers
+            found = named(self.load(arguments)[split], self.target)
+        else:
+            tell({split: found})
+        return sample(found, arguments.max_eval_samples, arguments.data_seed)
 
     @abstractmethod
-    def encode(self, tokenizer, texts: DatasetDict, arguments: DataArguments, start: int | None = None) -> DatasetDict:
+    def encode(
+        self,
+        tokenizer,
+        texts: DatasetDict,
+        arguments: DataArguments,
+        start: int | None = None,
+        how: Reading = WHOLE,
+    ) -> DatasetDict:
         """The splits as token numbers, with "labels".
 
         Args:
             tokenizer: the model's.
             texts: the splits.
-            arguments: how many tokens to read.
+            arguments: how many tokens to read, in how many processes.
             start: the token that a decoder starts from; None without a decoder.
+            how: the model reads documents.
         """
 
     @abstractmethod
@@ -160,8 +166,9 @@ class Classification(Task):
     selectors = metrics
     shown = metrics
 
-    def encode(self, tokenizer, texts: DatasetDict, arguments: DataArguments, start: int | None = None) -> DatasetDict:
-        return encode_documents(tokenizer, texts, arguments.max_tokens).rename_column("label", "labels")
+    def encode(self, tokenizer, texts, arguments, start=None, how=WHOLE):
+        documents = encode_documents(tokenizer, texts, arguments.max_tokens, how, arguments.num_proc)
+        return documents.rename_column("label", "labels")
 
     def decode(self, tokenizer, answers: list[list[float]]) -> list[int]:
         return np.asarray(answers).argmax(-1).tolist()
@@ -177,7 +184,7 @@ class Classification(Task):
     def baselines(self, texts: Mapping[str, Dataset]) -> dict[str, list[int]]:
         if "train" not in texts:
             return {}
-        return class_baselines(texts["train"], texts["test"]["text"][:], self.target)
+        return class_baselines(texts["train"], joined(texts["test"]), self.target)
 
 
 @dataclass(frozen=True)
@@ -197,9 +204,9 @@ class Summarization(Task):
     selectors = ("rougeL", "rouge1", "rouge2", "rougeLsum")
     shown = (*ROUGE, "prediction_words", "prediction_repeats")
 
-    def encode(self, tokenizer, texts: DatasetDict, arguments: DataArguments, start: int | None = None) -> DatasetDict:
-        documents = encode_documents(tokenizer, texts, arguments.max_tokens)
-        return encode_summaries(tokenizer, documents, arguments.max_summary_tokens, start)
+    def encode(self, tokenizer, texts, arguments, start=None, how=WHOLE):
+        documents = encode_documents(tokenizer, texts, arguments.max_tokens, how, arguments.num_proc)
+        return encode_summaries(tokenizer, documents, arguments.max_summary_tokens, start, arguments.num_proc)
 
     def decode(self, tokenizer, answers: list[list[int]]) -> list[str]:
         return [text.strip() for text in tokenizer.batch_decode(answers, skip_special_tokens=True)]
@@ -210,12 +217,26 @@ class Summarization(Task):
         return summarization_metrics(predictions, references)
 
     def baselines(self, texts: Mapping[str, Dataset]) -> dict[str, list[str]]:
-        documents = texts["test"]["text"][:]
-        found = {name: [lead(document) for document in documents] for name, lead in self.leads.items()}
+        test = texts["test"]
+        found = {name: [lead(text) for (text,) in each(test, "text")] for name, lead in self.leads.items()}
         if self.remembers and "train" in texts:
             train: Dataset = texts["train"]
-            found["nearest_neighbour"] = nearest_neighbour(train["text"][:], train["summary"][:], documents)
+            found["nearest_neighbour"] = nearest_neighbour(train["text"][:], train["summary"][:], test["text"][:])
         return found
+
+
+def sample(split: Dataset, limit: int | None, seed: int) -> Dataset:
+    """At most so many documents of a split, drawn by their texts and the seed; None: all."""
+    if limit is None or limit >= len(split):
+        return split
+    return split.select(sorted(shuffled((text for (text,) in each(split, "text")), seed)[:limit]))
+
+
+def tell(splits: Mapping[str, Dataset]) -> None:
+    """Print, on the main process, what reading has changed, as `info.description` of the splits says."""
+    if os.environ.get("RANK", "0") == "0":
+        for line in dict.fromkeys(split.info.description for split in splits.values() if split.info.description):
+            print(line)
 
 
 def of_any_rows(source: str, **record: Any) -> tuple[Classification, Summarization]:

@@ -10,14 +10,17 @@ from typing import Any
 
 ALIASES = {  # theirs -> ours
     "model_name_or_path": "backbone",
+    "model_revision": "backbone_revision",
     "attention": "attn_implementation",
     "dropout": "classifier_dropout",
     "dataset_config_name": "dataset_config",
     "text_column_names": "text_column",
+    "text_column_delimiter": "text_separator",
     "label_column_name": "label_column",
     "max_seq_length": "max_tokens",
     "max_source_length": "max_tokens",
     "max_target_length": "max_summary_tokens",
+    "preprocessing_num_workers": "num_proc",
     "overwrite_output_dir": "overwrite",
     "resume_from_checkpoint": "resume",
     "num_train_epochs": "epochs",

@@ -16,13 +16,14 @@ from shtopk.training.model_arguments import MEANINGLESS, ModelArguments
 LARGEST = 2**31 - 1  # of any number: more is a slip, and would overflow
 POSITIVE = (
     *("epochs", "max_steps", "batch_size", "eval_batch_size", "accumulation", "eval_every", "patience", "save_every"),
-    *("learning_rate", "decoder_learning_rate", "head_learning_rate", "scorer_learning_rate"),
+    *("learning_rate", "decoder_learning_rate", "head_learning_rate", "scorer_learning_rate", "ddp_timeout"),
     *("max_norm", "scorer_max_norm", "total_limit", "num_beams", "lora_r", "lora_alpha", "lora_learning_rate"),
 )
 NOT_NEGATIVE = (
     *("weight_decay", "show", "profile", "freeze_layers", "seed", "no_repeat_ngram_size", "min_new_tokens"),
     *("workers", "probe_documents"),
 )
+MAY_BE_BLANK = ("text_separator", "source_prefix")
 MOST_WORKERS = 256
 OF_LORA = ("lora_alpha", "lora_dropout", "lora_targets")
 
@@ -36,7 +37,7 @@ def problem_of(arguments: Arguments, writes: bool) -> str | None:
     data, model, training = arguments.data, arguments.model, arguments.training
     fields = vars(training) | vars(model) | vars(data)
     for name, value in fields.items():
-        if isinstance(value, str) and not value.strip():
+        if isinstance(value, str) and not value.strip() and name not in MAY_BE_BLANK:
             return f"expected something as {name}, got an empty text; leave it out for the default"
     for name in POSITIVE:
         if fields[name] is not None and not 0 < fields[name] < math.inf:
@@ -71,6 +72,7 @@ def problem_of(arguments: Arguments, writes: bool) -> str | None:
     try:
         model.pooling_options.check(model.share_or_count)
         _ = model.shares_or_counts
+        minimum = model.generation_options.get("min_new_tokens") or 0
         if training.range_of_k is not None:
             checked_range(training.range_of_k, model.pooling_options)
         check(data)
@@ -79,8 +81,8 @@ def problem_of(arguments: Arguments, writes: bool) -> str | None:
         return str(error)
     if training.metric is not None and training.metric not in task.selectors:
         return f"expected metric to be one of {', '.join(task.selectors)}; got {training.metric!r}"
-    if (model.min_new_tokens or 0) > data.max_summary_tokens:
-        return f"expected min_new_tokens <= max_summary_tokens, {data.max_summary_tokens}; got {model.min_new_tokens}"
+    if minimum > data.max_summary_tokens:
+        return f"expected min_new_tokens <= max_summary_tokens, {data.max_summary_tokens}; got {minimum}"
     for name in MEANINGLESS[task.target]:
         if getattr(model, name):
             return f"{name} is for summaries, but the task {task.name} has classes; leave it out"

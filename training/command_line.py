@@ -1,6 +1,7 @@
 """Read the arguments of a command from a YAML file and a command line, and refuse impossible ones."""
 
 import argparse
+import json
 import re
 import reprlib
 from collections import Counter
@@ -220,6 +221,13 @@ def _word(action: argparse.Action, value: Any) -> str:
         return "no"  # which YAML takes for false
     if action.dest == "k_by_layer" and isinstance(value, dict):
         return ",".join(f"{_text(key)}:{_text(k)}" for key, k in value.items())
+    if action.dest == "generation" and isinstance(value, dict):
+        return json.dumps(value, default=str)
+    if action.dest == "text_column" and isinstance(value, list):
+        names = [_word(action, name) for name in value]
+        if odd := next((name for name in names if "," in name), None):
+            raise ValueError(f"expected names of columns without commas as text_column, got {odd!r}")
+        return ",".join(names)
     if action.type is str and (isinstance(value, bool) or not isinstance(value, str | int | float)):
         kind = type(value).__name__
         raise ValueError(f"expected a text as {action.dest}, got {_text(value)} ({kind}) in YAML; put it in quotes")

@@ -23,7 +23,6 @@ from shtopk.models import TopKPoolingForConditionalGeneration, TopKPoolingForSeq
 from shtopk.models.answers import probabilities
 from shtopk.tasks import Task, write_samples
 from shtopk.training.arguments import Arguments
-from shtopk.training.model_arguments import GENERATION
 
 
 class Kind(ABC):
@@ -123,15 +122,13 @@ class Summarizer(Kind):
             copy_head=given.copy_head,
             **fields,
         )
-        options = {name: getattr(given, name) for name in GENERATION}
-        model.set_generation(max_new_tokens=arguments.data.max_summary_tokens, **options)
+        model.set_generation(max_new_tokens=arguments.data.max_summary_tokens, **given.generation_options)
         return model
 
     def answer(self, model, batch, new_tokens=None):
         exactly = {} if new_tokens is None else {"min_new_tokens": new_tokens, "max_new_tokens": new_tokens}
         return model.generate(
-            batch["input_ids"],
-            attention_mask=batch["attention_mask"],
+            **{name: value for name, value in batch.items() if name != "labels"},
             synced_gpus=isinstance(model, FSDPModule),  # whose processes need each other for every token
             **exactly,
         )

@@ -8,13 +8,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+from datasets import ClassLabel, DatasetDict
 
 from shtopk.models import load_checkpoint
 from shtopk.models.answers import CLASSES, problem_type
 from shtopk.models.checkpoint import most_tokens
+from shtopk.models.windows import reading_of
 from shtopk.tasks import DataArguments
-from shtopk.tasks.columns import some
+from shtopk.tasks.records import some
+from shtopk.tasks.table import with_type
 from shtopk.training.arguments import Arguments, EvaluationArguments
 from shtopk.training.console import refusing
 from shtopk.training.experiment import Experiment
@@ -52,17 +54,16 @@ class Trained(Experiment):
     @cached_property
     def texts(self) -> DatasetDict:
         """The split alone; classes have the numbers that the model has for them."""
-        target, kind = self.task.target, Value("string")
+        target = self.task.target
         with refusing(ValueError):  # on every process, so that none waits for another that refused
-            texts, answers = self.task.load_split(self.arguments.data, self.split)
+            found = self.task.load_split(self.arguments.data, self.split)
             if target == "label":
-                if unknown := sorted(set(answers) - set(self.names)):
+                if unknown := sorted(set(found.unique(target)) - set(self.names)):
                     unnamed = "; give the model their names, id2label in its config.json" * ("LABEL_0" in self.names)
                     raise ValueError(f"expected labels that the model knows ({some(self.names)}), got {some(unknown)}"
                                      f"{unnamed}")  # fmt: skip
-                kind = ClassLabel(names=self.names)
-            features = Features({"text": Value("string"), target: kind})
-            return DatasetDict({self.split: Dataset.from_dict({"text": texts, target: answers}, features)})
+                found = with_type(found, target, ClassLabel(names=self.names))
+            return DatasetDict({self.split: found})
 
     @property
     def names(self) -> list[str]:
@@ -73,7 +74,7 @@ class Trained(Experiment):
     def encoded(self) -> DatasetDict:
         start = getattr(self.model, "generation_start", None)
         with refusing(ValueError):
-            return self.task.encode(self.tokenizer, self.texts, self.arguments.data, start)
+            return self.task.encode(self.tokenizer, self.texts, self.arguments.data, start, reading_of(self.model))
 
     @cached_property
     def checkpoint_hash(self) -> str:

@@ -10,16 +10,17 @@ import torch
 from torch import Tensor
 
 from shtopk.assignment import Assignment
+from shtopk.integrations.reading import read_texts
 from shtopk.models.answers import answers
 from shtopk.models.inputs import taken_by
-from shtopk.models.windows import positions_of
+from shtopk.models.windows import positions_of, reading_of
 from shtopk.pooling import TopKPooling
 from shtopk.show.document import Slot
 from shtopk.show.summary import OutputToken
 
 
 @torch.inference_mode()
-def describe(model, tokenizer, text: str, max_tokens: int | None = None) -> dict[str, Any]:
+def describe(model, tokenizer, text: str | tuple[str, str], max_tokens: int | None = None) -> dict[str, Any]:
     """The arguments of `shtopk.show.page` for a document, but for title and label.
 
     Args:
@@ -44,7 +45,7 @@ def describe(model, tokenizer, text: str, max_tokens: int | None = None) -> dict
     slots = None if assignment is None else slots_of(assignment, getattr(out, "pooled_scores", None))
     poolings = [module for module in model.modules() if isinstance(module, TopKPooling)]
     return {
-        "text": text,
+        "text": text if isinstance(text, str) else "\n".join(text),
         "spans": spans,
         "slots": slots,
         "values": answer.values,
@@ -54,7 +55,7 @@ def describe(model, tokenizer, text: str, max_tokens: int | None = None) -> dict
 
 
 @torch.inference_mode()
-def describe_summary(model, tokenizer, text: str, max_tokens: int | None = None) -> dict[str, Any]:
+def describe_summary(model, tokenizer, text: str | tuple[str, str], max_tokens: int | None = None) -> dict[str, Any]:
     """The arguments of `shtopk.show.summary_page` for a document, but for title and reference.
 
     The summary is generated as the model's generation settings say. Then it is decoded once more in one pass, which
@@ -70,7 +71,7 @@ def describe_summary(model, tokenizer, text: str, max_tokens: int | None = None)
     if model.config.copy_head and tokens:
         generation += f", {100 * sum(token.copied for token in tokens) / len(tokens):.0f} % copied"
     return {
-        "text": text,
+        "text": text if isinstance(text, str) else "\n".join(text),
         "spans": spans,
         "slots": slots,
         "tokens": tokens,
@@ -160,20 +161,17 @@ def slots_of(assignment: Assignment, scores: Tensor | None, smallest_weight: flo
 
 
 def _encode(
-    model, tokenizer, text: str, max_tokens: int | None
+    model, tokenizer, text: str | tuple[str, str], max_tokens: int | None
 ) -> tuple[dict[str, Tensor], list[tuple[int, int]], bool]:
     """(the model's inputs [1, L] by name, the characters that each token stands for, whether there are more)."""
-    encoded = tokenizer(
-        text,
-        return_offsets_mapping=True,
-        return_tensors="pt",
-        truncation=max_tokens is not None,
-        max_length=max_tokens,
-        verbose=False,
-    )
-    cut = bool(encoded.encodings[0].overflowing)
-    spans = [tuple(span) for span in encoded.pop("offset_mapping")[0].tolist()]
-    inputs = {name: value.to(model.device) for name, value in taken_by(model, encoded).items()}
+    first, *second = (text,) if isinstance(text, str) else text
+    encoded: dict[str, Any] = read_texts(
+        tokenizer, [first], second or None, reading=reading_of(model), max_tokens=max_tokens, spans=True,
+        return_attention_mask=True,
+    )  # fmt: skip
+    (spans,), (cut,) = encoded.pop("spans"), encoded.pop("cut")
+    del encoded["length"]
+    inputs = {name: torch.tensor(rows, device=model.device) for name, rows in taken_by(model, encoded).items()}
     return inputs, spans, cut
 
 

@@ -104,6 +104,8 @@ class PoolInput:
         """Hide the slots that hold no token in a gathered mask."""
         if mask.dim() == 2:
             return mask * filled
+        if mask.dtype == torch.bool:
+            return mask & filled[:, None, None, :]
         hidden = torch.finfo(mask.dtype).min if mask.is_floating_point() and self.family.additive else 0
         return mask.masked_fill(~filled[:, None, None, :], hidden)
 
