@@ -34,11 +34,9 @@ def tiny_tokenizer(segment: int = 0) -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(
-<<<<<<< HEAD
-        single=f"[CLS]:{segment} $A:{segment} [SEP]:{segment}", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-=======
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
->>>>>>> main
+        single=f"[CLS]:{segment} $A:{segment} [SEP]:{segment}",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]",
