@@ -34,8 +34,6 @@ class PooledBackboneConfig(OptionFields, PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         options: Any = self
-        if given := [name for name in OF_BACKBONE if name in kwargs]:
-            raise ValueError(f"expected {', '.join(given)} in the configuration of the backbone, got it beside that")
         if "boost" in kwargs:  # saved by 0.1.0
             options.operator = without_boost({"operator": options.operator, "boost": kwargs.pop("boost")})["operator"]
         options.protected = list(options.protected)

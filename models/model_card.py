@@ -18,7 +18,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained("{folder}")
 model = AutoModelForSeq2SeqLM.from_pretrained("{folder}")
-document = tokenizer("A text of any length.", return_tensors="pt", return_token_type_ids=False)
+document = tokenizer("A text of any length.", return_tensors="pt")
 tokenizer.batch_decode(model.generate(**document), skip_special_tokens=True)"""
 
 KINDS = {  # title, tag, head, code, metrics

@@ -259,6 +259,8 @@ class TopKPoolingForConditionalGeneration(TopKPoolingPreTrainedModel, Generation
             ValueError: an input that the backbone does not take, or of another shape.
         """
         self._check_kwargs(kwargs)
+        if labels is not None:  # a cache serves generation alone, and would be filled twice by a layer that runs again
+            kwargs = {"use_cache": False} | kwargs
         if encoder_outputs is None:
             if input_ids is None and inputs_embeds is None:
                 raise ValueError("expected input_ids [B, L] or encoder_outputs, got neither")

@@ -46,8 +46,9 @@ def add_lora(model: Any, arguments: ModelArguments) -> None:
     alpha = 2 * rank if arguments.lora_alpha is None else arguments.lora_alpha
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     trained &= model.new_parameters | of_poolings(model)
+    chosen = [name.removeprefix("backbone.") for name in chosen]
     config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=arguments.lora_dropout, target_modules=chosen)
-    inject_adapter_in_model(config, model)
+    inject_adapter_in_model(config, model.backbone)  # in a model of ours an adapter would take what is new as its own
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(MATRIX in name or name in trained)
 

@@ -37,7 +37,7 @@ def test_what_reuses_the_pooling_works(hub_in_a_folder):
 
 def check_that_the_adapter_holds_the_pooling(names):
     adapted, again = names["adapted"].cpu(), names["again"].cpu()
-    for part in (adapted.base_model.model.pooling, adapted.base_model.model.classifier):
+    for part in (adapted.base_model.model.pooling.scorer, adapted.base_model.model.classifier):
         for name, after in part.modules_to_save["default"].named_parameters():
             assert not torch.equal(part.original_module.get_parameter(name), after), f"{name} is not trained"
     trained = [name for name, parameter in adapted.named_parameters() if parameter.requires_grad]

@@ -19,6 +19,7 @@ from shtopk.models import (
     predict,
     prediction,
 )
+from shtopk.show.answer import answer_and_page
 from shtopk.show.describe import slots_of
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -89,6 +90,18 @@ def test_an_answer_is_that_of_its_text_alone_whatever_stands_beside_it(name):
         assert list(answer.probabilities.values()) == pytest.approx(expected.tolist(), abs=1e-4)
         assert answer.prediction == answer.label
         assert answer.kept is None
+
+
+@pytest.mark.parametrize("name", ["ours", "two steps", "without pooling", "adapter"])
+def test_token_types_reach_the_model(name):
+    model, tokenizer = MODELS[name](), tiny_tokenizer(segment=1)
+    (found,) = predict(model, tokenizer, ["a b goal c"])
+    with torch.no_grad():
+        expected, other = (model(**one(["a b goal c"], return_tensors="pt")).logits[0].softmax(-1).max().item()
+                           for one in (tokenizer, tiny_tokenizer()))  # fmt: skip
+    assert found.probability == pytest.approx(expected, abs=1e-6)
+    assert found.probability != pytest.approx(other, abs=1e-5)
+    assert f"{100 * found.probability:.1f}" in answer_and_page(model, tokenizer, "a b goal c")[0]
 
 
 @pytest.mark.parametrize("make", [summarizer, bart, lambda: pool_encoder(bart(), {1: 4})])

@@ -4,6 +4,7 @@ import pytest
 import torch
 from seq2seq_families import FAMILIES, GENERATION, V, build, documents, same_weights
 from tiny import tiny_tokenizer
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import apply_activation_checkpointing
 from transformers import (
     AutoModelForSeq2SeqLM,
     BartForConditionalGeneration,
@@ -13,6 +14,7 @@ from transformers import (
     Seq2SeqTrainingArguments,
     T5Config,
 )
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from shtopk.models import TopKPoolingForConditionalGeneration, TopKPoolingSeq2SeqConfig
 
@@ -172,3 +174,22 @@ def test_impossible_configurations_are_refused_in_one_line(change, message, tmp_
     with pytest.raises(ValueError, match=message) as refused:
         TopKPoolingForConditionalGeneration.from_backbone(tmp_path, **change)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("family", ["bart", "t5", "encoder-decoder"])
+def test_layers_that_are_computed_again_in_the_backward_pass_change_nothing(family):
+    layers = {} if family == "t5" else {"k_by_layer": {"0": 8}}
+    model, batch = build(family, **layers).train(), documents(30, 9)
+
+    def gradients():
+        model.zero_grad()
+        model(**batch, labels=batch["input_ids"][:, :5].contiguous()).loss.backward()
+        given = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+        return {name.replace("_checkpoint_wrapped_module.", ""): gradient for name, gradient in given.items()}
+
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    expected = gradients()
+    apply_activation_checkpointing(model, check_fn=lambda module: isinstance(module, GradientCheckpointingLayer))
+    torch.testing.assert_close(gradients(), expected)

@@ -27,13 +27,18 @@ FSDP = {
 }
 
 
-def on_two_processes(words, output, *, fsdp=False, check=True):
+AGAIN = {"FSDP_ACTIVATION_CHECKPOINTING": "true"}  # what the layers make is computed again in the backward pass
+
+
+def on_two_processes(words, output, *, fsdp=False, check=True, more=()):
     """Start train.py on two real processes; what torchrun wrote, and the outputs of both."""
     script = ROOT / ("tests/helpers/fsdp_on_cpu.py" if fsdp else "train.py")
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv_backend", "c10d",
                "--rdzv_endpoint", "localhost:0", "--redirects", "3", "--log-dir", str(output) + "-logs",
                str(script), *words, "--output_dir", str(output)]  # fmt: skip
-    environment = os.environ | {"ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"} | (FSDP if fsdp else {})
+    environment = (
+        os.environ | {"ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"} | (FSDP if fsdp else {}) | dict(more)
+    )
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     logs = sorted(Path(str(output) + "-logs").rglob("std*.log"))
     said = [[log.read_text() for log in logs if log.parent.name == rank] for rank in "01"]
@@ -114,6 +119,13 @@ def test_a_model_that_is_shared_out_learns_as_one_and_one_process_goes_on(base, 
     on = ["--resume", str(two / "checkpoints" / "update_6"), "--output_dir", str(tmp_path / "on")]
     train.main([*base, *STILL, "--batch_size", "16", *on])
     same_course(tmp_path / "on", two)
+
+
+@pytest.mark.slow
+def test_a_model_that_is_shared_out_pools_between_layers_that_are_computed_again(words, alone, tmp_path):
+    layers = ["--k_by_layer", "1:8"]
+    on_two_processes([*words, *STILL, *layers], tmp_path / "two", fsdp=True, more=AGAIN)
+    same_course(tmp_path / "two", alone(*layers, base=words))
 
 
 @pytest.mark.slow
