@@ -185,7 +185,7 @@ class TopKPoolingForSequenceClassification(TopKPoolingPreTrainedModel):
             input_ids: [B, L] tokens.
             attention_mask: [B, L] nonzero for a real token; None: all are real.
             token_type_ids: not used, as a document is one segment.
-            labels: [B] for a loss.
+            labels: for a loss: [B] classes or numbers, or [B, C] shares of labels in [0, 1].
             output_hidden_states: return the encoder's, of documents no longer than its window.
             output_attentions: return the encoder's, likewise.
         """
@@ -215,6 +215,8 @@ class TopKPoolingForSequenceClassification(TopKPoolingPreTrainedModel):
         kept = pooled.attention_mask.unsqueeze(-1).to(pooled.hidden_states.dtype)  # [B, k, 1]
         document = (pooled.hidden_states * kept).sum(1) / kept.sum(1).clamp(min=1)  # [B, d]
         logits = self.classifier(self.dropout(document))
+        if (self.config.target_mean, self.config.target_std) != (0.0, 1.0):  # in float32: bfloat16 has three digits
+            logits = logits.float() * self.config.target_std + self.config.target_mean
         loss = None
         if labels is not None:
             loss = self.loss_function(labels=labels, pooled_logits=logits, config=self.config, **kwargs)

@@ -196,7 +196,7 @@ SIGNATURES = {  # first bytes -> kind of file, and its cure
 
 READERS = {".json": _read_json, ".jsonl": _read_json, ".csv": _read_csv, ".parquet": _read_parquet}
 
-FILES, FILE_SUMMARIES = of_any_rows(
+FILES = of_any_rows(
     "local files",
     name="files",
     licence="Whatever the files' owner says",

@@ -84,7 +84,7 @@ def _answers(part: Dataset, column: str) -> tuple[list, tuple[str, ...]]:
     return named, tuple(feature.names)
 
 
-HUB, HUB_SUMMARIES = of_any_rows(
+HUB = of_any_rows(
     "a data set on the hub",
     name="hub",
     licence="See the data set's card",

@@ -14,6 +14,7 @@ from shtopk.tasks.baselines import BASELINES, nearest_neighbour
 from shtopk.tasks.names import ROUGE, SUMMARIZATION_METRICS
 from shtopk.tasks.preprocess import encode_documents, encode_summaries
 from shtopk.tasks.split import SPLITS, shuffled
+from shtopk.tasks.thresholds import HOLDS
 
 if TYPE_CHECKING:  # late, as the metrics: it takes long to import
     from datasets import Dataset, DatasetDict
@@ -35,7 +36,8 @@ class Task(ABC):
         fields: the fields of `DataArguments` that belong to this task alone.
         target: the column that a model predicts.
         metrics: the keys that `compute_metrics` returns.
-        selectors: the metrics that may pick the best checkpoint (higher is better); by default the first one does.
+        selectors: the metrics that may pick the best checkpoint; by default the first one does.
+        lower_is_better: those of the metrics of which less is better.
         shown: the metrics that `in_short` shows.
     """
 
@@ -49,6 +51,7 @@ class Task(ABC):
     target: ClassVar[str]
     metrics: ClassVar[tuple[str, ...]]
     selectors: ClassVar[tuple[str, ...]]
+    lower_is_better: ClassVar[frozenset[str]] = frozenset()
     shown: ClassVar[tuple[str, ...]]
 
     def check(self, arguments: DataArguments) -> None:
@@ -68,6 +71,19 @@ class Task(ABC):
         for name in ("max_train_samples", "max_eval_samples", "max_tokens", "max_summary_tokens"):
             if (limit := getattr(arguments, name)) is not None and limit < 1:
                 raise ValueError(f"expected {name} >= 1, got {limit}")
+        self._check_answers(arguments)
+
+    def _check_answers(self, arguments: DataArguments) -> None:
+        given = arguments.problem_type or ("a label_separator" if arguments.label_separator else None)
+        if arguments.summary_column and given:
+            raise ValueError(f"expected problem_type or summary_column, got {given} and {arguments.summary_column!r}; "
+                             "leave one of them out")  # fmt: skip
+        if arguments.label_separator and arguments.answer != "labels":
+            raise ValueError(f"label_separator is for problem_type multi_label_classification, got {given}; "
+                             "leave one of them out")  # fmt: skip
+        if arguments.drop_unknown_labels and arguments.answer in ("value", "summary"):
+            raise ValueError("drop_unknown_labels is for classes and labels, but the answers are "
+                             f"{'numbers' if arguments.answer == 'value' else 'summaries'}; leave it out")  # fmt: skip
 
     def in_short(self, results: dict, split: str = "") -> str:
         """One line with the metrics in `shown`.
@@ -134,11 +150,17 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def decode(self, tokenizer, answers: list) -> list:
-        """A model's answers (logits of classes, or tokens of summaries) in the form of the references."""
+    def decode(self, tokenizer, answers: list, thresholds: Sequence[float] | None = None) -> list:
+        """A model's answers in the form of the references.
 
-    def in_words(self, split: Dataset, answers: list) -> list[str]:
-        """Predictions or references of a split as people read them: names of classes, or summaries."""
+        Args:
+            tokenizer: the model's.
+            answers: logits of classes, logits of labels, numbers, or tokens of summaries.
+            thresholds: of labels, see `shtopk.tasks.thresholds`; None: 0.5 for each.
+        """
+
+    def in_words(self, split: Dataset, answers: list) -> list:
+        """Predictions or references of a split as people read them: names of classes, numbers, or summaries."""
         return answers
 
     @abstractmethod
@@ -162,7 +184,7 @@ class Classification(Task):
     def encode(self, tokenizer, texts: DatasetDict, arguments: DataArguments, start: int | None = None) -> DatasetDict:
         return encode_documents(tokenizer, texts, arguments.max_tokens).rename_column("label", "labels")
 
-    def decode(self, tokenizer, answers: list[list[float]]) -> list[int]:
+    def decode(self, tokenizer, answers, thresholds=None) -> list[int]:
         return np.asarray(answers).argmax(-1).tolist()
 
     def in_words(self, split: Dataset, answers: list[int]) -> list[str]:
@@ -172,6 +194,65 @@ class Classification(Task):
         from shtopk.tasks.metrics import classification_metrics
 
         return classification_metrics(predictions, references)
+
+
+@dataclass(frozen=True)
+class MultiLabelClassification(Task):
+    """Documents with any number of labels. The column "labels" is a list of ClassLabel."""
+
+    target = "labels"
+    metrics = ("f1_micro", "f1", "accuracy")
+    selectors = metrics
+    shown = metrics
+
+    def encode(self, tokenizer, texts: DatasetDict, arguments: DataArguments, start: int | None = None) -> DatasetDict:
+        return encode_documents(tokenizer, texts, arguments.max_tokens)
+
+    def decode(self, tokenizer, answers, thresholds=None) -> list[list[int]]:
+        """The numbers of the labels that hold for each document, the likeliest first."""
+        from scipy.special import expit  # late: it takes long to import
+
+        logits = np.asarray(answers, dtype=np.float32)
+        holds = expit(logits) >= np.asarray(HOLDS if thresholds is None else thresholds)
+        ranked = np.argsort(-logits, axis=1, kind="stable")
+        return [order[row[order]].tolist() for order, row in zip(ranked, holds, strict=True)]
+
+    def in_words(self, split: Dataset, answers: list[list[int]]) -> list[list[str]]:
+        names = split.features[self.target].feature.names
+        return [[names[i] for i in labels] for labels in answers]
+
+    def compute_metrics(self, predictions, references) -> dict[str, float]:
+        from shtopk.tasks.metrics import multi_label_metrics
+
+        return multi_label_metrics(predictions, references)
+
+
+@dataclass(frozen=True)
+class Regression(Task):
+    """Documents and a number for each. The column "value" is float64."""
+
+    target = "value"
+    metrics = ("mse", "mae", "pearson", "spearman")
+    selectors = metrics
+    lower_is_better = frozenset({"mse", "mae"})
+    shown = metrics
+
+    def encode(self, tokenizer, texts: DatasetDict, arguments: DataArguments, start: int | None = None) -> DatasetDict:
+        return encode_documents(tokenizer, texts, arguments.max_tokens).rename_column("value", "labels")
+
+    def decode(self, tokenizer, answers, thresholds=None) -> list[float]:
+        return [number for (number,) in answers]
+
+    def compute_metrics(self, predictions, references) -> dict[str, float]:
+        from shtopk.tasks.metrics import regression_metrics
+
+        return regression_metrics(predictions, references)
+
+    def baselines(self, texts: Mapping[str, Dataset]) -> dict[str, list[float]]:
+        """The mean of the training documents' numbers, whatever the document."""
+        if "train" not in texts:
+            return {}
+        return {"mean_of_training": [float(np.mean(texts["train"]["value"][:]))] * len(texts["test"])}
 
 
 @dataclass(frozen=True)
@@ -195,7 +276,7 @@ class Summarization(Task):
         documents = encode_documents(tokenizer, texts, arguments.max_tokens)
         return encode_summaries(tokenizer, documents, arguments.max_summary_tokens, start)
 
-    def decode(self, tokenizer, answers: list[list[int]]) -> list[str]:
+    def decode(self, tokenizer, answers, thresholds=None) -> list[str]:
         return [text.strip() for text in tokenizer.batch_decode(answers, skip_special_tokens=True)]
 
     def compute_metrics(self, predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
@@ -212,9 +293,16 @@ class Summarization(Task):
         return found
 
 
-def of_any_rows(source: str, **record: Any) -> tuple[Classification, Summarization]:
-    """Two records for a source of any documents: one with their classes, one with their summaries."""
-    classes = Classification(description=f"Documents and their classes from {source}", **record)
-    return classes, Summarization(
-        description=f"Documents and their summaries from {source}", leads=BASELINES, **record
+def of_any_rows(source: str, **record: Any) -> dict[str, Task]:
+    """{target: a record} for a source of any documents: with a class, any labels, a number or a summary for each."""
+
+    def described(answers: str) -> dict[str, Any]:
+        return {"description": f"Documents and their {answers} from {source}", **record}
+
+    tasks = (
+        Classification(**described("classes")),
+        MultiLabelClassification(**described("labels")),
+        Regression(**described("numbers")),
+        Summarization(**described("summaries"), leads=BASELINES),
     )
+    return {task.target: task for task in tasks}

@@ -18,7 +18,7 @@ class MicroBatch(NamedTuple):
     """
 
     inputs: Any  # of the model, labels among them
-    items: int  # number of loss terms: documents with a class, or target tokens
+    items: int  # number of loss terms, of documents or of target tokens
     documents: int
 
 
@@ -72,7 +72,7 @@ class UpdateBatches:
         )
         for number in count(update):
             yield [
-                MicroBatch(inputs, int((inputs["labels"] != -100).sum()) if part else 0, len(part))
+                MicroBatch(inputs, _loss_terms(inputs["labels"]) if part else 0, len(part))
                 for (part, _), inputs in zip(self._parts(number), loader, strict=False)  # the loader is endless
             ]
 
@@ -90,3 +90,8 @@ class UpdateBatches:
     def _draw(self, epoch: int) -> list[int]:
         n = len(self.dataset)
         return random.Random(f"{self.seed} {epoch}").sample(range(n), n)
+
+
+def _loss_terms(labels: torch.Tensor) -> int:
+    """How many labels count: numbers and shares of labels all do, classes and tokens unless they are -100."""
+    return labels.numel() if labels.is_floating_point() else int((labels != -100).sum())

@@ -48,6 +48,7 @@ def describe(model, tokenizer, text: str, max_tokens: int | None = None) -> dict
         "slots": slots,
         "values": answer.values,
         "problem_type": answer.problem_type,
+        "thresholds": answer.thresholds,
         "facts": _facts(poolings[-1] if poolings else None, slots, spans, cut),
     }
 
