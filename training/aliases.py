@@ -4,6 +4,7 @@ A command line and a YAML file may use them. They are replaced before anything i
 name for each field.
 """
 
+import difflib
 from collections.abc import Iterable
 from typing import Any
 
@@ -20,6 +21,7 @@ ALIASES = {  # theirs -> ours
     "overwrite_output_dir": "overwrite",
     "resume_from_checkpoint": "resume",
     "num_train_epochs": "epochs",
+    "max_train_steps": "max_steps",
     "per_device_train_batch_size": "batch_size",
     "per_device_eval_batch_size": "eval_batch_size",
     "gradient_accumulation_steps": "accumulation",
@@ -32,7 +34,50 @@ ALIASES = {  # theirs -> ours
     "save_steps": "save_every",
     "save_total_limit": "total_limit",
     "report_to": "tracker",
+    "dataloader_num_workers": "workers",
+    "hub_model_id": "push_to_hub",
+    "hub_private_repo": "private",
 }
+
+WITHOUT = {  # names of theirs that no field has -> what to do
+    **dict.fromkeys(
+        ("do_train", "do_eval", "do_predict"),
+        "leave it out, as training, validation and test always follow one another; `shtopk evaluate` evaluates alone",
+    ),
+    **dict.fromkeys(("bf16", "fp16"), "give mixed_precision bf16, fp16 or no"),
+    **dict.fromkeys(
+        ("eval_strategy", "evaluation_strategy", "save_strategy"),
+        "give eval_every and save_every, in updates; by default both happen once an epoch",
+    ),
+    **dict.fromkeys(("warmup_steps", "num_warmup_steps"), "give warmup, the share of the updates that it takes"),
+    **dict.fromkeys(("load_best_model_at_end", "predict_with_generate"), "leave it out, it is always so here"),
+    **dict.fromkeys(("logging_steps", "logging_strategy"), "leave it out, every update is logged, to history.jsonl and the tracker"),
+    **dict.fromkeys(("logging_dir",), "leave it out, logs lie in the folder logs of output_dir"),
+    **dict.fromkeys(("deepspeed", "fsdp"), "use configs/accelerate/fsdp.yaml with accelerate launch"),
+    **dict.fromkeys(("pad_to_max_length",), "leave it out, a batch is padded to its longest document"),
+    **dict.fromkeys(("trust_remote_code",), "leave it out, code that a model carries is never run"),
+    **dict.fromkeys(("max_predict_samples",), "give max_eval_samples, which holds for validation and test"),
+}
+
+
+def meant(name: str, fields: Iterable[str], dashes: str = "") -> str | None:
+    """What somebody meant by a name that no field has, in a few words; None if there is nothing like it.
+
+    Args:
+        name: without dashes in front.
+        fields: the names that there are.
+        dashes: to be put in front of a name that was meant.
+
+    Example:
+        >>> meant("num_train_epoch", ["epochs", "k"])
+        'did you mean num_train_epochs?'
+    """
+    name, fields = name.replace("-", "_"), set(fields)
+    if name in WITHOUT:
+        return WITHOUT[name]
+    known = fields | {theirs for theirs, ours in ALIASES.items() if ours in fields}
+    close = difflib.get_close_matches(name, sorted(known), 1, 0.75)
+    return f"did you mean {dashes}{close[0]}?" if close else None
 
 
 def our_names(names: Iterable[Any]) -> dict[Any, Any]:

@@ -8,6 +8,9 @@ from shtopk.tasks.arguments import DataArguments, option
 from shtopk.training.class_weights import BALANCED, read_weights
 from shtopk.training.model_arguments import MOST_KEPT, ModelArguments
 
+# Those of Accelerate. Each needs the package of its name.
+TRACKERS = ("aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "tensorboard", "trackio", "wandb")
+
 
 @dataclass
 class TrainArguments:
@@ -16,7 +19,9 @@ class TrainArguments:
     _argument_group_name: ClassVar[str] = "training"
     output_dir: str = option("runs/latest", "folder to write the run to")
     overwrite: bool = option(False, "replace what an earlier run left in output_dir")
+    dry_run: bool = option(False, "say what would be read and trained, and neither train nor write anything")
     epochs: float = option(3.0, "passes over the training split")
+    max_steps: int | None = option(None, "updates to train for, in place of epochs")
     batch_size: int = option(16, "documents per process and micro-batch")
     eval_batch_size: int = option(16, "documents per process when evaluating")
     accumulation: int = option(1, "micro-batches per update")
@@ -28,6 +33,7 @@ class TrainArguments:
         1e-3, "learning rate of what is new: the classifier, a copy head, new cross-attention"
     )
     scorer_learning_rate: float = option(1e-2, "learning rate of the scorer")
+    lora_learning_rate: float = option(1e-3, "learning rate of LoRA's matrices (lora_r)")
     weight_decay: float = option(0.01, "weight decay of AdamW; the scorer has none")
     schedule: Literal["linear", "cosine", "constant_with_warmup"] = option(
         "linear", "how the learning rates change over training"
@@ -36,6 +42,12 @@ class TrainArguments:
     max_norm: float = option(1.0, "> 0, clip the gradient norm of everything but the scorer to it")
     scorer_max_norm: float = option(1.0, "> 0, clip that of the scorer to it; its gradients are far larger")
     mixed_precision: Literal["auto", "no", "bf16", "fp16"] = option("auto", "auto: bf16 where the device can")
+    gradient_checkpointing: bool = option(
+        False, "keep no activations inside the backbone's layers and compute them again: less memory, more time"
+    )
+    torch_compile: bool = option(False, "compile the model for training, once for all lengths; pays on a GPU")
+    workers: int = option(0, "processes per process that make batches ahead, up to 256; 0: the training itself does")
+    group_by_length: bool = option(False, "put documents of like length into an update: less padding, another order")
     eval_every: int | None = option(None, "updates between evaluations; by default one per epoch")
     patience: int | None = option(None, "stop after so many evaluations without a better metric; by default never")
     metric: str | None = option(
@@ -62,8 +74,12 @@ class TrainArguments:
         None, "go on from the run's latest checkpoint ('latest', from the start if there is none) or from a folder"
     )
     tracker: str = option(
-        "none", "also log the measures to tensorboard, trackio or wandb; several with commas between"
+        "none", f"also log the measures to {', '.join(TRACKERS[:-1])} or {TRACKERS[-1]}; several with commas between"
     )
+    project: str = option("shtopk", "the project's name in the tracker")
+    run_name: str | None = option(None, "the run's name in the tracker; by default the tracker invents one")
+    push_to_hub: str | None = option(None, "repository on the hub to upload the best model to, such as me/topics")
+    private: bool = option(False, "make that repository a private one, if it is new")
     profile: int = option(0, "updates to write a trace of, into trace.json")
     show: int = option(0, "test documents to write HTML pages for")
     k_range: str | None = option(

@@ -1,7 +1,8 @@
 """The documents that each update reads, and which of them a process reads."""
 
 import random
-from collections.abc import Callable, Iterator
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import count
 from typing import Any, NamedTuple
@@ -9,6 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from datasets import Dataset
 from torch.utils.data import DataLoader
+
+SORTED_UPDATES = 50  # documents of so many updates are sorted by length together
 
 
 class MicroBatch(NamedTuple):
@@ -37,6 +40,10 @@ class UpdateBatches:
         processes: how many there are.
         process: the rank of this one.
         seed: of the order of the documents.
+        lengths: of every document. Documents of like length then share an update, and the order is another one. None:
+            any documents do.
+        workers: processes that make batches ahead; 0: this one does when it needs them.
+        pinned: put batches where a GPU can fetch them itself.
     """
 
     def __init__(
@@ -49,8 +56,12 @@ class UpdateBatches:
         processes: int = 1,
         process: int = 0,
         seed: int = 0,
+        lengths: Sequence[int] | None = None,
+        workers: int = 0,
+        pinned: bool = False,
     ):
-        self.dataset, self.collate, self.seed = dataset, collate, seed
+        self.dataset, self.collate, self.seed, self.lengths = dataset, collate, seed, lengths
+        self.workers, self.pinned = workers, pinned
         self.accumulation, self.processes, self.process = accumulation, processes, process
         self.size = batch_size * accumulation * processes
         self._order = lru_cache(maxsize=2)(self._draw)
@@ -68,6 +79,9 @@ class UpdateBatches:
                 batch_sampler=(part or dummy for number in count(update) for part, dummy in self._parts(number)),
                 collate_fn=self.collate,
                 generator=torch.Generator(),
+                num_workers=self.workers,
+                pin_memory=self.pinned,
+                worker_init_fn=_leave_signals,
             )
         )
         for number in count(update):
@@ -88,8 +102,32 @@ class UpdateBatches:
         ]
 
     def _draw(self, epoch: int) -> list[int]:
-        n = len(self.dataset)
-        return random.Random(f"{self.seed} {epoch}").sample(range(n), n)
+        n, generator = len(self.dataset), random.Random(f"{self.seed} {epoch}")
+        order = generator.sample(range(n), n)
+        return order if self.lengths is None else self._by_length(order, self.lengths, generator)
+
+    def _by_length(self, order: list[int], lengths: Sequence[int], generator: random.Random) -> list[int]:
+        """The order with documents of like length in one update, and these updates in an order of their own.
+
+        Sorting a few updates' documents at a time leaves most of the randomness. The last update, which may have
+        fewer documents, stays the last.
+        """
+        several = self.size * SORTED_UPDATES
+        order = [
+            document
+            for start in range(0, len(order), several)
+            for document in sorted(order[start : start + several], key=lengths.__getitem__)
+        ]
+        whole = [order[start : start + self.size] for start in range(0, len(order) - self.size + 1, self.size)]
+        rest = order[len(whole) * self.size :]
+        generator.shuffle(whole)
+        return [document for update in [*whole, rest] for document in update]
+
+
+def _leave_signals(worker: int) -> None:
+    """Ctrl-C reaches all processes of a terminal: the training ends its workers itself, after the update."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _loss_terms(labels: torch.Tensor) -> int:

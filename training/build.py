@@ -10,6 +10,7 @@ from shtopk.operators import OPERATORS
 from shtopk.pooling import poolings
 from shtopk.training.arguments import Arguments, TrainArguments
 from shtopk.training.kinds import Kind
+from shtopk.training.lora import MATRIX, add_lora
 
 
 def build_model(kind: Kind, all_arguments: Arguments, texts: DatasetDict):
@@ -36,28 +37,52 @@ def build_model(kind: Kind, all_arguments: Arguments, texts: DatasetDict):
     if arguments.freeze_scorer or not OPERATORS[arguments.operator].teaches:
         for pooling in poolings(model):
             pooling.requires_grad_(False)
+    if arguments.lora_r is not None:
+        add_lora(model, arguments)
+    if all_arguments.training.gradient_checkpointing:
+        checkpoint_layers(model)
     return model
 
 
-def parameter_groups(model, train: TrainArguments) -> list[dict]:
-    """The parameters in groups with learning rates of their own: encoder, decoder, new parameters and scorer.
+def checkpoint_layers(model) -> None:
+    """Let the layers of a model's backbone keep no activations, and compute them again for the gradients.
 
-    Groups without parameters are left out.
+    Raises:
+        ValueError: none of them can.
     """
-    rates = {
-        "encoder": train.learning_rate,
-        "decoder": train.decoder_learning_rate or train.learning_rate,
-        "new": train.head_learning_rate,
-        "scorer": train.scorer_learning_rate,
+    if not any(hasattr(module, "gradient_checkpointing") for module in model.modules()):
+        raise ValueError(f"{type(model.backbone).__name__} has no gradient_checkpointing; leave it out")
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+
+
+def trained_parts(model) -> dict[str, list[torch.nn.Parameter]]:
+    """The parameters that are trained, by the part of the model: encoder, decoder, lora, new ones and scorer."""
+    parts: dict[str, list[torch.nn.Parameter]] = {
+        name: [] for name in ("encoder", "decoder", "lora", "new", "scorer")
     }
-    groups: dict[str, dict[str, Any]] = {part: {"params": [], "lr": rate} for part, rate in rates.items()}
-    groups["scorer"]["weight_decay"] = 0.0
     encoder = set(model.encoder.parameters())
     scorers = {parameter for pooling in poolings(model) for parameter in pooling.parameters()}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            new = "new" if name in model.new_parameters else "encoder" if parameter in encoder else "decoder"
-            groups["scorer" if parameter in scorers else new]["params"].append(parameter)
+            loaded = "encoder" if parameter in encoder else "decoder"
+            part = "new" if name in model.new_parameters else "lora" if MATRIX in name else loaded
+            parts["scorer" if parameter in scorers else part].append(parameter)
+    return parts
+
+
+def parameter_groups(model, train: TrainArguments) -> list[dict]:
+    """The parameters in groups with learning rates of their own (see `trained_parts`). Empty groups are left out."""
+    rates = {
+        "encoder": train.learning_rate,
+        "decoder": train.decoder_learning_rate or train.learning_rate,
+        "lora": train.lora_learning_rate,
+        "new": train.head_learning_rate,
+        "scorer": train.scorer_learning_rate,
+    }
+    groups: dict[str, dict[str, Any]] = {
+        part: {"params": parameters, "lr": rates[part]} for part, parameters in trained_parts(model).items()
+    }
+    groups["scorer"]["weight_decay"] = 0.0
     return [group for group in groups.values() if group["params"]]
 
 

@@ -21,9 +21,10 @@ from shtopk.training.errors import CheckpointError
 
 MANIFEST = "manifest.json"
 OPTIMIZER, STATE = "optimizer.safetensors", "state.json"
+APART = "trained.safetensors"  # of LoRA: what is trained, as the model beside it is merged
 OLD = "partial_old_"  # prefix of a checkpoint that is being replaced
 NAME = re.compile(r"update_(0|[1-9][0-9]*)")
-OF_TRAINING = {MANIFEST, OPTIMIZER, STATE}  # files of a checkpoint beside the model
+OF_TRAINING = {MANIFEST, OPTIMIZER, STATE, APART}  # files of a checkpoint beside the model
 
 
 class Checkpoints:

@@ -9,17 +9,18 @@ import torch
 
 from shtopk.budget import checked_range
 from shtopk.tasks import check, get_task
-from shtopk.training.arguments import Arguments
-from shtopk.training.model_arguments import MEANINGLESS
+from shtopk.training.arguments import TRACKERS, Arguments, TrainArguments
+from shtopk.training.model_arguments import MEANINGLESS, ModelArguments
 
 LARGEST = 2**31 - 1  # of any number: more is a slip, and would overflow
 POSITIVE = (
-    *("epochs", "batch_size", "eval_batch_size", "accumulation", "eval_every", "patience", "save_every"),
+    *("epochs", "max_steps", "batch_size", "eval_batch_size", "accumulation", "eval_every", "patience", "save_every"),
     *("learning_rate", "decoder_learning_rate", "head_learning_rate", "scorer_learning_rate"),
-    *("max_norm", "scorer_max_norm", "total_limit", "num_beams"),
+    *("max_norm", "scorer_max_norm", "total_limit", "num_beams", "lora_r", "lora_alpha", "lora_learning_rate"),
 )
-NOT_NEGATIVE = ("weight_decay", "show", "profile", "freeze_layers", "seed", "no_repeat_ngram_size", "min_new_tokens")
-TRACKERS = ("tensorboard", "trackio", "wandb")
+NOT_NEGATIVE = ("weight_decay", "show", "profile", "freeze_layers", "seed", "no_repeat_ngram_size", "min_new_tokens", "workers")
+MOST_WORKERS = 256
+OF_LORA = ("lora_alpha", "lora_dropout", "lora_targets")
 
 
 def problem_of(arguments: Arguments, writes: bool) -> str | None:
@@ -44,11 +45,17 @@ def problem_of(arguments: Arguments, writes: bool) -> str | None:
             return f"expected {name} to be a number of at most {LARGEST:,}, got {value}"
     if not 0 <= training.warmup <= 1:
         return f"expected warmup in [0, 1], got {training.warmup}"
-    for name in ("classifier_dropout", "backbone_dropout"):
+    for name in ("classifier_dropout", "backbone_dropout", "lora_dropout"):
         if fields[name] is not None and not 0 <= fields[name] < 1:
             return f"expected {name} in [0, 1), got {fields[name]}"
     if training.mixed_precision == "fp16" and not torch.cuda.is_available():
         return "mixed_precision fp16 needs a GPU; use bf16 or no"
+    if training.workers > MOST_WORKERS:
+        return f"expected workers <= {MOST_WORKERS}, got {training.workers}"
+    if problem := _lora_problem(model) or _hub_problem(training):
+        return problem
+    if training.torch_compile and training.k_range is not None:
+        return "torch_compile would compile anew for each k of k_range; leave one of them out"
     for name in training.trackers:
         if name not in TRACKERS:
             return f"expected tracker to be none or of {', '.join(TRACKERS)}; got {name!r}"
@@ -72,6 +79,29 @@ def problem_of(arguments: Arguments, writes: bool) -> str | None:
     for name in MEANINGLESS[task.target]:
         if getattr(model, name):
             return f"{name} is for summaries, but the task {task.name} has classes; leave it out"
+    return None
+
+
+def _lora_problem(model: ModelArguments) -> str | None:
+    if model.lora_r is None:
+        given = next((name for name in OF_LORA if getattr(model, name)), None)
+        return given and f"{given} belongs to LoRA; give its rank too, such as lora_r 8, or leave {given} out"
+    if model.freeze_encoder:
+        return "freeze_encoder trains nothing of the encoder, and lora_r matrices beside it; leave one of them out"
+    if importlib.util.find_spec("peft") is None:
+        return "lora_r needs the package peft; run pip install peft"
+    return None
+
+
+def _hub_problem(training: TrainArguments) -> str | None:
+    if training.push_to_hub is None:
+        return "private is for push_to_hub; name a repository there, or leave private out" if training.private else None
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    try:
+        validate_repo_id(training.push_to_hub)
+    except HFValidationError:
+        return f"expected push_to_hub to be a repository such as me/topics, got {training.push_to_hub!r}"
     return None
 
 

@@ -1,7 +1,6 @@
 """Read the arguments of a command from a YAML file and a command line, and refuse impossible ones."""
 
 import argparse
-import difflib
 import re
 import reprlib
 from collections import Counter
@@ -13,7 +12,7 @@ import yaml
 from transformers import HfArgumentParser
 
 from shtopk.tasks import DataArguments
-from shtopk.training.aliases import ALIASES, our_names, with_our_names
+from shtopk.training.aliases import ALIASES, meant, our_names, with_our_names
 from shtopk.training.arguments import Arguments, TrainArguments
 from shtopk.training.checks import problem_of, unusable
 from shtopk.training.console import program, refuse, refusing
@@ -91,10 +90,7 @@ def read(
         words, look_for_args_file=False, return_remaining_strings=True
     )
     if unknown:
-        known = [option for action in parser._actions for option in action.option_strings]
-        close = difflib.get_close_matches(unknown[0].partition("=")[0], known, 1, 0.75)
-        meant = f"did you mean {close[0]}? See" if close else "see"
-        refuse(f"unknown arguments: {' '.join(unknown)}; {meant} {program()} --help")
+        refuse(f"unknown arguments: {' '.join(unknown)}; {_advice(unknown, parser, '--')}")
     return others, found
 
 
@@ -159,8 +155,17 @@ def yaml_words(path: str, parser: argparse.ArgumentParser) -> list[str]:
     known = {action.dest for action in parser._actions} - {"help", "config"}
     unknown = sorted(str(name) for name, field in ours.items() if field not in known)
     if unknown:
-        raise ValueError(f"unknown fields in {path}: {', '.join(unknown)}; see {program()} --help")
+        raise ValueError(f"unknown fields in {path}: {', '.join(unknown)}; {_advice(unknown, parser)}")
     return _words_of({ours[name]: value for name, value in fields.items()}, parser)
+
+
+def _advice(unknown: Sequence[str], parser: argparse.ArgumentParser, dashes: str = "") -> str:
+    """What to do about the first of these names that something is known of. Options have dashes in front."""
+    fields = {action.dest for action in parser._actions if action.option_strings}
+    names = [word[len(dashes) :].partition("=")[0] for word in unknown if word.startswith(dashes)]
+    found = next(filter(None, (meant(name, fields, dashes) for name in names)), None)
+    help = f"ee {program()} --help"
+    return f"s{help}" if found is None else f"{found} S{help}" if found.endswith("?") else found
 
 
 def _words_of(fields: Mapping[str, Any], parser: argparse.ArgumentParser) -> list[str]:

@@ -65,6 +65,16 @@ class ModelArguments(OptionArguments):
     freeze_encoder: bool = _option(False, "do not train the encoder, nor embeddings that it shares with a decoder")
     freeze_layers: int = _option(0, "do not train so many of the lowest layers of the encoder, nor its embeddings")
     freeze_scorer: bool = _option(False, "do not train the scorer, a control")
+    lora_r: int | None = _option(
+        None, "LoRA: train matrices of this rank beside the backbone's layers, and not these; needs the package peft"
+    )
+    lora_alpha: int | None = _option(None, "LoRA's scale is lora_alpha / lora_r; by default 2")
+    lora_dropout: float = _option(0.0, "dropout before LoRA's matrices, in [0, 1)")
+    lora_targets: str | None = _option(
+        None,
+        "names of the layers that get LoRA's matrices, with commas between: query,value; by default those that peft "
+        "names for the backbone's kind, or every linear one",
+    )
 
     def __post_init__(self):
         options: Any = self
@@ -87,6 +97,11 @@ class ModelArguments(OptionArguments):
         if len(found) < len(pairs):
             raise ValueError(f"expected k_by_layer to be like 2:256,4:64 (layer:k) or none, got {self.k_by_layer!r}")
         return {layer: share_or_count(k, f"k of layer {layer} in k_by_layer") for layer, k in found.items()}
+
+    @property
+    def lora_layers(self) -> list[str]:
+        """The names in `lora_targets`, as a list; empty for none."""
+        return [name.strip() for name in (self.lora_targets or "").split(",") if name.strip()]
 
     @property
     def pooling_options(self) -> PoolingOptions:

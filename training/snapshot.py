@@ -23,10 +23,11 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
-from shtopk.training.checkpoints import OPTIMIZER, STATE, CheckpointError
+from shtopk.training.checkpoints import APART, OPTIMIZER, STATE, CheckpointError
 from shtopk.training.collectives import on_main_process
 from shtopk.training.console import refusing
 from shtopk.training.history import HISTORY, bring_along
+from shtopk.training.lora import has_lora, merged, trained_apart
 from shtopk.training.run import Progress, Run
 
 MODEL = "model.safetensors"
@@ -85,7 +86,8 @@ def _go_on(run: Run) -> None:
 class Snapshot:
     """The whole state of a run, on the main process; the other processes hold nothing of use."""
 
-    weights: dict[str, torch.Tensor]  # of the model
+    weights: dict[str, torch.Tensor]  # of the model, LoRA merged
+    apart: dict[str, torch.Tensor]  # of LoRA: what it trains; otherwise nothing
     moments: dict[str, torch.Tensor]  # of the optimizer, by parameter/kind
     state: dict[str, Any]  # everything that is not a tensor
 
@@ -93,6 +95,8 @@ class Snapshot:
         """Write the state into a folder, which can also be loaded as a model."""
         model.save_pretrained(folder, state_dict=self.weights)
         tokenizer.save_pretrained(folder)
+        if self.apart:
+            save_file(self.apart, folder / APART)
         save_file(self.moments, folder / OPTIMIZER)
         (folder / STATE).write_text(json.dumps(self.state) + "\n", encoding="utf-8")
 
@@ -119,7 +123,11 @@ def capture(run: Run) -> Snapshot:
         "random": gather_object([random_state()]),
         "identity": run.provenance.identity,
     }
-    return Snapshot(weights, moments, state)
+    apart: dict[str, torch.Tensor] = {}
+    if has_lora(model) and weights:  # only the main process has them
+        apart = {name: weights[name].contiguous() for name in trained_apart(model)}
+        weights = merged(model, weights)
+    return Snapshot(weights, apart, moments, state)
 
 
 def read_state(folder: Path) -> dict:
@@ -162,9 +170,12 @@ def restore(run: Run, folder: Path, state: dict) -> None:
 
 def load_weights(model: nn.Module, folder: Path) -> None:
     """Load a saved model's weights into the same model, whether it is divided among processes or not."""
-    weights: dict[str, Any] = load_file(folder / MODEL)
+    lora = has_lora(model)
+    weights: dict[str, Any] = load_file(folder / (APART if lora else MODEL))
     keys = set_model_state_dict(model, weights, options=StateDictOptions(full_state_dict=True, strict=False))
     missing = set(keys.missing_keys) - set(getattr(model, "all_tied_weights_keys", None) or {})  # saved once
+    if lora:  # all else is as the backbone has it
+        missing &= trained_apart(model)
     if missing or keys.unexpected_keys:
         raise CheckpointError(
             f"{folder} belongs to another model: {len(missing)} parameters are missing there, "
