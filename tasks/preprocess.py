@@ -11,6 +11,7 @@ import pyarrow.compute
 if TYPE_CHECKING:  # late: it takes long to import
     from datasets import Dataset, DatasetDict
 
+TARGETS = ("label", "labels", "value", "summary")  # columns that stay
 LONG = 2**15  # tokens; training on a longer document, which is reported, may run out of memory
 
 
@@ -39,7 +40,7 @@ def encode_documents(tokenizer, dataset: DatasetDict, max_tokens: int | None = N
             verbose=False,
         )
 
-    columns = [name for name in next(iter(dataset.values())).column_names if name not in ("label", "summary")]
+    columns = [name for name in next(iter(dataset.values())).column_names if name not in TARGETS]
     encoded = dataset.map(tokenise, batched=True, remove_columns=columns, desc="tokenise")
     special = tokenizer.num_special_tokens_to_add()
     _tell_shortened("documents", encoded, "input_ids", empty=special, limit=max_tokens, name="max_tokens")

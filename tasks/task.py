@@ -11,7 +11,7 @@ import numpy as np
 
 from shtopk.tasks.arguments import OWNERS, DataArguments
 from shtopk.tasks.baselines import BASELINES, nearest_neighbour
-from shtopk.tasks.names import ROUGE, SUMMARIZATION_METRICS
+from shtopk.tasks.names import ROUGE, SUMMARIZATION_METRICS, figure_as_text
 from shtopk.tasks.preprocess import encode_documents, encode_summaries
 from shtopk.tasks.split import SPLITS, shuffled
 from shtopk.tasks.thresholds import HOLDS
@@ -93,7 +93,7 @@ class Task(ABC):
             split: stands before each name in results, if given.
         """
         before = f"{split}_" if split else ""
-        return ", ".join(f"{name} {results[before + name]:.3f}" for name in self.shown)
+        return ", ".join(f"{name} {figure_as_text(name, results[before + name])}" for name in self.shown)
 
     def load(self, arguments: DataArguments) -> DatasetDict:
         """Check the arguments and read the data.

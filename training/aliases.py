@@ -31,6 +31,7 @@ ALIASES = {  # theirs -> ours
     "scorer_max_grad_norm": "scorer_max_norm",
     "eval_steps": "eval_every",
     "metric_for_best_model": "metric",
+    "label_smoothing_factor": "label_smoothing",
     "save_steps": "save_every",
     "save_total_limit": "total_limit",
     "report_to": "tracker",
@@ -51,7 +52,9 @@ WITHOUT = {  # names of theirs that no field has -> what to do
     ),
     **dict.fromkeys(("warmup_steps", "num_warmup_steps"), "give warmup, the share of the updates that it takes"),
     **dict.fromkeys(("load_best_model_at_end", "predict_with_generate"), "leave it out, it is always so here"),
-    **dict.fromkeys(("logging_steps", "logging_strategy"), "leave it out, every update is logged, to history.jsonl and the tracker"),
+    **dict.fromkeys(
+        ("logging_steps", "logging_strategy"), "leave it out, every update is logged, to history.jsonl and the tracker"
+    ),
     **dict.fromkeys(("logging_dir",), "leave it out, logs lie in the folder logs of output_dir"),
     **dict.fromkeys(("deepspeed", "fsdp"), "use configs/accelerate/fsdp.yaml with accelerate launch"),
     **dict.fromkeys(("pad_to_max_length",), "leave it out, a batch is padded to its longest document"),

@@ -57,9 +57,7 @@ def checkpoint_layers(model) -> None:
 
 def trained_parts(model) -> dict[str, list[torch.nn.Parameter]]:
     """The parameters that are trained, by the part of the model: encoder, decoder, lora, new ones and scorer."""
-    parts: dict[str, list[torch.nn.Parameter]] = {
-        name: [] for name in ("encoder", "decoder", "lora", "new", "scorer")
-    }
+    parts: dict[str, list[torch.nn.Parameter]] = {name: [] for name in ("encoder", "decoder", "lora", "new", "scorer")}
     encoder = set(model.encoder.parameters())
     scorers = {parameter for pooling in poolings(model) for parameter in pooling.parameters()}
     for name, parameter in model.named_parameters():

@@ -8,9 +8,11 @@ from pathlib import Path
 import torch
 
 from shtopk.budget import checked_range
-from shtopk.tasks import check, get_task
+from shtopk.tasks import check
+from shtopk.tasks.registry import possible_tasks
+from shtopk.training.answer_checks import problem_of_answers
 from shtopk.training.arguments import TRACKERS, Arguments, TrainArguments
-from shtopk.training.model_arguments import MEANINGLESS, ModelArguments
+from shtopk.training.model_arguments import ModelArguments
 
 LARGEST = 2**31 - 1  # of any number: more is a slip, and would overflow
 POSITIVE = (
@@ -18,7 +20,16 @@ POSITIVE = (
     *("learning_rate", "decoder_learning_rate", "head_learning_rate", "scorer_learning_rate"),
     *("max_norm", "scorer_max_norm", "total_limit", "num_beams", "lora_r", "lora_alpha", "lora_learning_rate"),
 )
-NOT_NEGATIVE = ("weight_decay", "show", "profile", "freeze_layers", "seed", "no_repeat_ngram_size", "min_new_tokens", "workers")
+NOT_NEGATIVE = (
+    "weight_decay",
+    "show",
+    "profile",
+    "freeze_layers",
+    "seed",
+    "no_repeat_ngram_size",
+    "min_new_tokens",
+    "workers",
+)
 MOST_WORKERS = 256
 OF_LORA = ("lora_alpha", "lora_dropout", "lora_targets")
 
@@ -32,7 +43,7 @@ def problem_of(arguments: Arguments, writes: bool) -> str | None:
     data, model, training = arguments.data, arguments.model, arguments.training
     fields = vars(training) | vars(model) | vars(data)
     for name, value in fields.items():
-        if isinstance(value, str) and not value.strip():
+        if isinstance(value, str) and not value.strip() and (not value or name != "label_separator"):
             return f"expected something as {name}, got an empty text; leave it out for the default"
     for name in POSITIVE:
         if fields[name] is not None and not 0 < fields[name] < math.inf:
@@ -69,17 +80,10 @@ def problem_of(arguments: Arguments, writes: bool) -> str | None:
         if training.range_of_k is not None:
             checked_range(training.range_of_k, model.pooling_options)
         check(data)
-        task = get_task(data)
+        tasks = possible_tasks(data)
     except ValueError as error:
         return str(error)
-    if training.metric is not None and training.metric not in task.selectors:
-        return f"expected metric to be one of {', '.join(task.selectors)}; got {training.metric!r}"
-    if (model.min_new_tokens or 0) > data.max_summary_tokens:
-        return f"expected min_new_tokens <= max_summary_tokens, {data.max_summary_tokens}; got {model.min_new_tokens}"
-    for name in MEANINGLESS[task.target]:
-        if getattr(model, name):
-            return f"{name} is for summaries, but the task {task.name} has classes; leave it out"
-    return None
+    return problem_of_answers(arguments, tasks)
 
 
 def _lora_problem(model: ModelArguments) -> str | None:
@@ -95,7 +99,9 @@ def _lora_problem(model: ModelArguments) -> str | None:
 
 def _hub_problem(training: TrainArguments) -> str | None:
     if training.push_to_hub is None:
-        return "private is for push_to_hub; name a repository there, or leave private out" if training.private else None
+        return (
+            "private is for push_to_hub; name a repository there, or leave private out" if training.private else None
+        )
     from huggingface_hub.utils import HFValidationError, validate_repo_id
 
     try:

@@ -46,4 +46,4 @@ def read_weights(text: str) -> dict[str, float]:
 
 def as_word(weights: Mapping[Any, Any]) -> str:
     """A mapping of YAML as a word that `read_weights` reads."""
-    return json.dumps({str(name): value for name, value in weights.items()}, ensure_ascii=False)
+    return json.dumps({str(name): value for name, value in weights.items()}, ensure_ascii=False, default=str)

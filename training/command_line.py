@@ -14,6 +14,7 @@ from transformers import HfArgumentParser
 from shtopk.tasks import DataArguments
 from shtopk.training.aliases import ALIASES, meant, our_names, with_our_names
 from shtopk.training.arguments import Arguments, TrainArguments
+from shtopk.training.class_weights import as_word
 from shtopk.training.checks import problem_of, unusable
 from shtopk.training.console import program, refuse, refusing
 from shtopk.training.model_arguments import ModelArguments
@@ -220,6 +221,8 @@ def _word(action: argparse.Action, value: Any) -> str:
         return "no"  # which YAML takes for false
     if action.dest == "k_by_layer" and isinstance(value, dict):
         return ",".join(f"{_text(key)}:{_text(k)}" for key, k in value.items())
+    if action.dest == "class_weights" and isinstance(value, dict):
+        return as_word(value)
     if action.type is str and (isinstance(value, bool) or not isinstance(value, str | int | float)):
         kind = type(value).__name__
         raise ValueError(f"expected a text as {action.dest}, got {_text(value)} ({kind}) in YAML; put it in quotes")

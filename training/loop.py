@@ -52,7 +52,7 @@ def fit(run: Run) -> None:
                 except Stopped:
                     stop = True
                 else:
-                    progress.judge(results, run.metric)
+                    progress.judge(results, run.metric, lower_is_better=run.lower_is_better)
                     log(results)
                     if main:
                         bar.write(f"update {progress.update}: {run.task.in_short(results, 'eval')}")
@@ -70,6 +70,6 @@ def fit(run: Run) -> None:
             meter.begin()
         stopped = stopping()
     if history is not None:
-        plot(history.path, run.metric, run.output / "training.png")
+        plot(history.path, run.metric, run.output / "training.png", lower_is_better=run.lower_is_better)
     if stopped:
         raise Interrupted(interruption.received, progress.update)

@@ -8,7 +8,7 @@ from shtopk.options import NAMES, PoolingOptions, fill_in, like_options
 
 MOST_KEPT = 2**20  # vectors: more than any text has tokens
 GENERATION = ("num_beams", "no_repeat_ngram_size", "min_new_tokens", "length_penalty")
-MEANINGLESS = {"label": ("decoder", "copy_head", *GENERATION), "summary": ()}  # fields, by what is answered
+OF_SUMMARIES = ("decoder", "copy_head", *GENERATION)  # fields without a meaning for other answers
 
 
 def _option(default, help: str):

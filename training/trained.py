@@ -11,7 +11,7 @@ from typing import Any
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 from shtopk.models import load_checkpoint
-from shtopk.models.answers import CLASSES, problem_type
+from shtopk.models.answers import CLASSES, LABELS, NUMBERS, problem_type
 from shtopk.models.checkpoint import most_tokens
 from shtopk.tasks import DataArguments
 from shtopk.tasks.columns import some
@@ -36,10 +36,10 @@ class Trained(Experiment):
         with refusing(ValueError):
             self.model, self.tokenizer = load_checkpoint(checkpoint, **pooling)
             summarizes = self.model.can_generate()
-            if not summarizes and (kind := problem_type(self.model.config)) != CLASSES:
-                raise ValueError(f"expected a summarizer or a classifier with one class a document, got {kind}")
             if summarizes and data.summary_column is None and data.task in ("files", "hub"):
-                data = replace(data, summary_column=SUMMARY)
+                data = replace(data, summary_column=SUMMARY, problem_type=None)
+            if not summarizes:
+                data = self._as_answered(data)
             if data.max_tokens is None:
                 data = replace(data, max_tokens=most_tokens(self.model))
             super().__init__(Arguments(data=data, training=arguments.training))
@@ -48,6 +48,24 @@ class Trained(Experiment):
                 does, has = ("summarizes", "classes") if summarizes else ("classifies", "summaries")
                 cure = "; leave out --summary_column" if data.summary_column else ""
                 raise ValueError(f"the model in {checkpoint} {does}, but the task {self.task.name} has {has}{cure}")
+
+    def _as_answered(self, data: DataArguments) -> DataArguments:
+        """The data's arguments with the kind of answer that a classifier gives."""
+        kind = problem_type(self.model.config)
+        if kind == NUMBERS and self.model.config.num_labels != 1:
+            raise ValueError(
+                f"expected a model with one number a document, got {self.model.config.num_labels} outputs"
+            )
+        if data.summary_column:
+            return data
+        if data.task not in ("files", "hub"):
+            if kind != CLASSES:
+                raise ValueError(f"expected a model that answers as the task {data.task} does, with a class or a "
+                                 f"summary; got one of {kind}")  # fmt: skip
+            return data
+        if data.problem_type not in (None, kind):
+            raise ValueError(f"expected problem_type {kind}, as the model answers so; got {data.problem_type}")
+        return replace(data, problem_type=kind, label_separator=data.label_separator if kind == LABELS else None)
 
     @cached_property
     def texts(self) -> DatasetDict:
