@@ -4,13 +4,13 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 FILE_FIELDS = ("train_file", "validation_file", "test_file")
-HUB_FIELDS = ("dataset_name", "dataset_config")
+HUB_FIELDS = ("dataset_name", "dataset_config", "dataset_revision")
 OWNERS = (  # field -> the task that it belongs to
     dict.fromkeys(FILE_FIELDS, "files") | dict.fromkeys(HUB_FIELDS, "hub") | {"rfc_folder": "rfc"}
 )
 
 
-ANSWERS = {  # problem_type, in transformers' words -> the column that a task's splits have
+COLUMNS = {  # problem_type, in transformers' words -> the column that a task's splits have
     "single_label_classification": "label",
     "multi_label_classification": "labels",
     "regression": "value",
@@ -37,10 +37,20 @@ class DataArguments:
     )
     dataset_name: str | None = option(None, "data set on the hub, or a folder laid out like one")
     dataset_config: str | None = option(None, "configuration of that data set, where it has several")
+    dataset_revision: str | None = option(
+        None, "branch, tag or commit of that data set; by default its newest, and run.json says which it was"
+    )
     train_file: str | None = option(None, "path of a .json, .jsonl, .csv or .parquet file")
     validation_file: str | None = option(None, "the same for validation; by default a tenth of the training file")
     test_file: str | None = option(None, "the same for the test; by default a fifth of the training file")
-    text_column: str = option("text", "column with the documents (files and hub)")
+    text_column: str = option(
+        "text", "column with the documents, or several, title,body, whose texts are joined (files and hub)"
+    )
+    text_separator: str = option(" ", "what stands between the texts of several columns")
+    text_pair_column: str | None = option(
+        None,
+        "column with a second text for each: the hypothesis to a premise, the document to a question (files and hub)",
+    )
     label_column: str = option("label", "column with their classes, labels or numbers (files and hub)")
     problem_type: Literal["single_label_classification", "multi_label_classification", "regression"] | None = option(
         None,
@@ -71,6 +81,11 @@ class DataArguments:
     )
 
     @property
+    def text_columns(self) -> tuple[str, ...]:
+        """The names in text_column."""
+        return names_in(self.text_column)
+
+    @property
     def answer(self) -> str | None:
         """What files and hub are answered with: "label", "labels", "value" or "summary"; None if the data decides."""
         if self.summary_column:
@@ -79,7 +94,7 @@ class DataArguments:
             return "labels"
         if self.problem_type is None:
             return None if self.task in ("files", "hub") else "label"
-        return ANSWERS[self.problem_type]
+        return COLUMNS[self.problem_type]
 
     @property
     def answer_field(self) -> str:
@@ -90,3 +105,13 @@ class DataArguments:
         if self.task is None:
             owners = {owner for name, owner in OWNERS.items() if getattr(self, name)}
             self.task = next((task for task in ("files", "hub", "rfc") if task in owners), "bbc")
+
+
+def names_in(text: str) -> tuple[str, ...]:
+    """The names in a list with commas between.
+
+    Example:
+        >>> names_in("title, body")
+        ('title', 'body')
+    """
+    return tuple(name.strip() for name in text.split(",") if name.strip())

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from shtopk.tasks.arguments import DataArguments
-from shtopk.tasks.columns import to_datasets
 from shtopk.tasks.packages import package_folder
 from shtopk.tasks.sentences import sentences
 from shtopk.tasks.split import SHARES, SPLITS, Groups, normalise, stratified_split
+from shtopk.tasks.table import to_datasets
 from shtopk.tasks.task import Classification
 
 if TYPE_CHECKING:  # late: it takes long to import

@@ -1,165 +1,178 @@
-"""From rows of any source to splits with the columns "text" and "label" or "summary"."""
+"""Which columns of a row are read, and what becomes of them: one text or two, and an answer."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from types import UnionType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+from typing import Any
 
 from shtopk.tasks.arguments import DataArguments
-from shtopk.tasks.split import SHARES, SPLITS, normalise, stratified_split
+from shtopk.tasks.cells import kind_of_answers, read_labels, read_number
+from shtopk.tasks.labels import read_label, shown
+from shtopk.tasks.records import Broken, Record, lacking
 
-if TYPE_CHECKING:  # late: it takes long to import
-    from datasets import ClassLabel, DatasetDict
-
-
-class Answers(NamedTuple):
-    """The answers in a column: their types, what a message calls them, and whether they are classes."""
-
-    types: type | UnionType
-    wanted: str
-    are_classes: bool
+TEXT, PAIR = "text", "text_pair"  # the columns of texts in every split
+SPACES = "spaces"  # counted in `documents`
+FIRST = 100  # rows that say what kind of answer a column holds
 
 
-ANSWERS = {
-    "label": Answers(str | int, "string or a whole number", are_classes=True),
-    "summary": Answers(str, "text", are_classes=False),
+def read_summary(value: Any, place: str) -> str:
+    """A summary. Raises ValueError if it is empty or no text."""
+    if not isinstance(value, str):
+        raise ValueError(f"expected a text as summary in {place}, got {shown(value)}")
+    if not value.strip():
+        raise ValueError(f"expected a summary in {place}, got an empty text")
+    return value
+
+
+ANSWERS: dict[str, Callable[[Any, str], Any]] = {
+    "label": read_label,
+    "labels": read_labels,
+    "value": read_number,
+    "summary": read_summary,
 }
 
 
-def pick(columns: Sequence[str], arguments: DataArguments, source: str) -> str:
-    """The name of the column with labels or summaries.
+@dataclass(frozen=True)
+class Columns:
+    """The columns to read of a row.
 
-    Args:
-        source: what a message calls the data.
-
-    Raises:
-        ValueError: this column, or that of the texts, is not among the columns.
+    Attributes:
+        text: one or several; the texts of several are joined.
+        separator: stands between them.
+        pair: the column of the second text, where documents are pairs.
+        answer: the column of answers; None: not read.
+        kind: what `answer` holds: "label", "labels", "value" or "summary"; None: see `settled`.
+        label_separator: what stands between labels in a text.
+        keep: columns to pass through.
     """
-    option = f"{arguments.answer}_column"
-    target = getattr(arguments, option)
-    for name, column in (("text_column", arguments.text_column), (option, target)):
-        if column not in columns:
-            names = some([column if len(column) <= 40 else f"{column[:40]} …" for column in columns]) or "none"
-            raise ValueError(f"expected a column {column!r} in {source}, got {names}; choose one with --{name}")
-    if arguments.text_column == target:
-        raise ValueError(f"expected text_column and {option} to differ, got {target!r} for both")
-    return target
 
+    text: tuple[str, ...] = (TEXT,)
+    separator: str = " "
+    pair: str | None = None
+    answer: str | None = None
+    kind: str | None = "label"
+    label_separator: str | None = None
+    keep: tuple[str, ...] = ()
 
-def clean(texts: Sequence[Any], answers: Sequence[Any], answer: str, source: str) -> tuple[list[str], list[str]]:
-    """The texts as they are, and the answers as strings.
+    @classmethod
+    def of(cls, arguments: DataArguments) -> Columns:
+        """The columns that the data's arguments name.
 
-    Args:
-        answer: their kind, "label" (non-empty strings or whole numbers) or "summary" (non-empty strings).
-        source: what a message calls the data.
+        Raises:
+            ValueError: two of them name one column.
+        """
+        option = arguments.answer_field
+        answer = getattr(arguments, option)
+        columns = cls(arguments.text_columns, arguments.text_separator, arguments.text_pair_column,
+                      answer, arguments.answer, arguments.label_separator)  # fmt: skip
+        named = {"text_column": columns.text, "text_pair_column": (columns.pair,), option: (answer,)}
+        first: dict[str, str] = {}
+        for name, column in ((name, column) for name, group in named.items() for column in group if column):
+            if column in first:
+                both = f"{first[column]} and {name} to differ" if first[column] != name else f"{name} to name it once"
+                raise ValueError(f"expected {both}, got {column!r} twice")
+            first[column] = name
+        return columns
 
-    Raises:
-        ValueError: a row without a valid text or answer; the message names the first one.
-    """
-    types, wanted, _ = ANSWERS[answer]
-    if not texts:
-        raise ValueError(f"expected documents in {source}, got none")
-    for row, (text, value) in enumerate(zip(texts, answers, strict=True), 1):
-        if not isinstance(text, str):
-            raise ValueError(f"expected a text in document {row} of {source}, got {_shown(text)}")
-        if not isinstance(value, types):
-            raise ValueError(f"expected a {wanted} as {answer} in document {row} of {source}, got {_shown(value)}")
-        if isinstance(value, str) and not value.strip():
-            raise ValueError(f"expected a {answer} in document {row} of {source}, got an empty text")
-        try:
-            f"{text}{value}".encode()
-        except UnicodeEncodeError:
-            raise ValueError(f"expected valid Unicode in document {row} of {source}, got a lone surrogate") from None
-    return list(texts), [str(value) for value in answers]
+    def settled(self, records: Iterable[Record | Broken]) -> Columns:
+        """The same with the kind of answer that the first of these records have, if it is open."""
+        if self.kind is not None or self.answer is None:
+            return self
+        first = islice((record for record in records if isinstance(record, Record)), FIRST)
+        return replace(self, kind=kind_of_answers(record.fields.get(self.answer) for record in first))
 
+    @property
+    def wanted(self) -> dict[str, str]:
+        """{column: how to choose another one}, for `records`."""
+        options = dict.fromkeys(self.text, "text_column")
+        options |= {self.pair: "text_pair_column"} if self.pair else {}
+        options |= {self.answer: "summary_column" if self.kind == "summary" else "label_column"} if self.answer else {}
+        return {name: f"choose one with --{option}" for name, option in options.items()}
 
-def assemble(
-    splits: dict[str, tuple[list[str], list[str]]],
-    answer: str,
-    *,
-    sources: dict[str, str],
-    order: Sequence[str] = (),
-    seed: int = 0,
-) -> DatasetDict:
-    """Build train, validation and test. The classes are those of the training split.
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The keys of what `read` returns."""
+        return tuple(filter(None, (TEXT, PAIR if self.pair else "", self.kind if self.answer else "")))
 
-    Args:
-        splits: {split: (texts, answers)}, "train" at least. Missing ones are drawn from it, class by class: a fifth
-            for the test, a tenth for validation. Texts that differ only in whitespace stay together.
-        answer: "label" or "summary".
-        sources: {split: what a message calls its data}.
-        order: the classes in the order of their numbers; empty: sorted, numbers as numbers.
-        seed: of the splits that are drawn.
+    def read(self, fields: Mapping[str, Any], place: str) -> dict[str, Any]:
+        """The texts and the answer of a row, as "text", "text_pair" and the kind of answer.
 
-    Raises:
-        ValueError: fewer than two classes, a label that train lacks, or too few documents to split.
-    """
-    are_classes, splits = ANSWERS[answer].are_classes, dict(splits)
-    missing = {name: share for name, share in SHARES.items() if name not in splits}
-    if missing:
-        texts, answers = splits["train"]
-        classes = answers if are_classes else [""] * len(answers)
-        keys = [normalise(text) for text in texts]
-        rows = stratified_split(classes, keys, missing, seed=seed)
-        for name, chosen in rows.items():
-            splits[name] = [texts[i] for i in sorted(chosen)], [answers[i] for i in sorted(chosen)]
-            if not chosen:
-                of_class = "of a class " if are_classes else ""
-                different = len(set(keys))
-                of_them = "" if different == len(texts) else f", {different} of them different"
-                raise ValueError(
-                    f"expected enough documents {of_class}in {sources['train']} to draw a {name} split from, "
-                    f"got {len(texts)} documents{of_them}; give more of them, or a {name} split of its own"
-                )
-    kind = _classes(splits, sources, order) if are_classes else None
-    return to_datasets({name: list(zip(*splits[name], strict=True)) for name in SPLITS}, answer, kind)
+        Raises:
+            ValueError: one of them is missing, of another type, or no Unicode.
 
-
-def to_datasets(splits: Mapping[str, Sequence[tuple]], answer: str, kind: Any = None) -> DatasetDict:
-    """Splits of pairs (text, answer) as a DatasetDict with the columns "text" and `answer`.
-
-    Args:
-        kind: the type of the answers; None: text.
-    """
-    from datasets import Dataset, DatasetDict, Features, Value
-
-    data, features = DatasetDict(), Features({"text": Value("string"), answer: kind or Value("string")})
-    for name, rows in splits.items():
-        columns = {"text": [text for text, _ in rows], answer: [value for _, value in rows]}
-        data[name] = Dataset.from_dict(columns, features)
-    return data
-
-
-def _classes(splits: dict, sources: dict[str, str], order: Sequence[str]) -> ClassLabel:
-    """The classes of the training split. Raises ValueError if another split has a class that it lacks."""
-    names = _sorted(set(splits["train"][1]), order)
-    if len(names) < 2:
-        raise ValueError(f"expected at least two classes in {sources['train']}, got {', '.join(names)}")
-    for name, (_, labels) in splits.items():
-        unknown = sorted(set(labels) - set(names))
-        if unknown:
-            raise ValueError(
-                f"expected the labels of {sources[name]} to occur in training ({some(names)}), got {some(unknown)}"
+        Example:
+            >>> Columns(("title", "body"), ": ").read({"title": "Late", "body": "A goal."}, "row 1")
+            {'text': 'Late: A goal.'}
+        """
+        row: dict[str, Any] = {TEXT: self._joined(fields, place)}
+        if self.pair is not None:
+            row[PAIR] = _text(fields.get(self.pair), place, f"text as {self.pair}")
+        if self.answer is not None and self.kind is not None:
+            read = (
+                partial(read_labels, separator=self.label_separator) if self.kind == "labels" else ANSWERS[self.kind]
             )
-    from datasets import ClassLabel
+            row[self.kind] = read(fields.get(self.answer), place)
+        try:
+            "".join(text for value in row.values() for text in _texts(value)).encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"expected valid Unicode in {place}, got a lone surrogate") from None
+        return row
 
-    return ClassLabel(names=names)
+    def _joined(self, fields: Mapping[str, Any], place: str) -> str:
+        if len(self.text) == 1:
+            return _text(fields.get(self.text[0]), place, "text")
+        given = {name: fields.get(name) for name in self.text if fields.get(name) is not None}
+        texts = [_text(value, place, f"text as {name}") for name, value in given.items()]
+        if not texts:
+            raise ValueError(f"expected a text in {place}, got nothing in {', '.join(self.text)}")
+        return self.separator.join(texts)
 
 
-def _sorted(labels: set[str], order: Sequence[str]) -> list[str]:
-    if order:
-        return [label for label in order if label in labels]
-    if all(re.fullmatch("-?[0-9]{1,99}", label) for label in labels):
-        return sorted(labels, key=lambda label: (int(label), label))
-    return sorted(labels)
+def _texts(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else value if isinstance(value, list) else []
 
 
-def some(names: Sequence[str]) -> str:
-    """The first ten of the names, in quotes, and how many more there are."""
-    return ", ".join(map(repr, names[:10])) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+def _text(value: Any, place: str, what: str) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"expected a {what} in {place}, got {shown(value)}")
+    return value
 
 
-def _shown(value: Any) -> str:
-    return "nothing" if value is None else f"{value!r:.40} ({type(value).__name__})"
+def documents(
+    records: Iterable[Record | Broken], columns: Columns, source: str, counts: Counter[str] | None = None
+) -> Iterator[dict[str, Any]]:
+    """Yield the texts and answer of each record, see `Columns.read`.
+
+    Args:
+        source: what a message calls the data.
+        counts: gets the number of labels with spaces around them, as "spaces".
+
+    Raises:
+        ValueError: no records, a broken one, one without a valid text or answer (the message gives its number), or
+            no record has a column.
+    """
+    number, seen, records = 0, set[str](), iter(records)
+    for record in records:
+        if isinstance(record, Broken):
+            raise ValueError(record.reason)
+        number += 1
+        for column, cure in columns.wanted.items():
+            if column not in record.fields and column not in seen:
+                seen |= record.fields.keys()
+                others = dict.fromkeys(name for one in records if isinstance(one, Record) for name in one.fields)
+                names = list(dict.fromkeys(record.fields) | others)
+                if column not in names:
+                    raise ValueError(lacking(column, source, names, cure))
+        seen |= record.fields.keys()
+        row = columns.read(record.fields, f"document {number} of {source}")
+        if counts is not None and columns.kind in ("label", "labels"):
+            given = record.fields.get(columns.answer)
+            texts = [] if columns.label_separator else [text for text in _texts(given) if isinstance(text, str)]
+            counts[SPACES] += any(text != text.strip() for text in texts)
+        yield row
+    if not number:
+        raise ValueError(f"expected documents in {source}, got none")

@@ -18,10 +18,10 @@ from tqdm.auto import tqdm
 from shtopk.tasks.arguments import DataArguments
 from shtopk.tasks.baselines import DOCSTRING_BASELINES
 from shtopk.tasks.cache import cached
-from shtopk.tasks.columns import to_datasets
 from shtopk.tasks.duplicates import Similar, trigrams
 from shtopk.tasks.packages import package_folder
 from shtopk.tasks.split import SPLITS, shuffled
+from shtopk.tasks.table import to_datasets
 from shtopk.tasks.task import Summarization
 
 if TYPE_CHECKING:  # late: it takes long to import
@@ -254,7 +254,7 @@ DOCSTRINGS = Summarization(
     description="The summary line of a docstring from its signature and body, from the source of Python libraries",
     licence="Documentation of accelerate, datasets, huggingface_hub, tensorboard, transformers (Apache 2.0), narwhals "
     "(MIT), fsspec, joblib, mpmath, networkx, numpy, pandas, scipy, scikit-learn, sympy, torch (BSD 3-Clause)",
-    read=lambda arguments: cached("docstrings", _versions(), read),
+    read=lambda arguments: cached("docstrings", _versions(), lambda folder: read()),
     check_source=check,
     leads=DOCSTRING_BASELINES,
     remembers=True,

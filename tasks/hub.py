@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shtopk.tasks.arguments import HUB_FIELDS, DataArguments
-from shtopk.tasks.columns import assemble, clean, pick
+from shtopk.tasks.assemble import assemble, tell_kind, to_table
+from shtopk.tasks.cache import cached
+from shtopk.tasks.columns import Columns
+from shtopk.tasks.labels import is_missing
+from shtopk.tasks.records import Record, lacking
+from shtopk.tasks.table import each
 from shtopk.tasks.task import of_any_rows
 
 if TYPE_CHECKING:  # late: it takes long to import
@@ -22,27 +29,35 @@ def check(arguments: DataArguments) -> None:
 
 def read(arguments: DataArguments) -> DatasetDict:
     """The splits of the data set. A split that is missing or has no answers is drawn, see `assemble`."""
-    name, found = arguments.dataset_name, _load(arguments)
-    splits, sources = {}, {}
-    order: tuple[str, ...] = ()
+    name, found, given = arguments.dataset_name, _load(arguments), Columns.of(arguments)
+    columns = _settled(given, found.get("train"))
+    parts, sources = {}, {}
     for split, names in NAMES.items():
         key = next((other for other in names if other in found), None)
         sources[split] = f"{name} ({key or 'train'})"
-        if key is None:
-            continue
-        part = found[key]
-        target = pick(part.column_names, arguments, sources[split])
-        answers, order = _answers(part, target)
-        if split == "train" or any(answer is not None for answer in answers):
-            splits[split] = clean(part[arguments.text_column][:], answers, arguments.answer, sources[split])
-    if "train" not in splits:
+        if key is not None:
+            check_columns(found[key], columns, sources[split])
+            if split == "train" or _is_answered(found[key], columns):
+                parts[split] = found[key]
+    if "train" not in parts:
         raise ValueError(f"expected a train split in the data set {name}, got {', '.join(found)}")
-    return assemble(splits, arguments.answer, sources=sources, order=order, seed=arguments.data_seed)
+    order = _class_names(parts["train"], columns)
+
+    def prepare(folder: Path) -> DatasetDict:
+        tables = {split: _table(part, columns, sources[split], folder / split) for split, part in parts.items()}
+        names = [label.strip() for label in order]
+        if given.kind is None:
+            tell_kind(tables["train"], columns, sources["train"])
+        return assemble(tables, str(columns.kind), sources=sources, order=names, seed=arguments.data_seed,
+                        drop=arguments.drop_unknown_labels)  # fmt: skip
+
+    facts = f"{arguments.data_seed} {arguments.drop_unknown_labels} {given.kind} {_facts(parts, columns)}"
+    return cached("hub", facts, prepare)
 
 
-def read_alone(arguments: DataArguments, split: str) -> tuple[list[str], list[str]] | None:
+def read_alone(arguments: DataArguments, split: str) -> Dataset | None:
     """The texts and answers of a split that the data set has, under whatever name; None if it has none."""
-    found = _load(arguments)
+    found, columns = _load(arguments), Columns.of(arguments)
     key = next((name for name in (split, *NAMES.get(split, ())) if name in found), None)
     if key is None and split not in NAMES:
         names = ", ".join(found)
@@ -50,10 +65,22 @@ def read_alone(arguments: DataArguments, split: str) -> tuple[list[str], list[st
     if key is None:
         return None
     part, source = found[key], f"{arguments.dataset_name} ({key})"
-    answers, _ = _answers(part, pick(part.column_names, arguments, source))
-    if all(answer is None for answer in answers) and split in NAMES:
+    check_columns(part, columns, source)
+    columns = _settled(columns, part)
+    if split in NAMES and not _is_answered(part, columns):
         return None  # training drew one instead
-    return clean(part[arguments.text_column][:], answers, arguments.answer, source)
+    from datasets import DatasetDict
+
+    facts = _facts({split: part}, columns)
+    prepare = lambda folder: DatasetDict({split: _table(part, columns, source, folder / "rows")})
+    return cached("split", facts, prepare)[split]
+
+
+def check_columns(part: Dataset, columns: Columns, source: str) -> None:
+    """Raise ValueError if a split lacks a column."""
+    for column, cure in columns.wanted.items():
+        if column not in part.column_names:
+            raise ValueError(lacking(column, source, part.column_names, cure))
 
 
 def _load(arguments: DataArguments) -> DatasetDict:
@@ -63,25 +90,57 @@ def _load(arguments: DataArguments) -> DatasetDict:
     check(arguments)
     name = arguments.dataset_name
     try:
-        return load_dataset(name, arguments.dataset_config)
+        return load_dataset(name, arguments.dataset_config, revision=arguments.dataset_revision)
     except Exception as error:  # of the network, the file system or a parser: of many classes
         cause = error.__cause__ if isinstance(error, DatasetGenerationError) and error.__cause__ else error
         lines = str(cause).strip().splitlines() or [type(cause).__name__]
         raise ValueError(f"cannot load the data set {name}: {lines[0]}") from None
 
 
-def _answers(part: Dataset, column: str) -> tuple[list, tuple[str, ...]]:
-    """Summaries or names of classes (None: missing), and the classes in the order of their
-    numbers if that is known.
-    """
-    from datasets import ClassLabel
+def _facts(parts: dict[str, Dataset], columns: Columns) -> str:
+    """All that the texts and answers of splits depend on, in words."""
+    return f"{ {name: part._fingerprint for name, part in parts.items()} } {columns}"
 
-    answers, feature = part[column][:], part.features[column]
-    if not isinstance(feature, ClassLabel):
-        return answers, ()
-    # -1 stands for a label that is not published.
-    named = [feature.names[i] if i is not None and i >= 0 else None for i in answers]
-    return named, tuple(feature.names)
+
+def _records(part: Dataset, columns: Columns) -> Iterator[Record]:
+    """The rows of a split, with the names of classes in place of their numbers. A class of -1 is not published."""
+    names = _class_names(part, columns)
+    wanted = list(columns.wanted)
+
+    def name_of(number: int | None) -> str | None:
+        return None if number is None or number < 0 else names[number]
+
+    for values in each(part, *wanted):
+        fields = dict(zip(wanted, values, strict=True))
+        if names:
+            given = fields[columns.answer]
+            fields[columns.answer] = list(map(name_of, given)) if isinstance(given, list) else name_of(given)
+        yield Record("", fields)
+
+
+def _class_names(part: Dataset, columns: Columns) -> tuple[str, ...]:
+    """The names of classes, or of the classes in lists, where the data set has them; else none."""
+    feature = part.features[columns.answer]
+    return tuple(getattr(getattr(feature, "feature", feature), "names", None) or ())
+
+
+def _settled(columns: Columns, part: Dataset | None) -> Columns:
+    """The columns with the kind of answer that a split has, if that is open; where it lacks them, as they are."""
+    if part is None or columns.answer not in part.column_names or not set(columns.wanted) <= set(part.column_names):
+        return columns
+    return columns.settled(_records(part, columns))
+
+
+def _is_answered(part: Dataset, columns: Columns) -> bool:
+    """Whether any row has an answer."""
+    names = getattr(part.features[columns.answer], "names", None)
+    missing = is_missing if columns.kind in ("label", "value") else (lambda value: value is None)
+    values = (value for (value,) in each(part, columns.answer))
+    return any(not missing(value) and not (names and value < 0) for value in values)
+
+
+def _table(part: Dataset, columns: Columns, source: str, target: Path) -> Dataset:
+    return to_table(_records(part, columns), columns, source, target)
 
 
 HUB = of_any_rows(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from shtopk.tasks.arguments import ANSWERS, DataArguments
+from shtopk.tasks.arguments import COLUMNS, DataArguments
 from shtopk.tasks.bbc import BBC
 from shtopk.tasks.docstrings import DOCSTRINGS
 from shtopk.tasks.files import FILES
@@ -51,7 +51,7 @@ def get_task(arguments: DataArguments, data: Mapping[str, Dataset] | None = None
 def possible_tasks(arguments: DataArguments) -> list[Task]:
     """The tasks that `get_task` may return once the data is there. Raises ValueError as it does."""
     task = get_task(arguments)
-    return [task] if arguments.answer is not None else [ANY_ROWS[task.name][answer] for answer in ANSWERS.values()]
+    return [task] if arguments.answer is not None else [ANY_ROWS[task.name][answer] for answer in COLUMNS.values()]
 
 
 def check(arguments: DataArguments) -> None:

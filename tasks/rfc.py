@@ -21,10 +21,10 @@ from tqdm.auto import tqdm
 from shtopk.tasks.arguments import DataArguments
 from shtopk.tasks.baselines import BASELINES
 from shtopk.tasks.cache import cached
-from shtopk.tasks.columns import to_datasets
 from shtopk.tasks.duplicates import Similar
 from shtopk.tasks.rfc_text import clean, unwrap
 from shtopk.tasks.split import SPLITS, Groups, stratified_split
+from shtopk.tasks.table import to_datasets
 from shtopk.tasks.task import Summarization
 
 if TYPE_CHECKING:  # late: it takes long to import
@@ -199,7 +199,7 @@ def _read(arguments: DataArguments) -> DatasetDict:
     folder = _folder(arguments)
     files = [path for kinds in find(folder).values() for path in kinds.values()]
     sources = "".join(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}\n" for path in files)
-    return cached("rfc", sources, lambda: read(folder))
+    return cached("rfc", sources, lambda work: read(folder))
 
 
 RFC = Summarization(

@@ -1,8 +1,11 @@
 """Splits that are the same on every machine: rows are ordered by hash, not by file or random generator."""
 
 import hashlib
-from collections import Counter, defaultdict
-from collections.abc import Hashable, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Sequence
+from itertools import pairwise
+
+import numpy as np
 
 SPLITS = ("train", "validation", "test")
 SHARES = {"test": 0.2, "validation": 0.1}  # of those that are drawn, unless a task says otherwise
@@ -18,18 +21,36 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def shuffled(keys: Sequence[str], seed: int) -> list[int]:
+def digests(keys: Iterable[str], seed: int) -> np.ndarray:
+    """[n, 4] the SHA-256 of each key with the seed, as four numbers in the order of its bytes."""
+    found = bytearray()
+    for key in keys:
+        found += hashlib.sha256(f"{seed}\0{key}".encode("utf-8", "surrogatepass")).digest()
+    return np.frombuffer(found, dtype=">u8").reshape(-1, 4)
+
+
+def _order(found: np.ndarray) -> np.ndarray:
+    """[n] the indices of digests in their order; equal ones stay as they are."""
+    return np.lexsort(found.T[::-1])
+
+
+def shuffled(keys: Iterable[str], seed: int) -> list[int]:
     """The indices of the keys in an order that depends on nothing but the keys and the seed."""
-    return sorted(range(len(keys)), key=lambda i: (digest(f"{seed}\0{keys[i]}"), i))
+    return _order(digests(keys, seed)).tolist()
 
 
 def stratified_split(
-    labels: Sequence[str], keys: Sequence[str], shares: dict[str, float], *, rest: str = "train", seed: int = 0
+    labels: Sequence[Hashable],
+    keys: Iterable[str],
+    shares: dict[str, float],
+    *,
+    rest: str = "train",
+    seed: int = 0,
 ) -> dict[str, list[int]]:
     """Split rows so that every class has the same share in every split.
 
     Rows with the same key go to the same split. Of the n rows of a class, a split with share s gets round(n * s), or
-    fewer if rows that belong together do not fit. `rest` gets all others.
+    fewer if rows that belong together do not fit. `rest` gets all others. The keys are read once and not held.
 
     Args:
         labels: one for each row.
@@ -42,17 +63,18 @@ def stratified_split(
         >>> stratified_split(["a"] * 4 + ["b"] * 4, list("12345678"), {"test": 0.25})
         {'test': [7, 0], 'train': [3, 4, 2, 1, 6, 5]}
     """
-    groups: dict[str, list[int]] = defaultdict(list)
-    for i in shuffled(keys, seed):
-        groups[keys[i]].append(i)
+    found = digests(keys, seed)
+    order = _order(found)
+    changes = (found[order[1:]] != found[order[:-1]]).any(axis=1).nonzero()[0] + 1  # where a group of equal keys ends
     totals = Counter(labels)
     room = {name: {label: int(n * share + 0.5) for label, n in totals.items()} for name, share in shares.items()}
     splits: dict[str, list[int]] = {name: [] for name in (*shares, rest)}
-    for rows in groups.values():
-        wanted = Counter(labels[i] for i in rows)
+    rows = order.tolist()
+    for start, end in pairwise([0, *changes.tolist(), len(rows)]):
+        wanted = Counter(labels[i] for i in rows[start:end])
         fitting = (name for name in shares if all(room[name][label] >= n for label, n in wanted.items()))
         name = next(fitting, rest)
-        splits[name] += rows
+        splits[name] += rows[start:end]
         for label, n in wanted.items():
             if name != rest:
                 room[name][label] -= n

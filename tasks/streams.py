@@ -6,59 +6,47 @@ list in a .json file is read as a whole.
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import select
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pyarrow
 import pyarrow.parquet
 
-from shtopk.tasks.files import SIGNATURES, DuplicateColumn, check_different, parse_json
+from shtopk.tasks.columns import PAIR, TEXT, Columns
+from shtopk.tasks.records import (
+    LONGEST,
+    READERS,
+    Broken,
+    Line,
+    Lines,
+    Record,
+    json_lines,
+    lacking,
+    lines_of,
+    numbered,
+    records,
+    refusing,
+)
 
 STDIN = "-"
 PATIENCE = 0.2  # seconds without a line on standard input, after which those that came are not to wait longer
-LONGEST = 2**28  # bytes of a line, and characters of a CSV cell: binary files and open quotes have no end
 LOOKED_AT = 100  # rows that `check` reads
 
 
 class Row(NamedTuple):
-    """A document: its place as a message says it, its text, and those of the columns to keep that it has."""
+    """A document: its place as a message says it, its text, those of the columns to keep that it has, and the second
+    text of a pair.
+    """
 
     place: str
     text: str
     kept: dict[str, Any]
-
-
-class Broken(NamedTuple):
-    """A row that cannot be read; `reason` is one line that names its place."""
-
-    reason: str
-
-
-@dataclass(frozen=True)
-class Columns:
-    """What to read of a row: the column of texts, and others to keep. A file of plain text has no others."""
-
-    text: str = "text"
-    keep: tuple[str, ...] = field(default=())
-
-
-class Line(NamedTuple):
-    """A line without its end, and its number from 1 on."""
-
-    number: int
-    text: str
-
-
-Rows = Iterator[Row | Broken]
-Lines = Iterator[Line | Broken | None]
+    pair: str | None = None
 
 
 def rows(source: str, columns: Columns, lines: str = "txt") -> Iterator[Row | Broken | None]:
@@ -79,23 +67,19 @@ def rows(source: str, columns: Columns, lines: str = "txt") -> Iterator[Row | Br
         ValueError: in one line that names the source: it cannot be read any further, or lacks a column.
 
     Example:
-        >>> [row.text for row in rows("mine.jsonl", Columns("body", ("id",)))]  # doctest: +SKIP
+        >>> [row.text for row in rows("mine.jsonl", Columns(("body",), keep=("id",)))]  # doctest: +SKIP
     """
     path = Path("standard input" if source == STDIN else source)
-    try:
-        if source != STDIN:
-            yield from READERS[path.suffix.lower()](path, columns)
-        elif sys.stdin is None:
-            raise ValueError("expected documents on standard input, which is closed")
-        else:
+    with refusing(path):
+        if source == STDIN:
+            if sys.stdin is None:
+                raise ValueError("expected documents on standard input, which is closed")
             yield from LINES[lines](numbered(arriving(sys.stdin.fileno()), str(path)), str(path), columns)
-    except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror or str(error).strip().splitlines()[0]}") from None
-    except DuplicateColumn as error:
-        raise ValueError(f"cannot read {path}: {error}") from None
-    except (csv.Error, pyarrow.ArrowException) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"cannot read {path}: {reason}; is the file complete?") from None
+        elif path.suffix.lower() == ".txt":
+            yield from _texts(lines_of(path), str(path), columns)
+        else:
+            wanted = dict.fromkeys(columns.keep, "choose with --keep") | columns.wanted
+            yield from _rows(records(path, wanted), columns)
 
 
 def check(source: str, columns: Columns, *, skip: bool = False) -> None:
@@ -111,8 +95,8 @@ def check(source: str, columns: Columns, *, skip: bool = False) -> None:
     if source == STDIN:
         return
     path = Path(source)
-    if path.suffix.lower() not in READERS:
-        raise ValueError(f"expected a file ending in {', '.join(READERS)}, or - for standard input; got {path}")
+    if path.suffix.lower() not in ENDINGS:
+        raise ValueError(f"expected a file ending in {', '.join(ENDINGS)}, or - for standard input; got {path}")
     try:
         if not path.exists() or path.is_dir():
             raise ValueError(f"expected the file {path}, found {'a folder' if path.is_dir() else 'none there'}")
@@ -165,169 +149,44 @@ def arriving(descriptor: int, patience: float = PATIENCE) -> Iterator[bytes | No
         yield last
 
 
-def numbered(lines: Iterable[bytes | None], name: str) -> Lines:
-    """Yield each line as text, without its end and a byte order mark; `Broken` if it is not UTF-8."""
-    number = 0
-    for line in lines:
-        if line is None:
-            yield None
-            continue
-        number += 1
-        if len(line) >= LONGEST:
-            raise ValueError(f"cannot read {name}: line {number} is longer than {LONGEST // 2**20} MiB; is it text?")
-        line = line.removesuffix(b"\n").removesuffix(b"\r")
-        try:
-            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            yield Broken(_no_utf8(line, f"line {number} of {name}", f"the byte 0x{line[error.start]:02x}"))
-        else:
-            yield Line(number, text)
+def _rows(records: Iterable[Record | Broken | None], columns: Columns) -> Iterator[Row | Broken | None]:
+    """Read the texts of records."""
+    for record in records:
+        yield _row(record, columns) if isinstance(record, Record) else record
 
 
-def _no_utf8(start: bytes, place: str, found: str) -> str:
-    for signature, (kind, cure) in SIGNATURES.items():
-        if start.startswith(signature):
-            return f"expected {place} to be text, got {kind}; {cure}"
-    return f"expected {place} to be UTF-8, got {found}; convert it, perhaps with `iconv -f latin1 -t utf-8`"
-
-
-def _lines_of(path: Path) -> Lines:
-    with path.open("rb") as file:
-        yield from numbered(iter(lambda: file.readline(LONGEST), b""), str(path))
+def _row(record: Record, columns: Columns) -> Row | Broken:
+    place, fields = record
+    for column, cure in columns.wanted.items():
+        if column not in fields:
+            return Broken(lacking(column, place, list(fields), cure))
+    try:
+        row = columns.read(fields, place)
+    except ValueError as error:
+        return Broken(str(error))
+    return Row(place, row[TEXT], {name: fields[name] for name in columns.keep if name in fields}, row.get(PAIR))
 
 
 def _texts(lines: Lines, name: str, columns: Columns) -> Iterator[Row | Broken | None]:
     """Take each line for a document."""
     if columns.keep:
         raise ValueError(f"{name} has lines of text, and no column {columns.keep[0]!r} to keep")
+    if columns.pair:
+        raise ValueError(f"{name} has lines of text, and no column {columns.pair!r}; give pairs as JSON lines or CSV")
     for line in lines:
         yield Row(f"line {line.number} of {name}", line.text, {}) if isinstance(line, Line) else line
 
 
-def _json_lines(lines: Lines, name: str, columns: Columns) -> Iterator[Row | Broken | None]:
+def _json_rows(lines: Lines, name: str, columns: Columns) -> Iterator[Row | Broken | None]:
     """Take each line that is not blank for an object."""
-    for line in lines:
-        if not isinstance(line, Line):
-            yield line
-        elif line.text.strip():
-            yield _parsed(line, name, columns)
-
-
-def _parsed(line: Line, name: str, columns: Columns) -> Row | Broken:
-    place = f"line {line.number} of {name}"
-    try:
-        return _row(parse_json(line.text, name, line.number), place, columns)
-    except ValueError as error:
-        return Broken(str(error))
-    except DuplicateColumn as error:
-        return Broken(f"cannot read {place}: {error}")
-
-
-def _row(fields: Any, place: str, columns: Columns) -> Row | Broken:
-    if not isinstance(fields, dict):
-        return Broken(f"expected {place} to be an object, got {type(fields).__name__}")
-    if columns.text not in fields:
-        return Broken(_lacks(columns.text, place, list(fields), "choose one with --text_column"))
-    text = fields[columns.text]
-    if not isinstance(text, str):
-        return Broken(f"expected a text in {place}, got {'nothing' if text is None else type(text).__name__}")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return Broken(f"expected valid Unicode in {place}, got a lone surrogate")
-    return Row(place, text, {name: fields[name] for name in columns.keep if name in fields})
-
-
-def _lacks(column: str, place: str, names: Sequence[str], cure: str) -> str:
-    shown = ", ".join(repr(name[:40]) for name in names[:10]) or "none"
-    return f"expected a column {column!r} in {place}, got {shown}{' and more' * (len(names) > 10)}; {cure}"
-
-
-def _check_columns(names: Sequence[str], path: Path, columns: Columns) -> None:
-    check_different(list(names))
-    cures = {columns.text: "choose one with --text_column"} | dict.fromkeys(columns.keep, "choose with --keep")
-    for column, cure in cures.items():
-        if column not in names:
-            raise ValueError(_lacks(column, str(path), names, cure))
-
-
-def _read_text(path: Path, columns: Columns) -> Rows:
-    yield from _texts(_lines_of(path), str(path), columns)  # type: ignore[misc]
-
-
-def _read_json(path: Path, columns: Columns) -> Rows:
-    """A list of objects, which is read as a whole, or JSON lines."""
-    with path.open("rb") as file:
-        start = file.read(2**16).removeprefix(b"\xef\xbb\xbf").lstrip()
-    if not start.startswith(b"["):
-        yield from _json_lines(_lines_of(path), str(path), columns)  # type: ignore[misc]
-        return
-    try:
-        entries = parse_json(path.read_text(encoding="utf-8-sig"), path, 1)
-    except UnicodeDecodeError as error:
-        raise ValueError(_no_utf8(start, str(path), f"the byte 0x{error.object[error.start]:02x}")) from None
-    for number, entry in enumerate(entries, 1):
-        yield _row(entry, f"entry {number} of {path}", columns)
-
-
-def _read_csv(path: Path, columns: Columns) -> Rows:
-    """Every cell is a string. A row with more or fewer cells than the header is broken."""
-    limit = csv.field_size_limit(LONGEST)  # by default documents end at 131,072 characters
-    try:
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            header = next((row for row in reader if any(cell.strip() for cell in row)), [])
-            if not _is_utf8(header):
-                start = ",".join(header).encode("utf-8", "surrogateescape")
-                raise ValueError(_no_utf8(start, str(path), "other bytes in its header"))
-            if header:
-                _check_columns(header, path, columns)
-            for row in reader:
-                place = f"the row that ends at line {reader.line_num} of {path}"
-                if row and len(row) != len(header):
-                    yield Broken(f"expected {len(header)} cells in {place}, got {len(row)}")
-                elif not _is_utf8(row):
-                    yield Broken(_no_utf8(b"", place, "another byte"))
-                elif row:
-                    yield _row(dict(zip(header, row, strict=True)), place, columns)
-    finally:
-        csv.field_size_limit(limit)
-
-
-def _is_utf8(cells: Sequence[str]) -> bool:
-    """Whether all cells were UTF-8. A byte that was not has become a lone surrogate."""
-    try:
-        "".join(cells).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _read_parquet(path: Path, columns: Columns) -> Rows:
-    with pyarrow.parquet.ParquetFile(path, buffer_size=2**20, page_checksum_verification=True) as file:
-        _check_columns(file.schema_arrow.names, path, columns)
-        number = 0
-        for batch in file.iter_batches(batch_size=256, columns=list(dict.fromkeys([columns.text, *columns.keep]))):
-            try:
-                found = batch.to_pylist()
-            except UnicodeDecodeError:
-                raise pyarrow.ArrowInvalid(f"a text after row {number} is no UTF-8") from None
-            for fields in found:
-                number += 1
-                yield _row(fields, f"row {number} of {path}", columns)
+    return _rows(json_lines(lines, name), columns)
 
 
 LINES: dict[str, Callable[[Lines, str, Columns], Iterator[Row | Broken | None]]] = {
     "txt": _texts,
-    "jsonl": _json_lines,
+    "jsonl": _json_rows,
 }
-READERS: dict[str, Callable[[Path, Columns], Rows]] = {
-    ".txt": _read_text,
-    ".jsonl": _read_json,
-    ".json": _read_json,
-    ".csv": _read_csv,
-    ".parquet": _read_parquet,
-}
+ENDINGS = (".txt", *READERS)
 
 
 def plain(value: Any) -> Any:

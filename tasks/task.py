@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,9 +12,11 @@ import numpy as np
 
 from shtopk.tasks.arguments import OWNERS, DataArguments
 from shtopk.tasks.baselines import BASELINES, nearest_neighbour
+from shtopk.tasks.labels import named
 from shtopk.tasks.names import ROUGE, SUMMARIZATION_METRICS, figure_as_text
 from shtopk.tasks.preprocess import encode_documents, encode_summaries
 from shtopk.tasks.split import SPLITS, shuffled
+from shtopk.tasks.table import each
 from shtopk.tasks.thresholds import HOLDS
 
 if TYPE_CHECKING:  # late, as the metrics: it takes long to import
@@ -32,7 +35,7 @@ class Task(ABC):
             perhaps others. Raises ValueError, in one line, for data that it cannot use.
         check_source: raises ValueError, in one line, if the data is missing. It reads none of it.
         read_alone: (arguments, split) -> the texts and answers (names of classes, or summaries) of a split that lies
-            by itself; None if it does not. Raises ValueError as `read` does.
+            by itself, in the same columns; None if it does not. Raises ValueError as `read` does.
         fields: the fields of `DataArguments` that belong to this task alone.
         target: the column that a model predicts.
         metrics: the keys that `compute_metrics` returns.
@@ -46,7 +49,7 @@ class Task(ABC):
     licence: str
     read: Callable[[DataArguments], DatasetDict]
     check_source: Callable[[DataArguments], object]
-    read_alone: Callable[[DataArguments, str], tuple[list[str], list[str]] | None] | None = None
+    read_alone: Callable[[DataArguments, str], Dataset | None] | None = None
     fields: tuple[str, ...] = ()
     target: ClassVar[str]
     metrics: ClassVar[tuple[str, ...]]
@@ -105,14 +108,14 @@ class Task(ABC):
         """
         self.check(arguments)
         data = self.read(arguments)
+        tell(data)
         limits = (arguments.max_train_samples, arguments.max_eval_samples, arguments.max_eval_samples)
         for name, limit in zip(SPLITS, limits, strict=True):
-            if limit is not None and limit < len(data[name]):
-                data[name] = data[name].select(sorted(shuffled(data[name]["text"], arguments.data_seed)[:limit]))
+            data[name] = sample(data[name], limit, arguments.data_seed)
         return data
 
-    def load_split(self, arguments: DataArguments, split: str) -> tuple[list[str], list[str]]:
-        """The texts and answers (names of classes, or summaries) of one split, for a model that was trained before.
+    def load_split(self, arguments: DataArguments, split: str) -> Dataset:
+        """One split, for a model that was trained before. Classes are given by their names.
 
         If the split lies by itself, nothing else is read; if training drew it, it is drawn in the same way. At most
         `max_eval_samples` documents are returned.
@@ -127,16 +130,10 @@ class Task(ABC):
         if found is None:
             if split not in SPLITS:
                 raise ValueError(f"expected split to be one of {', '.join(SPLITS)}; got {split!r}")
-            data = self.load(arguments)[split]
-            answers = data[self.target][:]
-            names = getattr(data.features[self.target], "names", None)
-            found = data["text"][:], [names[i] for i in answers] if names else answers
-        texts, answers = found
-        limit = arguments.max_eval_samples
-        if limit is not None and limit < len(texts):
-            chosen = sorted(shuffled(texts, arguments.data_seed)[:limit])
-            texts, answers = [texts[i] for i in chosen], [answers[i] for i in chosen]
-        return texts, answers
+            found = named(self.load(arguments)[split], self.target)
+        else:
+            tell({split: found})
+        return sample(found, arguments.max_eval_samples, arguments.data_seed)
 
     @abstractmethod
     def encode(self, tokenizer, texts: DatasetDict, arguments: DataArguments, start: int | None = None) -> DatasetDict:
@@ -285,12 +282,26 @@ class Summarization(Task):
         return summarization_metrics(predictions, references)
 
     def baselines(self, texts: Mapping[str, Dataset]) -> dict[str, list[str]]:
-        documents = texts["test"]["text"][:]
-        found = {name: [lead(document) for document in documents] for name, lead in self.leads.items()}
+        test = texts["test"]
+        found = {name: [lead(text) for (text,) in each(test, "text")] for name, lead in self.leads.items()}
         if self.remembers and "train" in texts:
             train: Dataset = texts["train"]
-            found["nearest_neighbour"] = nearest_neighbour(train["text"][:], train["summary"][:], documents)
+            found["nearest_neighbour"] = nearest_neighbour(train["text"][:], train["summary"][:], test["text"][:])
         return found
+
+
+def sample(split: Dataset, limit: int | None, seed: int) -> Dataset:
+    """At most so many documents of a split, drawn by their texts and the seed; None: all."""
+    if limit is None or limit >= len(split):
+        return split
+    return split.select(sorted(shuffled((text for (text,) in each(split, "text")), seed)[:limit]))
+
+
+def tell(splits: Mapping[str, Dataset]) -> None:
+    """Print, on the main process, what reading has changed, as `info.description` of the splits says."""
+    if os.environ.get("RANK", "0") == "0":
+        for line in dict.fromkeys(split.info.description for split in splits.values() if split.info.description):
+            print(line)
 
 
 def of_any_rows(source: str, **record: Any) -> dict[str, Task]:

@@ -5,9 +5,13 @@ import os
 import random
 import re
 import shutil
+import tempfile
+from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+CACHE = f"shtopk-tests-{getattr(os, 'getuid', int)()}"  # of prepared data, for all workers
+os.environ.setdefault("HF_DATASETS_CACHE", str(Path(tempfile.gettempdir()) / CACHE))
 
 import pytest
 import torch

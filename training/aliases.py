@@ -14,6 +14,7 @@ ALIASES = {  # theirs -> ours
     "dropout": "classifier_dropout",
     "dataset_config_name": "dataset_config",
     "text_column_names": "text_column",
+    "text_column_delimiter": "text_separator",
     "label_column_name": "label_column",
     "max_seq_length": "max_tokens",
     "max_source_length": "max_tokens",

@@ -43,7 +43,11 @@ def problem_of(arguments: Arguments, writes: bool) -> str | None:
     data, model, training = arguments.data, arguments.model, arguments.training
     fields = vars(training) | vars(model) | vars(data)
     for name, value in fields.items():
-        if isinstance(value, str) and not value.strip() and (not value or name != "label_separator"):
+        if (
+            isinstance(value, str)
+            and not value.strip()
+            and not (name == "text_separator" or (value and name == "label_separator"))
+        ):
             return f"expected something as {name}, got an empty text; leave it out for the default"
     for name in POSITIVE:
         if fields[name] is not None and not 0 < fields[name] < math.inf:

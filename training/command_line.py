@@ -223,6 +223,11 @@ def _word(action: argparse.Action, value: Any) -> str:
         return ",".join(f"{_text(key)}:{_text(k)}" for key, k in value.items())
     if action.dest == "class_weights" and isinstance(value, dict):
         return as_word(value)
+    if action.dest == "text_column" and isinstance(value, list):
+        names = [_word(action, name) for name in value]
+        if odd := next((name for name in names if "," in name), None):
+            raise ValueError(f"expected names of columns without commas as text_column, got {odd!r}")
+        return ",".join(names)
     if action.type is str and (isinstance(value, bool) or not isinstance(value, str | int | float)):
         kind = type(value).__name__
         raise ValueError(f"expected a text as {action.dest}, got {_text(value)} ({kind}) in YAML; put it in quotes")

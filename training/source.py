@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from shtopk.tasks.streams import Broken, Columns, Row, plain, rows
+from shtopk.tasks.columns import Columns
+from shtopk.tasks.records import Broken
+from shtopk.tasks.streams import Row, plain, rows
 from shtopk.training.console import tell
 
 if TYPE_CHECKING:  # late: it takes long to import

@@ -8,13 +8,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+from datasets import DatasetDict
 
 from shtopk.models import load_checkpoint
 from shtopk.models.answers import CLASSES, LABELS, NUMBERS, problem_type
 from shtopk.models.checkpoint import most_tokens
 from shtopk.tasks import DataArguments
-from shtopk.tasks.columns import some
+from shtopk.tasks.labels import as_classes
 from shtopk.training.arguments import Arguments, EvaluationArguments
 from shtopk.training.console import refusing
 from shtopk.training.experiment import Experiment
@@ -70,17 +70,15 @@ class Trained(Experiment):
     @cached_property
     def texts(self) -> DatasetDict:
         """The split alone; classes have the numbers that the model has for them."""
-        target, kind = self.task.target, Value("string")
+        target = self.task.target
         with refusing(ValueError):  # on every process, so that none waits for another that refused
-            texts, answers = self.task.load_split(self.arguments.data, self.split)
-            if target == "label":
-                if unknown := sorted(set(answers) - set(self.names)):
-                    unnamed = "; give the model their names, id2label in its config.json" * ("LABEL_0" in self.names)
-                    raise ValueError(f"expected labels that the model knows ({some(self.names)}), got {some(unknown)}"
-                                     f"{unnamed}")  # fmt: skip
-                kind = ClassLabel(names=self.names)
-            features = Features({"text": Value("string"), target: kind})
-            return DatasetDict({self.split: Dataset.from_dict({"text": texts, target: answers}, features)})
+            found = self.task.load_split(self.arguments.data, self.split)
+            if target in ("label", "labels"):
+                unnamed = "; give the model their names, id2label in its config.json" * ("LABEL_0" in self.names)
+                data = self.arguments.data
+                found = as_classes(found, target, self.names, self.split, drop=data.drop_unknown_labels,
+                                   expected="labels that the model knows", cure=unnamed)  # fmt: skip
+            return DatasetDict({self.split: found})
 
     @property
     def names(self) -> list[str]:

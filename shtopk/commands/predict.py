@@ -22,9 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from shtopk.tasks.arguments import option
+from shtopk.tasks.arguments import names_in, option
+from shtopk.tasks.columns import TEXT, Columns
 from shtopk.tasks.jsonl import JsonLines
-from shtopk.tasks.streams import STDIN, Columns, check, count, plain
+from shtopk.tasks.streams import STDIN, check, count, plain
 from shtopk.training.aliases import with_our_names
 from shtopk.training.command_line import read
 from shtopk.training.console import command, refuse, refusing, speaking_as, tell
@@ -46,6 +47,9 @@ class PredictArguments:
     overwrite: bool = option(False, "replace the output file if it exists")
     resume: bool = option(False, "go on behind the last whole line of the output file; the input has to be the same")
     text_column: str | None = option(None, "column with the documents; by default that of training, or text")
+    text_pair_column: str | None = option(
+        None, "column with the second text of a pair; by default that of training, or none"
+    )
     keep: str | None = option(None, "columns of the input to copy into each line, with commas between: id,url")
     format: Literal["txt", "jsonl"] = option("txt", "what standard input holds: lines of text, or JSON lines")
     on_error: Literal["refuse", "skip"] = option(
@@ -151,13 +155,16 @@ def _reading(checkpoint: str, options: PredictArguments) -> tuple[Columns, int |
     given.
     """
     settings = settings_of(checkpoint)
-    text, most = settings.get("text_column") or "text", settings.get("max_tokens")
-    if not isinstance(text, str) or not isinstance(most, int | None):
-        raise ValueError(f"expected a text_column and a number of max_tokens in {checkpoint}/arguments.yaml")
-    keep = tuple(dict.fromkeys(name.strip() for name in (options.keep or "").split(",") if name.strip()))
+    most = settings.get("max_tokens")
+    text, separator, pair = (options.text_column or settings.get("text_column") or TEXT,
+                             settings.get("text_separator") or " ",
+                             options.text_pair_column or settings.get("text_pair_column"))  # fmt: skip
+    if not all(isinstance(one, str) for one in (text, separator, pair or "")) or not isinstance(most, int | None):
+        raise ValueError(f"expected names of columns and a number of max_tokens in {checkpoint}/arguments.yaml")
+    keep = tuple(dict.fromkeys(names_in(options.keep or "")))
     if taken := [name for name in keep if name in FIELDS]:
         raise ValueError(f"expected columns to keep other than {', '.join(FIELDS)}, got {taken[0]}; rename it")
-    return Columns(options.text_column or text, keep), options.max_tokens or most
+    return Columns(names_in(text), separator, pair, keep=keep), options.max_tokens or most
 
 
 def _bar(source: Source, lines: JsonLines, options: PredictArguments) -> tqdm:

@@ -12,11 +12,13 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from shtopk.tasks import streams
-from shtopk.tasks.streams import Broken, Columns, Row, arriving, check, count, numbered, plain, rows
+from shtopk.tasks import records, streams
+from shtopk.tasks.columns import Columns
+from shtopk.tasks.records import Broken, numbered
+from shtopk.tasks.streams import Row, arriving, check, count, plain, rows
 
 TEXTS = ["one", "", 'two, "quoted"\u2028 and more', "Grüße 漢字"]
-KEEP = Columns("body", ("id",))
+KEEP = Columns(("body",), keep=("id",))
 
 
 def table(path, texts=TEXTS):
@@ -66,7 +68,7 @@ LINES = {
     "a list": ("[1]", "line 2 of .* to be an object, got list"),
     "no such column": ('{"id": 3}', "a column 'text' in line 2 of .*, got 'id'; choose one with --text_column"),
     "nothing": ('{"text": null}', "a text in line 2 of .*, got nothing"),
-    "a number": ('{"text": 5}', "a text in line 2 of .*, got int"),
+    "a number": ('{"text": 5}', "a text in line 2 of .*, got 5 .int"),
     "half a pair": (r'{"text": "\ud800"}', "line 2 of .* a lone surrogate"),
     "a column twice": ('{"text": "a", "text": "b"}', "line 2 of .* 'text' twice"),
     "other bytes": (b'{"text": "\xe9"}', "line 2 of .* to be UTF-8, got the byte 0xe9"),
@@ -136,7 +138,7 @@ def test_a_folder_and_a_pipe_are_no_files(tmp_path):
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "json", "parquet"])
 def test_a_column_to_keep_that_is_nowhere_is_refused(kind, tmp_path):
     with pytest.raises(ValueError, match="'url'"):
-        check(table(tmp_path / f"mine.{kind}"), Columns("body", ("id", "url")))
+        check(table(tmp_path / f"mine.{kind}"), Columns(("body",), keep=("id", "url")))
 
 
 def test_a_column_to_keep_may_be_missing_from_some_objects_but_not_from_plain_text(write):
@@ -197,7 +199,8 @@ def test_a_line_of_many_parts_comes_whole(pipe):
 
 
 def test_a_line_without_end_is_refused(monkeypatch):
-    monkeypatch.setattr(streams, "LONGEST", 2**17)
+    for module in (streams, records):
+        monkeypatch.setattr(module, "LONGEST", 2**17)
     with open("/dev/zero", "rb") as zero, pytest.raises(ValueError, match="line 1 is longer than"):
         list(numbered(arriving(zero.fileno()), "standard input"))
 

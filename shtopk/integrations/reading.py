@@ -1,0 +1,118 @@
+"""From a text, perhaps with a prefix or a second text, to the tokens that a model reads, window by window."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+
+def read_texts(
+    tokenizer: Any,
+    texts: Sequence[str],
+    pairs: Sequence[str] | None = None,
+    *,
+    prefix: str = "",
+    max_tokens: int | None = None,
+    window: int | None = None,
+    spans: bool = False,
+    **options: Any,
+) -> dict[str, list[list[Any]]]:
+    """Turn texts into tokens.
+
+    Of a pair that has more than max_tokens, the longer text is cut first: a question of at most half of them stays
+    whole, and the document is cut.
+
+    A text that is longer than a window is read in several. A prefix stands in front of every window, and so does the
+    first text of a pair, as long as that leaves at least half of the window to the second; a longer one is read once,
+    before the second. So the tokens of a row may hold a prefix several times, in places where windows begin: those
+    that n tokens are cut into, ceil(n / window) of nearly equal size.
+
+    Args:
+        tokenizer: of transformers.
+        texts: N texts.
+        pairs: N second texts; None: there are none.
+        prefix: stands before each first text.
+        max_tokens: cut texts to so many tokens, special ones and one prefix included; None: read them in full.
+        window: tokens that the model sees at once; None: all.
+        spans: also give "spans".
+        options: for the tokenizer.
+
+    Returns:
+        "input_ids", and what else the tokenizer gives, each a list for every text. "length": how many tokens each
+        text has without repetition. "spans": for each token its first character and its last + 1; those of a second
+        text count from the end of the first, with a character between; (0, 0) for special tokens and the prefix.
+
+    Raises:
+        ValueError: max_tokens leaves no room, a prefix takes more than half of a window, or the tokenizer is too slow
+            to say where its tokens stand.
+
+    Example:
+        >>> read_texts(tokenizer, ["Who?"], ["It was Ada."])["token_type_ids"]  # doctest: +SKIP
+        [[0, 0, 0, 0, 1, 1, 1, 1, 1]]
+    """
+    if max_tokens is not None and max_tokens <= (least := least_tokens(tokenizer, pairs is not None, prefix)):
+        raise ValueError(f"expected max_tokens > {least}, the special tokens{' and the prefix' * bool(prefix)}, "
+                         f"got {max_tokens}")  # fmt: skip
+    second = {} if pairs is None else {"text_pair": list(pairs)}
+    encoded = tokenizer(
+        [prefix + text for text in texts],
+        **second,
+        truncation=max_tokens is not None,
+        max_length=max_tokens,
+        verbose=False,  # no warning that a document is longer than the encoder has positions
+        **options,
+    )
+    found = {name: list(rows) for name, rows in encoded.items()}
+    found["length"] = [len(ids) for ids in found["input_ids"]]
+    located = spans or ((prefix or pairs is not None) and window and max(found["length"], default=0) > window)
+    if not located:
+        return found
+    if not getattr(tokenizer, "is_fast", False):
+        raise ValueError("expected a fast tokenizer, which says where its tokens stand, to repeat a prefix in windows")
+    for row, encoding in enumerate(encoded.encodings):
+        if spans:
+            shift = len(texts[row]) + 1
+            found.setdefault("spans", []).append(_spans(encoding, len(prefix), shift))
+        if window and len(encoding.ids) > window and (prefix or pairs is not None):
+            order = _in_windows(encoding, len(prefix), pairs is not None, window)
+            for name in encoded.keys() | ({"spans"} if spans else set()):
+                found[name][row] = [found[name][row][i] for i in order]
+    return found
+
+
+def least_tokens(tokenizer: Any, pair: bool = False, prefix: str = "") -> int:
+    """How many tokens empty texts have: the special ones and those of the prefix."""
+    if not prefix:
+        return tokenizer.num_special_tokens_to_add(pair)
+    return len(tokenizer(prefix, *[""] * pair)["input_ids"])
+
+
+def _spans(encoding: Any, prefix: int, shift: int) -> list[tuple[int, int]]:
+    """The characters of each token, without the prefix."""
+    found = []
+    for (start, end), sequence in zip(encoding.offsets, encoding.sequence_ids, strict=True):
+        if sequence == 1:
+            found.append((start + shift, end + shift))
+        else:
+            found.append((max(0, start - prefix), end - prefix) if sequence == 0 and end > prefix else (0, 0))
+    return found
+
+
+def _in_windows(encoding: Any, prefix: int, pair: bool, window: int) -> Sequence[int]:
+    """The tokens of a long text, by their places, with those that stand in front of every window repeated."""
+    places = range(len(encoding.ids))
+    body = [i for i in places if encoding.sequence_ids[i] == 1] if pair else [
+        i for i in places if encoding.sequence_ids[i] == 0 and encoding.offsets[i][1] > prefix]  # fmt: skip
+    if not body:
+        return places
+    head, tail = places[: body[0]], places[body[-1] + 1 :]
+    repeated = len(head) + len(tail)
+    if repeated > window // 2:
+        if pair:
+            return places
+        raise ValueError(f"expected a prefix that takes at most half of a window of {window} tokens, got {repeated} "
+                         "tokens; shorten the prefix or raise window")  # fmt: skip
+    windows = -(-len(body) // (window - repeated))
+    size = -(-len(body) // windows)
+    parts = (body[start : start + size] for start in range(0, len(body), size))
+    return [i for part in parts for i in (*head, *part, *tail)]
