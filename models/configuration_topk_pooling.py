@@ -106,8 +106,8 @@ class TopKPoolingConfig(PooledBackboneConfig):
             0) to 64 vectors, in every window; see `shtopk.integrations.encoder.pool_encoder`. None: not between
             layers.
         classifier_dropout: dropout before the classifier, in [0, 1).
-        label_thresholds: of a multi-label classifier, for each label the probability in (0, 1) from which on it is part
-            of the answer, in the order of the labels; see `shtopk.models.answers`. None: 0.5 for all.
+        label_thresholds: of a multi-label classifier, in the order of the labels: the probability in (0, 1) from which
+            on a label is part of the answer; see `shtopk.models.answers`. None: 0.5 for all.
         target_mean: of a regression, where the classifier's output 0 stands on the scale of the answers.
         target_std: > 0, how far an output of 1 is from there: with the mean and standard deviation of the training
             documents' numbers, the classifier learns as well for prices as for shares.

@@ -36,8 +36,8 @@ tokenizer.batch_decode(model.generate(**document), skip_special_tokens=True)"""
 KINDS = {  # title, tag, head, code, metrics
     "label": ("Classifier", "text-classification", "a linear classifier over their mean", CLASSIFY,
               ("accuracy", "f1")),
-    "labels": ("Multi-label classifier", "text-classification", "a linear classifier over their mean, which gives each "
-               "label a probability of its own", LABEL, ("f1_micro", "f1", "accuracy")),
+    "labels": ("Multi-label classifier", "text-classification", "a linear classifier over their mean, with a "
+               "probability for each label", LABEL, ("f1_micro", "f1", "accuracy")),
     "value": ("Regression", "text-classification", "a linear layer over their mean, which gives a number", MEASURE,
               ("mse", "mae", "pearson", "spearman")),
     "summary": ("Summarizer", "summarization", "a decoder that sees these k alone", SUMMARIZE,
@@ -113,7 +113,7 @@ def _on_thresholds(results: dict) -> str:
     if not results.get("label_thresholds"):
         return ""
     return """
-Each label has a threshold of its own, chosen on the validation split: `label_thresholds` in `config.json`, in the order
-of the labels. `shtopk predict` and `shtopk.models.predict` answer with the labels that reach theirs; a pipeline leaves
-that to you.
+Each label has a threshold of its own, chosen on the validation split: `label_thresholds` in `config.json`, in the
+order of the labels. `shtopk predict` and `shtopk.models.predict` answer with the labels that reach theirs; a pipeline
+leaves that to you.
 """

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from shtopk.tasks.records import some
-from shtopk.tasks.table import each, with_type
+from shtopk.tasks.table import each, rows_at_once, with_type
 
 if TYPE_CHECKING:  # late: it takes long to import
     from datasets import Dataset
@@ -112,9 +112,10 @@ def as_classes(
         if not rows:
             raise ValueError(f"expected documents in {source} whose labels are known ({some(names)}), got none")
         split = split.select(rows)
-        line = f"labels: {before - len(rows):,} documents of {source} left out, whose labels ({some(unknown)}) are unknown"
+        left_out = f"{before - len(rows):,} documents of {source} left out"
+        line = f"labels: {left_out}, whose labels ({some(unknown)}) are unknown"
         split.info.description = "\n".join(filter(None, (split.info.description, line)))
-    return with_type(split, column, List(kind) if column == "labels" else kind)
+    return _mapped(split, column, List(kind), kind.str2int) if column == "labels" else with_type(split, column, kind)
 
 
 def named(split: Dataset, column: str) -> Dataset:
@@ -129,10 +130,17 @@ def named(split: Dataset, column: str) -> Dataset:
         rename, kind = names.__getitem__, Value("string")
     else:
         return split
+    return _mapped(split, column, kind, rename)
+
+
+def _mapped(split: Dataset, column: str, kind: Any, change: Callable[[Any], Any]) -> Dataset:
+    """The split with a column of another type, whose values are changed one by one."""
     features = split.features.copy()
     features[column] = kind
-    return split.map(lambda batch: {column: list(map(rename, batch[column]))}, batched=True, features=features,
-                     desc="name classes")  # fmt: skip
+    return split.map(
+        lambda batch: {column: list(map(change, batch[column]))}, batched=True, batch_size=rows_at_once(split),
+        features=features, desc=f"change {column}",
+    )  # fmt: skip
 
 
 def _sorted(labels: set[str], order: Sequence[str]) -> list[str]:

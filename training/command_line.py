@@ -14,8 +14,8 @@ from transformers import HfArgumentParser
 from shtopk.tasks import DataArguments
 from shtopk.training.aliases import ALIASES, meant, our_names, with_our_names
 from shtopk.training.arguments import Arguments, TrainArguments
-from shtopk.training.class_weights import as_word
 from shtopk.training.checks import problem_of, unusable
+from shtopk.training.class_weights import as_word
 from shtopk.training.console import program, refuse, refusing
 from shtopk.training.model_arguments import ModelArguments
 from shtopk.training.settings import defaults_of

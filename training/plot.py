@@ -28,8 +28,8 @@ def plot(history: Path, metric: str, path: Path, *, lower_is_better: bool = Fals
     score.plot([row["update"] for row in evaluations], [row[metric] for row in evaluations], "o-", color="C2")
     if evaluations:
         best = (min if lower_is_better else max)(evaluations, key=lambda row: row[metric])
-        score.annotate(figure_as_text(metric, best[metric]), (best["update"], best[metric]), xytext=(0, -14), ha="center",
-                       textcoords="offset points")  # fmt: skip
+        score.annotate(figure_as_text(metric, best[metric]), (best["update"], best[metric]), xytext=(0, -14),
+                       ha="center", textcoords="offset points")  # fmt: skip
     if not lower_is_better:
         score.set_ylim(top=min(score.get_ylim()[1], 1.005))  # no metric but errors exceeds 1
     score.set_ylabel(metric.removeprefix("eval_") + ", validation")

@@ -88,7 +88,8 @@ def smallest_within_noise(rows: Sequence[dict[str, Any]]) -> tuple[dict[str, Any
     """Of the pooled rows: (the one that keeps the fewest tokens among those as good as the best, the best).
 
     A row is as good as the best if the 95 % interval of their difference holds 0. The interval is over documents that
-    both answered (paired bootstrap). The rows have "scores", a figure of every document (see `Measured`), whose mean compares them.
+    both answered (paired bootstrap). The rows have "scores", a figure of every document (see `Measured`), whose mean
+    compares them.
     """
     pooled = [row for row in rows if row["k"] is not None]
     best = max(pooled, key=lambda row: (np.mean(row["scores"]), -row["kept"]))
@@ -135,7 +136,8 @@ def table(rows: Sequence[dict[str, Any]], metric: str) -> str:
         low, high = row["interval"]
         cells = [row["way"], "" if row["k"] is None else f"{row['k']}", f"{row['kept']:.3g}",
                  figure_as_text(metric, row["quality"]),
-                 f"{figure_as_text(metric, low)} to {figure_as_text(metric, high)}", f"{row['documents_per_second']:.3g}",
+                 f"{figure_as_text(metric, low)} to {figure_as_text(metric, high)}",
+                 f"{row['documents_per_second']:.3g}",
                  "" if row["peak_mib"] is None else f"{row['peak_mib']:.0f}"]  # fmt: skip
         if decodes:
             cells.append("" if row["decoder_seconds"] is None else f"{row['decoder_seconds']:.2f}")

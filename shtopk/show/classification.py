@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from html import escape
+from types import MappingProxyType
 
 from shtopk.show.document import Slot, Span, marked_text, strip, vectors
 from shtopk.show.frame import frame

@@ -1,4 +1,4 @@
-"""What training minimises: class weights, smoothed labels, numbers; and that it does not depend on how a batch is cut."""
+"""What training minimises: class weights, smoothed labels, numbers; the same however a batch is cut."""
 
 import numpy as np
 import pytest
