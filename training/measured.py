@@ -27,9 +27,12 @@ def figures_as_text(results: Mapping[str, Any]) -> str:
         lines.append("In brackets: 95 % confidence intervals over documents.")
     if classes := results.get("classes"):
         width = max(12, *(len(name) for name in classes))
-        lines += ["", f"{'class':{width}}{'precision':>11}{'recall':>9}{'f1':>9}{'documents':>11}"]
+        chosen = any("threshold" in row for row in classes.values())
+        head = f"{'class':{width}}{'precision':>11}{'recall':>9}{'f1':>9}{'documents':>11}"
+        lines += ["", head + f"{'threshold':>11}" * chosen]
         lines += [
             f"{name:{width}}{row['precision']:11.3f}{row['recall']:9.3f}{row['f1']:9.3f}{row['documents']:11,}"
+            + (f"{row['threshold']:11.3f}" if chosen else "")
             for name, row in classes.items()
         ]
     if baselines := results.get("baselines"):

@@ -12,8 +12,8 @@ from shtopk.tasks.number_report import regression_report
 from shtopk.tasks.thresholds import best_thresholds
 
 GENERATOR = np.random.default_rng(0)
-TRUE = GENERATOR.random((200, 4)) < [0.5, 0.2, 0.1, 0]
-SHARES = np.clip(0.3 * TRUE + 0.7 * GENERATOR.random((200, 4)), 0, 1)
+TRUE = GENERATOR.random((80, 4)) < [0.5, 0.2, 0.1, 0]
+SHARES = np.clip(0.3 * TRUE + 0.7 * GENERATOR.random((80, 4)), 0, 1)
 SHARES[:, 3] = 0.1  # nobody has the last label, nor gets it
 
 

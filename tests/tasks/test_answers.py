@@ -37,10 +37,16 @@ def test_lists_are_labels_and_numbers_with_a_fraction_are_numbers(kind, write, c
 
 
 def test_labels_that_stand_in_one_text_are_separated(write):
-    path = write("a.csv", "text,topics\n" + "".join(f"a {i},{('law|money ', '', ' money')[i % 3]}\n" for i in range(30)))
+    path = write(
+        "a.csv", "text,topics\n" + "".join(f"a {i},{('law|money ', '', ' money')[i % 3]}\n" for i in range(30))
+    )
     data = load(train_file=path, label_column="topics", label_separator="|")
     assert data["train"].features["labels"].feature.names == ["law", "money"]
-    assert {tuple(labels) for split in data.values() for labels in sets_of(split)} == {("law", "money"), (), ("money",)}
+    assert {tuple(labels) for split in data.values() for labels in sets_of(split)} == {
+        ("law", "money"),
+        (),
+        ("money",),
+    }
 
 
 def test_numbers_in_csv_are_numbers_where_that_is_asked_for(write):
