@@ -8,7 +8,7 @@ torchrun --nproc_per_node 2 train.py --config configs/bbc.yaml
 A YAML file holds what differs from the defaults below; the command line wins over it. `--help` explains every field.
 The run's folder gets the best checkpoint (with its model card), all_results.json, the predictions, what was measured
 on the way (history.jsonl, training.png), where it all comes from (run.json, arguments.yaml) and, if asked for, pages
-to look at. A run that ended early goes on with --resume latest.
+to look at. A run that ended early goes on with --resume latest. With --dry_run true, it says what would be done.
 
 Where shtopk is installed without a clone, `shtopk train` does the same.
 """

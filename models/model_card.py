@@ -61,7 +61,12 @@ def write_model_card(
         results: the content of all_results.json.
     """
     title, tag, head, code, metrics = KINDS[target]
-    rows = "\n".join(f"| {name} | {results[f'test_{name}']:.4f} |" for name in metrics)
+    others = results.get("baselines", {})
+    columns = ["metric", "this model", *(name.replace("_", " ") for name in others)]
+    figures = [{name: results[f"test_{name}"] for name in metrics}, *others.values()]
+    cells = [[name, *(f"{one[name]:.4f}" for one in figures)] for name in metrics]
+    rows = "\n".join(f"| {' | '.join(row)} |" for row in [columns, ["---"] * len(columns), *cells])
+    beside = " Beside it stand figures that need no model." if others else ""
     local = Path(base_model).exists() or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", base_model)  # not on the hub
     of_data = {"dataset_type": results["arguments"]["task"], "dataset_name": data, "dataset_split": "test"}
     metadata = ModelCardData(
@@ -96,8 +101,8 @@ From the hub, write the model's name there instead of `{folder.as_posix()}`.
 
 Trained and tested on: {data}.
 
-| metric (test split, {results["test_documents"]} documents) | value |
-|---|---|
+Test split, {results["test_documents"]} documents.{beside}
+
 {rows}
 
 Command: `{command}`

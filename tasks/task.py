@@ -12,6 +12,7 @@ import numpy as np
 
 from shtopk.tasks.arguments import OWNERS, DataArguments
 from shtopk.tasks.baselines import BASELINES, nearest_neighbour
+from shtopk.tasks.class_baselines import class_baselines
 from shtopk.tasks.labels import named
 from shtopk.tasks.names import ROUGE, SUMMARIZATION_METRICS, figure_as_text
 from shtopk.tasks.preprocess import encode_documents, encode_summaries
@@ -191,6 +192,11 @@ class Classification(Task):
         from shtopk.tasks.metrics import classification_metrics
 
         return classification_metrics(predictions, references)
+
+    def baselines(self, texts: Mapping[str, Dataset]) -> dict[str, list[int]]:
+        if "train" not in texts:
+            return {}
+        return class_baselines(texts["train"], texts["test"]["text"][:], self.target)
 
 
 @dataclass(frozen=True)

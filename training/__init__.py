@@ -13,6 +13,7 @@ from shtopk.training.ending import one_line_at_the_end
 from shtopk.training.model_arguments import ModelArguments
 
 if TYPE_CHECKING:
+    from shtopk.training.dry_run import plan
     from shtopk.training.evaluation import evaluate, predict
     from shtopk.training.experiment import Experiment
     from shtopk.training.loop import fit
@@ -31,11 +32,12 @@ __all__ = [
     "fit",
     "one_line_at_the_end",
     "parse",
+    "plan",
     "predict",
     "resume",
 ]
 __getattr__ = late(
     __name__,
     {"Experiment": "experiment", "Run": "run", "evaluate": "evaluation", "finish": "results", "fit": "loop",
-     "predict": "evaluation", "resume": "snapshot"},
+     "plan": "dry_run", "predict": "evaluation", "resume": "snapshot"},
 )  # fmt: skip

@@ -41,6 +41,7 @@ ALIASES = {  # theirs -> ours
     "hub_private_repo": "private",
 }
 
+ALWAYS = "leave it out, it is always so here"
 WITHOUT = {  # names of theirs that no field has -> what to do
     **dict.fromkeys(
         ("do_train", "do_eval", "do_predict"),
@@ -52,15 +53,13 @@ WITHOUT = {  # names of theirs that no field has -> what to do
         "give eval_every and save_every, in updates; by default both happen once an epoch",
     ),
     **dict.fromkeys(("warmup_steps", "num_warmup_steps"), "give warmup, the share of the updates that it takes"),
-    **dict.fromkeys(("load_best_model_at_end", "predict_with_generate"), "leave it out, it is always so here"),
-    **dict.fromkeys(
-        ("logging_steps", "logging_strategy"), "leave it out, every update is logged, to history.jsonl and the tracker"
-    ),
-    **dict.fromkeys(("logging_dir",), "leave it out, logs lie in the folder logs of output_dir"),
+    **dict.fromkeys(("load_best_model_at_end", "predict_with_generate"), ALWAYS),
+    **dict.fromkeys(("logging_steps", "logging_strategy"), "leave it out, every update is logged"),
     **dict.fromkeys(("deepspeed", "fsdp"), "use configs/accelerate/fsdp.yaml with accelerate launch"),
-    **dict.fromkeys(("pad_to_max_length",), "leave it out, a batch is padded to its longest document"),
-    **dict.fromkeys(("trust_remote_code",), "leave it out, code that a model carries is never run"),
-    **dict.fromkeys(("max_predict_samples",), "give max_eval_samples, which holds for validation and test"),
+    "logging_dir": "leave it out, logs lie in the folder logs of output_dir",
+    "pad_to_max_length": "leave it out, a batch is padded to its longest document",
+    "trust_remote_code": "leave it out, code that a model carries is never run",
+    "max_predict_samples": "give max_eval_samples, which holds for validation and test",
 }
 
 

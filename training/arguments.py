@@ -45,10 +45,13 @@ class TrainArguments:
     gradient_checkpointing: bool = option(
         False, "keep no activations inside the backbone's layers and compute them again: less memory, more time"
     )
-    torch_compile: bool = option(False, "compile the model for training, once for all lengths; pays on a GPU")
+    torch_compile: bool = option(False, "compile the encoder for training, once for all lengths of documents")
     workers: int = option(0, "processes per process that make batches ahead, up to 256; 0: the training itself does")
     group_by_length: bool = option(False, "put documents of like length into an update: less padding, another order")
     eval_every: int | None = option(None, "updates between evaluations; by default one per epoch")
+    probe_documents: int = option(
+        64, "validation documents to look at between evaluations, if a run has fewer than five of these; 0: none"
+    )
     patience: int | None = option(None, "stop after so many evaluations without a better metric; by default never")
     metric: str | None = option(
         None,

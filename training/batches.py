@@ -25,6 +25,13 @@ class MicroBatch(NamedTuple):
     documents: int
 
 
+def items_of(labels: torch.Tensor) -> int:
+    """How many terms the mean has that is the loss of these labels: documents with a class, each label of each
+    document, numbers, or target tokens.
+    """
+    return labels.numel() if labels.is_floating_point() else int((labels != -100).sum())
+
+
 class UpdateBatches:
     """The micro-batches of every update.
 
@@ -86,7 +93,7 @@ class UpdateBatches:
         )
         for number in count(update):
             yield [
-                MicroBatch(inputs, _loss_terms(inputs["labels"]) if part else 0, len(part))
+                MicroBatch(inputs, items_of(inputs["labels"]) if part else 0, len(part))
                 for (part, _), inputs in zip(self._parts(number), loader, strict=False)  # the loader is endless
             ]
 
@@ -128,8 +135,3 @@ def _leave_signals(worker: int) -> None:
     """Ctrl-C reaches all processes of a terminal: the training ends its workers itself, after the update."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def _loss_terms(labels: torch.Tensor) -> int:
-    """How many labels count: numbers and shares of labels all do, classes and tokens unless they are -100."""
-    return labels.numel() if labels.is_floating_point() else int((labels != -100).sum())

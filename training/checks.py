@@ -21,14 +21,8 @@ POSITIVE = (
     *("max_norm", "scorer_max_norm", "total_limit", "num_beams", "lora_r", "lora_alpha", "lora_learning_rate"),
 )
 NOT_NEGATIVE = (
-    "weight_decay",
-    "show",
-    "profile",
-    "freeze_layers",
-    "seed",
-    "no_repeat_ngram_size",
-    "min_new_tokens",
-    "workers",
+    *("weight_decay", "show", "profile", "freeze_layers", "seed", "no_repeat_ngram_size", "min_new_tokens"),
+    *("workers", "probe_documents"),
 )
 MOST_WORKERS = 256
 OF_LORA = ("lora_alpha", "lora_dropout", "lora_targets")
@@ -103,9 +97,8 @@ def _lora_problem(model: ModelArguments) -> str | None:
 
 def _hub_problem(training: TrainArguments) -> str | None:
     if training.push_to_hub is None:
-        return (
-            "private is for push_to_hub; name a repository there, or leave private out" if training.private else None
-        )
+        alone = "private is for push_to_hub; name a repository there, or leave private out"
+        return alone if training.private else None
     from huggingface_hub.utils import HFValidationError, validate_repo_id
 
     try:

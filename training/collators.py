@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import DataCollatorWithPadding
 
 
@@ -22,7 +23,13 @@ class MultiLabelCollator(DataCollatorWithPadding):
 
     def __call__(self, features: Sequence[dict[str, Any]]) -> Any:
         batch = super().__call__([{k: v for k, v in row.items() if k != "labels"} for row in features])
-        batch["labels"] = torch.zeros(len(features), self.count)
-        for row, document in zip(batch["labels"], features, strict=True):
-            row[document["labels"]] = 1
+        batch["labels"] = indicators([row["labels"] for row in features], self.count)
         return batch
+
+
+def indicators(sets: Sequence[Sequence[int]], count: int) -> Tensor:
+    """Sets of labels, numbered from 0 to count - 1, as [n, count] of 0 and 1."""
+    rows = torch.zeros(len(sets), count)
+    for row, labels in zip(rows, sets, strict=True):
+        row[list(labels)] = 1
+    return rows

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, parse_flag_from_env
 
 from shtopk.training.checkpoints import CheckpointError
 
@@ -31,6 +31,20 @@ def reduce_sum(accelerator: Accelerator, *numbers: float) -> list[float]:
     """The sum of each number over all processes."""
     dtype = torch.float32 if accelerator.device.type == "mps" else torch.float64
     return accelerator.reduce(torch.tensor(numbers, dtype=dtype, device=accelerator.device)).tolist()
+
+
+def check_launcher() -> None:
+    """Refuse what a launcher may ask for and training has not.
+
+    Raises:
+        ValueError: DeepSpeed or Megatron-LM.
+    """
+    for name in ("DeepSpeed", "Megatron_LM"):
+        if parse_flag_from_env(f"ACCELERATE_USE_{name.upper()}"):
+            raise ValueError(
+                f"{name.replace('_', '-')} is not supported; FSDP2 divides a model among processes as well: "
+                f"configs/accelerate/fsdp.yaml, which `shtopk configs accelerate/fsdp` prints"
+            )
 
 
 @contextmanager

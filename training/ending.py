@@ -15,6 +15,7 @@ from shtopk.training.aliases import with_our_names
 from shtopk.training.checkpoints import reason
 from shtopk.training.console import command, tell
 from shtopk.training.errors import CheckpointError, Diverged
+from shtopk.training.exhaustion import is_out_of_memory, out_of_memory, what_helps
 
 if TYPE_CHECKING:
     from shtopk.training.run import Run
@@ -95,6 +96,10 @@ def one_line_at_the_end(
         _end(begun.run, f"{stop}; {going_on()}", stop.exit_code)
     except (CheckpointError, Diverged) as error:
         _end(begun.run, str(error), 1)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        _end(begun.run, f"{out_of_memory(error)}; {what_helps(training=trains)}", 1)
     except OSError as error:
         if isinstance(error, BrokenPipeError) and not trains:  # nobody reads on, as behind `| head`
             raise

@@ -17,9 +17,11 @@ from shtopk.tasks import Task, get_task
 from shtopk.tasks.preprocess import lengths_of
 from shtopk.training.arguments import Arguments
 from shtopk.training.build import build_model
+from shtopk.training.collectives import check_launcher
 from shtopk.training.command_line import parse
-from shtopk.training.console import command, refuse
+from shtopk.training.console import command, refuse, refusing
 from shtopk.training.kinds import Kind, kind_of
+from shtopk.training.trackers import log_folder
 
 
 class Experiment:
@@ -66,11 +68,14 @@ class Experiment:
     @cached_property
     def accelerator(self) -> Accelerator:
         """Accelerate's `Accelerator`: the device, the processes and the trackers."""
+        training = self.arguments.training
+        with refusing(ValueError):
+            check_launcher()
         accelerator = Accelerator(
             gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),  # train_step accumulates by itself
             mixed_precision=self.precision,
-            log_with=self.arguments.training.trackers or None,
-            project_config=ProjectConfiguration(project_dir=str(self.output), logging_dir=str(self.output / "logs")),
+            log_with=training.trackers or None,
+            project_config=ProjectConfiguration(str(self.output), str(self.output / log_folder(training))),
         )
         plugin = getattr(accelerator.state, "fsdp_plugin", None)
         if plugin is not None and plugin.fsdp_version != 2:

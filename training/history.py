@@ -1,4 +1,4 @@
-"""The history of a run: a line of JSON for the measures of each update and each evaluation."""
+"""The history of a run: a line of JSON for the measures of each update, each evaluation and each look between them."""
 
 import json
 import shutil

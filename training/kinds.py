@@ -25,7 +25,7 @@ from shtopk.models.answers import CLASSES, LABELS, NUMBERS, probabilities
 from shtopk.models.answers import answers as read_answers
 from shtopk.tasks import Task, write_samples
 from shtopk.training.arguments import Arguments
-from shtopk.training.collators import MultiLabelCollator
+from shtopk.training.collators import MultiLabelCollator, indicators
 from shtopk.training.losses import ClassLoss, LabelLoss, NumberLoss, as_tensor, class_weights, label_weights, smoothed
 from shtopk.training.model_arguments import GENERATION
 
@@ -49,7 +49,7 @@ class Kind(ABC):
         """
         return
 
-    def loss(self, out, labels: Tensor, smoothing: float) -> Tensor:
+    def training_loss(self, out, labels: Tensor, smoothing: float) -> Tensor:
         """The loss in a model's output for a batch with these labels."""
         return out.loss
 
@@ -72,6 +72,14 @@ class Kind(ABC):
     @abstractmethod
     def truth(self, model, answer: Any) -> dict[str, Any]:
         """The known answer to a document, as an argument of `show_document`."""
+
+    def answers_in(self, output: Any) -> list:
+        """The answers in a model's output for documents with their labels, if it holds any: see `answer`."""
+        return []
+
+    def loss(self, model, answers: list, labels: list) -> float | None:
+        """The mean loss of answers to a split; None if they do not tell it."""
+        return None
 
     def padding(self, model) -> int:
         """The number that fills up answers of different lengths."""
@@ -121,6 +129,17 @@ class Classifier(Kind):
     def answer(self, model, batch, new_tokens=None):
         return model(**batch).logits.float()
 
+    def answers_in(self, output):
+        return output.logits.float().tolist()
+
+    def loss(self, model, answers, labels):
+        logits = torch.tensor(answers)
+        return model.loss_function(self.targets(model, labels), pooled_logits=logits, config=model.config).item()
+
+    def targets(self, model, labels: list) -> Tensor:
+        """The labels of a split as the loss takes them."""
+        return torch.tensor(labels)
+
     def sureness(self, model, answers):
         return probabilities(torch.tensor(answers), model.config).amax(-1).tolist()
 
@@ -145,6 +164,9 @@ class MultiLabelClassifier(Classifier):
 
     def collate(self, tokenizer, model):
         return MultiLabelCollator(tokenizer, count=model.config.num_labels)
+
+    def targets(self, model, labels):
+        return indicators(labels, model.config.num_labels)
 
     def thresholds(self, model):
         return getattr(model.config, "label_thresholds", None)
@@ -194,7 +216,7 @@ class Summarizer(Kind):
         model.set_generation(max_new_tokens=arguments.data.max_summary_tokens, **options)
         return model
 
-    def loss(self, out, labels, smoothing):
+    def training_loss(self, out, labels, smoothing):
         return smoothed(out.loss, out.logits, labels, smoothing) if smoothing else out.loss
 
     def answer(self, model, batch, new_tokens=None):

@@ -3,6 +3,7 @@
 from tqdm.auto import tqdm
 
 from shtopk.training.collectives import reduce_sum
+from shtopk.training.compiling import uncompiled
 from shtopk.training.ending import Interrupted, Interruption
 from shtopk.training.evaluation import Stopped, evaluate
 from shtopk.training.history import HISTORY, History
@@ -11,6 +12,8 @@ from shtopk.training.plot import plot
 from shtopk.training.run import Run
 from shtopk.training.snapshot import save
 from shtopk.training.step import train_step
+from shtopk.training.trackers import start_trackers
+from shtopk.training.validation import Probe, validation_loss
 
 
 def fit(run: Run) -> None:
@@ -25,9 +28,9 @@ def fit(run: Run) -> None:
     accelerator, training, progress = run.accelerator, run.arguments.training, run.progress
     main = accelerator.is_main_process
     if training.trackers:
-        config = {name: str(x) if isinstance(x, list) else x for name, x in run.provenance.arguments.items()}
-        accelerator.init_trackers("shtopk", config=config)
+        start_trackers(accelerator, training, run.provenance.arguments)
     history = History(run.output / HISTORY, progress.update, progress.evaluated) if main else None
+    probe = Probe(run)
     meter = Meter(run.model, accelerator.device)
     incoming = run.batches.starting_at(progress.update)
     bar = tqdm(total=run.updates, initial=progress.update, desc="train", disable=not main)
@@ -48,10 +51,13 @@ def fit(run: Run) -> None:
             evaluating = run.evaluation_due
             if evaluating:
                 try:
-                    results = evaluate(run, "validation", "eval", stopping).metrics
+                    with uncompiled():
+                        evaluated = evaluate(run, "validation", "eval", stopping)
+                        loss = validation_loss(run, evaluated.answers)
                 except Stopped:
                     stop = True
                 else:
+                    results = {"eval_loss": loss} | evaluated.metrics
                     progress.judge(results, run.metric, lower_is_better=run.lower_is_better)
                     log(results)
                     if main:
@@ -63,6 +69,9 @@ def fit(run: Run) -> None:
                 bar.set_postfix(loss=f"{measured['loss']:.3f}", temperature=f"{measured['temperature']:.3g}")
                 if profile is not None:
                     profile.step()
+                if probe.due:
+                    with uncompiled():
+                        log(probe.measure())
             stop = stop or stopping()
             due = training.save_every and progress.update % training.save_every == 0 and not run.evaluation_due
             if evaluating or due or stop:

@@ -32,9 +32,8 @@ def add_lora(model: Any, arguments: ModelArguments) -> None:
 
     layers = linear_layers(model)
     names = sorted({name.rpartition(".")[2] for name in layers})
-    wanted = arguments.lora_layers or [
-        name for name in USUAL.get(model.backbone.config.model_type, ()) if name in names
-    ]
+    usual = USUAL.get(model.backbone.config.model_type, ())
+    wanted = arguments.lora_layers or [name for name in usual if name in names]
     chosen = [name for name in layers if not wanted or name.rpartition(".")[2] in wanted]
     if unknown := [name for name in wanted if name not in names]:
         raise ValueError(f"expected lora_targets among {', '.join(names) or 'no layers'}, got {', '.join(unknown)}")

@@ -41,3 +41,17 @@ def peak_memory_of(device: torch.device) -> PeakMemory | None:
     if device.type != "cuda" and not sys.platform.startswith("linux"):
         return None
     return PeakMemory(device)
+
+
+def amount(size: float) -> str:
+    """A number of bytes as people read it.
+
+    Example:
+        >>> amount(3 * 2**30), amount(1500)
+        ('3.0 GiB', '1.5 KiB')
+    """
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"

@@ -19,10 +19,12 @@ ROOT = Path(__file__).resolve().parent.parent
 FREE = {
     *("output_dir", "overwrite", "resume", "save_every", "total_limit"),
     *("batch_size", "accumulation"),  # as long as an update has as many documents
-    *("eval_batch_size", "tracker", "profile", "show", "config"),
+    *("eval_batch_size", "tracker", "project", "run_name", "profile", "show", "config", "probe_documents"),
+    *("dry_run", "push_to_hub", "private", "workers", "gradient_checkpointing"),
     *("train_file", "validation_file", "test_file"),  # their content counts
 }
-NOT_KEPT = {"resume", "overwrite"}  # in arguments.yaml, which starts anew
+# In arguments.yaml, which starts anew and uploads nothing.
+NOT_KEPT = {"resume", "overwrite", "dry_run", "push_to_hub", "private"}
 
 
 class Provenance:

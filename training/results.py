@@ -8,7 +8,9 @@ from torch.distributed.fsdp import FSDPModule
 from shtopk.models import write_model_card
 from shtopk.show.answer import show_document
 from shtopk.training.checkpoints import publish
+from shtopk.training.compiling import uncompiled
 from shtopk.training.evaluation import evaluate
+from shtopk.training.hub import upload
 from shtopk.training.label_thresholds import choose_thresholds, save_thresholds
 from shtopk.training.measured import write_answers
 from shtopk.training.provenance import device_name
@@ -28,8 +30,9 @@ def finish(run: Run) -> dict[str, Any]:
     accelerator, progress, output, task = run.accelerator, run.progress, run.output, run.task
     best = run.checkpoints.path(progress.best_update)
     load_weights(run.model, best)
-    thresholds = choose_thresholds(run) if run.arguments.training.tune_thresholds else {}
-    tested, predictions, answers = evaluate(run, "test", "test")
+    with uncompiled():
+        thresholds = choose_thresholds(run) if run.arguments.training.tune_thresholds else {}
+        tested, predictions, answers = evaluate(run, "test", "test")
     references, test = run.references("test"), run.texts["test"]
     baselines = task.baselines(run.texts) if accelerator.is_main_process else {}
     results: dict[str, Any] = progress.best | tested
@@ -41,6 +44,7 @@ def finish(run: Run) -> dict[str, Any]:
         "train_documents_per_second": progress.documents / progress.seconds,
         "train_tokens_per_second": progress.tokens / progress.seconds,
         "parameters": sum(p.numel() for p in run.model.parameters()),
+        "trained_parameters": sum(p.numel() for p in run.model.parameters() if p.requires_grad),
         "processes": accelerator.num_processes,
         "device": device_name(accelerator.device),
         "mixed_precision": accelerator.mixed_precision,
@@ -66,10 +70,13 @@ def finish(run: Run) -> dict[str, Any]:
             command=run.command,
             results=results,
         )
-        show_documents(run)
+        with uncompiled():
+            show_documents(run)
         for name, metrics in results["baselines"].items():
             print(f"{name}: {task.in_short(metrics)}")
         print(f"test: {task.in_short(results, 'test')}; see {output}")
+        if run.arguments.training.push_to_hub is not None:
+            print(f"uploaded to {upload(run.arguments.training, output)}")
     accelerator.end_training()
     return results
 

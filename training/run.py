@@ -2,22 +2,28 @@
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 
+import pyarrow.compute
 import torch
 from accelerate.utils import set_seed
 from filelock import FileLock, Timeout
 from torch.distributed.fsdp import register_fsdp_forward_method
 from transformers import get_scheduler
 
+from shtopk.tasks.preprocess import lengths_of
 from shtopk.training.answer_checks import problem_of_answers
 from shtopk.training.arguments import Arguments
 from shtopk.training.batches import UpdateBatches
 from shtopk.training.build import build_optimizer
 from shtopk.training.checkpoints import CheckpointError, Checkpoints, reason
 from shtopk.training.collectives import sharding
+from shtopk.training.compiling import compile_encoder
 from shtopk.training.console import refusing
 from shtopk.training.experiment import Experiment
+from shtopk.training.hub import open_repository
 from shtopk.training.provenance import Provenance
+from shtopk.training.slots import check_slots
 
 
 @dataclass
@@ -71,6 +77,8 @@ class Run(Experiment):
             if problem := problem_of_answers(arguments, [self.task]):
                 raise ValueError(problem)
             documents = self.encoded["train"]
+            lengths = {name: lengths_of(split, "input_ids") for name, split in self.encoded.items()}
+            check_slots(arguments, max(pyarrow.compute.max(n).as_py() or 0 for n in lengths.values()))
         set_seed(training.seed, device_specific=True)  # processes have the same weights, but need not the same dropout
         self.batches = UpdateBatches(
             documents,
@@ -80,6 +88,9 @@ class Run(Experiment):
             processes=accelerator.num_processes,
             process=accelerator.process_index,
             seed=training.seed,
+            lengths=lengths["train"].to_pylist() if training.group_by_length else None,
+            workers=training.workers,
+            pinned=accelerator.device.type == "cuda",
         )
         optimizer = build_optimizer(self.model, training)
         with sharding(accelerator, self.model):
@@ -87,7 +98,9 @@ class Run(Experiment):
         self.model = accelerator.unwrap_model(self.wrapped)
         for method in self.kind.forward_methods:
             register_fsdp_forward_method(self.model, method)  # nothing without FSDP
-        self.updates = math.ceil(round(training.epochs * len(self.batches), 6))
+        if training.torch_compile:
+            compile_encoder(self.model)
+        self.updates = training.max_steps or math.ceil(round(training.epochs * len(self.batches), 6))
         # Not prepared by Accelerate, which would step it once for each process.
         self.scheduler: torch.optim.lr_scheduler.LRScheduler = get_scheduler(
             training.schedule,
@@ -103,6 +116,11 @@ class Run(Experiment):
         self.progress = Progress()
         self.lock = FileLock(self.output / ".lock")
 
+    @cached_property
+    def collate(self):
+        """The function that makes a batch of rows. In half precision lengths are multiples of 8, as GPUs like them."""
+        return self.kind.collator(self.tokenizer, pad_to_multiple_of=None if self.precision == "no" else 8)
+
     @property
     def evaluation_due(self) -> bool:
         """Whether the model is to be evaluated now."""
@@ -117,10 +135,10 @@ class Run(Experiment):
         return (self.progress.update == self.updates or out_of_patience) and not self.evaluation_due
 
     def open_folder(self) -> None:
-        """Make the run's folder and lock it against other runs.
+        """Make the run's folder and lock it against other runs; and make the repository on the hub, if one is named.
 
         Raises:
-            CheckpointError: the folder cannot be made, or another run writes into it.
+            CheckpointError: the folder or the repository cannot be made, or another run writes into the folder.
         """
         try:
             self.output.mkdir(parents=True, exist_ok=True)
@@ -129,3 +147,5 @@ class Run(Experiment):
             raise CheckpointError(f"another run writes into {self.output}; choose another output_dir") from None
         except OSError as error:
             raise CheckpointError(f"cannot write into {self.output}: {reason(error)}; choose another one") from error
+        if self.arguments.training.push_to_hub is not None:
+            open_repository(self.arguments.training)

@@ -19,9 +19,11 @@ from shtopk.tasks.names import figure_as_text
 from shtopk.tasks.preprocess import lengths_of
 from shtopk.tasks.rouge import confidence_interval
 from shtopk.training.arguments import EvaluationArguments
+from shtopk.training.console import refusing
 from shtopk.training.evaluation import predict_one
 from shtopk.training.examination import examine
 from shtopk.training.memory import peak_memory_of
+from shtopk.training.slots import check_count
 from shtopk.training.trained import Trained
 
 UNPOOLED = "all tokens"  # the way of a model that pools nothing
@@ -184,6 +186,9 @@ def rows_of(
             first = trained
         else:  # read and tokenised once
             trained.texts, trained.encoded = first.texts, first.encoded
+        lengths = lengths_of(trained.encoded[trained.split], "input_ids").to_numpy()
+        with refusing(ValueError):
+            check_count("k", setting.k or 0, int(lengths.max()))
         predict_one(trained, trained.split)
         memory = peak_memory_of(trained.accelerator.device)
         timed = decoder_seconds(trained.model) if trained.model.can_generate() else nullcontext()
@@ -193,7 +198,7 @@ def rows_of(
         row = {
             "way": setting.way,
             "k": setting.k,
-            "kept": mean_kept(setting.k, lengths_of(trained.encoded[trained.split], "input_ids").to_numpy()),
+            "kept": mean_kept(setting.k, lengths),
             "quality": results["metrics"][metric],
             "interval": results["intervals"][metric],
             "documents_per_second": results["speed"]["documents_per_second"],

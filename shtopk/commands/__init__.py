@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import sys
 from importlib import import_module
@@ -32,7 +33,9 @@ def main(argv: list[str] | None = None) -> int:
         print(f"shtopk {__version__}")
         return 0
     if name not in COMMANDS:
-        print(f"shtopk: expected a command of {', '.join(COMMANDS)}; got {name!r}", file=sys.stderr)
+        close = difflib.get_close_matches(name, COMMANDS, 1)
+        meant = f"; did you mean {close[0]}?" if close else ""
+        print(f"shtopk: expected a command of {', '.join(COMMANDS)}; got {name!r}{meant}", file=sys.stderr)
         return 2
     try:
         code = import_module(f"shtopk.commands.{name}").main(words) or 0

@@ -43,6 +43,8 @@ def main(argv: list[str]) -> None:
         plan = planned(ways, ks, [int(seed) for seed in seeds])
         for one in plan:  # so that what is impossible is refused before anything is trained
             given = parse([*words, *one.words, f"--output_dir={own.output_dir}"], __doc__, writes=False)
+            if given.training.dry_run or given.training.push_to_hub:
+                refuse("dry_run and push_to_hub are for a single training; leave them out")
             if one.way == "none" and given.model.window_k is not None:
                 refuse("none keeps every token, and window_k does not; leave out one of them")
         folder, overwrite = Path(own.output_dir), own.overwrite == "true"

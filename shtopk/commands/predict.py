@@ -30,6 +30,7 @@ from shtopk.training.aliases import with_our_names
 from shtopk.training.command_line import read
 from shtopk.training.console import command, refuse, refusing, speaking_as, tell
 from shtopk.training.ending import Terminated, handling, terminate
+from shtopk.training.exhaustion import is_out_of_memory, out_of_memory
 from shtopk.training.settings import settings_of
 from shtopk.training.source import FIELDS, Source, fields_of
 
@@ -85,6 +86,8 @@ def main(argv: list[str]) -> int:
             target = "standard output" if options.output == STDOUT else options.output
             return _end(f"cannot write {target}: {error.strerror or error}", lines, argv, 1)
         except (ArithmeticError, LookupError, MemoryError, RuntimeError, ValueError) as error:  # of any layer below
+            if is_out_of_memory(error):
+                return _end(f"{out_of_memory(error)}; a smaller --batch_size helps, or --max_tokens", lines, argv, 1)
             reason = " ".join((str(error) or type(error).__name__).split())
             return _end(f"the model failed: {reason[:300]}", lines, argv, 1)
         if source.problem:

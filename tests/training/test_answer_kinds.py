@@ -1,4 +1,4 @@
-"""Labels, numbers and classes of unlike size: trained for seconds on made-up documents whose best figures are known."""
+"""Labels, numbers and classes of unlike size: trained on made-up documents whose best figures are known."""
 
 import json
 import random
@@ -7,7 +7,6 @@ import pytest
 from refusals import assert_refused
 from run_files import rows_of
 
-import train
 from shtopk.commands import main
 from shtopk.models import load_checkpoint, predict
 from shtopk.training.run import Progress
@@ -175,8 +174,9 @@ def test_a_summary_is_smoothed_but_not_with_a_copy_head(summary_words, refusal):
     (["--problem_type=regression"], "expected problem_type multi_label_classification"),
     (["--task=bbc", "--test_file="], "bbc"),
 ])  # fmt: skip
-def test_data_of_another_kind_than_the_model_answers_with_is_refused(more, named, trained, words_for, topics, documents,
-                                                                     capsys):  # fmt: skip
+def test_data_of_another_kind_than_the_model_has_is_refused(
+    more, named, trained, words_for, topics, documents, capsys
+):
     run = trained(words_for(topics, *LABELS))
     with pytest.raises(SystemExit) as stop:
         main(["evaluate", str(run), f"--test_file={documents}", *more])

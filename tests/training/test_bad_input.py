@@ -1,5 +1,6 @@
 """Any configuration, however wild, is run or refused: in one line, with exit code 2, before anything is trained."""
 
+import importlib.util
 import json
 import shutil
 from dataclasses import dataclass, field
@@ -130,7 +131,7 @@ def start(encoder, documents, elsewhere, monkeypatch):
 LARGE = [10**6, 2**30, 2**31 - 1, 2**32, 2**64, 1e308]
 OF_A_RUN = {
     name: [-1, 0, 1, 2, 9, *LARGE] if name in numeric else [value for value in WILD if value.isprintable()]
-    for name in sorted(FIELDS.keys() - {"output_dir", "train_file", "backbone", "task", "overwrite"})
+    for name in sorted(FIELDS.keys() - {"output_dir", "train_file", "backbone", "task", "overwrite", "dry_run"})
 }
 
 
@@ -164,6 +165,8 @@ def with_options(*words):
     *with_options("--temperature=-1", "--initial_temperature=0", "--operator=magic", "--protected=first"),
     *with_options("--window=1", "--window=100", "--classifier_dropout=1", "--backbone=--", "--learning_rate=nan"),
     *with_options("--epochs=0", "--epochs=1e308", "--batch_size=two", "--warmup=2", f"--seed={2**32}"),
+    *with_options("--lora_r=64", "--lora_alpha=8", "--lora_dropout=1", "--workers=257", "--max_steps=0", "--private=true"),
+    *with_options("--push_to_hub=a,b", "--push_to_hub=me/topics"),  # no name; no network
     *with_options(f"--max_tokens={2**64}", "--length_penalty=nan", "--train_file=", "--summary_column= "),
     *with_options("--output_dir=file/run", "--output_dir=nowhere", "--output_dir=" + "x" * 300),
     ("--output_dir=a\0b", r"a\x00b"),
@@ -172,6 +175,11 @@ def with_options(*words):
     ("--freeze_layers=3", "freeze 3 layers"),
     ("--backbone=/nowhere", "/nowhere"),
     ("--backbone_sha256=00", "00"),
+    ("--do_train", "shtopk evaluate"),
+    ("--num_train_epoch=1", "--num_train_epochs"),
+    ("--k_by_layer=1:9999", "k_by_layer, at layer 1,"),
+    ("--k_range=2:9999", "k_range"),
+    ("--k=1000000", "k"),
     ("--tracker=tensorboard,", "''"),
     ("--train_file=/nowhere/data.csv", "/nowhere/data.csv"),
     ("--train_file=" + "x" * 300 + ".csv", "x" * 300 + ".csv"),
@@ -205,6 +213,8 @@ def test_a_command_line_for_summaries_says_what_is_wrong(word, named, refusal, s
     ("- k", "list"),
     ("k: [", "YAML"),
     ("k: 4\nkk: 5", "kk"),
+    ("num_train_epoch: 5", "did you mean num_train_epochs"),
+    ("evaluation_strategy: epoch", "eval_every"),
     ("seed: 0x" + "f" * 5000, "4300 digits"),
     ("batch_size: !!python/object/apply:os.system ['true']", "YAML"),
     ("text_column: 2020-01-01", "text_column"),
@@ -241,6 +251,23 @@ def test_a_list_in_yaml_is_several_values_where_a_field_takes_several(elsewhere,
     (elsewhere / "any.yaml").write_text("protected: [--k]")
     with pytest.raises(ValueError, match="expected values as protected, got --k"):
         yaml_words("any.yaml", parser)
+
+
+@pytest.mark.parametrize(("words", "named"), [
+    (["--lora_r=2", "--lora_targets=query,keys"], ["lora_targets", "keys", "query"]),
+    (["--lora_r=2", "--freeze_encoder=true"], ["freeze_encoder", "lora_r"]),
+    (["--torch_compile=true", "--k_range=2:8"], ["torch_compile", "k_range"]),
+])  # fmt: skip
+def test_what_does_not_go_together_is_refused(words, named, refusal):
+    assert_refused(refusal(*words), *named)
+
+
+def test_lora_without_peft_and_deepspeed_are_refused(refusal, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    assert_refused(refusal(), "DeepSpeed", "configs/accelerate/fsdp.yaml")
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "peft" else find(name))
+    assert_refused(refusal("--lora_r", 2), "lora_r", "pip install peft")
 
 
 def test_a_range_of_k_begins_above_the_protected_tokens(refusal):

@@ -83,3 +83,23 @@ def test_items_of_a_summary_are_its_tokens():
     rows = Dataset.from_dict({"labels": [[5, 6, -100], [7, -100, -100]]})
     (part,) = next(UpdateBatches(rows, collate, batch_size=2).starting_at(0))
     assert (part.items, part.documents) == (3, 2)
+
+
+def test_documents_of_like_length_share_an_update_and_are_read_once():
+    n, lengths = 403, [number * 7 % 100 for number in range(403)]
+    options = {"batch_size": 2, "accumulation": 2, "lengths": lengths, "seed": 1}
+    epoch = [documents(update) for update in read(n, 101, **options)]
+    assert sorted(i for update in epoch for i in update) == list(range(n))
+    assert [len(update) for update in epoch] == [4] * 100 + [3]
+    spread = [max(lengths[i] for i in update) - min(lengths[i] for i in update) for update in epoch[:100]]
+    assert sum(spread) / 100 < 5
+    longest = [max(lengths[i] for i in update) for update in epoch[:100]]
+    assert longest != sorted(longest) and longest != sorted(longest, reverse=True)
+    assert [documents(update) for update in read(n, 30, start=71, **options)] == epoch[71:]
+
+
+def test_workers_make_the_same_batches():
+    options = {"batch_size": 3, "accumulation": 2}
+    of_workers, alone = (updates(20, workers=workers, **options).starting_at(2) for workers in (1, 0))
+    for its, others in islice(zip(of_workers, alone, strict=True), 4):
+        assert all(one.inputs["labels"].equal(other.inputs["labels"]) for one, other in zip(its, others, strict=True))

@@ -7,7 +7,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional
 from transformers.trainer_pt_utils import LabelSmoother
 
-from shtopk.training.batches import _loss_terms
+from shtopk.training.batches import items_of
 from shtopk.training.class_weights import as_word, read_weights
 from shtopk.training.losses import ClassLoss, LabelLoss, NumberLoss, class_weights, label_weights, smoothed
 
@@ -27,8 +27,8 @@ WEIGHTS = torch.tensor([1.0, 3.0, 0.5])
 def test_micro_batches_of_any_size_have_the_loss_of_the_whole(loss, logits, labels):
     whole = loss(labels, logits, None)
     parts = [(labels[start:end], logits[start:end]) for start, end in ((0, 1), (1, 5), (5, 7))]
-    total = _loss_terms(labels)
-    cut = sum(loss(truth, given, None) * _loss_terms(truth) / total for truth, given in parts)
+    total = items_of(labels)
+    cut = sum(loss(truth, given, None) * items_of(truth) / total for truth, given in parts)
     torch.testing.assert_close(cut, whole)
 
 

@@ -9,7 +9,8 @@ CASES = [  # what is given, the file of documents, the line that is said
     (["--learning_rte=1"], "",
      "unknown arguments: --learning_rte=1; did you mean --learning_rate? See train.py --help"),
     (["--tracker=tensorbord"], "",
-     "expected tracker to be none or of tensorboard, trackio, wandb; got 'tensorbord'"),
+     "expected tracker to be none or of aim, clearml, comet_ml, dvclive, mlflow, swanlab, tensorboard, trackio, "
+     "wandb; got 'tensorbord'"),
     (["--copy_head=true"], "", "copy_head is for summaries, but the task files has classes; leave it out"),
     (["--config={path}"], "k: 4\nk: 8", "expected every field once in {path}, got several times: k; leave one each"),
     (["--config={path}"], "text_column: no",

@@ -1,0 +1,39 @@
+"""A dry run says what would be done, and does nothing."""
+
+import re
+
+import train
+from shtopk.training import Run, parse
+from shtopk.training.dry_run import memory_guess, plan
+
+
+def test_a_dry_run_tells_and_writes_nothing(words, tmp_path, capsys):
+    before = sorted(tmp_path.rglob("*"))
+    assert train.main([*words, "--dry_run", "true", "--max_tokens", "100", "--freeze_layers", "2"]) == {}
+    said = capsys.readouterr().out
+    assert sorted(tmp_path.rglob("*")) == before
+    (row,) = [line.split() for line in said.splitlines() if line.startswith("train ")]
+    documents, tokens, mean, longest, cut, in_windows = (int(cell.replace(",", "")) for cell in row[1:])
+    assert (documents, longest) == (42, 100) and cut > 10 and in_windows > 20
+    assert mean == round(tokens / 42)
+    assert "72 updates of 8 documents (8 x 1 micro-batches x 1 processes), 12 epochs of 6" in said
+    assert "12 evaluations, the best accuracy is kept" in said
+    assert "99 of " in said  # a classifier of 2 x 32 + 2, a scorer of 32 + 1
+    assert re.search(r"new +66 +learning rate 0.001\n +scorer +33 +learning rate 0.01", said)
+    assert "[CLS] " in said and re.search(r"its label: (sport|money)", said)
+
+
+def test_the_guess_grows_with_the_batch_and_falls_with_checkpointing(words):
+    def guess(*more):
+        return memory_guess(Run(parse([*words, *more])))
+
+    weights, activations = guess()
+    assert weights == 4 * 4 * 16_941 or weights > 0
+    assert guess("--batch_size", "16")[1] > 1.5 * activations
+    assert guess("--gradient_checkpointing", "true")[1] < activations
+    frozen = guess("--freeze_layers", "2")
+    assert frozen[0] < weights and frozen[1] == 0
+
+
+def test_a_summary_is_shown_as_it_is(summary_words):
+    assert plan(Run(parse(summary_words))).splitlines()[-1] in ("its summary: goal", "its summary: bank")

@@ -1,0 +1,52 @@
+"""The best model goes to the hub, if it is named: the repository before training, the files afterwards."""
+
+import fnmatch
+from types import SimpleNamespace
+
+import huggingface_hub
+import pytest
+from refusals import assert_refused
+
+import train
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """What a hub was asked, in the place of the real one."""
+    asked = SimpleNamespace(repositories=[], uploads=[], fails=False)
+
+    class Hub:
+        def create_repo(self, repo_id, *, private=None, exist_ok=False):
+            asked.repositories.append((repo_id, private, exist_ok))
+
+        def upload_folder(self, *, repo_id, folder_path, commit_message, allow_patterns, ignore_patterns):
+            if asked.fails:
+                raise ConnectionError("no network")
+            paths = [path.relative_to(folder_path).as_posix() for path in folder_path.rglob("*") if path.is_file()]
+            asked.uploads += [
+                path for path in paths
+                if any(fnmatch.fnmatch(path, pattern) for pattern in allow_patterns)
+                if not any(fnmatch.fnmatch(path, pattern) for pattern in ignore_patterns)
+            ]  # fmt: skip
+            return SimpleNamespace(repo_url=f"hub/{repo_id}")
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
+    return asked
+
+
+def test_the_best_model_is_uploaded_with_its_card_and_nothing_else(words, hub, capsys):
+    words = [*words, "--epochs", "1", "--push_to_hub", "me/topics"]
+    train.main([*words, "--private", "true", "--tracker", "tensorboard", "--show", "1"])
+    assert hub.repositories == [("me/topics", True, True)]
+    assert {"model.safetensors", "config.json", "README.md", "tokenizer.json", "windows.py"} <= set(hub.uploads)
+    assert not any("/" in path or path.endswith((".jsonl", ".html", ".yaml")) for path in hub.uploads)
+    assert "run.json" not in hub.uploads and "all_results.json" not in hub.uploads
+    assert "uploaded to hub/me/topics" in capsys.readouterr().out
+
+
+def test_a_failed_upload_says_how_to_do_it_later(words, hub, last_line, tmp_path):
+    hub.fails = True
+    line = last_line(train.main, [*words, "--epochs", "1", "--push_to_hub", "me/topics"], code=1)
+    assert_refused(line, "hf upload me/topics", tmp_path / "run")
+    assert (tmp_path / "run" / "all_results.json").exists()
+    assert "push_to_hub" not in (tmp_path / "run" / "arguments.yaml").read_text()

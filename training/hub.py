@@ -1,0 +1,56 @@
+"""The best model of a run on the Hugging Face hub."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+
+from shtopk.training.arguments import TrainArguments
+from shtopk.training.checkpoints import CheckpointError, reason
+
+# What is uploaded of a run's folder: the model with its code, its card, and the figures. Not what started it on this
+# machine, nor the answers, which hold texts.
+UPLOADED = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "tokenizer*",
+            "special_tokens_map.json", "vocab*", "merges.txt", "*.model", "*.py", "README.md",
+            "training.png")  # fmt: skip
+
+
+def open_repository(training: TrainArguments) -> None:
+    """Make the repository, if it is not there: what would keep a run from uploading shows before it trains.
+
+    Raises:
+        CheckpointError: it cannot be made, perhaps because nobody is logged in.
+    """
+    name = training.push_to_hub
+    _asking(
+        lambda hub: hub.create_repo(name, private=training.private or None, exist_ok=True),
+        f"cannot use the repository {name} on the hub; log in with `hf auth login`, or leave push_to_hub out",
+    )
+
+
+def upload(training: TrainArguments, folder: Path) -> str:
+    """Upload a run's best model with its card. Returns the address.
+
+    Raises:
+        CheckpointError: it failed; the run's folder is complete all the same.
+    """
+    name = training.push_to_hub
+    commit = _asking(
+        lambda hub: hub.upload_folder(
+            repo_id=name, folder_path=folder, commit_message="Upload of shtopk train",
+            allow_patterns=list(UPLOADED), ignore_patterns=["checkpoints/*", "logs/*"],
+        ),
+        f"the run is complete in {folder}, but could not be uploaded; `hf upload {name} {folder}` does it later",
+    )  # fmt: skip
+    return str(commit.repo_url)
+
+
+def _asking(request: Callable[[Any], Any], otherwise: str) -> Any:
+    """What the hub answers to a request. If that fails, a `CheckpointError` says what otherwise, and why."""
+    try:
+        return request(huggingface_hub.HfApi())
+    except Exception as error:  # which kinds there are differs from version to version of the client
+        raise CheckpointError(f"{otherwise} ({reason(error)[:200]})") from error
