@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, GenerationConfig, PreTrainedConfig
 from transformers.utils import logging
 
-from .pretrained import one_line
+from .pretrained import MAIN, one_line
 
 
 class Backbone(NamedTuple):
@@ -45,6 +45,7 @@ def load_backbone(
         model, report = auto_class.from_pretrained(
             name,
             config=config,
+            revision=commit_of(config) or MAIN,  # the weights that belong to this configuration
             use_safetensors=True,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # refused below, with the sizes in the message
@@ -57,6 +58,11 @@ def load_backbone(
             raise ValueError(f"they do not fit config.json: expected {key} {list(expected)}, got {list(found)}")
     weights = {key: tensor for key, tensor in model.state_dict().items() if key not in report["missing_keys"]}
     return Backbone(name, config, weights, model.generation_config if model.can_generate() else None)
+
+
+def commit_of(config: PreTrainedConfig) -> str | None:
+    """The commit on the hub that a configuration was loaded from; None for a folder."""
+    return getattr(config, "_commit_hash", None)
 
 
 def build_around(backbone: Backbone, model_class: Any, fields: dict[str, Any], attn_implementation: str | None) -> Any:
@@ -80,6 +86,7 @@ def build_around(backbone: Backbone, model_class: Any, fields: dict[str, Any], a
     with one_line_errors(backbone.name):
         model = model_class.from_pretrained(None, config=config, state_dict=weights)
     model.name_or_path = model.config.name_or_path = backbone.name
+    model.backbone_commit = commit_of(backbone.config)
     model.new_parameters = frozenset(key for key, _ in model.named_parameters() if key not in weights)
     if backbone.generation_config is not None:
         model.generation_config = backbone.generation_config

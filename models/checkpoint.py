@@ -153,8 +153,8 @@ def _load_tokenizer(folder: Path, model: Any):
         raise ValueError("expected a tokenizer beside the model, found none; save it there with save_pretrained")
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     words, vectors = len(tokenizer), model.get_input_embeddings().weight.shape[0]
-    if not tokenizer.is_fast or words > vectors:
-        raise ValueError(f"expected a fast tokenizer of at most {vectors} words, got one of {words}")
+    if words > vectors:
+        raise ValueError(f"expected a tokenizer of at most {vectors} words, got one of {words}")
     if tokenizer.pad_token_id is None:
         raise ValueError("expected a tokenizer with a padding token, got none; set its pad_token and save it")
     return tokenizer

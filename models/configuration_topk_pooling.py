@@ -28,6 +28,7 @@ class PooledBackboneConfig(OptionFields, PreTrainedConfig):
     windows_at_once: int = 32
     window_k: int | None = None
     k_by_layer: dict[str, int | float] | dict[int, int | float] | None = None
+    source_prefix: str = ""
 
     def __post_init__(self, **kwargs):
         options: Any = self
@@ -105,6 +106,8 @@ class TopKPoolingConfig(PooledBackboneConfig):
         k_by_layer: pool between the layers of the encoder as well: {"2": 64} pools the input of layer 2 (counted from
             0) to 64 vectors, in every window; see `shtopk.integrations.encoder.pool_encoder`. None: not between
             layers.
+        source_prefix: what the model was taught to read before every document, such as "summarize: ". The commands
+            and `shtopk.models.predict` put it there, in front of every window; `forward` does not.
         classifier_dropout: dropout before the classifier, in [0, 1).
         label_thresholds: of a multi-label classifier, in the order of the labels: the probability in (0, 1) from which
             on a label is part of the answer; see `shtopk.models.answers`. None: 0.5 for all.

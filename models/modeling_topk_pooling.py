@@ -9,15 +9,16 @@ from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 from transformers.utils import can_return_tuple
 
-from shtopk import TopKPooling
+from shtopk import TopK, TopKPooling
 from shtopk.integrations.encoder import install
 from shtopk.scorers import ScorerLinear
 
 from .backbone import build_around, encoder_options, is_encoder, load_encoder, set_dropout
 from .configuration_topk_pooling import TopKPoolingConfig
+from .inputs import checked_inputs
 from .outputs import TopKPoolingClassifierOutput, TopKPoolingModelOutput
 from .pretrained import load_config
-from .windows import check_window, checked, pool_document, pool_encoded, positions_of
+from .windows import Layers, check_window, pool_document
 
 
 class TopKPoolingPreTrainedModel(PreTrainedModel):
@@ -46,6 +47,16 @@ class TopKPoolingPreTrainedModel(PreTrainedModel):
 
     def set_input_embeddings(self, value):
         self.backbone.set_input_embeddings(value)
+
+    def _pool(
+        self, input_ids: Tensor | None, attention_mask: Tensor | None, output_hidden_states: bool | None,
+        output_attentions: bool | None, **others: Any,
+    ) -> tuple[TopK, Layers]:  # fmt: skip
+        """Pool documents to k vectors; None: what the configuration says."""
+        asked = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
+        asked = {name: getattr(self.config, name) if wanted is None else wanted for name, wanted in asked.items()}
+        inputs = checked_inputs(self.encoder, input_ids, attention_mask, others)
+        return pool_document(self.encoder, self.pooling, inputs, self.config, **asked)
 
     def _init_weights(self, module):
         if isinstance(module, ScorerLinear):
@@ -91,17 +102,19 @@ class TopKPoolingModel(TopKPoolingPreTrainedModel):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        global_attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
         **kwargs,
     ) -> TopKPoolingModelOutput:
-        """Pool documents of any length.
-
-        Args:
-            input_ids: [B, L] tokens.
-            attention_mask: [B, L] nonzero for a real token; None: all are real.
-            token_type_ids: not used, as a document is one segment.
-        """
-        pooled = pool_document(self.backbone, self.pooling, input_ids, attention_mask, self.config)
-        return TopKPoolingModelOutput.of(pooled)
+        """Pool documents of any length. `TopKPoolingForSequenceClassification.forward` explains the arguments."""
+        pooled, layers = self._pool(
+            input_ids, attention_mask, output_hidden_states, output_attentions, token_type_ids=token_type_ids,
+            position_ids=position_ids, global_attention_mask=global_attention_mask, inputs_embeds=inputs_embeds, **kwargs,
+        )  # fmt: skip
+        return TopKPoolingModelOutput.of(pooled, **layers)
 
 
 class TopKPoolingForSequenceClassification(TopKPoolingPreTrainedModel):
@@ -133,6 +146,7 @@ class TopKPoolingForSequenceClassification(TopKPoolingPreTrainedModel):
         cls,
         backbone: str | Path | None = None,
         *,
+        backbone_revision: str | None = None,
         backbone_sha256: str | None = None,
         backbone_dropout: float | None = None,
         attn_implementation: str | None = None,
@@ -143,6 +157,7 @@ class TopKPoolingForSequenceClassification(TopKPoolingPreTrainedModel):
         Args:
             backbone: folder or hub name of an encoder; None: all-MiniLM-L6-v2 from its pip package, whose hash is
                 checked.
+            backbone_revision: branch, tag or commit of a backbone on the hub; None: its newest.
             backbone_sha256: expected SHA-256 (hex) of the model.safetensors in a folder.
             backbone_dropout: every dropout inside the encoder, in [0, 1); None: as the checkpoint says.
             attn_implementation: how the encoder computes attention: "sdpa", "eager", ...; None: as transformers
@@ -150,12 +165,13 @@ class TopKPoolingForSequenceClassification(TopKPoolingPreTrainedModel):
             fields: of `TopKPoolingConfig`, such as k, num_labels, classifier_dropout.
 
         Returns:
-            The model. `model.new_parameters` lists the names of the parameters that were drawn, not loaded.
+            The model. `model.new_parameters` lists the names of the parameters that were drawn, not loaded;
+            `model.backbone_commit` is the commit of a backbone on the hub.
 
         Raises:
             ValueError: no such model, one that is no encoder, damaged or unexpected weights, or impossible fields.
         """
-        name, config = load_config(backbone, "an encoder", backbone_sha256)
+        name, config = load_config(backbone, "an encoder", backbone_sha256, backbone_revision)
         if not is_encoder(config):
             raise ValueError(f"expected an encoder such as BERT in {name}, got a model of type {config.model_type}")
         set_dropout(config, backbone_dropout)
@@ -174,44 +190,40 @@ class TopKPoolingForSequenceClassification(TopKPoolingPreTrainedModel):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        global_attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
+        num_items_in_batch: Tensor | int | None = None,
         **kwargs,
     ) -> TopKPoolingClassifierOutput:
         """Classify documents of any length.
 
+        All that is told of the tokens reaches the encoder, in every window. What it does not take is refused.
+
         Args:
             input_ids: [B, L] tokens.
-            attention_mask: [B, L] nonzero for a real token; None: all are real.
-            token_type_ids: not used, as a document is one segment.
+            attention_mask: [B, L] nonzero for a real token; None: all are real. Padding may stand anywhere.
+            token_type_ids: [B, L] the segment of each token, for documents of two texts. An encoder of one segment
+                takes none but 0.
+            position_ids: [B, L] or [1, L], if they are not to be counted from the start of each window.
+            global_attention_mask: [B, L] 1 for the tokens that all others attend to, of Longformer. None: the first
+                token of each window.
+            inputs_embeds: [B, L, d] the tokens' embeddings, instead of input_ids.
             labels: for a loss: [B] classes or numbers, or [B, C] shares of labels in [0, 1].
             output_hidden_states: return the encoder's, of documents no longer than its window.
             output_attentions: return the encoder's, likewise.
+            num_items_in_batch: what cross-entropy is divided by; None: the number of documents.
+
+        Raises:
+            ValueError: an input that the encoder does not take, or of another shape.
         """
-        if output_hidden_states is None:
-            output_hidden_states = self.config.output_hidden_states
-        if output_attentions is None:
-            output_attentions = self.config.output_attentions
-        encoders: dict[str, Any] = {}
-        if output_hidden_states or output_attentions:
-            input_ids = checked(input_ids)
-            if self.config.window_k is not None:
-                raise ValueError("hidden states and attentions are not given where windows are pooled; unset window_k")
-            window = self.config.window or positions_of(self.config.backbone)
-            if window is not None and input_ids.shape[1] > window:
-                raise ValueError(
-                    f"hidden states and attentions are given for documents of at most {window} tokens (one window), "
-                    f"got {input_ids.shape[1]}; raise config.window or leave them out"
-                )
-            encoded = self.backbone(
-                input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=output_hidden_states,
-                output_attentions=output_attentions,
-            )  # fmt: skip
-            pooled = pool_encoded(self.pooling, encoded, attention_mask)
-            encoders = {"hidden_states": encoded.hidden_states, "attentions": encoded.attentions}
-        else:
-            pooled = pool_document(self.backbone, self.pooling, input_ids, attention_mask, self.config)
+        pooled, layers = self._pool(
+            input_ids, attention_mask, output_hidden_states, output_attentions, token_type_ids=token_type_ids,
+            position_ids=position_ids, global_attention_mask=global_attention_mask, inputs_embeds=inputs_embeds, **kwargs,
+        )  # fmt: skip
         kept = pooled.attention_mask.unsqueeze(-1).to(pooled.hidden_states.dtype)  # [B, k, 1]
         document = (pooled.hidden_states * kept).sum(1) / kept.sum(1).clamp(min=1)  # [B, d]
         logits = self.classifier(self.dropout(document))
@@ -219,11 +231,10 @@ class TopKPoolingForSequenceClassification(TopKPoolingPreTrainedModel):
             logits = logits.float() * self.config.target_std + self.config.target_mean
         loss = None
         if labels is not None:
-            loss = self.loss_function(labels=labels, pooled_logits=logits, config=self.config, **kwargs)
+            counted = {} if num_items_in_batch is None else {"num_items_in_batch": num_items_in_batch}
+            loss = self.loss_function(labels=labels, pooled_logits=logits, config=self.config, **counted)
             loss = with_scores(loss, pooled.scores)
-        return TopKPoolingClassifierOutput.of(
-            pooled, loss=loss, logits=logits, pooled_scores=pooled.scores, **encoders
-        )
+        return TopKPoolingClassifierOutput.of(pooled, loss=loss, logits=logits, pooled_scores=pooled.scores, **layers)
 
 
 def with_scores(loss: Tensor, scores: Tensor) -> Tensor:

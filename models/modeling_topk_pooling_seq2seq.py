@@ -16,11 +16,14 @@ from shtopk.integrations.encoder import install
 from .backbone import build_around, is_encoder, load_backbone, set_dropout
 from .configuration_topk_pooling import TopKPoolingSeq2SeqConfig
 from .copy_head import CopyHead
+from .inputs import argument_names, checked_inputs
 from .join import join
 from .modeling_topk_pooling import TopKPoolingPreTrainedModel, with_scores
 from .outputs import PooledEncoderOutput
 from .pretrained import load_config
-from .windows import check_window, pool_document, positions_of
+from .windows import check_window, pool_document, positions_of, window_of
+
+OF_LAYERS = frozenset({"output_hidden_states", "output_attentions"})
 
 
 class PooledEncoder(nn.Module):
@@ -32,10 +35,33 @@ class PooledEncoder(nn.Module):
         super().__init__()
         self.encoder, self.pooling, self.config = encoder, pooling, config
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs) -> PooledEncoderOutput:
-        """Encode documents [B, L] of any length and pool them to k."""
-        pooled = pool_document(self.encoder, self.pooling, input_ids, attention_mask, self.config)
-        return PooledEncoderOutput.of(pooled, scores=pooled.scores, input_ids=input_ids)
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        return_dict: bool | None = None,
+        **others: Tensor | None,
+    ) -> PooledEncoderOutput:
+        """Encode documents [B, L] of any length and pool them to k.
+
+        Args:
+            input_ids: [B, L] the documents.
+            attention_mask: [B, L] nonzero for a real token; None: all are real.
+            output_hidden_states: give the encoder's, too, if it reads the documents in one window; else there are none.
+            output_attentions: likewise.
+            return_dict: of no effect; `generate` gives it.
+            others: further inputs of the encoder, see `TopKPoolingForConditionalGeneration.forward`.
+        """
+        inputs = checked_inputs(self.encoder, input_ids, attention_mask, others)
+        window = window_of(self.encoder, self.config)
+        whole = self.config.window_k is None and (window is None or inputs["attention_mask"].shape[1] <= window)
+        asked = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions} if whole else {}
+        pooled, layers = pool_document(
+            self.encoder, self.pooling, inputs, self.config, **{name: bool(wanted) for name, wanted in asked.items()}
+        )
+        return PooledEncoderOutput.of(pooled, scores=pooled.scores, input_ids=input_ids, **layers)
 
 
 class BackboneGenerationConfig(GenerationConfig):
@@ -91,6 +117,7 @@ class TopKPoolingForConditionalGeneration(TopKPoolingPreTrainedModel, Generation
         *,
         decoder: str | Path | None = None,
         decoder_layers: int = 2,
+        backbone_revision: str | None = None,
         backbone_sha256: str | None = None,
         backbone_dropout: float | None = None,
         attn_implementation: str | None = None,
@@ -105,6 +132,7 @@ class TopKPoolingForConditionalGeneration(TopKPoolingPreTrainedModel, Generation
             decoder: for an encoder: folder or hub name of a language model with the encoder's vocabulary, to be the
                 decoder. None: a decoder that starts from layers of the encoder. Cross-attention is new in both.
             decoder_layers: layers of a decoder that starts from the encoder's.
+            backbone_revision: branch, tag or commit of a backbone on the hub; None: its newest.
             backbone_sha256: expected SHA-256 (hex) of the model.safetensors in a folder.
             backbone_dropout: every dropout inside the backbone, in [0, 1); None: as the checkpoint says.
             attn_implementation: how the backbone computes attention: "sdpa", "eager", ...; None: as transformers
@@ -112,12 +140,13 @@ class TopKPoolingForConditionalGeneration(TopKPoolingPreTrainedModel, Generation
             fields: of `TopKPoolingSeq2SeqConfig`, such as k, window, copy_head.
 
         Returns:
-            The model. `model.new_parameters` lists the names of the parameters that were drawn, not loaded.
+            The model. `model.new_parameters` lists the names of the parameters that were drawn, not loaded;
+            `model.backbone_commit` is the commit of a backbone on the hub.
 
         Raises:
             ValueError: no such model, one of another kind, damaged or unexpected weights, or impossible fields.
         """
-        name, config = load_config(backbone, "a model", backbone_sha256)
+        name, config = load_config(backbone, "a model", backbone_sha256, backbone_revision)
         set_dropout(config, backbone_dropout)
         if type(config) in AutoModelForSeq2SeqLM._model_mapping:
             if decoder is not None:
@@ -194,9 +223,16 @@ class TopKPoolingForConditionalGeneration(TopKPoolingPreTrainedModel, Generation
         decoder_input_ids: Tensor | None = None,
         labels: Tensor | None = None,
         encoder_outputs: PooledEncoderOutput | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        global_attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
         **kwargs,
     ) -> Seq2SeqLMOutput:
         """Read documents of any length and predict their targets.
+
+        All that is told of the tokens reaches the encoder, in every window, in `generate` too. What it does not take
+        is refused. Beside encoder_outputs none of it is needed.
 
         Args:
             input_ids: [B, L] the documents; not needed beside encoder_outputs.
@@ -204,21 +240,36 @@ class TopKPoolingForConditionalGeneration(TopKPoolingPreTrainedModel, Generation
             decoder_input_ids: [B, T] the targets so far; None: made from the labels.
             labels: [B, T] for a loss, which is the backbone's; -100 for tokens that are not to count.
             encoder_outputs: the answer of `get_encoder()`, to read a document only once.
+            token_type_ids: [B, L] the segment of each token. An encoder of one segment takes none but 0.
+            position_ids: [B, L] or [1, L], if they are not to be counted from the start of each window.
+            global_attention_mask: [B, L] 1 for the tokens that all others attend to, of LED. None: the first token of
+                each window.
+            inputs_embeds: [B, L, d] the tokens' embeddings, instead of input_ids; not with a copy head.
             kwargs: passed to the backbone's decoder.
 
         Returns:
             The backbone's output, with encoder_last_hidden_state [B, k, d]. With a copy head, logits are
             log-probabilities; they are None in training mode with labels.
+
+        Raises:
+            ValueError: an input that the backbone does not take, or of another shape.
         """
+        self._check_kwargs(kwargs)
         if encoder_outputs is None:
-            if input_ids is None:
+            if input_ids is None and inputs_embeds is None:
                 raise ValueError("expected input_ids [B, L] or encoder_outputs, got neither")
-            encoder_outputs = self.get_encoder()(input_ids, attention_mask)
+            encoder_outputs = self.get_encoder()(
+                input_ids, attention_mask, token_type_ids=token_type_ids, position_ids=position_ids,
+                global_attention_mask=global_attention_mask, inputs_embeds=inputs_embeds,
+                **{name: kwargs.get(name, getattr(self.config, name)) for name in OF_LAYERS},
+            )  # fmt: skip
         elif not isinstance(encoder_outputs, PooledEncoderOutput):
             raise ValueError("expected encoder_outputs of this model's get_encoder(), which say what was kept; "
                              f"got {type(encoder_outputs).__name__}")  # fmt: skip
-        seen = {"encoder_outputs": (encoder_outputs.last_hidden_state,),
-                "attention_mask": encoder_outputs.attention_mask}  # fmt: skip
+        if self.config.copy_head and encoder_outputs.input_ids is None:
+            raise ValueError("expected input_ids, from which the copy head copies; got inputs_embeds")
+        read = encoder_outputs.last_hidden_state, encoder_outputs.hidden_states, encoder_outputs.attentions
+        seen = {"encoder_outputs": read, "attention_mask": encoder_outputs.attention_mask}
         if not self.config.copy_head:
             out = self.backbone(**seen, decoder_input_ids=decoder_input_ids, labels=labels, **kwargs)
         else:
@@ -236,3 +287,13 @@ class TopKPoolingForConditionalGeneration(TopKPoolingPreTrainedModel, Generation
             scores: Any = encoder_outputs.scores
             out.loss = with_scores(out.loss, scores)
         return out
+
+    def _check_kwargs(self, kwargs: dict[str, Any]) -> None:
+        """Raise ValueError for an argument that the backbone would ignore."""
+        names = argument_names(self.backbone) or frozenset()
+        if self.config.backbone.model_type == "encoder-decoder":  # it hands these on
+            names |= {f"decoder_{name}" for name in argument_names(self.backbone.get_decoder()) or ()}
+        unknown = sorted(name for name, value in kwargs.items() if value is not None and name not in names | OF_LAYERS)
+        if unknown:
+            raise ValueError(f"expected arguments of {type(self.backbone).__name__}, got {', '.join(unknown)}; "
+                             "leave it out")  # fmt: skip

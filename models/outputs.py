@@ -46,6 +46,8 @@ class TopKPoolingModelOutput(WithAssignment, ModelOutput):
         positions: [B, k], index of the token that leads each slot.
         weights: as in `shtopk.Assignment`.
         slots: as in `shtopk.Assignment`.
+        hidden_states: the encoder's, if asked for, of documents no longer than its window.
+        attentions: likewise.
     """
 
     last_hidden_state: Tensor | None = None
@@ -53,6 +55,8 @@ class TopKPoolingModelOutput(WithAssignment, ModelOutput):
     positions: Tensor | None = None
     weights: Tensor | None = None
     slots: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
 
 
 @dataclass

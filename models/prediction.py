@@ -11,14 +11,17 @@ from torch import Tensor
 from transformers import DataCollatorWithPadding
 
 from shtopk.assignment import Assignment
+from shtopk.integrations.reading import least_tokens, read_texts
 from shtopk.pooling import poolings
 
 from .answers import CLASSES, LABELS, answers
 from .checkpoint import most_tokens
+from .windows import reading_of
 
 GROWTH = 4  # of a block over the one before
 MOST_CHARACTERS = 2**21  # of the texts that are read ahead, but for the last one
 MOST_TOKENS = 2**16  # of the texts of a batch, padding included, unless one alone has more
+Text = str | tuple[str, str]
 
 
 class KeptToken(NamedTuple):
@@ -69,7 +72,7 @@ class Prediction:
 def predict(
     model: Any,
     tokenizer: Any,
-    texts: Iterable[str | None],
+    texts: Iterable[Text | None],
     *,
     batch_size: int = 16,
     block: int = 1024,
@@ -85,7 +88,8 @@ def predict(
     Args:
         model: a classifier or a summarizer, as `load_checkpoint` gives it. It is put into eval mode.
         tokenizer: its fast tokenizer.
-        texts: any number of texts of any length, empty ones too. A None among them is no text: it asks for the answers
+        texts: any number of texts of any length, empty ones too; for a model of pairs, tuples of two texts. The prefix
+            that the model was taught is put before each. A None among them is no text: it asks for the answers
             to all texts before it now, without waiting for more.
         batch_size: texts that go through the model together, >= 1; fewer if they are long.
         block: texts to read ahead, >= 1; fewer if they are long. With 1 nothing is read ahead, and a batch is one
@@ -99,7 +103,8 @@ def predict(
 
     Raises:
         ValueError: at once, for a number below 1, a max_tokens that leaves no room beside the special tokens, or
-            `kept` of a model that pools nothing; later, for something that is no text.
+            `kept` of a model that pools nothing or whose tokenizer cannot say where tokens stand; later, for
+            something that is no text.
 
     Example:
         >>> model, tokenizer = load_checkpoint("runs/bbc")  # doctest: +SKIP
@@ -109,9 +114,12 @@ def predict(
     for name, value in {"batch_size": batch_size, "block": block}.items():
         if value < 1:
             raise ValueError(f"expected {name} >= 1, got {value}")
-    special = tokenizer.num_special_tokens_to_add()
+    special = least_tokens(tokenizer, prefix=reading_of(model).prefix)
     if max_tokens is not None and max_tokens <= special:
         raise ValueError(f"expected max_tokens > {special}, the tokenizer's special tokens, got {max_tokens}")
+    if kept and not tokenizer.is_fast:
+        raise ValueError(f"expected a fast tokenizer to say what was kept, got {type(tokenizer).__name__}; leave out "
+                         "kept")  # fmt: skip
     if kept and not poolings(model):
         raise ValueError("expected a model that keeps some of its tokens, got one without a pooling; leave out kept")
     limit = min((one for one in (max_tokens, most_tokens(model)) if one is not None), default=None)
@@ -119,7 +127,7 @@ def predict(
 
 
 def _predictions(
-    reader: Reader, texts: Iterable[str | None], batch_size: int, block: int
+    reader: Reader, texts: Iterable[Text | None], batch_size: int, block: int
 ) -> Iterator[Prediction]:  # fmt: skip
     for waiting in _blocks(texts, min(batch_size, block), block):
         documents = [one for start in range(0, len(waiting), batch_size)
@@ -130,15 +138,17 @@ def _predictions(
         yield from (found[row] for row in range(len(waiting)))
 
 
-def _blocks(texts: Iterable[str | None], first: int, most: int) -> Iterator[list[str]]:
+def _blocks(texts: Iterable[Text | None], first: int, most: int) -> Iterator[list[tuple[str, ...]]]:
     """Put texts into lists: the first of `first`, each of four times as many, up to `most`; a None ends a list."""
-    size, waiting, characters = first, [], 0
+    size, characters = first, 0
+    waiting: list[tuple[str, ...]] = []
     for text in texts:
-        if isinstance(text, str):
-            waiting.append(text)
-            characters += len(text)
-        elif text is not None:
-            raise ValueError(f"expected texts, got {type(text).__name__}")
+        if text is not None:
+            parts = (text,) if isinstance(text, str) else text
+            if not isinstance(parts, tuple) or len(parts) > 2 or not all(isinstance(part, str) for part in parts):
+                raise ValueError(f"expected texts, or tuples of two texts, got {type(text).__name__}")
+            waiting.append(parts)
+            characters += sum(map(len, parts))
         if waiting and (text is None or len(waiting) >= size or characters >= MOST_CHARACTERS):
             yield waiting
             size, waiting, characters = min(GROWTH * size, most), [], 0
@@ -159,7 +169,10 @@ def _batches(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
 
 
 class Document(NamedTuple):
-    """A text in tokens: the model's inputs by name, and the characters of each token if asked for."""
+    """A text in tokens: the model's inputs by name, and the characters of each token if asked for.
+
+    Of a pair, the text is both with a line break between.
+    """
 
     text: str
     fields: dict[str, list[int]]
@@ -175,26 +188,33 @@ class Reader:
 
     def __init__(self, model: Any, tokenizer: Any, limit: int | None, kept: bool):
         self.model, self.tokenizer, self.limit, self.kept = model, tokenizer, limit, kept
+        self.reading = reading_of(model)
         self.summarizes = model.config.is_encoder_decoder and model.can_generate()
         self.pad = DataCollatorWithPadding(tokenizer)
 
-    def encode(self, texts: Sequence[str]) -> list[Document]:
-        encoded = self.tokenizer(
-            list(texts),
-            truncation=self.limit is not None,
-            max_length=self.limit,
+    def encode(self, texts: Sequence[tuple[str, ...]]) -> list[Document]:
+        firsts, *seconds = zip(*texts, strict=True) if len({len(parts) for parts in texts}) == 1 else ([],)
+        if not firsts:
+            raise ValueError("expected either single texts or pairs, got both")
+        encoded = read_texts(
+            self.tokenizer,
+            list(firsts),
+            list(seconds[0]) if seconds else None,
+            reading=self.reading,
+            max_tokens=self.limit,
+            spans=self.kept,
             return_attention_mask=False,
-            return_offsets_mapping=self.kept,
-            verbose=False,  # no warning that a document is longer than the encoder has positions
         )
-        spans = encoded.pop("offset_mapping", [None] * len(texts))
-        if self.summarizes:
-            encoded.pop("token_type_ids", None)  # which `generate` refuses
+        for name in ("length", "cut"):
+            encoded.pop(name, None)
+        spans = encoded.pop("spans", [None] * len(texts))
+        if self.summarizes and not seconds:
+            encoded.pop("token_type_ids", None)  # which few of them take
         rows = [dict(zip(encoded, row, strict=True)) for row in zip(*encoded.values(), strict=True)]
         for row in rows:
             if not row["input_ids"]:  # a tokenizer without special tokens, and no text
                 row |= {name: [0] for name in row} | {"input_ids": [self.tokenizer.pad_token_id]}
-        return [Document(*parts) for parts in zip(texts, rows, spans, strict=True)]
+        return [Document("\n".join(parts), row, span) for parts, row, span in zip(texts, rows, spans, strict=True)]
 
     @torch.inference_mode()
     def answer(self, documents: Sequence[Document]) -> list[Prediction]:

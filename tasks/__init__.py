@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 from shtopk.late import late
 from shtopk.tasks.arguments import DataArguments
+from shtopk.tasks.multi_label import MultiLabelClassification
 from shtopk.tasks.registry import TASKS, check, get_task
+from shtopk.tasks.regression import Regression
 from shtopk.tasks.samples import write_predictions, write_samples
-from shtopk.tasks.task import Classification, MultiLabelClassification, Regression, Summarization, Task
+from shtopk.tasks.task import Classification, Summarization, Task
 
 if TYPE_CHECKING:
     from shtopk.tasks.metrics import classification_metrics, multi_label_metrics, regression_metrics

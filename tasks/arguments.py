@@ -74,6 +74,7 @@ class DataArguments:
     max_summary_tokens: int = option(128, "cut summaries to so many tokens, >= 1, and generate no longer ones")
     max_train_samples: int | None = option(None, "documents to train on at most, >= 1; by default all")
     max_eval_samples: int | None = option(None, "documents of validation and test each at most, >= 1; by default all")
+    num_proc: int | None = option(None, "processes that tokenise, >= 1; by default one, with a thread for each core")
     needle_tokens: int = option(2000, "length of a needle document, >= 200 wordpieces")
     data_seed: int = option(
         0,

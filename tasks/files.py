@@ -6,12 +6,12 @@ import codecs
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from shtopk.tasks.any_rows import of_any_rows
 from shtopk.tasks.arguments import FILE_FIELDS, DataArguments
 from shtopk.tasks.assemble import assemble, tell_kind, to_table
 from shtopk.tasks.cache import cached
 from shtopk.tasks.columns import Columns
 from shtopk.tasks.records import READERS, no_utf8, records, refusing
-from shtopk.tasks.task import of_any_rows
 
 if TYPE_CHECKING:  # late: it takes long to import
     from datasets import Dataset, DatasetDict

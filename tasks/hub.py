@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from shtopk.tasks.any_rows import of_any_rows
 from shtopk.tasks.arguments import HUB_FIELDS, DataArguments
 from shtopk.tasks.assemble import assemble, tell_kind, to_table
 from shtopk.tasks.cache import cached
@@ -13,7 +14,6 @@ from shtopk.tasks.columns import Columns
 from shtopk.tasks.labels import is_missing
 from shtopk.tasks.records import Record, lacking
 from shtopk.tasks.table import each
-from shtopk.tasks.task import of_any_rows
 
 if TYPE_CHECKING:  # late: it takes long to import
     from datasets import Dataset, DatasetDict
@@ -45,6 +45,8 @@ def read(arguments: DataArguments) -> DatasetDict:
 
     def prepare(folder: Path) -> DatasetDict:
         tables = {split: _table(part, columns, sources[split], folder / split) for split, part in parts.items()}
+        for split, part in parts.items():
+            tables[split].info.download_checksums = part.info.download_checksums  # which say what commit it is
         names = [label.strip() for label in order]
         if given.kind is None:
             tell_kind(tables["train"], columns, sources["train"])

@@ -222,7 +222,7 @@ def _read_csv(path: Path, wanted: Mapping[str, str]) -> Records:
             for row in reader:
                 place = f"the row that ends at line {reader.line_num} of {path}"
                 if row and len(row) != len(header):
-                    yield Broken(f"expected {len(header)} cells in {place}, got {len(row)}")
+                    yield Broken(f"expected {len(header)} cells in {place}, got {len(row)}; is the file complete?")
                 elif not _is_utf8(row):
                     yield Broken(no_utf8(b"", place, "another byte"))
                 elif row:

@@ -6,19 +6,19 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from shtopk.integrations.reading import Reading
 from shtopk.tasks.arguments import OWNERS, DataArguments
-from shtopk.tasks.baselines import BASELINES, nearest_neighbour
+from shtopk.tasks.baselines import nearest_neighbour
 from shtopk.tasks.class_baselines import class_baselines
 from shtopk.tasks.labels import named
 from shtopk.tasks.names import ROUGE, SUMMARIZATION_METRICS, figure_as_text
 from shtopk.tasks.preprocess import encode_documents, encode_summaries
 from shtopk.tasks.split import SPLITS, shuffled
 from shtopk.tasks.table import each
-from shtopk.tasks.thresholds import HOLDS
 
 if TYPE_CHECKING:  # late, as the metrics: it takes long to import
     from datasets import Dataset, DatasetDict
@@ -72,7 +72,7 @@ class Task(ABC):
         for name, owner in OWNERS.items():
             if getattr(arguments, name) and name not in self.fields:
                 raise ValueError(f"{name} belongs to the task {owner}, but task is {self.name}; leave one of them out")
-        for name in ("max_train_samples", "max_eval_samples", "max_tokens", "max_summary_tokens"):
+        for name in ("max_train_samples", "max_eval_samples", "max_tokens", "max_summary_tokens", "num_proc"):
             if (limit := getattr(arguments, name)) is not None and limit < 1:
                 raise ValueError(f"expected {name} >= 1, got {limit}")
         self._check_answers(arguments)
@@ -137,14 +137,22 @@ class Task(ABC):
         return sample(found, arguments.max_eval_samples, arguments.data_seed)
 
     @abstractmethod
-    def encode(self, tokenizer, texts: DatasetDict, arguments: DataArguments, start: int | None = None) -> DatasetDict:
+    def encode(
+        self,
+        tokenizer,
+        texts: DatasetDict,
+        arguments: DataArguments,
+        start: int | None = None,
+        how: Reading = Reading(),
+    ) -> DatasetDict:
         """The splits as token numbers, with "labels".
 
         Args:
             tokenizer: the model's.
             texts: the splits.
-            arguments: how many tokens to read.
+            arguments: how many tokens to read, in how many processes.
             start: the token that a decoder starts from; None without a decoder.
+            how: the model reads documents.
         """
 
     @abstractmethod
@@ -179,8 +187,9 @@ class Classification(Task):
     selectors = metrics
     shown = metrics
 
-    def encode(self, tokenizer, texts: DatasetDict, arguments: DataArguments, start: int | None = None) -> DatasetDict:
-        return encode_documents(tokenizer, texts, arguments.max_tokens).rename_column("label", "labels")
+    def encode(self, tokenizer, texts, arguments, start=None, how=Reading()):
+        documents = encode_documents(tokenizer, texts, arguments.max_tokens, how, arguments.num_proc)
+        return documents.rename_column("label", "labels")
 
     def decode(self, tokenizer, answers, thresholds=None) -> list[int]:
         return np.asarray(answers).argmax(-1).tolist()
@@ -200,65 +209,6 @@ class Classification(Task):
 
 
 @dataclass(frozen=True)
-class MultiLabelClassification(Task):
-    """Documents with any number of labels. The column "labels" is a list of ClassLabel."""
-
-    target = "labels"
-    metrics = ("f1_micro", "f1", "accuracy")
-    selectors = metrics
-    shown = metrics
-
-    def encode(self, tokenizer, texts: DatasetDict, arguments: DataArguments, start: int | None = None) -> DatasetDict:
-        return encode_documents(tokenizer, texts, arguments.max_tokens)
-
-    def decode(self, tokenizer, answers, thresholds=None) -> list[list[int]]:
-        """The numbers of the labels that hold for each document, the likeliest first."""
-        from scipy.special import expit  # late: it takes long to import
-
-        logits = np.asarray(answers, dtype=np.float32)
-        holds = expit(logits) >= np.asarray(HOLDS if thresholds is None else thresholds)
-        ranked = np.argsort(-logits, axis=1, kind="stable")
-        return [order[row[order]].tolist() for order, row in zip(ranked, holds, strict=True)]
-
-    def in_words(self, split: Dataset, answers: list[list[int]]) -> list[list[str]]:
-        names = split.features[self.target].feature.names
-        return [[names[i] for i in labels] for labels in answers]
-
-    def compute_metrics(self, predictions, references) -> dict[str, float]:
-        from shtopk.tasks.metrics import multi_label_metrics
-
-        return multi_label_metrics(predictions, references)
-
-
-@dataclass(frozen=True)
-class Regression(Task):
-    """Documents and a number for each. The column "value" is float64."""
-
-    target = "value"
-    metrics = ("mse", "mae", "pearson", "spearman")
-    selectors = metrics
-    lower_is_better = frozenset({"mse", "mae"})
-    shown = metrics
-
-    def encode(self, tokenizer, texts: DatasetDict, arguments: DataArguments, start: int | None = None) -> DatasetDict:
-        return encode_documents(tokenizer, texts, arguments.max_tokens).rename_column("value", "labels")
-
-    def decode(self, tokenizer, answers, thresholds=None) -> list[float]:
-        return [number for (number,) in answers]
-
-    def compute_metrics(self, predictions, references) -> dict[str, float]:
-        from shtopk.tasks.metrics import regression_metrics
-
-        return regression_metrics(predictions, references)
-
-    def baselines(self, texts: Mapping[str, Dataset]) -> dict[str, list[float]]:
-        """The mean of the training documents' numbers, whatever the document."""
-        if "train" not in texts:
-            return {}
-        return {"mean_of_training": [float(np.mean(texts["train"]["value"][:]))] * len(texts["test"])}
-
-
-@dataclass(frozen=True)
 class Summarization(Task):
     """Documents and their summaries. The column "summary" is text.
 
@@ -275,9 +225,9 @@ class Summarization(Task):
     selectors = ("rougeL", "rouge1", "rouge2", "rougeLsum")
     shown = (*ROUGE, "prediction_words", "prediction_repeats")
 
-    def encode(self, tokenizer, texts: DatasetDict, arguments: DataArguments, start: int | None = None) -> DatasetDict:
-        documents = encode_documents(tokenizer, texts, arguments.max_tokens)
-        return encode_summaries(tokenizer, documents, arguments.max_summary_tokens, start)
+    def encode(self, tokenizer, texts, arguments, start=None, how=Reading()):
+        documents = encode_documents(tokenizer, texts, arguments.max_tokens, how, arguments.num_proc)
+        return encode_summaries(tokenizer, documents, arguments.max_summary_tokens, start, arguments.num_proc)
 
     def decode(self, tokenizer, answers, thresholds=None) -> list[str]:
         return [text.strip() for text in tokenizer.batch_decode(answers, skip_special_tokens=True)]
@@ -308,18 +258,3 @@ def tell(splits: Mapping[str, Dataset]) -> None:
     if os.environ.get("RANK", "0") == "0":
         for line in dict.fromkeys(split.info.description for split in splits.values() if split.info.description):
             print(line)
-
-
-def of_any_rows(source: str, **record: Any) -> dict[str, Task]:
-    """{target: a record} for a source of any documents: with a class, any labels, a number or a summary for each."""
-
-    def described(answers: str) -> dict[str, Any]:
-        return {"description": f"Documents and their {answers} from {source}", **record}
-
-    tasks = (
-        Classification(**described("classes")),
-        MultiLabelClassification(**described("labels")),
-        Regression(**described("numbers")),
-        Summarization(**described("summaries"), leads=BASELINES),
-    )
-    return {task.target: task for task in tasks}

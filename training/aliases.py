@@ -10,6 +10,7 @@ from typing import Any
 
 ALIASES = {  # theirs -> ours
     "model_name_or_path": "backbone",
+    "model_revision": "backbone_revision",
     "attention": "attn_implementation",
     "dropout": "classifier_dropout",
     "dataset_config_name": "dataset_config",
@@ -19,6 +20,7 @@ ALIASES = {  # theirs -> ours
     "max_seq_length": "max_tokens",
     "max_source_length": "max_tokens",
     "max_target_length": "max_summary_tokens",
+    "preprocessing_num_workers": "num_proc",
     "overwrite_output_dir": "overwrite",
     "resume_from_checkpoint": "resume",
     "num_train_epochs": "epochs",

@@ -17,14 +17,12 @@ def problem_of_answers(arguments: Arguments, tasks: Sequence[Task]) -> str | Non
     Args:
         tasks: the one that the data belongs to, or as long as that is open all that it may belong to.
     """
-    data, model, training = arguments.data, arguments.model, arguments.training
+    model, training = arguments.model, arguments.training
     has = " or ".join(WORDS[task.target] for task in tasks)
     targets = {task.target for task in tasks}
     selectors = list(dict.fromkeys(name for task in tasks for name in task.selectors))
     if training.metric is not None and training.metric not in selectors:
         return f"expected metric to be one of {', '.join(selectors)}; got {training.metric!r}"
-    if (model.min_new_tokens or 0) > data.max_summary_tokens:
-        return f"expected min_new_tokens <= max_summary_tokens, {data.max_summary_tokens}; got {model.min_new_tokens}"
     for name in OF_SUMMARIES:
         if getattr(model, name) and "summary" not in targets:
             return f"{name} is for summaries, but the task {tasks[0].name} has {has}; leave it out"

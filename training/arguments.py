@@ -89,6 +89,9 @@ class TrainArguments:
         None,
         "draw k for each update from a range such as 4:128, in YAML in quotes; evaluation uses k; by default k alone",
     )
+    ddp_timeout: int = option(
+        7200, "seconds that processes wait for each other, > 0, as while the first one prepares the data"
+    )
     seed: int = option(0, "seed of the weights drawn, the dropout and the order of the documents")
 
     @property

@@ -21,6 +21,8 @@ def build_model(kind: Kind, all_arguments: Arguments, texts: DatasetDict):
         "eval_operator": arguments.eval_operator,
         "k": arguments.share_or_count,
         "k_by_layer": arguments.shares_or_counts,
+        "source_prefix": arguments.source_prefix,
+        "backbone_revision": arguments.backbone_revision,
         "backbone_sha256": arguments.backbone_sha256,
         "backbone_dropout": arguments.backbone_dropout,
         "attn_implementation": arguments.attn_implementation,

@@ -16,7 +16,17 @@ from shtopk.training.model_arguments import ModelArguments
 
 LARGEST = 2**31 - 1  # of any number: more is a slip, and would overflow
 POSITIVE = (
-    *("epochs", "max_steps", "batch_size", "eval_batch_size", "accumulation", "eval_every", "patience", "save_every"),
+    *(
+        "epochs",
+        "max_steps",
+        "batch_size",
+        "eval_batch_size",
+        "accumulation",
+        "eval_every",
+        "patience",
+        "save_every",
+        "ddp_timeout",
+    ),
     *("learning_rate", "decoder_learning_rate", "head_learning_rate", "scorer_learning_rate"),
     *("max_norm", "scorer_max_norm", "total_limit", "num_beams", "lora_r", "lora_alpha", "lora_learning_rate"),
 )
@@ -24,6 +34,7 @@ NOT_NEGATIVE = (
     *("weight_decay", "show", "profile", "freeze_layers", "seed", "no_repeat_ngram_size", "min_new_tokens"),
     *("workers", "probe_documents"),
 )
+MAY_BE_BLANK = ("text_separator", "source_prefix")
 MOST_WORKERS = 256
 OF_LORA = ("lora_alpha", "lora_dropout", "lora_targets")
 
@@ -37,11 +48,8 @@ def problem_of(arguments: Arguments, writes: bool) -> str | None:
     data, model, training = arguments.data, arguments.model, arguments.training
     fields = vars(training) | vars(model) | vars(data)
     for name, value in fields.items():
-        if (
-            isinstance(value, str)
-            and not value.strip()
-            and not (name == "text_separator" or (value and name == "label_separator"))
-        ):
+        blank = isinstance(value, str) and not value.strip() and name not in MAY_BE_BLANK
+        if blank and not (value and name == "label_separator"):
             return f"expected something as {name}, got an empty text; leave it out for the default"
     for name in POSITIVE:
         if fields[name] is not None and not 0 < fields[name] < math.inf:
@@ -75,12 +83,15 @@ def problem_of(arguments: Arguments, writes: bool) -> str | None:
     try:
         model.pooling_options.check(model.share_or_count)
         _ = model.shares_or_counts
+        minimum = model.generation_options.get("min_new_tokens") or 0
         if training.range_of_k is not None:
             checked_range(training.range_of_k, model.pooling_options)
         check(data)
         tasks = possible_tasks(data)
     except ValueError as error:
         return str(error)
+    if minimum > data.max_summary_tokens:
+        return f"expected min_new_tokens <= max_summary_tokens, {data.max_summary_tokens}; got {minimum}"
     return problem_of_answers(arguments, tasks)
 
 

@@ -1,6 +1,7 @@
 """Read the arguments of a command from a YAML file and a command line, and refuse impossible ones."""
 
 import argparse
+import json
 import re
 import reprlib
 from collections import Counter
@@ -223,6 +224,8 @@ def _word(action: argparse.Action, value: Any) -> str:
         return ",".join(f"{_text(key)}:{_text(k)}" for key, k in value.items())
     if action.dest == "class_weights" and isinstance(value, dict):
         return as_word(value)
+    if action.dest == "generation" and isinstance(value, dict):
+        return json.dumps(value, default=str)
     if action.dest == "text_column" and isinstance(value, list):
         names = [_word(action, name) for name in value]
         if odd := next((name for name in names if "," in name), None):

@@ -1,18 +1,21 @@
 """An experiment: what every command needs, whether it trains, evaluates or predicts."""
 
+from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import GradientAccumulationPlugin, ProjectConfiguration, set_seed
+from accelerate.utils import GradientAccumulationPlugin, InitProcessGroupKwargs, ProjectConfiguration, set_seed
 from datasets import DatasetDict, disable_progress_bars
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
 from shtopk.models import load_tokenizer
+from shtopk.models.languages import begin_in, set_languages
+from shtopk.models.windows import reading_of
 from shtopk.tasks import Task, get_task
 from shtopk.tasks.preprocess import lengths_of
 from shtopk.training.arguments import Arguments
@@ -72,6 +75,7 @@ class Experiment:
         with refusing(ValueError):
             check_launcher()
         accelerator = Accelerator(
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=self.arguments.training.ddp_timeout))],
             gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),  # train_step accumulates by itself
             mixed_precision=self.precision,
             log_with=training.trackers or None,
@@ -105,22 +109,28 @@ class Experiment:
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The tokenizer of the backbone."""
-        return load_tokenizer(self.arguments.model.backbone)
+        """The tokenizer of the backbone, which knows the languages of documents and summaries."""
+        given = self.arguments.model
+        tokenizer = load_tokenizer(given.backbone, given.backbone_revision)
+        set_languages(tokenizer, given.source_lang, given.target_lang)
+        return tokenizer
 
     @cached_property
     def model(self) -> PreTrainedModel:
         """A new model around the backbone, on the CPU; the same on every process."""
         texts = self.texts
         set_seed(self.arguments.training.seed)
-        return build_model(self.kind, self.arguments, texts)
+        model = build_model(self.kind, self.arguments, texts)
+        if language := self.arguments.model.target_lang or self.arguments.model.source_lang:
+            begin_in(model, self.tokenizer, language)
+        return model
 
     @cached_property
     def encoded(self) -> DatasetDict:
         """The splits as token numbers."""
         texts, tokenizer, model = self.texts, self.tokenizer, self.model
         with self.accelerator.main_process_first():
-            return self.task.encode(tokenizer, texts, self.arguments.data, model.generation_start)
+            return self.task.encode(tokenizer, texts, self.arguments.data, model.generation_start, reading_of(model))
 
     @cached_property
     def collate(self):

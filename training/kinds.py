@@ -27,7 +27,6 @@ from shtopk.tasks import Task, write_samples
 from shtopk.training.arguments import Arguments
 from shtopk.training.collators import MultiLabelCollator, indicators
 from shtopk.training.losses import ClassLoss, LabelLoss, NumberLoss, as_tensor, class_weights, label_weights, smoothed
-from shtopk.training.model_arguments import GENERATION
 
 
 class Kind(ABC):
@@ -212,8 +211,7 @@ class Summarizer(Kind):
             copy_head=given.copy_head,
             **fields,
         )
-        options = {name: getattr(given, name) for name in GENERATION}
-        model.set_generation(max_new_tokens=arguments.data.max_summary_tokens, **options)
+        model.set_generation(max_new_tokens=arguments.data.max_summary_tokens, **given.generation_options)
         return model
 
     def training_loss(self, out, labels, smoothing):
@@ -222,8 +220,7 @@ class Summarizer(Kind):
     def answer(self, model, batch, new_tokens=None):
         exactly = {} if new_tokens is None else {"min_new_tokens": new_tokens, "max_new_tokens": new_tokens}
         return model.generate(
-            batch["input_ids"],
-            attention_mask=batch["attention_mask"],
+            **{name: value for name, value in batch.items() if name != "labels"},
             synced_gpus=isinstance(model, FSDPModule),  # whose processes need each other for every token
             **exactly,
         )

@@ -1,14 +1,21 @@
 """Which model to train, as fields of a command line."""
 
+import difflib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
+
+import yaml
 
 from shtopk.options import NAMES, PoolingOptions, fill_in, like_options
 
 MOST_KEPT = 2**20  # vectors: more than any text has tokens
 GENERATION = ("num_beams", "no_repeat_ngram_size", "min_new_tokens", "length_penalty")
-OF_SUMMARIES = ("decoder", "copy_head", *GENERATION)  # fields without a meaning for other answers
+OF_SUMMARIES = ("decoder", "copy_head", "source_lang", "target_lang", "generation", *GENERATION)
+SET_ELSEWHERE = {"max_new_tokens": "max_summary_tokens", "max_length": "max_summary_tokens"}
+OUTPUTS = ("num_return_sequences", "return_dict_in_generate", "output_scores", "output_logits", "output_attentions",
+           "output_hidden_states")  # fmt: skip
 
 
 def _option(default, help: str):
@@ -34,6 +41,9 @@ class ModelArguments(OptionArguments):
         "folder or hub name of an encoder, or for summaries of an encoder-decoder such as BART or T5; by default "
         "MiniLM from its pip package",
     )
+    backbone_revision: str | None = _option(
+        None, "branch, tag or commit of a backbone on the hub; by default its newest, and run.json says which it was"
+    )
     backbone_sha256: str | None = _option(None, "expected SHA-256 of the backbone's model.safetensors (hex)")
     backbone_dropout: float | None = _option(None, "dropout inside the backbone, in [0, 1); by default its own")
     attn_implementation: str | None = _option(
@@ -50,6 +60,17 @@ class ModelArguments(OptionArguments):
         None, "tokens that a summary has at least, >= 0; by default as the backbone says"
     )
     length_penalty: float | None = _option(None, "with beams, > 0 favours long summaries, < 0 short ones")
+    generation: str | None = _option(
+        None,
+        "further fields of transformers' GenerationConfig, as a mapping: {repetition_penalty: 1.2} (summaries)",
+    )
+    source_prefix: str = _option(
+        "", "text to put before every document, and in front of every window, such as 'summarize: ' for T5"
+    )
+    source_lang: str | None = _option(
+        None, "language of the documents, as the tokenizer writes it: en_XX (mBART), en (M2M), eng_Latn (NLLB)"
+    )
+    target_lang: str | None = _option(None, "language to write in; by default that of the documents")
     k: str = _option("32", "vectors to keep: a count >= 1, or a share of each document's tokens such as 0.1")
     window: int | None = _option(None, "tokens that the encoder sees at once; by default as many as it has positions")
     windows_at_once: int = _option(
@@ -104,9 +125,55 @@ class ModelArguments(OptionArguments):
         return [name.strip() for name in (self.lora_targets or "").split(",") if name.strip()]
 
     @property
+    def generation_options(self) -> dict[str, Any]:
+        """All that is set of how summaries are generated: the fields named above, and those in `generation`."""
+        named = {name: getattr(self, name) for name in GENERATION if getattr(self, name) is not None}
+        return named | fields_of_generation(self.generation, named)
+
+    @property
     def pooling_options(self) -> PoolingOptions:
         """The options of the pooling. Raises ValueError if they are impossible."""
         return PoolingOptions(**{name: getattr(self, name) for name in NAMES})
+
+
+def fields_of_generation(text: str | None, taken: Mapping[str, Any]) -> dict[str, Any]:
+    """A mapping of fields of GenerationConfig from YAML or JSON; None: no fields.
+
+    Args:
+        taken: fields that are set already.
+
+    Raises:
+        ValueError: it is no mapping, or has an unknown field, one of the wrong type, one that is set elsewhere, or
+            one that changes what is generated for a document.
+    """
+    if text is None:
+        return {}
+    try:
+        fields = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        fields = None
+    if not isinstance(fields, dict):
+        raise ValueError(
+            f"expected generation to be a mapping such as {{top_p: 0.9, do_sample: true}}, got {text!r:.60}"
+        )
+    from transformers import GenerationConfig  # late: it takes long to import
+
+    known = {name for name in vars(GenerationConfig()) if not name.startswith(("_", "transformers_"))}
+    usual = GenerationConfig._get_default_generation_params()
+    for name, value in fields.items():
+        if name not in known:
+            close = difflib.get_close_matches(str(name), known, 1)
+            meant = f"; did you mean {close[0]}?" if close else ""
+            raise ValueError(f"expected fields of GenerationConfig in generation, got {name!r}{meant}")
+        if elsewhere := name if name in taken else SET_ELSEWHERE.get(name):
+            raise ValueError(f"{name} in generation is set by the field {elsewhere}; leave it out of generation")
+        if name in OUTPUTS:
+            raise ValueError(f"{name} in generation changes what is returned for a document; leave it out")
+        kind = type(usual.get(name))
+        types = {bool: bool | str, int: int, float: int | float}.get(kind)
+        if types and (not isinstance(value, types) or (isinstance(value, bool) and kind is not bool)):
+            raise ValueError(f"expected {name} in generation to be of type {kind.__name__}, got {value!r:.40}")
+    return fields
 
 
 def share_or_count(text: str, name: str) -> int | float:

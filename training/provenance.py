@@ -3,6 +3,7 @@
 import hashlib
 import json
 import platform
+import re
 import subprocess
 from importlib import metadata
 from pathlib import Path
@@ -10,7 +11,11 @@ from typing import Any
 
 import torch
 import yaml
+from datasets import Dataset
 
+from shtopk.tasks.cache import remembered
+from shtopk.tasks.columns import PAIR, TEXT
+from shtopk.tasks.table import each
 from shtopk.training.checkpoints import CheckpointError, reason
 from shtopk.training.experiment import Experiment
 
@@ -21,7 +26,7 @@ FREE = {
     *("batch_size", "accumulation"),  # as long as an update has as many documents
     *("eval_batch_size", "tracker", "project", "run_name", "profile", "show", "config", "probe_documents"),
     *("dry_run", "push_to_hub", "private", "workers", "gradient_checkpointing"),
-    *("train_file", "validation_file", "test_file"),  # their content counts
+    *("train_file", "validation_file", "test_file", "num_proc", "ddp_timeout"),  # their content counts
 }
 # In arguments.yaml, which starts anew and uploads nothing.
 NOT_KEPT = {"resume", "overwrite", "dry_run", "push_to_hub", "private"}
@@ -33,6 +38,8 @@ class Provenance:
     def __init__(self, experiment: Experiment, documents_per_update: int):
         self.command, self.arguments = experiment.command, experiment.arguments.fields()
         self.accelerator, self.documents_per_update = experiment.accelerator, documents_per_update
+        self.commits = {"backbone": getattr(experiment.model, "backbone_commit", None),
+                        "dataset": commit_of(experiment.texts["train"])}  # fmt: skip
         self.data: dict[str, dict[str, Any]] = {
             name: {"documents": len(split), "sha256": hash_of(split, experiment.task.target)}
             for name, split in experiment.texts.items()
@@ -62,6 +69,7 @@ class Provenance:
             "command": self.command,
             "arguments": self.arguments,
             "data": self.data,
+            "commits": self.commits,
             "code": code_revision(),
             "python": platform.python_version(),
             "machine": f"{platform.system()} {platform.machine()}",
@@ -100,9 +108,20 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def hash_of(split, target: str) -> str:
+def hash_of(split: Dataset, target: str) -> str:
     """The SHA-256 of the texts and answers of a split, in their order."""
-    digest = hashlib.sha256()
-    for text, answer in zip(split["text"][:], split[target][:], strict=True):
-        digest.update(json.dumps([text, answer]).encode())
-    return digest.hexdigest()
+    columns = [name for name in (TEXT, PAIR, target) if name in split.column_names]
+
+    def work() -> str:
+        digest = hashlib.sha256()
+        for row in each(split, *columns):
+            digest.update(json.dumps(row).encode())
+        return digest.hexdigest()
+
+    return remembered(split, f"sha256-{target}", work)
+
+
+def commit_of(split: Dataset) -> str | None:
+    """The commit on the hub that a split was downloaded from; None for other data."""
+    found = (re.search("@([0-9a-f]{40})/", url) for url in split.info.download_checksums or ())
+    return next((match[1] for match in found if match), None)

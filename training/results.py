@@ -7,6 +7,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from shtopk.models import write_model_card
 from shtopk.show.answer import show_document
+from shtopk.tasks.columns import PAIR, TEXT
 from shtopk.training.checkpoints import publish
 from shtopk.training.compiling import uncompiled
 from shtopk.training.evaluation import evaluate
@@ -89,5 +90,6 @@ def show_documents(run: Run) -> None:
         model = run.kind.auto_class.from_pretrained(run.output).eval()
     for i, document in enumerate(run.texts["test"].select(range(count))):
         truth = run.kind.truth(model, document[run.task.target])
-        page = show_document(model, run.tokenizer, document["text"], max_tokens=run.arguments.data.max_tokens, **truth)
+        texts = (document[TEXT], document[PAIR]) if PAIR in document else document[TEXT]
+        page = show_document(model, run.tokenizer, texts, max_tokens=run.arguments.data.max_tokens, **truth)
         (run.output / f"document_{i}.html").write_text(page, encoding="utf-8")

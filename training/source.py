@@ -51,8 +51,8 @@ class Source:
         self.problem: str | None = None
         self.skipped = 0
 
-    def texts(self) -> Iterator[str | None]:
-        """Yield the text of each row without an answer, and None where there is no more for now. A problem ends it."""
+    def texts(self) -> Iterator[str | tuple[str, str] | None]:
+        """Yield the text, or the pair of texts, of each row without an answer, and None where there is no more for now. A problem ends it."""
         answered = 0
         try:
             for row in (row for file in self.files for row in rows(file, self.columns, self.lines)):
@@ -70,7 +70,7 @@ class Source:
                         self._check_same(row)
                 else:
                     self.waiting.append(row)
-                    yield row.text
+                    yield row.text if row.pair is None else (row.text, row.pair)
             if answered < self.done:
                 raise ValueError(f"expected the {self.done:,} documents that the output answers to, or more, got "
                                  f"{answered:,}; is it the same input?")  # fmt: skip

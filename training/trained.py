@@ -13,6 +13,7 @@ from datasets import DatasetDict
 from shtopk.models import load_checkpoint
 from shtopk.models.answers import CLASSES, LABELS, NUMBERS, problem_type
 from shtopk.models.checkpoint import most_tokens
+from shtopk.models.windows import reading_of
 from shtopk.tasks import DataArguments
 from shtopk.tasks.labels import as_classes
 from shtopk.training.arguments import Arguments, EvaluationArguments
@@ -89,7 +90,7 @@ class Trained(Experiment):
     def encoded(self) -> DatasetDict:
         start = getattr(self.model, "generation_start", None)
         with refusing(ValueError):
-            return self.task.encode(self.tokenizer, self.texts, self.arguments.data, start)
+            return self.task.encode(self.tokenizer, self.texts, self.arguments.data, start, reading_of(self.model))
 
     @cached_property
     def checkpoint_hash(self) -> str:

@@ -3,7 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
+
+
+class Reading(NamedTuple):
+    """How a model reads documents.
+
+    Attributes:
+        prefix: stands before each.
+        window: tokens that it sees at once; None: all.
+        segments: whether it tells the two texts of a pair apart by token types; None: as the tokenizer has it.
+    """
+
+    prefix: str = ""
+    window: int | None = None
+    segments: bool | None = None
 
 
 def read_texts(
@@ -11,9 +25,8 @@ def read_texts(
     texts: Sequence[str],
     pairs: Sequence[str] | None = None,
     *,
-    prefix: str = "",
+    reading: Reading = Reading(),
     max_tokens: int | None = None,
-    window: int | None = None,
     spans: bool = False,
     **options: Any,
 ) -> dict[str, list[list[Any]]]:
@@ -31,16 +44,16 @@ def read_texts(
         tokenizer: of transformers.
         texts: N texts.
         pairs: N second texts; None: there are none.
-        prefix: stands before each first text.
+        reading: how the model reads.
         max_tokens: cut texts to so many tokens, special ones and one prefix included; None: read them in full.
-        window: tokens that the model sees at once; None: all.
-        spans: also give "spans".
+        spans: also give "spans" and "cut".
         options: for the tokenizer.
 
     Returns:
         "input_ids", and what else the tokenizer gives, each a list for every text. "length": how many tokens each
-        text has without repetition. "spans": for each token its first character and its last + 1; those of a second
-        text count from the end of the first, with a character between; (0, 0) for special tokens and the prefix.
+        text has without repetition. If asked for, "spans": for each token its first character and its last + 1; those
+        of a second text count from the end of the first, with a character between; (0, 0) for special tokens, the
+        prefix and what is repeated. And "cut": whether the text has more tokens.
 
     Raises:
         ValueError: max_tokens leaves no room, a prefix takes more than half of a window, or the tokenizer is too slow
@@ -50,13 +63,14 @@ def read_texts(
         >>> read_texts(tokenizer, ["Who?"], ["It was Ada."])["token_type_ids"]  # doctest: +SKIP
         [[0, 0, 0, 0, 1, 1, 1, 1, 1]]
     """
+    prefix, window, segments = reading
     if max_tokens is not None and max_tokens <= (least := least_tokens(tokenizer, pairs is not None, prefix)):
         raise ValueError(f"expected max_tokens > {least}, the special tokens{' and the prefix' * bool(prefix)}, "
                          f"got {max_tokens}")  # fmt: skip
-    second = {} if pairs is None else {"text_pair": list(pairs)}
+    if pairs is not None:
+        options |= {"text_pair": list(pairs), "return_token_type_ids": segments}
     encoded = tokenizer(
         [prefix + text for text in texts],
-        **second,
         truncation=max_tokens is not None,
         max_length=max_tokens,
         verbose=False,  # no warning that a document is longer than the encoder has positions
@@ -68,15 +82,17 @@ def read_texts(
     if not located:
         return found
     if not getattr(tokenizer, "is_fast", False):
-        raise ValueError("expected a fast tokenizer, which says where its tokens stand, to repeat a prefix in windows")
+        raise ValueError(f"expected a fast tokenizer, which says where its tokens stand, got {type(tokenizer).__name__}")
     for row, encoding in enumerate(encoded.encodings):
-        if spans:
-            shift = len(texts[row]) + 1
-            found.setdefault("spans", []).append(_spans(encoding, len(prefix), shift))
+        order: Sequence[int] = range(len(encoding.ids))
         if window and len(encoding.ids) > window and (prefix or pairs is not None):
             order = _in_windows(encoding, len(prefix), pairs is not None, window)
-            for name in encoded.keys() | ({"spans"} if spans else set()):
+            for name in encoded:
                 found[name][row] = [found[name][row][i] for i in order]
+        if spans:
+            places, seen = _spans(encoding, len(prefix), len(texts[row]) + 1), set[int]()
+            found.setdefault("spans", []).append([(0, 0) if i in seen or seen.add(i) else places[i] for i in order])
+            found.setdefault("cut", []).append(bool(encoding.overflowing))
     return found
 
 

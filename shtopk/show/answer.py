@@ -9,13 +9,13 @@ from shtopk.show.describe import describe, describe_summary
 from shtopk.show.summary import summary_page
 
 
-def show_document(model, tokenizer, text: str, **options) -> str:
+def show_document(model, tokenizer, text: str | tuple[str, str], **options) -> str:
     """Make an HTML page that shows a document, the tokens kept, and the model's answer.
 
     Args:
         model: see `answer_and_page`.
         tokenizer: the model's fast tokenizer.
-        text: the document.
+        text: the document, or a pair of texts.
         options: the other arguments of `answer_and_page`.
 
     Returns:
@@ -27,7 +27,7 @@ def show_document(model, tokenizer, text: str, **options) -> str:
 def answer_and_page(
     model,
     tokenizer,
-    text: str,
+    text: str | tuple[str, str],
     *,
     label: Truth | None = None,
     reference: str | None = None,
@@ -41,7 +41,7 @@ def answer_and_page(
             any pooling, for one label, several labels or numbers (see `shtopk.show.page`). Or a summarizer of
             `shtopk.models` (see `shtopk.show.summary_page`). It is put into eval mode.
         tokenizer: the model's fast tokenizer.
-        text: the document, of any length, empty too.
+        text: the document, of any length, empty too; for a model of pairs, both texts.
         label: for a classifier, the true answer, if it is known: the class, the labels, the number.
         reference: for a summarizer, a summary to compare with, if there is one.
         title: headline; None: the first line of the text.
@@ -57,7 +57,7 @@ def answer_and_page(
         >>> bert = AutoModelForSequenceClassification.from_pretrained("my-bert")  # doctest: +SKIP
         >>> answer, html = answer_and_page(pool_encoder(bert, {6: 64}), tokenizer, text)  # doctest: +SKIP
     """
-    first_line = text.strip().split("\n")[0]
+    first_line = (text if isinstance(text, str) else text[0]).strip().split("\n")[0]
     if len(first_line) > 70:
         first_line = first_line[:70].rsplit(" ", 1)[0] + " …"
     title = title or first_line or "An empty document"

@@ -38,6 +38,7 @@ def main(
     )
     parser.add_argument("checkpoint", help="folder of a classifier or a summarizer")
     parser.add_argument("file", type=Path, help="the document, a text file")
+    parser.add_argument("--pair", type=Path, help="the second text, for a model of pairs: a text file")
     parser.add_argument(
         "--output", type=Path, help="page to write; by default the name of FILE with .html, in this folder"
     )
@@ -55,6 +56,7 @@ def main(
         if output.exists() and arguments.overwrite != "true":
             raise ValueError(f"{output} exists; name another page with --output, or replace it with --overwrite true")
         text = read_text(arguments.file)
+        texts = text if arguments.pair is None else (text, read_text(arguments.pair))
         try:
             from shtopk.models import load_checkpoint
             from shtopk.show.answer import answer_and_page
@@ -62,7 +64,7 @@ def main(
             raise ValueError(f"{error}; run pip install 'shtopk[train]'") from error
 
         model, tokenizer = load_checkpoint(arguments.checkpoint)
-        answer, page = answer_and_page(model, tokenizer, text, title=arguments.file.name)
+        answer, page = answer_and_page(model, tokenizer, texts, title=arguments.file.name)
         try:
             output.write_text(page, encoding="utf-8")
         except OSError as error:

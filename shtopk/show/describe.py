@@ -10,15 +10,16 @@ import torch
 from torch import Tensor
 
 from shtopk.assignment import Assignment
+from shtopk.integrations.reading import read_texts
 from shtopk.models.answers import answers
-from shtopk.models.windows import positions_of
+from shtopk.models.windows import positions_of, reading_of
 from shtopk.pooling import TopKPooling
 from shtopk.show.document import Slot
 from shtopk.show.summary import OutputToken
 
 
 @torch.inference_mode()
-def describe(model, tokenizer, text: str, max_tokens: int | None = None) -> dict[str, Any]:
+def describe(model, tokenizer, text: str | tuple[str, str], max_tokens: int | None = None) -> dict[str, Any]:
     """The arguments of `shtopk.show.page` for a document, but for title and label.
 
     Args:
@@ -43,7 +44,7 @@ def describe(model, tokenizer, text: str, max_tokens: int | None = None) -> dict
     slots = None if assignment is None else slots_of(assignment, getattr(out, "pooled_scores", None))
     poolings = [module for module in model.modules() if isinstance(module, TopKPooling)]
     return {
-        "text": text,
+        "text": text if isinstance(text, str) else "\n".join(text),
         "spans": spans,
         "slots": slots,
         "values": answer.values,
@@ -54,7 +55,7 @@ def describe(model, tokenizer, text: str, max_tokens: int | None = None) -> dict
 
 
 @torch.inference_mode()
-def describe_summary(model, tokenizer, text: str, max_tokens: int | None = None) -> dict[str, Any]:
+def describe_summary(model, tokenizer, text: str | tuple[str, str], max_tokens: int | None = None) -> dict[str, Any]:
     """The arguments of `shtopk.show.summary_page` for a document, but for title and reference.
 
     The summary is generated as the model's generation settings say. Then it is decoded once more in one pass, which
@@ -70,7 +71,7 @@ def describe_summary(model, tokenizer, text: str, max_tokens: int | None = None)
     if model.config.copy_head and tokens:
         generation += f", {100 * sum(token.copied for token in tokens) / len(tokens):.0f} % copied"
     return {
-        "text": text,
+        "text": text if isinstance(text, str) else "\n".join(text),
         "spans": spans,
         "slots": slots,
         "tokens": tokens,
@@ -160,22 +161,17 @@ def slots_of(assignment: Assignment, scores: Tensor | None, smallest_weight: flo
 
 
 def _encode(
-    model, tokenizer, text: str, max_tokens: int | None
+    model, tokenizer, text: str | tuple[str, str], max_tokens: int | None
 ) -> tuple[dict[str, Tensor], list[tuple[int, int]], bool]:
-    """(input_ids and attention_mask [1, L], the characters that each token stands for,
-    whether there are more tokens).
-    """
-    encoded = tokenizer(
-        text,
-        return_offsets_mapping=True,
-        return_tensors="pt",
-        truncation=max_tokens is not None,
-        max_length=max_tokens,
-        verbose=False,
-    )
-    spans = [tuple(span) for span in encoded["offset_mapping"][0].tolist()]
-    inputs = {name: encoded[name].to(model.device) for name in ("input_ids", "attention_mask")}
-    return inputs, spans, bool(encoded.encodings[0].overflowing)
+    """(the model's inputs [1, L] by name, the characters that each token stands for, whether there are more tokens)."""
+    first, *second = (text,) if isinstance(text, str) else text
+    encoded = read_texts(
+        tokenizer, [first], second or None, reading=reading_of(model), max_tokens=max_tokens, spans=True,
+        return_token_type_ids=False, return_attention_mask=True,
+    )  # fmt: skip
+    (spans,), (cut,) = encoded.pop("spans"), encoded.pop("cut")
+    del encoded["length"]
+    return {name: torch.tensor(rows, device=model.device) for name, rows in encoded.items()}, spans, cut
 
 
 def _facts(

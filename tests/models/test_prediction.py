@@ -143,7 +143,7 @@ class Watched(torch.nn.Module):
 
     def __init__(self, model):
         super().__init__()
-        self.model, self.config, self.shapes = model, model.config, []
+        self.model, self.config, self.encoder, self.shapes = model, model.config, model.encoder, []
         self.device, self.can_generate = model.device, model.can_generate
 
     def forward(self, input_ids, **inputs):
@@ -267,8 +267,11 @@ def test_a_model_without_pooling_cannot_say_what_it_kept():
 
 
 def test_what_is_no_text_is_refused():
-    with pytest.raises(ValueError, match="expected texts, got int"):
-        list(predict(ours(), tiny_tokenizer(), ["a", 7]))
+    for odd, got in ((7, "int"), (("a", "b", "c"), "tuple"), (("a", 3), "tuple")):
+        with pytest.raises(ValueError, match=f"expected texts, or tuples of two texts, got {got}"):
+            list(predict(ours(), tiny_tokenizer(), ["a", odd]))
+    with pytest.raises(ValueError, match="either single texts or pairs, got both"):
+        list(predict(ours(), tiny_tokenizer(), ["a", ("a", "b")], batch_size=2))
 
 
 def test_the_model_is_put_into_eval_mode():

@@ -171,7 +171,7 @@ def foreign(folder):
     (damaged, "cannot load the checkpoint"),
     (incomplete, "the weights lack classifier.bias, classifier.weight"),
     (of_another_size, "the weights have other shapes than config.json says"),
-    (with_another_tokenizer, "expected a fast tokenizer of at most 34 words, got one of 35"),
+    (with_another_tokenizer, "expected a tokenizer of at most 34 words, got one of 35"),
     (with_code_for_another_model, "needs code that lies in the checkpoint, which is never run"),
     (foreign, "expected a classifier of documents or a summarizer"),
 ])  # fmt: skip

@@ -20,7 +20,7 @@ CASES = [  # what is given, the file of documents, the line that is said
     (["--train_file={path}"], gzip.compress(b"text,label\na,b\n", mtime=0),
      "expected {path} to be text, got a gzip archive; unpack it with gunzip"),
     (["--train_file={path}"], "text,label\na,b\nc\n",
-     "cannot read {path}: expected 2 cells in the row that ends at line 3, got 1; is the file complete?"),
+     "expected 2 cells in the row that ends at line 3 of {path}, got 1; is the file complete?"),
     (["--test_file={path}"], "text,label\na,opera\n",
      "expected the labels of {path} to occur in training ('money', 'sport'), got 'opera'"),
 ]  # fmt: skip
