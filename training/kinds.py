@@ -52,9 +52,9 @@ class Kind(ABC):
         """The loss in a model's output for a batch with these labels."""
         return out.loss
 
-    def collate(self, tokenizer, model) -> Any:
-        """The function that makes a batch of rows."""
-        return self.collator(tokenizer)
+    def collate(self, tokenizer, model, **options: Any) -> Any:
+        """The function that makes a batch of rows. The options are transformers' collator's."""
+        return self.collator(tokenizer, **options)
 
     def thresholds(self, model) -> list[float] | None:
         """The probability from which on each label holds; None if there is none or all have 0.5."""
@@ -161,8 +161,8 @@ class MultiLabelClassifier(Classifier):
             weights = given and label_weights(given, names, [counts[i] for i in range(len(names))], len(split))
             model.loss_function = LabelLoss(as_tensor(weights), smoothing)
 
-    def collate(self, tokenizer, model):
-        return MultiLabelCollator(tokenizer, count=model.config.num_labels)
+    def collate(self, tokenizer, model, **options):
+        return MultiLabelCollator(tokenizer, count=model.config.num_labels, **options)
 
     def targets(self, model, labels):
         return indicators(labels, model.config.num_labels)

@@ -119,7 +119,7 @@ class Run(Experiment):
     @cached_property
     def collate(self):
         """The function that makes a batch of rows. In half precision lengths are multiples of 8, as GPUs like them."""
-        return self.kind.collator(self.tokenizer, pad_to_multiple_of=None if self.precision == "no" else 8)
+        return self.kind.collate(self.tokenizer, self.model, pad_to_multiple_of=None if self.precision == "no" else 8)
 
     @property
     def evaluation_due(self) -> bool:

@@ -76,9 +76,12 @@ class Trained(Experiment):
             found = self.task.load_split(self.arguments.data, self.split)
             if target in ("label", "labels"):
                 unnamed = "; give the model their names, id2label in its config.json" * ("LABEL_0" in self.names)
-                data = self.arguments.data
-                found = as_classes(found, target, self.names, self.split, drop=data.drop_unknown_labels,
+                told, drop = found.info.description or "", self.arguments.data.drop_unknown_labels
+                found = as_classes(found, target, self.names, self.split, drop=drop,
                                    expected="labels that the model knows", cure=unnamed)  # fmt: skip
+                left_out = (found.info.description or "").removeprefix(told).strip()
+                if left_out and self.accelerator.is_main_process:
+                    print(left_out)
             return DatasetDict({self.split: found})
 
     @property
