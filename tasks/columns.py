@@ -170,7 +170,7 @@ def documents(
         seen |= record.fields.keys()
         row = columns.read(record.fields, f"document {number} of {source}")
         if counts is not None and columns.kind in ("label", "labels"):
-            given = record.fields.get(columns.answer)
+            given = record.fields.get(str(columns.answer))
             texts = [] if columns.label_separator else [text for text in _texts(given) if isinstance(text, str)]
             counts[SPACES] += any(text != text.strip() for text in texts)
         yield row

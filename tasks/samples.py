@@ -35,7 +35,7 @@ def write_predictions(
         probabilities: of the predicted classes or labels, in [0, 1]; None: left out.
     """
     rows = zip(texts, predictions, references, strict=True)
-    lines = [{"row": i, "text": beginning(text), "prediction": prediction, "reference": reference}
+    lines: list[dict[str, Any]] = [{"row": i, "text": beginning(text), "prediction": prediction, "reference": reference}
              for i, (text, prediction, reference) in enumerate(rows)]  # fmt: skip
     if probabilities is not None:
         lines = [line | {"probability": _rounded(p)} for line, p in zip(lines, probabilities, strict=True)]
@@ -43,7 +43,7 @@ def write_predictions(
     (folder / "predictions.jsonl").write_text(written, encoding="utf-8")
 
 
-def _rounded(probability: float | Sequence[float]) -> float | list[float]:
+def _rounded(probability: Any) -> float | list[float]:
     return round(probability, 6) if isinstance(probability, float) else [round(p, 6) for p in probability]
 
 

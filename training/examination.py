@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
@@ -104,4 +105,9 @@ def _summaries(trained: Trained, answers: list[list[int]], references: list[str]
     return Measured({"metrics": metrics, "intervals": intervals}, scores)
 
 
-MEASURES = {"label": _classes, "labels": _labels, "value": _numbers, "summary": _summaries}  # by what is answered
+MEASURES: dict[str, Callable[[Trained, list, list], Measured]] = {
+    "label": _classes,
+    "labels": _labels,
+    "value": _numbers,
+    "summary": _summaries,
+}  # by what is answered

@@ -52,7 +52,7 @@ class Trained(Experiment):
 
     def _as_answered(self, data: DataArguments) -> DataArguments:
         """The data's arguments with the kind of answer that a classifier gives."""
-        kind = problem_type(self.model.config)
+        kind: Any = problem_type(self.model.config)
         if kind == NUMBERS and self.model.config.num_labels != 1:
             raise ValueError(
                 f"expected a model with one number a document, got {self.model.config.num_labels} outputs"

@@ -1,5 +1,6 @@
 """The pages on training and what follows it: their commands print what stands there, their code does what they say."""
 
+import json
 import re
 
 import pytest
@@ -16,7 +17,7 @@ from shtopk.models import load_checkpoint
 from shtopk.training.aliases import ALIASES
 from shtopk.training.arguments import EvaluationArguments
 
-GUIDES = ("train", "data", "evaluate", "summarize", "inside_the_encoder", "many_processes")
+GUIDES = ("train", "data", "answers", "evaluate", "summarize", "inside_the_encoder", "many_processes")
 ELSEWHERE = {  # options of accelerate and torchrun, of compare and show, and of every command
     *("--config_file", "--num_processes", "--machine_rank", "--main_process_ip", "--nproc_per_node"),
     *("--operators", "--seeds", "--output", "--config", "--help", "--backbone", "--num_train_epochs", "--epoch"),
@@ -34,6 +35,19 @@ def test_what_is_trained_is_evaluated_swept_and_answers(here):
     assert (here / "runs" / "mine" / "history.jsonl").is_file()
     names = transcript(page("evaluate"), here)
     assert names["answer"].label == "sport"
+
+
+@pytest.mark.slow
+def test_labels_numbers_and_rare_classes_are_learnt(here):
+    names = transcript(page("answers"), here)
+    assert names["answer"].labels == ["law", "sport"] or names["answer"].labels == ["sport", "law"]
+    assert names["rating"].value == pytest.approx(4, abs=0.7)
+    results = [json.loads((here / "runs" / name / "all_results.json").read_text()) for name in
+               ("topics", "ratings", "complaints")]  # fmt: skip
+    assert results[0]["test_f1_micro"] > 0.9
+    assert results[1]["test_mse"] < 0.3
+    rows = [json.loads(line) for line in (here / "runs/complaints/predictions.jsonl").read_text().splitlines()]
+    assert any(row["prediction"] == "complaint" for row in rows)
 
 
 def test_bad_files_are_refused_as_the_page_says(here):
@@ -81,11 +95,11 @@ def test_every_name_of_transformers_is_in_the_table():
     assert found == ALIASES
 
 
-@pytest.mark.parametrize("name", ["train", "data"])
+@pytest.mark.parametrize("name", ["train", "data", "answers"])
 def test_fields_have_the_defaults_of_the_tables(name):
     text = page(name).read_text(encoding="utf-8")
     fields = [row for row in rows_of_tables(text) if len(row) == 3 and row[0].strip("`") in FIELDS]
-    assert len(fields) >= 8
+    assert len(fields) >= 6
     for field, default, _ in fields:
         given = FIELDS[field.strip("`")]
         expected = "" if given is None else f"{given:g}" if isinstance(given, float) else str(given)
