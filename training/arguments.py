@@ -77,7 +77,9 @@ class TrainArguments:
         None, "go on from the run's latest checkpoint ('latest', from the start if there is none) or from a folder"
     )
     tracker: str = option(
-        "none", f"also log the measures to {', '.join(TRACKERS[:-1])} or {TRACKERS[-1]}; several with commas between"
+        "none",
+        "also log the measures to aim, clearml, comet_ml, dvclive, mlflow, swanlab, tensorboard, trackio or wandb; "
+        "several with commas between",
     )
     project: str = option("shtopk", "the project's name in the tracker")
     run_name: str | None = option(None, "the run's name in the tracker; by default the tracker invents one")

@@ -3,6 +3,7 @@
 import importlib.util
 import math
 import os
+import re
 from pathlib import Path
 
 import torch
@@ -71,8 +72,9 @@ def problem_of(arguments: Arguments, writes: bool) -> str | None:
         return f"expected workers <= {MOST_WORKERS}, got {training.workers}"
     if problem := _lora_problem(model) or _hub_problem(training):
         return problem
-    if training.torch_compile and training.k_range is not None:
-        return "torch_compile would compile anew for each k of k_range; leave one of them out"
+    for name in ("project", "run_name"):
+        if fields[name] is not None and not re.fullmatch(r"(?!\.)[^/\\]{1,128}", fields[name]):  # it names a folder
+            return f"expected {name} of at most 128 characters, no / and \\ and no dot in front; got {fields[name]!r}"
     for name in training.trackers:
         if name not in TRACKERS:
             return f"expected tracker to be none or of {', '.join(TRACKERS)}; got {name!r}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from accelerate.utils import send_to_device
 
@@ -25,7 +27,7 @@ def validation_loss(run: Run, answers: list) -> float:
     loss = run.kind.loss(model, answers, labels)
     if loss is not None:
         return loss
-    accelerator, total, items = run.accelerator, 0.0, 0
+    accelerator, total, items = run.accelerator, 0.0, 0.0
     rows, processes = run.by_length[SPLIT], accelerator.num_processes
     size = run.arguments.training.eval_batch_size * processes
     for start in range(0, len(rows), size):
@@ -76,7 +78,7 @@ class Probe:
         return {f"probe_{name}": value for name, value in found.items()}
 
 
-def _forward(run: Run, rows: list[int]) -> tuple[object, int]:
+def _forward(run: Run, rows: list[int]) -> tuple[Any, int]:
     """The model's output for these validation documents, and the number of terms that its loss is the mean of."""
     batch = run.collate([run.encoded[SPLIT][row] for row in rows])
     terms = items_of(batch["labels"])

@@ -98,3 +98,8 @@ def test_a_model_without_pooling_has_nothing_to_sweep(refused, documents, tmp_pa
     tiny_tokenizer().save_pretrained(tmp_path / "bert")
     words = f"--test_file={documents}", f"--output_dir={tmp_path / 'out'}"
     assert "without a pooling has no k" in refused("sweep", tmp_path / "bert", *words)
+
+
+def test_slots_that_no_document_can_fill_are_refused(refused, trained, words, tmp_path):
+    run = trained([*words, "--epochs", "1"])
+    assert "as the longest document has 158 tokens" in refused("sweep", run, "--k=1000000", f"--output_dir={tmp_path}")

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
+import yaml
 from refusals import assert_refused
 
 import train
@@ -49,4 +50,4 @@ def test_a_failed_upload_says_how_to_do_it_later(words, hub, last_line, tmp_path
     line = last_line(train.main, [*words, "--epochs", "1", "--push_to_hub", "me/topics"], code=1)
     assert_refused(line, "hf upload me/topics", tmp_path / "run")
     assert (tmp_path / "run" / "all_results.json").exists()
-    assert "push_to_hub" not in (tmp_path / "run" / "arguments.yaml").read_text()
+    assert "push_to_hub" not in yaml.safe_load((tmp_path / "run" / "arguments.yaml").read_text())

@@ -13,6 +13,8 @@ from shtopk.training.trackers import log_folder, start_trackers
 
 def test_all_trackers_of_accelerate_are_known():
     assert set(TRACKERS) == set(LOGGER_TYPE_TO_CLASS)
+    told = TrainArguments.__dataclass_fields__["tracker"].metadata["help"]
+    assert all(name in told for name in TRACKERS)
 
 
 @pytest.mark.parametrize(("given", "named"), [("mine", {"name": "mine"}), (None, {})])

@@ -30,11 +30,6 @@ def test_a_short_run_shows_at_least_five_points_and_picks_its_best_by_evaluation
     assert all(row["probe_documents"] == 6 and 0 <= row["probe_accuracy"] <= 1 for row in probed.values())
     results = json.loads((run / "all_results.json").read_text())
     assert results["best_update"] in evaluated
-    assert (
-        sorted(path.name for path in (run / "checkpoints").iterdir())
-        == ["update_12", "update_18", "update_6"][: 2 + (results["best_update"] == 6)]
-        or results["best_update"] != 6
-    )
 
 
 def test_looking_changes_nothing(run, words, trained):
@@ -56,7 +51,7 @@ def test_the_loss_of_classes_is_that_of_every_document(run, words):
 
 
 def test_the_loss_of_summaries_is_the_mean_over_their_tokens(summary_words):
-    run = Run(parse([*summary_words, "--eval_batch_size", "4"]))
+    run = Run(parse([*summary_words, "--eval_batch_size", "4", "--epochs", "2"]))
     batch = run.collate([run.encoded["validation"][i] for i in range(6)])
     with torch.no_grad():
         expected = run.model.eval()(**batch).loss.item()
