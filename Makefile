@@ -10,7 +10,7 @@ MINUTES ?= 9
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help env demo test check wheel types compare budgets tune figures scaling speed planted between growth retrieval predict rfcs gpu gpu-kit pages docs clean
+.PHONY: help env demo test check wheel types compare budgets tune figures scaling speed planted between growth retrieval predict big-data rfcs gpu gpu-kit pages docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
@@ -79,6 +79,9 @@ retrieval: $(READY) ## what an index of k vectors a document still finds, agains
 
 predict: $(READY) ## what answering many texts takes: memory, speed, the first answer
 	$(RUN) benchmarks/predict.py
+
+big-data: $(READY) ## what 128 MiB of text take in training: memory, and time to the first update
+	OMP_NUM_THREADS=1 $(RUN) benchmarks/big_data.py --small 4
 
 rfcs: ## fetch the RFCs that tasks/rfc.py summarises into data/rfc, 160 MB; on Debian, without installing anything
 	sh tasks/fetch_rfcs.sh data/rfc

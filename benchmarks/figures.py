@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 import between
+import big_data
 import budgets
 import compare
 import finetune_gpu
@@ -176,6 +177,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "planted-small": lambda: planted.table(record("planted-small")),
     "planted-large": lambda: planted.table(record("planted-large")),
     "growth": lambda: growth.table(record("growth")),
+    "big-data": lambda: big_data.table(record("big-data")),
     "predict": lambda: predict.table(record("predict")),
     "finetune-gpu": lambda: finetune_gpu.table(record("gpu/finetune-gpu")),
     "budgets": lambda: budgets.table(record("budgets-needle")),

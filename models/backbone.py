@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, GenerationConfig, PreTrainedConfig
 from transformers.utils import logging
 
+from .configuration_topk_pooling import PooledBackboneConfig
 from .pretrained import MAIN, one_line
 
 
@@ -98,7 +99,7 @@ def build_around(backbone: Backbone, model_class: Any, fields: dict[str, Any], a
 def is_encoder(config: PreTrainedConfig) -> bool:
     """Whether this is the configuration of an encoder of text."""
     text = hasattr(config, "hidden_size") and hasattr(config, "vocab_size")
-    return text and not getattr(config, "is_encoder_decoder", False)
+    return text and not isinstance(config, PooledBackboneConfig) and not getattr(config, "is_encoder_decoder", False)
 
 
 def encoder_options(config: PreTrainedConfig) -> dict[str, bool]:
@@ -118,6 +119,17 @@ def set_dropout(config: PreTrainedConfig, dropout: float | None) -> None:
             set_dropout(value, dropout)
         elif ("dropout" in field or field.endswith("pdrop")) and isinstance(value, float):
             setattr(config, field, dropout)
+
+
+def read_alike(config: PreTrainedConfig) -> None:
+    """Let a backbone with this configuration read a document alike, whatever it is batched with and came before.
+
+    BigBird's sparse attention draws by the padded length, and is given up for good once a document is short. So it
+    reads with full attention, inside a window.
+    """
+    for part in (config, getattr(config, "encoder", None)):
+        if getattr(part, "attention_type", None) == "block_sparse":
+            part.attention_type = "original_full"
 
 
 def freeze_layers(encoder: Any, count: int) -> None:

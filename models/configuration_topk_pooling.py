@@ -12,6 +12,7 @@ from shtopk.options import NAMES, OF_OPERATOR, PoolingOptions, as_saved, fill_in
 
 DEFAULT_OPERATOR = PoolingOptions().operator
 FIELDS = (*NAMES, "k", "window", "windows_at_once", "window_k", "k_by_layer")
+OF_BACKBONE = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size", "pad_token_id")
 OptionFields: Any = like_options("OptionFields", {"scorer": str})
 
 
@@ -19,7 +20,9 @@ OptionFields: Any = like_options("OptionFields", {"scorer": str})
 class PooledBackboneConfig(OptionFields, PreTrainedConfig):
     """What all models here share: a backbone, and a `shtopk.TopKPooling` over the token vectors of its encoder.
 
-    `TopKPoolingConfig` explains the fields.
+    `TopKPoolingConfig` explains the fields. What libraries ask every configuration (hidden_size, num_hidden_layers,
+    num_attention_heads, vocab_size, pad_token_id) is that of the backbone, in an encoder-decoder of its encoder. It can
+    be set, too; it is saved with the backbone alone.
     """
 
     backbone: PreTrainedConfig | dict | None = None
@@ -32,6 +35,8 @@ class PooledBackboneConfig(OptionFields, PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         options: Any = self
+        if given := [name for name in OF_BACKBONE if name in kwargs]:
+            raise ValueError(f"expected {', '.join(given)} in the configuration of the backbone, got it beside that")
         if "boost" in kwargs:  # saved by 0.1.0
             options.operator = without_boost({"operator": options.operator, "boost": kwargs.pop("boost")})["operator"]
         options.protected = list(options.protected)
@@ -50,6 +55,7 @@ class PooledBackboneConfig(OptionFields, PreTrainedConfig):
         """
         given = {name: kwargs.pop(name) for name in FIELDS if name in kwargs}
         config_dict = as_saved(config_dict) if "transformers_version" in config_dict else config_dict
+        config_dict = {name: value for name, value in config_dict.items() if name not in OF_BACKBONE}
         saved = config_dict.get("operator", DEFAULT_OPERATOR)  # left out where it is the default
         if given.get("operator", saved) != saved:
             given = OF_OPERATOR | given
@@ -69,6 +75,14 @@ class PooledBackboneConfig(OptionFields, PreTrainedConfig):
         """
         return {name: getattr(self, name) for name in NAMES if name not in ("protected", "keep_order")}
 
+    def to_dict(self) -> dict[str, Any]:
+        """As in transformers, with what the backbone hands on, which libraries look for in the dictionary, too."""
+        return super().to_dict() | {name: getattr(self, name) for name in OF_BACKBONE if hasattr(self, name)}
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """What is saved: as in transformers."""
+        return {name: value for name, value in super().to_diff_dict().items() if name not in OF_BACKBONE}
+
     def get_text_config(self, decoder=None, encoder=None) -> PreTrainedConfig:
         backbone: Any = self.backbone
         return backbone.get_text_config(decoder=decoder, encoder=encoder)
@@ -87,6 +101,22 @@ class PooledBackboneConfig(OptionFields, PreTrainedConfig):
             raise ValueError(f"expected window_k >= 1, got {self.window_k}")
         if self.window_k is not None or self.k_by_layer is not None:
             check_two_steps(self.protected)
+
+
+def _of_backbone(name: str) -> property:
+    def owner(config: Any) -> Any:
+        backbone = config.backbone
+        return backbone if hasattr(backbone, name) else getattr(backbone, "encoder", backbone)
+
+    return property(
+        lambda config: getattr(owner(config), name),
+        lambda config, value: setattr(owner(config), name, value),
+        doc=f"The backbone's {name}.",
+    )
+
+
+for _name in OF_BACKBONE:
+    setattr(PooledBackboneConfig, _name, _of_backbone(_name))
 
 
 @strict

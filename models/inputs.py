@@ -1,4 +1,4 @@
-"""What an encoder is told of documents, one tensor for each of its arguments: checked, so that nothing is swallowed."""
+"""What an encoder is told of documents, a tensor for each argument: checked, so that nothing is swallowed."""
 
 from __future__ import annotations
 
@@ -119,3 +119,11 @@ def padding_last(attention_mask: Tensor) -> Tensor:
     place = torch.where(real, real.cumsum(-1), after) - 1  # [B, L] where each token goes
     here = torch.arange(real.shape[1], device=real.device).expand_as(place)
     return torch.zeros_like(place).scatter(1, place, here)
+
+
+def taken_by(model: nn.Module, encoded: Mapping[str, Any]) -> dict[str, Any]:
+    """What a tokenizer gave for single texts, without token types that the model does not take: they are all 0."""
+    base: Any = model
+    names = argument_names(base.get_base_model() if hasattr(base, "get_base_model") else base)  # of an adapter of PEFT
+    return {name: value for name, value in encoded.items()
+            if name != "token_type_ids" or names is None or name in names}  # fmt: skip

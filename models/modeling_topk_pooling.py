@@ -13,7 +13,7 @@ from shtopk import TopK, TopKPooling
 from shtopk.integrations.encoder import install
 from shtopk.scorers import ScorerLinear
 
-from .backbone import build_around, encoder_options, is_encoder, load_encoder, set_dropout
+from .backbone import build_around, encoder_options, is_encoder, load_encoder, read_alike, set_dropout
 from .configuration_topk_pooling import TopKPoolingConfig
 from .inputs import checked_inputs
 from .outputs import TopKPoolingClassifierOutput, TopKPoolingModelOutput
@@ -112,7 +112,8 @@ class TopKPoolingModel(TopKPoolingPreTrainedModel):
         """Pool documents of any length. `TopKPoolingForSequenceClassification.forward` explains the arguments."""
         pooled, layers = self._pool(
             input_ids, attention_mask, output_hidden_states, output_attentions, token_type_ids=token_type_ids,
-            position_ids=position_ids, global_attention_mask=global_attention_mask, inputs_embeds=inputs_embeds, **kwargs,
+            position_ids=position_ids, global_attention_mask=global_attention_mask, inputs_embeds=inputs_embeds,
+            **kwargs,
         )  # fmt: skip
         return TopKPoolingModelOutput.of(pooled, **layers)
 
@@ -222,7 +223,8 @@ class TopKPoolingForSequenceClassification(TopKPoolingPreTrainedModel):
         """
         pooled, layers = self._pool(
             input_ids, attention_mask, output_hidden_states, output_attentions, token_type_ids=token_type_ids,
-            position_ids=position_ids, global_attention_mask=global_attention_mask, inputs_embeds=inputs_embeds, **kwargs,
+            position_ids=position_ids, global_attention_mask=global_attention_mask, inputs_embeds=inputs_embeds,
+            **kwargs,
         )  # fmt: skip
         kept = pooled.attention_mask.unsqueeze(-1).to(pooled.hidden_states.dtype)  # [B, k, 1]
         document = (pooled.hidden_states * kept).sum(1) / kept.sum(1).clamp(min=1)  # [B, d]
@@ -248,6 +250,7 @@ def build_pooled_encoder(config: TopKPoolingConfig) -> tuple[nn.Module, TopKPool
     """Build an encoder and the pooling of its vectors, whose weights are to be loaded."""
     backbone: Any = config.backbone
     check_window(config.window, backbone)
+    read_alike(backbone)
     encoder = AutoModel.from_config(backbone, **encoder_options(backbone))
     if config.k_by_layer is not None:
         install(encoder, config.k_by_layer, **config.between_options)

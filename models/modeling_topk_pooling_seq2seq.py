@@ -13,7 +13,7 @@ from transformers.utils import can_return_tuple
 from shtopk import TopKPooling
 from shtopk.integrations.encoder import install
 
-from .backbone import build_around, is_encoder, load_backbone, set_dropout
+from .backbone import build_around, is_encoder, load_backbone, read_alike, set_dropout
 from .configuration_topk_pooling import TopKPoolingSeq2SeqConfig
 from .copy_head import CopyHead
 from .inputs import argument_names, checked_inputs
@@ -42,19 +42,21 @@ class PooledEncoder(nn.Module):
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
         return_dict: bool | None = None,
-        **others: Tensor | None,
+        labels: Tensor | None = None,
+        **kwargs: Tensor | None,
     ) -> PooledEncoderOutput:
         """Encode documents [B, L] of any length and pool them to k.
 
         Args:
             input_ids: [B, L] the documents.
             attention_mask: [B, L] nonzero for a real token; None: all are real.
-            output_hidden_states: give the encoder's, too, if it reads the documents in one window; else there are none.
+            output_hidden_states: give the encoder's, too, if it reads the documents in one window.
             output_attentions: likewise.
-            return_dict: of no effect; `generate` gives it.
-            others: further inputs of the encoder, see `TopKPoolingForConditionalGeneration.forward`.
+            return_dict: of no effect, as labels; `generate` hands both on.
+            labels: see return_dict.
+            kwargs: further inputs of the encoder, see `TopKPoolingForConditionalGeneration.forward`.
         """
-        inputs = checked_inputs(self.encoder, input_ids, attention_mask, others)
+        inputs = checked_inputs(self.encoder, input_ids, attention_mask, kwargs)
         window = window_of(self.encoder, self.config)
         whole = self.config.window_k is None and (window is None or inputs["attention_mask"].shape[1] <= window)
         asked = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions} if whole else {}
@@ -96,6 +98,7 @@ class TopKPoolingForConditionalGeneration(TopKPoolingPreTrainedModel, Generation
 
     def __init__(self, config: TopKPoolingSeq2SeqConfig):
         super().__init__(config)
+        read_alike(config.backbone)
         self.backbone = AutoModelForSeq2SeqLM.from_config(config.backbone)
         encoder = self.backbone.get_encoder()
         if getattr(encoder, "pooler", None) is not None:

@@ -16,6 +16,7 @@ from shtopk.pooling import poolings
 
 from .answers import CLASSES, LABELS, answers
 from .checkpoint import most_tokens
+from .inputs import taken_by
 from .windows import reading_of
 
 GROWTH = 4  # of a block over the one before
@@ -208,8 +209,7 @@ class Reader:
         for name in ("length", "cut"):
             encoded.pop(name, None)
         spans = encoded.pop("spans", [None] * len(texts))
-        if self.summarizes and not seconds:
-            encoded.pop("token_type_ids", None)  # which few of them take
+        encoded = taken_by(self.model, encoded)
         rows = [dict(zip(encoded, row, strict=True)) for row in zip(*encoded.values(), strict=True)]
         for row in rows:
             if not row["input_ids"]:  # a tokenizer without special tokens, and no text

@@ -40,6 +40,8 @@ def candidates(values: Tensor, scores: Tensor, k: int, mask: Tensor | None, temp
         raise ValueError(f"expected a temperature > 0, got {temperature!r}")
     if isinstance(temperature, Tensor) and temperature.numel() != 1:
         raise ValueError(f"expected a temperature that is one number, got a tensor {list(temperature.shape)}")
+    if isinstance(temperature, Tensor) and temperature.is_meta and not scores.is_meta:
+        raise ValueError("expected a temperature that is one number, got a tensor on the device meta, which has none")
     if mask is not None and mask.shape != scores.shape:
         raise ValueError(f"expected a mask of the scores' shape {list(scores.shape)}, got {list(mask.shape)}")
     devices = [x.device for x in (values, scores, mask) if x is not None]
@@ -55,6 +57,7 @@ def candidates(values: Tensor, scores: Tensor, k: int, mask: Tensor | None, temp
     # A number that a kernel is given by the host would be the same at each replay of a compiled step's CUDA graph.
     device = scores.device if torch.compiler.is_compiling() else None
     if isinstance(temperature, Tensor):
+        device = device if temperature.device.type == "cpu" else scores.device
         temperature = temperature.reshape(()).to(device, dtype, non_blocking=True)
     else:
         temperature = torch.tensor(temperature, dtype=dtype, device=device or "cpu")

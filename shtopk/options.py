@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, get_type_hints
 
 from torch import nn
@@ -78,6 +79,8 @@ class PoolingOptions:
                 raise ValueError(f"expected {name} to be one of {', '.join(known)}; got {value!r}")
         for name in ("temperature", "initial_temperature"):
             value = getattr(self, name)
+            if value is not None and not isinstance(value, Real):
+                raise ValueError(f"expected {name} to be a number > 0, got {value!r}")
             if value is not None and not (value > 0 and math.isfinite(value)):
                 raise ValueError(f"expected {name} > 0, got {value!r}")
         object.__setattr__(self, "protected", tuple(self.protected))

@@ -100,7 +100,7 @@ class TopKPooling(nn.Module):
             k: a count or a share to use in place of the module's k.
         """
         k = self.current_k if k is None else k
-        return max(k if isinstance(k, int) else math.ceil(k * n), len(self.options.protected) + 1)
+        return max(math.ceil(k * n) if isinstance(k, float) else k, len(self.options.protected) + 1)
 
     def forward(
         self,
@@ -129,14 +129,18 @@ class TopKPooling(nn.Module):
         k = self.current_k if k is None else k
         counted = attention_mask if counted is None else counted
         slots = self.slots_for((mask if counted is None else counted).shape[1], k)
-        if counted is None or isinstance(k, int) or k == 1:  # more slots than tokens change nothing
+        if counted is None or not isinstance(k, float) or k == 1:  # more slots than tokens change nothing
             ks: int | Tensor = slots
         else:
             ks = self._slots_by_row(counted, k)
         protected = self.options.protected
         alone = _alone(protected, mask)
         free = mask & ~alone.any(1)
-        scores = self._scores(hidden_states, free, ks)
+        scored = hidden_states
+        if attention_mask is not None and not self._by_place:
+            # A NaN of padding times its gradient, which is 0, would be a part of the scorer's gradient.
+            scored = hidden_states.masked_fill(~mask.unsqueeze(-1), 0)
+        scores = self._scores(scored, free, ks)
         temperature = self._annealed if self.training else self.options.temperature
         operator = OPERATORS[self.options.operator if self.training else str(self.options.eval_operator)].topk
 
@@ -222,5 +226,5 @@ def _alone(protected: Sequence[int], mask: Tensor) -> Tensor:
     place = torch.arange(mask.shape[1], device=mask.device).expand(mask.shape)
     to_end = mask.flip(-1).cumsum(-1).flip(-1)  # real tokens from here on: 1 at the last
     found = [mask & (place == p if p >= 0 else to_end == -p) for p in protected]
-    alone = torch.stack(found, 1) if found else mask.new_zeros(len(mask), 0, mask.shape[1])
+    alone = torch.stack(found, 1) if found else mask.new_zeros(mask.shape[0], 0, mask.shape[1])
     return alone & (alone.cumsum(1) == 1)

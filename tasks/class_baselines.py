@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from shtopk.tasks.table import joined
+
 if TYPE_CHECKING:  # late: it takes long to import
     from datasets import Dataset
 
@@ -27,7 +29,7 @@ def class_baselines(train: Dataset, texts: Sequence[str], target: str = "label")
     found = {"most_frequent_class": [frequent] * len(texts)}
     rows = np.unique(np.linspace(0, len(train) - 1, min(len(train), MOST_DOCUMENTS)).astype(int))
     learnt = train.select(rows)
-    answers = tfidf_regression(learnt["text"][:], learnt[target][:], texts)
+    answers = tfidf_regression(joined(learnt), learnt[target][:], texts)
     return found if answers is None else found | {"tfidf_regression": answers}
 
 

@@ -10,6 +10,7 @@ from shtopk.tasks.docstrings import DOCSTRINGS
 from shtopk.tasks.files import FILES
 from shtopk.tasks.hub import HUB
 from shtopk.tasks.needle import NEEDLE
+from shtopk.tasks.pairs import PAIRS
 from shtopk.tasks.rfc import RFC
 from shtopk.tasks.task import Task
 
@@ -18,7 +19,9 @@ if TYPE_CHECKING:  # late: it takes long to import
 
     from datasets import Dataset
 
-TASKS: dict[str, Task] = {task.name: task for task in (BBC, NEEDLE, DOCSTRINGS, RFC, FILES["label"], HUB["label"])}
+TASKS: dict[str, Task] = {
+    task.name: task for task in (BBC, NEEDLE, PAIRS, DOCSTRINGS, RFC, FILES["label"], HUB["label"])
+}
 """The tasks by name; files and hub with classes."""
 ANY_ROWS = {"files": FILES, "hub": HUB}  # tasks that have a record for each kind of answer
 

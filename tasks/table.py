@@ -57,6 +57,12 @@ def each(split: Dataset, *columns: str) -> Iterator[tuple]:
         yield from zip(*(batch[name] for name in columns), strict=True)
 
 
+def joined(split: Dataset) -> list[str]:
+    """The text of each document; both texts of a pair in one."""
+    columns = [name for name in ("text", "text_pair") if name in split.column_names]
+    return [" ".join(texts) for texts in each(split, *columns)]
+
+
 def to_datasets(splits: Mapping[str, Sequence[tuple]], answer: str, kind: Any = None) -> DatasetDict:
     """Splits of pairs (text, answer) in memory, as a DatasetDict with the columns "text" and `answer`.
 

@@ -18,7 +18,7 @@ from shtopk.tasks.labels import named
 from shtopk.tasks.names import ROUGE, SUMMARIZATION_METRICS, figure_as_text
 from shtopk.tasks.preprocess import encode_documents, encode_summaries
 from shtopk.tasks.split import SPLITS, shuffled
-from shtopk.tasks.table import each
+from shtopk.tasks.table import each, joined
 
 if TYPE_CHECKING:  # late, as the metrics: it takes long to import
     from datasets import Dataset, DatasetDict
@@ -205,7 +205,7 @@ class Classification(Task):
     def baselines(self, texts: Mapping[str, Dataset]) -> dict[str, list[int]]:
         if "train" not in texts:
             return {}
-        return class_baselines(texts["train"], texts["test"]["text"][:], self.target)
+        return class_baselines(texts["train"], joined(texts["test"]), self.target)
 
 
 @dataclass(frozen=True)

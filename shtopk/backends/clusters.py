@@ -84,7 +84,7 @@ def lead(values: Tensor, logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
     Returns:
         The leaders [B, k], -1 for none; their directions [B, k, d], 0 for none.
     """
-    batch, d = len(values), values.shape[-1]
+    batch, d = values.shape[0], values.shape[-1]
     most = candidates_for(k, logits.shape[-1])
     logits, tokens = (x[:, :most] for x in logits.sort(dim=-1, descending=True, stable=True))
     units = direction(values.gather(1, tokens.unsqueeze(-1).expand(-1, -1, d)))

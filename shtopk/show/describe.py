@@ -12,6 +12,7 @@ from torch import Tensor
 from shtopk.assignment import Assignment
 from shtopk.integrations.reading import read_texts
 from shtopk.models.answers import answers
+from shtopk.models.inputs import taken_by
 from shtopk.models.windows import positions_of, reading_of
 from shtopk.pooling import TopKPooling
 from shtopk.show.document import Slot
@@ -167,11 +168,12 @@ def _encode(
     first, *second = (text,) if isinstance(text, str) else text
     encoded = read_texts(
         tokenizer, [first], second or None, reading=reading_of(model), max_tokens=max_tokens, spans=True,
-        return_token_type_ids=False, return_attention_mask=True,
+        return_attention_mask=True,
     )  # fmt: skip
     (spans,), (cut,) = encoded.pop("spans"), encoded.pop("cut")
     del encoded["length"]
-    return {name: torch.tensor(rows, device=model.device) for name, rows in encoded.items()}, spans, cut
+    inputs = {name: torch.tensor(rows, device=model.device) for name, rows in taken_by(model, encoded).items()}
+    return inputs, spans, cut
 
 
 def _facts(

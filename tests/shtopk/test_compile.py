@@ -91,16 +91,6 @@ def test_a_compiled_step_computes_nothing_beside_its_device(operator):
     assert elsewhere <= {torch.ops.aten.view.default}  # of the temperature, which is on the CPU
 
 
-def test_an_exported_program_serves_every_length():
-    pooling = TopKPooling(8, 4).eval()
-    n = torch.export.Dim("n", min=8, max=4096)
-    shapes = {"hidden_states": {1: n}, "attention_mask": {1: n}}
-    program = torch.export.export(pooling, (torch.randn(2, 40, 8), torch.ones(2, 40)), dynamic_shapes=shapes)
-    for length in (9, 40, 300):
-        given = torch.randn(2, length, 8), torch.ones(2, length)
-        torch.testing.assert_close(program.module()(*given)[0], pooling(*given)[0])
-
-
 @pytest.mark.parametrize(("n", "k"), [(1, 1), (7, 3), (16, 4), (5, 9)])
 @pytest.mark.parametrize("boost", ["relative", "softmax", "power"])
 @pytest.mark.usefixtures("backend")

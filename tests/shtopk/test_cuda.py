@@ -42,6 +42,14 @@ def test_cuda_equals_cpu_in_float32(operator, n, k):
     assert_same_on_cuda(operator, n, k, torch.float32)
 
 
+@pytest.mark.parametrize("operator", [*OPERATORS, power_halving])
+def test_a_temperature_on_the_gpu_goes_with_scores_on_the_cpu(operator):
+    values, scores, mask = sample(20)
+    learnt = torch.tensor([0.5], device=CUDA, requires_grad=True)
+    out = operator(values, scores, 4, mask=mask, temperature=learnt)
+    torch.testing.assert_close(out.values, operator(values, scores, 4, mask=mask, temperature=0.5).values)
+
+
 def test_the_kernels_are_used():
     values, scores = torch.randn(2, 100, 8, device=CUDA), torch.randn(2, 100, device=CUDA)
     assert backends.pick(values, scores) is backends.BACKENDS["gpu"]

@@ -223,3 +223,9 @@ def test_tensors_of_two_devices_are_refused():
                        ((values, scores, torch.ones(2, 9, device="meta")), "cpu, cpu, meta")):  # fmt: skip
         with pytest.raises(ValueError, match=f"^expected values, scores and mask on one device, got {got}$"):
             successive_halving_topk(given[0], given[1], 3, mask=given[2])
+
+
+@pytest.mark.parametrize("operator", FUNCTIONS)
+def test_a_temperature_without_a_number_is_refused(operator):
+    with pytest.raises(ValueError, match="expected a temperature that is one number, got a tensor on the device meta"):
+        operator(torch.randn(2, 9, 4), torch.randn(2, 9), 3, temperature=torch.ones(1, device="meta"))

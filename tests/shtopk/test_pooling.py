@@ -178,3 +178,25 @@ def test_anneal_refuses_what_it_cannot_do():
         anneal(TopKPooling(8, 2), 1.5)
     with pytest.raises(ValueError, match="found none in Linear"):
         anneal(nn.Linear(2, 2), 0.5)
+
+
+@pytest.mark.parametrize("scorer", ["linear", "mlp"])
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_a_nan_behind_the_mask_reaches_nothing(operator, scorer):
+    hidden, mask = tokens()
+    holes = hidden.masked_fill((mask == 0).unsqueeze(-1), torch.nan).requires_grad_()
+    for training in (True, False):
+        pooling = TopKPooling(8, 4, operator=operator, scorer=scorer, protected=(0,)).train(training)
+        expected = pooling(hidden, mask)
+        pooled = pooling(holes, mask)
+        torch.testing.assert_close(pooled.hidden_states, expected.hidden_states)
+        pooled.hidden_states.sum().backward()
+        assert holes.grad.isfinite().all()
+        given = [parameter.grad for parameter in pooling.parameters() if parameter.grad is not None]
+        assert all(gradient.isfinite().all() for gradient in given)
+
+
+@pytest.mark.parametrize("temperature", [torch.tensor([0.5]), "0.5"])
+def test_a_temperature_that_is_no_number_is_refused(temperature):
+    with pytest.raises(ValueError, match="expected temperature to be a number > 0, got"):
+        TopKPooling(8, 4, temperature=temperature)

@@ -116,4 +116,7 @@ def test_every_configuration_is_possible(config, tmp_path):
         for kind in ("json", "txt"):
             (tmp_path / f"rfc1.{kind}").write_text("{}")
         words += ["--rfc_folder", str(tmp_path)]
+    if config.stem == "mbart":
+        (tmp_path / "articles.jsonl").write_text("{}")
+        words += ["--train_file", str(tmp_path / "articles.jsonl")]
     parse(words)

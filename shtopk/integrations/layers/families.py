@@ -16,12 +16,12 @@ def of_tokens(x: Any, positions: Tensor, layer: nn.Module) -> Any:
     if isinstance(x, tuple):
         return tuple(of_tokens(part, positions, layer) for part in x)
     index = positions.view(*positions.shape, *[1] * (x.dim() - 2)).expand(*positions.shape, *x.shape[2:])
-    return x.expand(len(positions), *x.shape[1:]).gather(1, index)
+    return x.expand(positions.shape[0], *x.shape[1:]).gather(1, index)
 
 
 def of_pairs(x: Tensor, positions: Tensor, layer: nn.Module) -> Tensor:
     """Gather pairs of tokens in the last two dimensions: x [B or 1, h, n or 1, n] becomes [B, h, k or 1, k]."""
-    x = x.expand(len(positions), *x.shape[1:])
+    x = x.expand(positions.shape[0], *x.shape[1:])
     if x.shape[2] > 1:
         x = x.gather(2, positions[:, None, :, None].expand(-1, x.shape[1], -1, x.shape[3]))
     return x.gather(3, positions[:, None, None, :].expand(-1, x.shape[1], x.shape[2], -1))

@@ -41,7 +41,9 @@ class ForwardPass:
             vectors, assignment = hidden_states, Assignment.of_every_token(mask, hidden_states.dtype)
         else:
             k = pooling.current_k
-            pooled = pooling(hidden_states, mask, k=min(k, n) if isinstance(k, int) else k)
+            if not isinstance(k, float) and n < k:  # not min(k, n), which is no number where n is dynamic
+                k = n
+            pooled = pooling(hidden_states, mask, k=k)
             vectors, assignment = pooled.values, pooled.assignment
         self.assignment = assignment if self.assignment is None else self.assignment.then(assignment)
         return vectors, assignment.positions
