@@ -35,8 +35,10 @@ def write_predictions(
         probabilities: of the predicted classes or labels, in [0, 1]; None: left out.
     """
     rows = zip(texts, predictions, references, strict=True)
-    lines: list[dict[str, Any]] = [{"row": i, "text": beginning(text), "prediction": prediction, "reference": reference}
-             for i, (text, prediction, reference) in enumerate(rows)]  # fmt: skip
+    lines: list[dict[str, Any]] = [
+        {"row": i, "text": beginning(text), "prediction": prediction, "reference": reference}
+        for i, (text, prediction, reference) in enumerate(rows)
+    ]
     if probabilities is not None:
         lines = [line | {"probability": _rounded(p)} for line, p in zip(lines, probabilities, strict=True)]
     written = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
