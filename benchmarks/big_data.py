@@ -92,7 +92,10 @@ def measure(file: Path, encoder: Path, cache: Path, processes: int) -> dict[str,
 def table(record: dict) -> str:
     """Markdown: a row for each run."""
     small = {run["run"]: run["mib"] for run in record["runs"] if run["size"] == "small"}
-    lines = ["| text | run | memory above the small file's | to the first update | the update |", "|---|---|---|---|---|"]
+    lines = [
+        "| text | run | memory above the small file's | to the first update | the update |",
+        "|---|---|---|---|---|",
+    ]
     for run in record["runs"]:
         above = f"{max(0, run['mib'] - small[run['run']]):,.0f} MiB" if run["size"] != "small" else "-"
         lines.append(f"| {run['text_mib']:,.0f} MiB, {run['documents']:,} documents | {run['run']} | {above} | "

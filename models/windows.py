@@ -12,7 +12,7 @@ from transformers import PreTrainedConfig
 from transformers.utils import ModelOutput
 
 from shtopk import Assignment, TopK, TopKPooling
-from shtopk.integrations.reading import Reading
+from shtopk.integrations.reading import WHOLE, Reading
 
 from .configuration_topk_pooling import PooledBackboneConfig, check_two_steps
 from .inputs import Inputs, checked_inputs, gather, padding_last
@@ -310,7 +310,7 @@ def reading_of(model: Any) -> Reading:
     """
     config = model.config
     if not isinstance(config, PooledBackboneConfig):
-        return Reading()
+        return WHOLE
     encoder = model.encoder
     types = getattr(encoder.config, "type_vocab_size", None)  # XLNet has types without a number
     return Reading(config.source_prefix, window_of(encoder, config), None if types is None else types > 1)

@@ -32,8 +32,8 @@ class DataArguments:
     _argument_group_name: ClassVar[str] = "data"
     task: str | None = option(
         None,
-        "bbc, needle, pairs, docstrings, rfc, files or hub; by default files with a train_file, hub with a dataset_name, rfc "
-        "with an rfc_folder, else bbc",
+        "bbc, needle, pairs, docstrings, rfc, files or hub; by default files with a train_file, hub with a "
+        "dataset_name, rfc with an rfc_folder, else bbc",
     )
     dataset_name: str | None = option(None, "data set on the hub, or a folder laid out like one")
     dataset_config: str | None = option(None, "configuration of that data set, where it has several")

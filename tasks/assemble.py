@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tqdm.auto import tqdm
+
 from shtopk.tasks.columns import PAIR, SPACES, TEXT, Columns, documents
 from shtopk.tasks.labels import as_classes, class_names
 from shtopk.tasks.records import Broken, Record
@@ -16,6 +18,8 @@ from shtopk.tasks.table import each, write_table
 
 if TYPE_CHECKING:  # late: it takes long to import
     from datasets import Dataset, DatasetDict
+
+SOON = 2  # seconds without a progress bar
 
 
 NUMBERS_HINT = "; numbers to predict are asked for with problem_type regression"
@@ -38,7 +42,8 @@ def to_table(records: Iterable[Record | Broken], columns: Columns, source: str, 
         ValueError: see `documents`.
     """
     counts: Counter[str] = Counter()
-    table = write_table(documents(records, columns, source, counts), columns.names, path)
+    rows = tqdm(documents(records, columns, source, counts), desc=f"read {source}", unit=" documents", delay=SOON)
+    table = write_table(rows, columns.names, path)
     if counts[SPACES]:
         table.info.description = f"labels: {counts[SPACES]:,} in {source} have spaces around them, which do not count"
     return table

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from shtopk.tasks.arguments import DataArguments
+from shtopk.tasks.cache import cached
 from shtopk.tasks.packages import package_folder
 from shtopk.tasks.sentences import sentences
 from shtopk.tasks.split import SHARES, SPLITS, Groups, normalise, stratified_split
@@ -74,9 +75,18 @@ def split_articles() -> dict[str, list[Article]]:
 
 def read(arguments: DataArguments | None = None) -> DatasetDict:
     """The corpus in its only split, whatever the arguments."""
-    from datasets import ClassLabel
 
-    return to_datasets(split_articles(), "label", ClassLabel(names=LABELS))
+    def prepare(work: Path) -> DatasetDict:
+        from datasets import ClassLabel
+
+        return to_datasets(split_articles(), "label", ClassLabel(names=LABELS))
+
+    return cached("bbc", facts(), prepare)
+
+
+def facts() -> str:
+    """What the corpus depends on besides this code: its files, by name and size."""
+    return f"{sorted((file.name, file.stat().st_size) for file in folder().glob('*/*.txt'))}"
 
 
 BBC = Classification(

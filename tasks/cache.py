@@ -6,7 +6,8 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,17 +47,16 @@ def cached(name: str, sources: str, read: Callable[[Path], DatasetDict]) -> Data
                              "set HF_DATASETS_CACHE to another folder") from None  # fmt: skip
         try:
             (unfinished / "tables").mkdir()
-            read(unfinished / "tables").save_to_disk(unfinished / "data")
+            with _without_bars():  # one for each step of each split
+                read(unfinished / "tables").save_to_disk(unfinished / "data")
             (unfinished / "data").rename(folder)
         except OSError:
             if not folder.is_dir():  # else another process was faster
                 raise
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
-    try:
+    with suppress(OSError):  # somebody else's, to be read alone
         folder.touch()
-    except OSError:
-        pass  # somebody else's, to be read alone
     return datasets.load_from_disk(folder)
 
 
@@ -74,13 +74,25 @@ def remembered(split: Dataset, name: str, work: Callable[[], Any]) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         value = work()
-    try:
+    with suppress(OSError):  # then it is worked out again next time
         with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
             json.dump(value, file)
         Path(file.name).replace(path)
-    except OSError:
-        pass  # it is worked out again next time
     return value
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Inside this context `datasets` shows no progress bars."""
+    import datasets
+
+    shown = datasets.is_progress_bar_enabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
 
 
 def _code() -> str:

@@ -44,7 +44,7 @@ class Columns:
         text: one or several; the texts of several are joined.
         separator: stands between them.
         pair: the column of the second text, where documents are pairs.
-        answer: the column of answers; None: not read.
+        answer: the column of answers; "": not read.
         kind: what `answer` holds: "label", "labels", "value" or "summary"; None: see `settled`.
         label_separator: what stands between labels in a text.
         keep: columns to pass through.
@@ -53,7 +53,7 @@ class Columns:
     text: tuple[str, ...] = (TEXT,)
     separator: str = " "
     pair: str | None = None
-    answer: str | None = None
+    answer: str = ""
     kind: str | None = "label"
     label_separator: str | None = None
     keep: tuple[str, ...] = ()
@@ -80,7 +80,7 @@ class Columns:
 
     def settled(self, records: Iterable[Record | Broken]) -> Columns:
         """The same with the kind of answer that the first of these records have, if it is open."""
-        if self.kind is not None or self.answer is None:
+        if self.kind is not None or not self.answer:
             return self
         first = islice((record for record in records if isinstance(record, Record)), FIRST)
         return replace(self, kind=kind_of_answers(record.fields.get(self.answer) for record in first))
@@ -111,10 +111,9 @@ class Columns:
         row: dict[str, Any] = {TEXT: self._joined(fields, place)}
         if self.pair is not None:
             row[PAIR] = _text(fields.get(self.pair), place, f"text as {self.pair}")
-        if self.answer is not None and self.kind is not None:
-            read = (
-                partial(read_labels, separator=self.label_separator) if self.kind == "labels" else ANSWERS[self.kind]
-            )
+        if self.answer and self.kind is not None:
+            of_labels = partial(read_labels, separator=self.label_separator)
+            read = of_labels if self.kind == "labels" else ANSWERS[self.kind]
             row[self.kind] = read(fields.get(self.answer), place)
         try:
             "".join(text for value in row.values() for text in _texts(value)).encode()
@@ -170,7 +169,7 @@ def documents(
         seen |= record.fields.keys()
         row = columns.read(record.fields, f"document {number} of {source}")
         if counts is not None and columns.kind in ("label", "labels"):
-            given = record.fields.get(str(columns.answer))
+            given = record.fields.get(columns.answer)
             texts = [] if columns.label_separator else [text for text in _texts(given) if isinstance(text, str)]
             counts[SPACES] += any(text != text.strip() for text in texts)
         yield row

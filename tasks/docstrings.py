@@ -8,7 +8,6 @@ import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from importlib import metadata
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -19,7 +18,7 @@ from shtopk.tasks.arguments import DataArguments
 from shtopk.tasks.baselines import DOCSTRING_BASELINES
 from shtopk.tasks.cache import cached
 from shtopk.tasks.duplicates import Similar, trigrams
-from shtopk.tasks.packages import package_folder
+from shtopk.tasks.packages import package_folder, version_of
 from shtopk.tasks.split import SPLITS, shuffled
 from shtopk.tasks.table import to_datasets
 from shtopk.tasks.task import Summarization
@@ -32,7 +31,6 @@ PACKAGES = (
     "accelerate", "datasets", "fsspec", "huggingface_hub", "joblib", "mpmath", "narwhals", "networkx", "numpy",
     "pandas", "scipy", "sklearn", "sympy", "tensorboard", "torch", "transformers",
 )  # fmt: skip
-DISTRIBUTIONS = {"sklearn": "scikit-learn"}  # where the name differs
 SIZES = {"test": 300, "validation": 300}  # pairs held out
 MOST_PER_FILE = 10  # pairs held out per file
 SUMMARY_WORDS = (3, 30)
@@ -245,7 +243,7 @@ def check(arguments: DataArguments) -> None:
 
 def _versions() -> str:
     """What the corpus depends on besides this code."""
-    found = [metadata.version(DISTRIBUTIONS.get(name, name)) for name in PACKAGES]
+    found = [version_of(name) for name in PACKAGES]
     return f"{sys.version_info[:2]} {found}"
 
 

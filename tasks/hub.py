@@ -107,7 +107,7 @@ def _facts(parts: dict[str, Dataset], columns: Columns) -> str:
 def _records(part: Dataset, columns: Columns) -> Iterator[Record]:
     """The rows of a split, with the names of classes in place of their numbers. A class of -1 is not published."""
     names = _class_names(part, columns)
-    wanted, answer = list(columns.wanted), str(columns.answer)
+    wanted, answer = list(columns.wanted), columns.answer
 
     def name_of(number: int | None) -> str | None:
         return None if number is None or number < 0 else names[number]
@@ -137,7 +137,7 @@ def _is_answered(part: Dataset, columns: Columns) -> bool:
     """Whether any row has an answer."""
     names = getattr(part.features[columns.answer], "names", None)
     missing = is_missing if columns.kind in ("label", "value") else (lambda value: value is None)
-    values = (value for (value,) in each(part, str(columns.answer)))
+    values = (value for (value,) in each(part, columns.answer))
     return any(not missing(value) and not (names and value < 0) for value in values)
 
 

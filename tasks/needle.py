@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from shtopk.tasks import bbc, filler
 from shtopk.tasks.arguments import DataArguments
-from shtopk.tasks.packages import package_folder
+from shtopk.tasks.cache import cached
+from shtopk.tasks.packages import package_folder, version_of
 from shtopk.tasks.sentences import sentences
 from shtopk.tasks.split import normalise
 from shtopk.tasks.task import Classification
@@ -140,10 +141,18 @@ def check(arguments: DataArguments) -> None:
         raise ValueError(f"expected needle_tokens >= 200, got {arguments.needle_tokens}")
 
 
+def read(arguments: DataArguments) -> DatasetDict:
+    """The documents that the arguments ask for."""
+    tokens, seed = arguments.needle_tokens, arguments.data_seed
+    versions = [version_of(name) for name in filler.PACKAGES]
+    facts = f"{tokens} {seed} {versions} {bbc.facts()}"
+    return cached("needle", facts, lambda work: generate(tokens, seed=seed))
+
+
 NEEDLE = Classification(
     name="needle",
     description="One or two sentences of a BBC News article hidden in library documentation; the class is its topic",
     licence="Articles: the BBC's, for research. Documentation: numpy, pandas, scipy, scikit-learn, BSD 3-Clause",
-    read=lambda arguments: generate(arguments.needle_tokens, seed=arguments.data_seed),
+    read=read,
     check_source=check,
 )

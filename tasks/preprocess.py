@@ -11,7 +11,7 @@ import pyarrow
 import pyarrow.compute
 
 from shtopk.integrations import reading
-from shtopk.integrations.reading import Reading, least_tokens, read_texts
+from shtopk.integrations.reading import WHOLE, Reading, least_tokens, read_texts
 from shtopk.tasks.columns import PAIR, TEXT
 from shtopk.tasks.split import digest
 from shtopk.tasks.table import rows_at_once
@@ -28,7 +28,7 @@ def encode_documents(
     tokenizer,
     dataset: DatasetDict,
     max_tokens: int | None = None,
-    how: Reading = Reading(),
+    how: Reading = WHOLE,
     num_proc: int | None = None,
 ) -> DatasetDict:
     """Tokenise the column "text", and "text_pair" if there is one, in full or cut to max_tokens (see `read_texts`).

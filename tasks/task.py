@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from shtopk.integrations.reading import Reading
+from shtopk.integrations.reading import WHOLE, Reading
 from shtopk.tasks.arguments import OWNERS, DataArguments
 from shtopk.tasks.baselines import nearest_neighbour
 from shtopk.tasks.class_baselines import class_baselines
@@ -143,7 +143,7 @@ class Task(ABC):
         texts: DatasetDict,
         arguments: DataArguments,
         start: int | None = None,
-        how: Reading = Reading(),
+        how: Reading = WHOLE,
     ) -> DatasetDict:
         """The splits as token numbers, with "labels".
 
@@ -187,7 +187,7 @@ class Classification(Task):
     selectors = metrics
     shown = metrics
 
-    def encode(self, tokenizer, texts, arguments, start=None, how=Reading()):
+    def encode(self, tokenizer, texts, arguments, start=None, how=WHOLE):
         documents = encode_documents(tokenizer, texts, arguments.max_tokens, how, arguments.num_proc)
         return documents.rename_column("label", "labels")
 
@@ -225,7 +225,7 @@ class Summarization(Task):
     selectors = ("rougeL", "rouge1", "rouge2", "rougeLsum")
     shown = (*ROUGE, "prediction_words", "prediction_repeats")
 
-    def encode(self, tokenizer, texts, arguments, start=None, how=Reading()):
+    def encode(self, tokenizer, texts, arguments, start=None, how=WHOLE):
         documents = encode_documents(tokenizer, texts, arguments.max_tokens, how, arguments.num_proc)
         return encode_summaries(tokenizer, documents, arguments.max_summary_tokens, start, arguments.num_proc)
 

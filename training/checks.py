@@ -17,18 +17,8 @@ from shtopk.training.model_arguments import ModelArguments
 
 LARGEST = 2**31 - 1  # of any number: more is a slip, and would overflow
 POSITIVE = (
-    *(
-        "epochs",
-        "max_steps",
-        "batch_size",
-        "eval_batch_size",
-        "accumulation",
-        "eval_every",
-        "patience",
-        "save_every",
-        "ddp_timeout",
-    ),
-    *("learning_rate", "decoder_learning_rate", "head_learning_rate", "scorer_learning_rate"),
+    *("epochs", "max_steps", "batch_size", "eval_batch_size", "accumulation", "eval_every", "patience", "save_every"),
+    *("learning_rate", "decoder_learning_rate", "head_learning_rate", "scorer_learning_rate", "ddp_timeout"),
     *("max_norm", "scorer_max_norm", "total_limit", "num_beams", "lora_r", "lora_alpha", "lora_learning_rate"),
 )
 NOT_NEGATIVE = (

@@ -52,7 +52,10 @@ class Source:
         self.skipped = 0
 
     def texts(self) -> Iterator[str | tuple[str, str] | None]:
-        """Yield the text, or the pair of texts, of each row without an answer, and None where there is no more for now. A problem ends it."""
+        """Yield the text, or the pair, of each row without an answer, and None where there is no more for now.
+
+        A problem ends it.
+        """
         answered = 0
         try:
             for row in (row for file in self.files for row in rows(file, self.columns, self.lines)):

@@ -20,16 +20,19 @@ class Reading(NamedTuple):
     segments: bool | None = None
 
 
+WHOLE = Reading()
+
+
 def read_texts(
     tokenizer: Any,
     texts: Sequence[str],
     pairs: Sequence[str] | None = None,
     *,
-    reading: Reading = Reading(),
+    reading: Reading = WHOLE,
     max_tokens: int | None = None,
     spans: bool = False,
     **options: Any,
-) -> dict[str, list[list[Any]]]:
+) -> dict[str, list[Any]]:
     """Turn texts into tokens.
 
     Of a pair that has more than max_tokens, the longer text is cut first: a question of at most half of them stays
@@ -82,7 +85,9 @@ def read_texts(
     if not located:
         return found
     if not getattr(tokenizer, "is_fast", False):
-        raise ValueError(f"expected a fast tokenizer, which says where its tokens stand, got {type(tokenizer).__name__}")
+        raise ValueError(
+            f"expected a fast tokenizer, which says where its tokens stand, got {type(tokenizer).__name__}"
+        )
     for row, encoding in enumerate(encoded.encodings):
         order: Sequence[int] = range(len(encoding.ids))
         if window and len(encoding.ids) > window and (prefix or pairs is not None):
@@ -90,8 +95,11 @@ def read_texts(
             for name in encoded:
                 found[name][row] = [found[name][row][i] for i in order]
         if spans:
-            places, seen = _spans(encoding, len(prefix), len(texts[row]) + 1), set[int]()
-            found.setdefault("spans", []).append([(0, 0) if i in seen or seen.add(i) else places[i] for i in order])
+            places = _spans(encoding, len(prefix), len(texts[row]) + 1)
+            first = {i: place for place, i in reversed(list(enumerate(order)))}
+            found.setdefault("spans", []).append(
+                [places[i] if first[i] == at else (0, 0) for at, i in enumerate(order)]
+            )
             found.setdefault("cut", []).append(bool(encoding.overflowing))
     return found
 

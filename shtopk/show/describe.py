@@ -164,9 +164,9 @@ def slots_of(assignment: Assignment, scores: Tensor | None, smallest_weight: flo
 def _encode(
     model, tokenizer, text: str | tuple[str, str], max_tokens: int | None
 ) -> tuple[dict[str, Tensor], list[tuple[int, int]], bool]:
-    """(the model's inputs [1, L] by name, the characters that each token stands for, whether there are more tokens)."""
+    """(the model's inputs [1, L] by name, the characters that each token stands for, whether there are more)."""
     first, *second = (text,) if isinstance(text, str) else text
-    encoded = read_texts(
+    encoded: dict[str, Any] = read_texts(
         tokenizer, [first], second or None, reading=reading_of(model), max_tokens=max_tokens, spans=True,
         return_attention_mask=True,
     )  # fmt: skip

@@ -19,7 +19,8 @@ from shtopk.training.arguments import EvaluationArguments
 GUIDES = ("train", "data", "answers", "evaluate", "summarize", "inside_the_encoder", "many_processes")
 ELSEWHERE = {  # options of accelerate and torchrun, of compare and show, and of every command
     *("--config_file", "--num_processes", "--machine_rank", "--main_process_ip", "--nproc_per_node"),
-    *("--operators", "--seeds", "--output", "--config", "--help", "--backbone", "--num_train_epochs", "--epoch"),
+    *("--operators", "--seeds", "--output", "--pair", "--config", "--help", "--backbone"),
+    *("--num_train_epochs", "--epoch"),
 }
 
 

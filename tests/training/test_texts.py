@@ -1,4 +1,4 @@
-"""Pairs, prefixes and languages: a model learns them, and what is saved with it reads further texts in the same way."""
+"""Pairs, prefixes and languages: a model learns them, and what is saved with it reads further texts likewise."""
 
 import csv
 import json
@@ -117,7 +117,8 @@ def mbart(tmp_path):
 def test_a_model_of_many_languages_writes_in_the_target_language(summary_words, mbart, tmp_path):
     """The summary is one of two words of the document: 1.0 can be reached."""
     words = [*without(summary_words, "--decoder_layers"), "--backbone", str(mbart), "--max_summary_tokens", "6",
-             "--source_lang", "en_XX", "--target_lang", "ro_RO", "--epochs", "5", "--generation", "{num_beams: 2}"]  # fmt: skip
+             "--source_lang", "en_XX", "--target_lang", "ro_RO", "--epochs", "5",
+             "--generation", "{num_beams: 2}"]  # fmt: skip
     results = train.main(words)
     assert results["test_rouge1"] > 0.9
     run = tmp_path / "run"
