@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from shtopk.integrations.reading import Reading
+from shtopk.integrations.reading import WHOLE
 from shtopk.tasks.preprocess import encode_documents
 from shtopk.tasks.task import Task
 from shtopk.tasks.thresholds import HOLDS
@@ -25,7 +25,7 @@ class MultiLabelClassification(Task):
     selectors = metrics
     shown = metrics
 
-    def encode(self, tokenizer, texts, arguments, start=None, how=Reading()):
+    def encode(self, tokenizer, texts, arguments, start=None, how=WHOLE):
         return encode_documents(tokenizer, texts, arguments.max_tokens, how, arguments.num_proc)
 
     def decode(self, tokenizer, answers, thresholds=None) -> list[list[int]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from shtopk.integrations.reading import Reading
+from shtopk.integrations.reading import WHOLE
 from shtopk.tasks.preprocess import encode_documents
 from shtopk.tasks.task import Task
 
@@ -26,7 +26,7 @@ class Regression(Task):
     lower_is_better = frozenset({"mse", "mae"})
     shown = metrics
 
-    def encode(self, tokenizer, texts, arguments, start=None, how=Reading()):
+    def encode(self, tokenizer, texts, arguments, start=None, how=WHOLE):
         documents = encode_documents(tokenizer, texts, arguments.max_tokens, how, arguments.num_proc)
         return documents.rename_column("value", "labels")
 
