@@ -34,8 +34,7 @@ test: $(READY) ## run the tests but for the slow ones, in a minute or two
 check: $(READY) ## format, lint, types, the documentation, all tests
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
-	$(MAKE) types
-	$(MAKE) docs
+	$(MAKE) --jobs 2 --output-sync types docs
 	$(PYTEST)
 
 wheel: ## build the sdist and the wheel, install that into an empty environment, and try every command there

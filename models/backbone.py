@@ -127,7 +127,8 @@ def read_alike(config: PreTrainedConfig) -> None:
     BigBird's sparse attention draws by the padded length, and is given up for good once a document is short. So it
     reads with full attention, inside a window.
     """
-    for part in (config, getattr(config, "encoder", None)):
+    parts: list[Any] = [config, getattr(config, "encoder", None)]
+    for part in parts:
         if getattr(part, "attention_type", None) == "block_sparse":
             part.attention_type = "original_full"
 

@@ -21,8 +21,8 @@ class PooledBackboneConfig(OptionFields, PreTrainedConfig):
     """What all models here share: a backbone, and a `shtopk.TopKPooling` over the token vectors of its encoder.
 
     `TopKPoolingConfig` explains the fields. What libraries ask every configuration (hidden_size, num_hidden_layers,
-    num_attention_heads, vocab_size, pad_token_id) is that of the backbone, in an encoder-decoder of its encoder. It can
-    be set, too; it is saved with the backbone alone.
+    num_attention_heads, vocab_size, pad_token_id) is that of the backbone, in an encoder-decoder of its encoder. It
+    can be set, too, and is saved with the backbone alone.
     """
 
     backbone: PreTrainedConfig | dict | None = None
@@ -45,6 +45,13 @@ class PooledBackboneConfig(OptionFields, PreTrainedConfig):
         fill_in(self)  # so that a checkpoint stays what it is, whatever becomes of the defaults
         self.k_by_layer = {str(layer): k for layer, k in self.k_by_layer.items()} if self.k_by_layer else None
         super().__post_init__(**kwargs)
+
+    @classmethod
+    def get_config_dict(cls, pretrained_model_name_or_path, **kwargs):
+        """As in transformers. What another model saved is the configuration of the backbone."""
+        found, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        ours = found.get("model_type", cls.model_type) == cls.model_type
+        return (found if ours else {"backbone": found}), kwargs
 
     @classmethod
     def from_dict(cls, config_dict, **kwargs):

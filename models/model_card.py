@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 CLASSIFY = """import shtopk.models  # registers the classes of the model
 from transformers import pipeline
@@ -111,7 +111,7 @@ Command: `{command}`
 
 Code of the model: MIT. Base model: its own, see there. Data: {licence}.
 """
-    (folder / "README.md").write_text(card, encoding="utf-8")
+    ModelCard(card).save(folder / "README.md")
 
 
 def _on_thresholds(results: dict) -> str:

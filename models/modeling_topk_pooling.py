@@ -10,6 +10,7 @@ from transformers import AutoModel, PreTrainedModel
 from transformers.utils import can_return_tuple
 
 from shtopk import TopK, TopKPooling
+from shtopk.integrations.adapters import TrainsNewModules
 from shtopk.integrations.encoder import install
 from shtopk.scorers import ScorerLinear
 
@@ -21,7 +22,7 @@ from .pretrained import load_config
 from .windows import Layers, check_window, pool_document
 
 
-class TopKPoolingPreTrainedModel(PreTrainedModel):
+class TopKPoolingPreTrainedModel(TrainsNewModules, PreTrainedModel):
     """What the models here share: weights are drawn and embeddings are found as in the backbone."""
 
     config_class = TopKPoolingConfig

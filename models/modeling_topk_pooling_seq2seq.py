@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
 from transformers import AutoModelForSeq2SeqLM, GenerationConfig, GenerationMixin
 from transformers.modeling_outputs import Seq2SeqLMOutput
@@ -60,10 +61,10 @@ class PooledEncoder(nn.Module):
         window = window_of(self.encoder, self.config)
         whole = self.config.window_k is None and (window is None or inputs["attention_mask"].shape[1] <= window)
         asked = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions} if whole else {}
-        pooled, layers = pool_document(
-            self.encoder, self.pooling, inputs, self.config, **{name: bool(wanted) for name, wanted in asked.items()}
-        )
-        return PooledEncoderOutput.of(pooled, scores=pooled.scores, input_ids=input_ids, **layers)
+        pooled, layers = pool_document(self.encoder, self.pooling, inputs, self.config, **asked)
+        # In ONNX an input that is an output would get another name.
+        documents = None if torch.onnx.is_in_onnx_export() else input_ids
+        return PooledEncoderOutput.of(pooled, scores=pooled.scores, input_ids=documents, **layers)
 
 
 class BackboneGenerationConfig(GenerationConfig):

@@ -22,7 +22,7 @@ WINDOWS_AT_ONCE = PooledBackboneConfig.windows_at_once
 
 
 def pool_document(
-    encoder: nn.Module, pooling: TopKPooling, inputs: Inputs, config: PooledBackboneConfig, **asked: bool
+    encoder: nn.Module, pooling: TopKPooling, inputs: Inputs, config: PooledBackboneConfig, **asked: bool | None
 ) -> tuple[TopK, Layers]:
     """Encode documents of any length, and pool each to k vectors.
 
@@ -42,10 +42,10 @@ def pool_document(
     mask = inputs["attention_mask"]
     batch, length = mask.shape
     window = window_of(encoder, config) or length
-    asked = {name: True for name, wanted in asked.items() if wanted}
-    if asked and config.window_k is not None:
+    wanted = {name: True for name, one in asked.items() if one}
+    if wanted and config.window_k is not None:
         raise ValueError("hidden states and attentions are not given where windows are pooled; unset window_k")
-    if asked and length > window:
+    if wanted and length > window:
         raise ValueError(
             f"hidden states and attentions are given for documents of at most {window} tokens (one window), "
             f"got {length}; raise config.window or leave them out"
@@ -53,16 +53,16 @@ def pool_document(
     # Processes that hold a share of each layer (FSDP2) must call it equally often, whatever their documents.
     sharded = any(isinstance(module, FSDPModule) for module in encoder.modules())
     at_once = batch * length if sharded else config.windows_at_once
-    if config.window_k is not None or (config.k_by_layer is not None and not asked):
+    if config.window_k is not None or (config.k_by_layer is not None and not wanted):
         return _pool_in_windows(encoder, pooling, inputs, window, config.window_k, at_once), {}
     if length > window:
         return pooling(_encode_in_windows(encoder, inputs, window, at_once), mask), {}
     order = padding_last(mask)  # as in a window that was cut: a document's positions do not depend on its batch
     packed = gather(inputs, order)
-    encoded = _encode(encoder, packed, **asked)
+    encoded = _encode(encoder, packed, **wanted)
     pooled = pool_encoded(pooling, encoded, packed["attention_mask"])
     pooled = TopK(pooled.values, pooled.scores, pooled.assignment.with_tokens_at(order), pooled.attention_mask)
-    return pooled, _in_place(encoded, order, _is_local(encoder)) if asked else {}
+    return pooled, _in_place(encoded, order, _is_local(encoder)) if wanted else {}
 
 
 def _in_place(encoded: ModelOutput, order: Tensor, local: bool) -> Layers:
@@ -106,6 +106,11 @@ class Windows(NamedTuple):
     def cut(cls, inputs: Inputs, window: int) -> Windows:
         """Cut inputs of documents [B, L] into windows; padding may stand anywhere, window >= 1."""
         real = inputs["attention_mask"] != 0
+        if torch.onnx.is_in_onnx_export():
+            raise ValueError(
+                f"expected documents of at most {window} tokens (one window), got {real.shape[1]}; ONNX has no number "
+                "of windows that depends on the document; export with fewer tokens, or raise window"
+            )
         length = real.sum(-1, keepdim=True)  # [B, 1]
         windows = -(-length // window)  # [B, 1] of the row; none for an empty row, whose attention would be undefined
         size = (-(-length // windows.clamp(min=1))).clamp(min=1)  # [B, 1] tokens per window
@@ -285,11 +290,11 @@ def _both(first: Assignment, second: TopK, pooling: TopKPooling) -> TopK:
     return pooled.in_order() if pooling.options.keep_order else pooled
 
 
-def _encode(encoder: Callable[..., Any], inputs: Inputs, **asked: bool) -> Any:
+def _encode(encoder: Callable[..., Any], inputs: Inputs, **wanted: bool) -> Any:
     if _is_local(encoder) and "global_attention_mask" not in inputs:
         real = inputs["attention_mask"] != 0  # global attention for their first token
         inputs = inputs | {"global_attention_mask": (real & (real.cumsum(-1) == 1)).long()}
-    return encoder(**inputs, **asked)
+    return encoder(**inputs, **wanted)
 
 
 def _is_local(encoder: Any) -> bool:

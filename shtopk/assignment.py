@@ -8,8 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from shtopk.compiled import heaviest
+from shtopk import compiled, onnx
 from shtopk.slots import pool_by_slot
+from shtopk.tracing import form, stable_sort
 
 Index = tuple[Tensor, Tensor]
 
@@ -47,6 +48,7 @@ class Assignment(NamedTuple):
         if slots is None:
             positions = weights.detach().argmax(-1).masked_fill(~mask, 0)
         else:
+            heaviest = form(compiled.heaviest, compiled.heaviest, onnx.heaviest)
             positions = heaviest(weights.detach(), slots, mask)
         return cls(weights, slots, mask, positions)
 
@@ -121,7 +123,7 @@ class Assignment(NamedTuple):
     def document_order(self) -> Tensor:
         """The order [*, k] that sorts the slots by position, with empty ones last."""
         n = self.weights.shape[-1]
-        return self.positions.masked_fill(~self.mask, n).argsort(dim=-1, stable=True)
+        return stable_sort(self.positions.masked_fill(~self.mask, n))[1]
 
     def in_order(self) -> Assignment:
         """The same assignment with its slots in document order, empty ones last."""

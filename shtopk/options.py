@@ -81,7 +81,7 @@ class PoolingOptions:
             value = getattr(self, name)
             if value is not None and not isinstance(value, Real):
                 raise ValueError(f"expected {name} to be a number > 0, got {value!r}")
-            if value is not None and not (value > 0 and math.isfinite(value)):
+            if value is not None and not (float(value) > 0 and math.isfinite(value)):
                 raise ValueError(f"expected {name} > 0, got {value!r}")
         object.__setattr__(self, "protected", tuple(self.protected))
         if len(set(self.protected)) != len(self.protected):

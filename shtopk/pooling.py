@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -135,11 +136,13 @@ class TopKPooling(nn.Module):
             ks = self._slots_by_row(counted, k)
         protected = self.options.protected
         alone = _alone(protected, mask)
-        free = mask & ~alone.any(1)
+        free = mask & ~alone.any(1) if protected else mask
         scored = hidden_states
         if attention_mask is not None and not self._by_place:
             # A NaN of padding times its gradient, which is 0, would be a part of the scorer's gradient.
             scored = hidden_states.masked_fill(~mask.unsqueeze(-1), 0)
+        if self.training and hidden_states.requires_grad and not torch.compiler.is_compiling():
+            self._warn_of_frozen_scorer()
         scores = self._scores(scored, free, ks)
         temperature = self._annealed if self.training else self.options.temperature
         operator = OPERATORS[self.options.operator if self.training else str(self.options.eval_operator)].topk
@@ -166,6 +169,15 @@ class TopKPooling(nn.Module):
         """[B] how many slots each row gets, on the CPU."""
         tokens = (counted != 0).sum(-1).cpu().double()  # as Python's numbers, so that `slots_for` says the same
         return (k * tokens).ceil().long().clamp(min=len(self.options.protected) + 1)
+
+    def _warn_of_frozen_scorer(self) -> None:
+        parameters = list(self.scorer.parameters())
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
+            warnings.warn(
+                "the scorer of a TopKPooling is frozen, while what it scores is trained; if an adapter of PEFT left "
+                "it out, name it in modules_to_save=['scorer'], or another one is drawn where the adapter is loaded",
+                stacklevel=3,
+            )
 
     def extra_repr(self) -> str:
         operators = f"operator={self.options.operator}, eval_operator={self.options.eval_operator}"

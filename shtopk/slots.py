@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from shtopk import backends, compiled
+from shtopk import backends, compiled, onnx
+from shtopk.tracing import form
 
 
 def pool_by_slot(values: Tensor, weights: Tensor, slots: Tensor, k: int) -> Tensor:
@@ -13,7 +14,7 @@ def pool_by_slot(values: Tensor, weights: Tensor, slots: Tensor, k: int) -> Tens
 
     A token of weight 0 is not read and gets no gradient.
     """
-    run = compiled.pool_by_slot if torch.compiler.is_compiling() else _PoolBySlot.apply
+    run = form(_PoolBySlot.apply, compiled.pool_by_slot, onnx.pool_by_slot)
     return run(values, weights, slots, k)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from shtopk.tasks.sentences import sentences
 from shtopk.tasks.split import normalise
 
-SIMILARITIES = 1 << 22  # of documents with training documents, held at a time: at most 80 MB
+MEGABYTES = 80  # of distances between documents and training documents, held at a time
 
 # From the first line, which names what is documented, to the first line that ends with a colon.
 _SIGNATURE = re.compile(r"\s*(?:async\s+)?(?:def|class)\s+([\w.]+)(?:.*\n)*?.*:[^\S\n]*(?:\n|\Z)")
@@ -80,15 +80,14 @@ def nearest_neighbour(train_texts: Sequence[str], train_summaries: Sequence[str]
         raise ValueError(f"expected as many train_texts as train_summaries, got {counts[0]} and {counts[1]}")
     if not len(texts):
         return []
-    from sklearn.feature_extraction.text import TfidfVectorizer  # late: it takes long to import
+    from sklearn import config_context  # late: it takes long to import
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.metrics import pairwise_distances_argmin
 
     vectorizer = TfidfVectorizer(sublinear_tf=True, dtype=np.float32)
-    train = vectorizer.fit_transform(train_texts).T.tocsr()  # [words, train texts], of length 1 each
-    rows = max(1, SIMILARITIES // len(train_texts))
-    nearest: list[int] = []
-    for start in range(0, len(texts), rows):
-        similarities = vectorizer.transform(texts[start : start + rows]) @ train
-        nearest += similarities.toarray().argmax(axis=1).tolist()
+    train = vectorizer.fit_transform(train_texts)
+    with config_context(working_memory=MEGABYTES):
+        nearest = pairwise_distances_argmin(vectorizer.transform(texts), train, metric="cosine")
     summaries = list(train_summaries)  # a column of a data set would read from disk for every index
     return [summaries[i] for i in nearest]
 

@@ -10,7 +10,7 @@ from shtopk.tasks.arguments import DataArguments
 from shtopk.tasks.cache import cached
 from shtopk.tasks.packages import package_folder
 from shtopk.tasks.sentences import sentences
-from shtopk.tasks.split import SHARES, SPLITS, Groups, normalise, stratified_split
+from shtopk.tasks.split import SHARES, SPLITS, normalise, stratified_split
 from shtopk.tasks.table import to_datasets
 from shtopk.tasks.task import Classification
 
@@ -56,14 +56,16 @@ def stories(texts: list[str]) -> list[str]:
     One article in ten was published twice, with another headline or a changed paragraph, and some repeat each other's
     background. If a split separated them, the test would contain training texts.
     """
-    groups = Groups()
+    from scipy.cluster.hierarchy import DisjointSet  # late: it takes long to import
+
+    groups = DisjointSet(range(len(texts)))
     first: dict[str, int] = {}
     for i, text in enumerate(texts):
         for sentence in sentences(text):
             words = re.findall(r"\w+", sentence.lower())
             if len(words) >= 8:
-                groups.join(i, first.setdefault(" ".join(words), i))
-    return [normalise(texts[groups.first(i)]) for i in range(len(texts))]
+                groups.merge(i, first.setdefault(" ".join(words), i))
+    return [normalise(texts[min(groups.subset(i))]) for i in range(len(texts))]
 
 
 def split_articles() -> dict[str, list[Article]]:

@@ -23,7 +23,7 @@ from shtopk.tasks.baselines import BASELINES
 from shtopk.tasks.cache import cached
 from shtopk.tasks.duplicates import Similar
 from shtopk.tasks.rfc_text import clean, unwrap
-from shtopk.tasks.split import SPLITS, Groups, stratified_split
+from shtopk.tasks.split import SPLITS, stratified_split
 from shtopk.tasks.table import to_datasets
 from shtopk.tasks.task import Summarization
 
@@ -95,15 +95,18 @@ def read(folder: Path) -> DatasetDict:
     Raises:
         ValueError: no documents, or too few to split.
     """
+    from scipy.cluster.hierarchy import DisjointSet  # late: it takes long to import
+
     check(folder)
-    pairs, groups = [], Groups()
+    files, pairs = find(folder), []
+    groups = DisjointSet(files)
     skipped: Counter[str] = Counter()
-    files = find(folder)
     for number, kinds in tqdm(files.items(), desc="read RFCs"):
         try:
             facts = _facts(kinds)
             for other in _replaced(facts):
-                groups.join(number, other)
+                groups.add(other)
+                groups.merge(number, other)
             pairs.append(_pair(number, facts, kinds))
         except Skipped as reason:
             skipped[str(reason)] += 1
@@ -114,12 +117,12 @@ def read(folder: Path) -> DatasetDict:
     alike = Similar([set(re.findall(r"\w+", pair.summary.lower())) for pair in pairs], ALIKE)
     for i, pair in enumerate(pairs):
         for j in alike.to(i):
-            groups.join(pair.number, pairs[j].number)
+            groups.merge(pair.number, pairs[j].number)
     held_out = min(HELD_OUT, len(pairs) // 10)
     if not held_out:
         raise ValueError(f"expected at least 10 usable RFCs in {folder}, got {len(pairs)}; the line above says why")
     shares = {name: held_out / len(pairs) for name in ("test", "validation")}
-    keys = [f"rfc{groups.first(pair.number)}" for pair in pairs]
+    keys = [f"rfc{min(groups.subset(pair.number))}" for pair in pairs]
     rows = stratified_split(["rfc"] * len(pairs), keys, shares)
     return to_datasets({name: [pairs[i][1:] for i in rows[name]] for name in SPLITS}, "summary")
 

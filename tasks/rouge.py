@@ -45,13 +45,15 @@ def confidence_interval(scores: np.ndarray, resamples: int = 1000, seed: int = 0
         resamples: samples of n documents, drawn with replacement; >= 1.
         seed: of the samples.
     """
-    n = len(scores)
+    from scipy.stats import bootstrap  # late: it takes long to import
+
+    if len(scores) == 1:  # which scipy refuses
+        return scores[0], scores[0]
     scores = np.sort(scores, axis=0)  # every column by itself: a bound depends on one column alone
-    generator = np.random.default_rng(seed)
     # One resample at a time: all of them at once would need resamples * n numbers.
-    means = [scores[generator.integers(n, size=n)].mean(axis=0) for _ in range(resamples)]
-    low, high = np.quantile(means, [0.025, 0.975], axis=0)
-    return low, high
+    options = {"n_resamples": resamples, "batch": 1, "method": "percentile", "rng": seed}
+    interval = bootstrap((scores,), np.mean, **options).confidence_interval
+    return interval.low, interval.high
 
 
 def words(text: str) -> list[str]:

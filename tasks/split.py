@@ -79,33 +79,3 @@ def stratified_split(
             if name != rest:
                 room[name][label] -= n
     return splits
-
-
-class Groups:
-    """Rows that belong together (union-find). Joining two rows joins their groups.
-
-    Anything that can be ordered and hashed stands for a row.
-
-    Example:
-        >>> groups = Groups()
-        >>> groups.join(3, 2), groups.join(2, 1)
-        (None, None)
-        >>> groups.first(3), groups.first(7)
-        (1, 7)
-    """
-
-    def __init__(self):
-        self._parent: dict[Hashable, Hashable] = {}
-
-    def first(self, item):
-        """The smallest member of the item's group, which is the same for all its members."""
-        path = []
-        while (parent := self._parent.get(item, item)) != item:
-            path.append(item)
-            item = parent
-        self._parent.update(dict.fromkeys(path, item))
-        return item
-
-    def join(self, one, other) -> None:
-        low, high = sorted((self.first(one), self.first(other)))
-        self._parent[high] = low

@@ -29,7 +29,7 @@ FLOORS = {  # from the ground up; a module may import its own package and the fl
 }
 OUTSIDE = {  # what a package may import of others; training and train.py anything
     "shtopk": STANDARD | {"torch"},
-    "shtopk.integrations": STANDARD | {"torch", "transformers", "sentence_transformers"},
+    "shtopk.integrations": STANDARD | {"torch", "transformers", "sentence_transformers", "peft"},
     "shtopk.tasks": STANDARD | {"datasets", "evaluate", "numpy", "pyarrow", "rouge_score", "scipy", "sklearn", "tqdm"},
     "shtopk.models": STANDARD - {"argparse"} | {"torch", "transformers", "huggingface_hub", "safetensors", "peft"},
     "shtopk.show": STANDARD | {"torch", "transformers"},

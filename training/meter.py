@@ -6,8 +6,8 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
+from accelerate.utils import ProfileKwargs
 from torch import nn
-from torch.profiler import ProfilerActivity
 
 from shtopk.pooling import poolings
 
@@ -75,10 +75,8 @@ def profiler(updates: int, path: Path) -> AbstractContextManager:
     """
     if not updates:
         return nullcontext()
-    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
-    return torch.profiler.profile(
-        activities=activities,
-        schedule=torch.profiler.schedule(skip_first=SKIPPED - 1, wait=0, warmup=1, active=updates, repeat=1),
+    return ProfileKwargs(
+        schedule_option={"skip_first": SKIPPED - 1, "wait": 0, "warmup": 1, "active": updates, "repeat": 1},
         on_trace_ready=lambda profile: profile.export_chrome_trace(str(path)),
         profile_memory=True,
-    )
+    ).build()

@@ -78,7 +78,7 @@ def _play(scores: Tensor, temperature: Tensor, k: int, rule: Rule) -> tuple[Tree
     while ranking.shape[-1] > k:
         winners, losers = ranking.chunk(2, -1)
         losers = losers.flip(-1)  # the best meets the worst
-        win = _margin(winners, losers, rule).div_(divisor).sigmoid_()
+        win = margin(winners, losers, rule).div_(divisor).sigmoid_()
         ranking, order = torch.lerp(losers, winners, win).sort(dim=-1, descending=True, stable=True)
         rankings.append(ranking)
         orders.append(order)
@@ -91,7 +91,7 @@ def _play(scores: Tensor, temperature: Tensor, k: int, rule: Rule) -> tuple[Tree
         met.append(ranking.gather(-1, places))
         nodes = order.gather(-1, places)
     pairs = _paired(torch.cat(met, -1))
-    win = _margin(pairs[..., 0], pairs[..., 1], rule).div_(divisor).sigmoid_()
+    win = margin(pairs[..., 0], pairs[..., 1], rule).div_(divisor).sigmoid_()
     shares = torch.stack([win, 1 - win], -1)
 
     levels = [(slot_scores > bye_score(slot_scores)).to(slot_scores.dtype)]
@@ -152,7 +152,7 @@ def _leaf_gradients(trees: Trees, grad_weights: Tensor, grad_slot_scores: Tensor
     for level_plus, level_times in zip(_levels(plus, k), _levels(trees.shares + times, k), strict=True):
         grads.append(torch.addcmul(level_plus, level_times, grads[-1].unsqueeze(-1)).flatten(1))
     of_margin = torch.addcmul(by_weight, by_score, torch.cat([worth[:, :0], *grads[:-1]], -1))
-    return grads[-1], -(of_margin * _margin(winners, losers, rule)).sum()
+    return grads[-1], -(of_margin * margin(winners, losers, rule)).sum()
 
 
 def bye_score(scores: Tensor) -> float:
@@ -204,7 +204,7 @@ def bounds(scores: Tensor, temperature: Tensor, k: int, rule: Rule) -> tuple[Ten
     """
     n = scores.shape[-1]
     best = scores.topk(min(n, 2 * k if rule.relative else k)).values
-    divisor = temperature * _spread(best, k) if rule.relative else temperature
+    divisor = temperature * spread(best, k) if rule.relative else temperature
     numbers = torch.finfo(scores.dtype)
     divisor = divisor.clamp(numbers.tiny, numbers.max / 1024)  # at most: so that a bye always loses
     below = reach(scores.dtype, n, k, rule)
@@ -238,7 +238,7 @@ def _with_byes(ranking: Tensor, tokens: Tensor, k: int) -> tuple[Tensor, Tensor]
     return F.pad(ranking, byes, value=bye_score(ranking)), F.pad(tokens, byes)
 
 
-def _spread(best: Tensor, k: int) -> Tensor:
+def spread(best: Tensor, k: int) -> Tensor:
     """[B, 1] by how much the k best scores exceed the k next, on average. best: [B, 2 k] falling."""
     # Below the resolution of the scores themselves a difference is rounding, not a preference.
     largest = best.masked_fill(best <= bye_score(best), 0).abs().amax(-1, keepdim=True)
@@ -264,7 +264,7 @@ def _paired(x: Tensor) -> Tensor:
     return x.view(len(x), x.shape[-1] // 2, 2)
 
 
-def _margin(winners: Tensor, losers: Tensor, rule: Rule) -> Tensor:
+def margin(winners: Tensor, losers: Tensor, rule: Rule) -> Tensor:
     """How far each winner is ahead, in scores or in powers. A bye is behind by a huge number."""
     if rule.log_base:
         ahead = _power(winners, rule.log_base) - _power(losers, rule.log_base)

@@ -11,8 +11,9 @@ import torch
 from torch import nn
 from transformers import AutoConfig, PreTrainedModel
 
+from shtopk.integrations.adapters import let_adapters_forget, let_adapters_train
 from shtopk.integrations.layers.families import FAMILIES, Family
-from shtopk.integrations.layers.hooks import PoolInput, ReportAssignment, begin_pass, end_pass, enter_model
+from shtopk.integrations.layers.hooks import BeginPass, PoolInput, ReportAssignment, end_pass, enter_model
 from shtopk.integrations.layers.seq2seq import TakeMask, attend_to_slots, carry_mask
 from shtopk.options import PoolingOptions, as_saved
 from shtopk.pooling import TopKPooling
@@ -81,6 +82,7 @@ def pool_encoder(
     record = install(model, k_by_layer, options, **by_name)
     for config in {id(part.config): part.config for part in (model, _find(model)[0])}.values():
         config.encoder_pooling = {"k_by_layer": {str(layer): k for layer, k in k_by_layer.items()}} | record.to_dict()
+    let_adapters_train(model)
     return model
 
 
@@ -104,6 +106,7 @@ def unpool_encoder(model: Model) -> Model:
     del stack.pooling
     for part in (model, _find(model)[0]):
         vars(part.config).pop("encoder_pooling", None)
+    let_adapters_forget(model)
     return model
 
 
@@ -151,6 +154,7 @@ def load_pooled(model_class: Any, name: str, **options: Any) -> Any:
     if lacking := sorted(key for key in report["missing_keys"] if ".pooling." in f".{key}"):
         raise ValueError(f"the weights in {name} lack {lacking[0]}: the model was saved without its poolings")
     model.__class__ = model_class
+    let_adapters_train(model)
     return (model, report) if with_report else model
 
 
@@ -186,11 +190,10 @@ def _hook(model: Any, encoder: Any, stack: Any, layers: nn.ModuleList, family: F
     (path,) = [name for name, module in model.named_modules() if module is stack]
     parts = path.split(".") if path else []
     handles = stack.pooling.handles
-    handles.append(stack.register_forward_pre_hook(begin_pass))
+    inputs = [PoolInput(layers[i], i, family) for i in range(int(min(stack.pooling, key=int)), len(layers))]
+    handles.extend(inputs)
+    handles.append(stack.register_forward_pre_hook(BeginPass(family, inputs)))
     handles.append(stack.register_forward_hook(end_pass, always_call=True))
-    for index in range(int(min(stack.pooling, key=int)), len(layers)):
-        hook = PoolInput(layers[index], index, family)
-        handles.append(layers[index].register_forward_pre_hook(hook, with_kwargs=True))
     if encoder is not model:
         handles.append(encoder.register_forward_hook(carry_mask))
         handles.append(model.register_forward_pre_hook(TakeMask(model), with_kwargs=True))

@@ -61,13 +61,8 @@ def hard_topk(
     if gradient not in get_args(Gradient):
         raise ValueError(f"expected gradient to be one of {', '.join(get_args(Gradient))}; got {gradient!r}")
     given = candidates(values, scores, k, mask, temperature)
-    batch, n = given.scores.shape
     every = bounded(given.scores, given.mask)
-    kept, positions = every.topk(min(k, n), -1)  # [B, min(k, n)]
-    slots = torch.full((batch, n), -1, device=kept.device)
-    slots = slots.scatter(-1, positions, torch.arange(min(k, n), device=kept.device).expand_as(positions))
-    if given.mask is not None:
-        slots = slots.masked_fill(~given.mask, -1)
+    kept, positions, slots = _best(every, k)
     if gradient == "gate":
         weights = torch.sigmoid(every / given.temperature)
     elif gradient == "straight_through":
@@ -77,12 +72,24 @@ def hard_topk(
     else:
         weights = torch.ones_like(every)
     weights = weights.masked_fill(slots < 0, 0)
-    spare = (0, k - min(k, n))
-    filled = F.pad(kept > -torch.inf, spare)
-    positions = F.pad(positions, spare).masked_fill(~filled, 0)
+    filled = kept > -torch.inf
     out = TopK.of(
         values=pool_by_slot(given.values, weights, slots, k),
-        scores=F.pad(kept, spare).masked_fill(~filled, 0).to(scores.dtype),
-        assignment=Assignment(weights, slots, filled, positions),
+        scores=kept.masked_fill(~filled, 0).to(scores.dtype),
+        assignment=Assignment(weights, slots, filled, positions.masked_fill(~filled, 0)),
     ).unflatten(given.batch)
     return out.in_order() if keep_order else out
+
+
+def _best(scores: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The k highest of scores [B, n], falling, and their positions, [B, k] both; and the slot [B, n] of each token.
+
+    Scores are -inf where there is no token.
+    """
+    n = scores.shape[1]
+    if torch.onnx.is_in_onnx_export() or n < k:  # a graph in ONNX is to serve every n
+        scores = F.pad(scores, (0, k), value=-torch.inf)
+    kept, positions = scores.topk(k, -1)
+    slots = torch.full(scores.shape, -1, device=kept.device)
+    slots = slots.scatter(-1, positions, torch.arange(k, device=kept.device).expand_as(positions))
+    return kept, positions, slots.masked_fill(scores == -torch.inf, -1)[:, :n]

@@ -8,6 +8,7 @@ from torch import Tensor
 from shtopk.assignment import Assignment
 from shtopk.candidates import bounded, candidates
 from shtopk.topk import TopK
+from shtopk.tracing import stable_sort
 
 
 def iterative_topk(
@@ -50,7 +51,7 @@ def iterative_topk(
     given = candidates(values, scores, k, mask, temperature)
     n = given.scores.shape[-1]
     kept = min(k, n)
-    ranking, order = bounded(given.scores, given.mask).sort(dim=-1, descending=True, stable=True)
+    ranking, order = stable_sort(bounded(given.scores, given.mask), descending=True)
     real = ranking > -torch.inf
     ranking = ranking.masked_fill(~real, 0)
     distance = (ranking.unsqueeze(-2) - ranking[:, :kept].unsqueeze(-1)) ** 2  # [B, k, n]

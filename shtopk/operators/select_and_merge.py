@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from shtopk import backends, compiled
+from shtopk import backends, compiled, onnx
 from shtopk.assignment import Assignment
 from shtopk.backends import Answer, clusters
 from shtopk.candidates import bounded, candidates
 from shtopk.topk import TopK
+from shtopk.tracing import form
 
 
 def select_and_merge_topk(
@@ -68,7 +69,7 @@ def select_and_merge_topk(
     every = bounded(given.scores, given.mask)
     limit = torch.finfo(every.dtype).max / 4
     logits = (every / given.temperature).clamp(-limit, limit).masked_fill(every == -torch.inf, -torch.inf)
-    run = compiled.select_and_merge if torch.compiler.is_compiling() else _SelectAndMerge.apply
+    run = form(_SelectAndMerge.apply, compiled.select_and_merge, onnx.select_and_merge)
     answer = Answer(*run(given.values, every, logits, k))
     assignment = Assignment(answer.weights, answer.slots, answer.mask, answer.positions)
     out = TopK.of(answer.values, answer.scores.to(scores.dtype), assignment).unflatten(given.batch)

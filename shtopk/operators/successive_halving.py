@@ -16,12 +16,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from shtopk import backends, compiled
+from shtopk import backends, compiled, onnx
 from shtopk.assignment import Assignment
 from shtopk.backends import Answer, Gradients, Wanted
 from shtopk.candidates import candidates
 from shtopk.rule import Boost, Rule
 from shtopk.topk import TopK
+from shtopk.tracing import form
 
 
 def successive_halving_topk(
@@ -83,7 +84,7 @@ def successive_halving_topk(
     """
     rule = Rule.of(boost, base)
     given = candidates(values, scores, k, mask, temperature)
-    run = _compiled if torch.compiler.is_compiling() else _SuccessiveHalving.apply
+    run = form(_SuccessiveHalving.apply, _compiled, onnx.successive_halving)
     answer = Answer(*run(given.values, given.scores, given.mask, given.temperature, k, rule))
     assignment = Assignment(answer.weights, answer.slots, answer.mask, answer.positions)
     out = TopK.of(answer.values, answer.scores, assignment).unflatten(given.batch)

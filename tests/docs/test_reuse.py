@@ -10,7 +10,8 @@ TEXTS = ["goal match " + "a b c d " * 12, "bank shares " + "b c d e " * 11] * 6 
 
 @pytest.mark.slow
 def test_what_reuses_the_pooling_works(hub_in_a_folder):
-    pytest.importorskip("peft")
+    for needed in ("peft", "onnxscript", "onnxruntime"):
+        pytest.importorskip(needed)
     names = run(blocks(REUSE), texts=TEXTS, labels=[0, 1] * 6)
 
     assert len([log for log in names["trainer"].state.log_history if "loss" in log]) == 6  # updates
@@ -23,6 +24,8 @@ def test_what_reuses_the_pooling_works(hub_in_a_folder):
     torch.testing.assert_close(
         names["exported"], names["pooling"](names["hidden_states"], names["mask"]).hidden_states
     )
+    answered, expected = torch.from_numpy(names["answered"]), names["few"].cpu()(**names["given"]).logits.detach()
+    torch.testing.assert_close(answered, expected, rtol=1e-4, atol=1e-4)
     for name, k, temperature, operator in (
         ("narrow", 8, 1, "successive_halving"),
         ("softer", 8, 0.5, "successive_halving"),

@@ -53,6 +53,12 @@ def test_a_checkpoint_that_has_it_beside_the_backbone_is_read_as_before(tmp_path
     assert (again.pad_token_id, again.vocab_size) == (7, BERT["vocab_size"])
 
 
+def test_a_checkpoint_of_the_backbone_gives_a_configuration_around_it(tmp_path):
+    BertConfig(**BERT, pad_token_id=7).save_pretrained(tmp_path)
+    config = TopKPoolingConfig.from_pretrained(tmp_path, k=5)
+    assert (config.k, config.backbone.model_type, config.pad_token_id) == (5, "bert", 7)
+
+
 def test_prompt_tuning_finds_what_it_needs_and_trains():
     peft = pytest.importorskip("peft")
     torch.manual_seed(0)

@@ -21,9 +21,8 @@ def test_a_model_begins_in_the_target_language_as_its_tokenizer_wants(kind, sour
     set_languages(tokenizer, source, target)
     begin_in(Model, tokenizer, target)
     token = tokenizer.convert_tokens_to_ids(target)
-    found = {
-        name: getattr(Model.generation_config, name) for name in ("forced_bos_token_id", "decoder_start_token_id")
-    }
+    names = ("forced_bos_token_id", "decoder_start_token_id")
+    found = {name: getattr(Model.generation_config, name) for name in names}
     Model.generation_config.forced_bos_token_id = Model.generation_config.decoder_start_token_id = None
     assert found == dict.fromkeys(found) | {setting: token}
     assert token in tokenizer(text_target="")["input_ids"] and token not in tokenizer("")["input_ids"]

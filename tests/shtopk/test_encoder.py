@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 from encoders import CONFIGS, LAYERS, SHARP, VIT, build, lively, with_holes
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import apply_activation_checkpointing
 from transformers import ViTModel
 
 from shtopk.integrations.encoder import pool_encoder, unpool_encoder
@@ -73,7 +74,8 @@ def test_gradients_reach_scorer_and_embeddings_and_checkpointing_changes_nothing
     def gradients():
         model.zero_grad()
         model(**document).last_hidden_state.square().sum().backward()
-        return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+        given = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+        return {name.replace("_checkpoint_wrapped_module.", ""): gradient for name, gradient in given.items()}
 
     expected = gradients()
     scorers = [key for key in expected if "scorer.weight" in key]
@@ -81,6 +83,15 @@ def test_gradients_reach_scorer_and_embeddings_and_checkpointing_changes_nothing
     assert expected[next(iter(expected))].abs().sum() > 0  # the embeddings
     if model.supports_gradient_checkpointing:
         model.activation_checkpointing_enable()
+        torch.testing.assert_close(gradients(), expected)
+        model.activation_checkpointing_disable()
+    lists = (module for module in model.modules() if isinstance(module, torch.nn.ModuleList))
+    layers = next(modules for modules in lists if len(modules) == LAYERS)
+    plain = list(layers)
+    apply_activation_checkpointing(model, check_fn=lambda module: module in plain)  # as FSDP does
+    assert layers[1] is not plain[1]
+    torch.testing.assert_close(gradients(), expected)
+    layers[1] = plain[1]
     torch.testing.assert_close(gradients(), expected)
 
 

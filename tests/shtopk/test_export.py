@@ -1,4 +1,4 @@
-"""torch.export keeps the number of documents and their length open, alone, in a model and between an encoder's layers."""
+"""torch.export keeps the number of documents and their length open, alone, in a model and between layers."""
 
 import pytest
 import torch

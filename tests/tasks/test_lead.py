@@ -119,8 +119,8 @@ def test_the_first_of_equally_near_documents_answers():
 def test_answers_do_not_depend_on_how_many_texts_are_compared_at_a_time(monkeypatch):
     train, texts = documents(40, seed=0), documents(23, seed=1)
     answers = nearest_neighbour(train, train, texts)
-    for similarities in (7 * 40, 1):
-        monkeypatch.setattr(baselines, "SIMILARITIES", similarities)
+    for rows in (7, 1):
+        monkeypatch.setattr(baselines, "MEGABYTES", rows * 40 * 8 / 2**20)
         assert nearest_neighbour(train, train, texts) == answers
 
 

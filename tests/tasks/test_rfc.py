@@ -9,7 +9,6 @@ import pytest
 from made_up_rfcs import prose, published, words, wrapped, write
 
 from shtopk.tasks.rfc import check, read
-from shtopk.tasks.split import Groups
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -126,13 +125,6 @@ def test_too_few_rfcs_to_split_are_refused(tmp_path):
     check(tmp_path)
     with pytest.raises(ValueError, match=r"at least 10 usable RFCs in .*, got 1;"):
         read(tmp_path)
-
-
-def test_what_is_joined_over_a_third_is_in_one_group():
-    groups = Groups()
-    for one, other in [(5, 9), (7, 8), (9, 7)]:
-        groups.join(one, other)
-    assert [groups.first(i) for i in (5, 7, 8, 9, 4)] == [5, 5, 5, 5, 4]
 
 
 def test_fetching_leaves_a_folder_with_files_alone(tmp_path):

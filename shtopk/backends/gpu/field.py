@@ -128,7 +128,7 @@ def _ranked(r, first, second, S: tl.constexpr):
 
 @triton.jit
 def _spread(found, r, number, kth, last, kept, both, BLOCK: tl.constexpr, HELD: tl.constexpr):
-    """By how much the `kept` best scores exceed the next ones up to `both`, on average; see tournament._spread.
+    """By how much the `kept` best scores exceed the next ones up to `both`, on average; see tournament.spread.
 
     kth and last are the kept-th and the both-th best scores, or bounds that so many scores reach. `_largest` explains
     found, r and HELD.

@@ -8,6 +8,7 @@ token, such as masks and positions. These are gathered at the heaviest token of 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -24,8 +25,21 @@ class PoolInput:
     """Runs before a layer: pool the input if a pooling is due, and let the other arguments follow the tokens."""
 
     def __init__(self, layer: nn.Module, index: int, family: Family):
-        self.index, self.family = index, family
+        self.layer, self.hooked, self.index, self.family = layer, layer, index, family
         self.names = list(inspect.signature(layer.forward).parameters)
+        self.handle = layer.register_forward_pre_hook(self, with_kwargs=True)
+
+    def remove(self) -> None:
+        """Remove the hook."""
+        self.handle.remove()
+
+    def move_to(self, standing: nn.Module) -> None:
+        """Run before what stands in the layer's place now: a wrapper, such as that of activation checkpointing, which
+        runs what is inside a second time in the backward pass; or the layer again. A copy of the layer is neither.
+        """
+        if standing is not self.hooked and any(module is self.layer for module in standing.modules()):
+            self.handle.remove()
+            self.hooked, self.handle = standing, standing.register_forward_pre_hook(self, with_kwargs=True)
 
     def __call__(self, layer: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
         forward_pass = STATE.get_running()
@@ -90,20 +104,36 @@ class PoolInput:
         """Hide the slots that hold no token in a gathered mask."""
         if mask.dim() == 2:
             return mask * filled
+        if mask.dtype == torch.bool:
+            return mask & filled[:, None, None, :]
         hidden = torch.finfo(mask.dtype).min if mask.is_floating_point() and self.family.additive else 0
         return mask.masked_fill(~filled[:, None, None, :], hidden)
 
 
-def begin_pass(stack: Any, args: tuple) -> None:
-    """Runs before the layers: begin a forward pass."""
-    config = getattr(stack, "config", None)
-    flash = "flash" in str(getattr(config, "_attn_implementation", None))
-    if flash and "sliding_attention" in (getattr(config, "layer_types", None) or ()):
-        raise ValueError(
-            "expected attention that is told positions, got flash attention, whose sliding window would count the "
-            "slots; load the model with attn_implementation='sdpa' or 'eager'"
-        )
-    STATE.set_running(ForwardPass(stack.pooling, STATE.get_running()))
+class BeginPass:
+    """Runs before the layers: begin a forward pass.
+
+    Args:
+        family: of the encoder.
+        inputs: the hooks on the layers.
+    """
+
+    def __init__(self, family: Family, inputs: Sequence[PoolInput]):
+        self.family, self.inputs = family, inputs
+
+    def __call__(self, stack: Any, args: tuple) -> None:
+        config = getattr(stack, "config", None)
+        flash = "flash" in str(getattr(config, "_attn_implementation", None))
+        if flash and "sliding_attention" in (getattr(config, "layer_types", None) or ()):
+            raise ValueError(
+                "expected attention that is told positions, got flash attention, whose sliding window would count "
+                "the slots; load the model with attn_implementation='sdpa' or 'eager'"
+            )
+        if not torch.compiler.is_compiling():
+            layers = getattr(stack, self.family.layers)
+            for pool_input in self.inputs:
+                pool_input.move_to(layers[pool_input.index])
+        STATE.set_running(ForwardPass(stack.pooling, STATE.get_running()))
 
 
 def end_pass(stack: nn.Module, args: tuple, output: Any) -> None:

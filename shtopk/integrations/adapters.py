@@ -1,0 +1,113 @@
+"""Adapters of PEFT train and save the scorers of a model along, whatever their recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from torch import nn
+
+from shtopk.pooling import TopKPooling
+
+
+class TrainsNewModules:
+    """A mixin for models whose pooling is new, and useless as it was drawn.
+
+    PEFT freezes and forgets all that `modules_to_save` of a recipe does not name; with task_type="SEQ_CLS" it names
+    the classifier itself. Then another scorer is drawn where the adapter is loaded. So scorers, and a copy head, are
+    named there once PEFT has put an adapter into the model, which it tells by setting the model's peft_config. An
+    adapter that is loaded only to be used stays as it was saved.
+    """
+
+    @property
+    def peft_config(self) -> dict[str, Any]:
+        """The recipes of the adapters inside, by the adapter's name."""
+        try:
+            return vars(self)["peft_config"]
+        except KeyError:
+            raise AttributeError(f"{type(self).__name__} has no adapter") from None
+
+    @peft_config.setter
+    def peft_config(self, recipes: Mapping[str, Any]) -> None:
+        vars(self)["peft_config"] = recipes
+        for adapter, recipe in recipes.items():
+            if not recipe.inference_mode:
+                train_new_modules(self, adapter, recipe)
+
+    @peft_config.deleter
+    def peft_config(self) -> None:
+        vars(self).pop("peft_config", None)
+
+
+class PooledModel(TrainsNewModules):
+    """What `pool_encoder` makes of the class of a model, which keeps its name."""
+
+    def __reduce_ex__(self, protocol: Any) -> tuple:
+        return restored, (class_before(self),), vars(self)  # a class that is made cannot be pickled by its name
+
+
+def let_adapters_train(model: nn.Module) -> None:
+    """Make a model that was just pooled one whose adapters train what is new."""
+    kind: Any = type(model)
+    model.__class__ = pooled_class(kind)
+
+
+def let_adapters_forget(model: nn.Module) -> None:
+    """Undo it."""
+    if isinstance(model, PooledModel):
+        model.__class__ = class_before(model)
+
+
+def class_before(model: PooledModel) -> type:
+    """The class that a pooled model had."""
+    (_, before) = next(kind for kind in type(model).__mro__ if PooledModel in kind.__bases__).__bases__
+    return before
+
+
+@cache
+def pooled_class(model_class: Any) -> Any:
+    """A subclass of a model's class that lets adapters train what is new."""
+    names = {"__module__": model_class.__module__, "__qualname__": model_class.__qualname__}
+    return type(model_class.__name__, (PooledModel, model_class), names)
+
+
+def restored(model_class: type) -> Any:
+    """An empty object for a copy of a pooled model."""
+    return object.__new__(pooled_class(model_class))
+
+
+def train_new_modules(model: Any, adapter: str, recipe: Any) -> None:
+    """Let an adapter that is in a model train and save scorers and a copy head, and write it into its recipe."""
+    from peft.utils import ModulesToSaveWrapper
+
+    wrappers = [module for module in model.modules() if isinstance(module, ModulesToSaveWrapper)]
+    trained = {module for wrapper in wrappers for module in wrapper.modules()}
+    for owner, name in ((module, name) for module in list(model.modules()) for name in new_modules_of(module)):
+        module = getattr(owner, name)
+        if module in trained:
+            continue
+        plain = without_adapter(module)
+        wrapper = ModulesToSaveWrapper(plain, adapter)
+        wrapper.set_adapter(adapter)
+        setattr(owner, name, wrapper)
+        recipe.modules_to_save = sorted({*(recipe.modules_to_save or ()), name})
+
+
+def new_modules_of(module: nn.Module) -> list[str]:
+    """Names of the modules directly inside one that are drawn, not loaded, and learn."""
+    names = ["scorer"] if isinstance(module, TopKPooling) else ["copy_head"] if hasattr(module, "copy_head") else []
+    return [name for name in names if any(True for _ in getattr(module, name).parameters())]
+
+
+def without_adapter(module: nn.Module) -> nn.Module:
+    """A module without the adapter that target_modules="all-linear" puts into each linear layer: it is trained
+    itself.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    if isinstance(module, BaseTunerLayer):
+        return module.get_base_layer()
+    for name, child in module.named_children():
+        setattr(module, name, without_adapter(child))
+    return module
