@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 CLASSES = "single_label_classification"
 LABELS = "multi_label_classification"
 NUMBERS = "regression"
-HOLDS = 0.5  # the probability from which on one of several labels is part of the answer
+HOLDS = 0.5  # the probability from which on one of several labels is part of the answer, unless a model has its own
 
 
 def problem_type(config: Any) -> str:
@@ -78,6 +79,7 @@ class Answer:
     Attributes:
         problem_type: the kind of answer, see `problem_type`.
         values: every class, label or output with its value, in the order of the logits.
+        thresholds: {label: the probability in [0, 1] from which on it is part of the answer}; 0.5 for others.
 
     Example:
         >>> answer = Answer(LABELS, (Named("sport", 0.2), Named("money", 0.9), Named("law", 0.6)))
@@ -89,6 +91,7 @@ class Answer:
 
     problem_type: str
     values: tuple[Named, ...]
+    thresholds: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def ranked(self) -> list[Named]:
@@ -99,12 +102,13 @@ class Answer:
     def chosen(self) -> list[Named]:
         """The values that make up the answer.
 
-        That is the likeliest class; or the labels of at least 0.5, the likeliest first, perhaps none; or every output.
+        That is the likeliest class; or the labels that reach their thresholds, the likeliest first, perhaps none; or
+        every output.
         """
         if self.problem_type == NUMBERS:
             return list(self.values)
         if self.problem_type == LABELS:
-            return [named for named in self.ranked if named.value >= HOLDS]
+            return [named for named in self.ranked if named.value >= self.thresholds.get(named.name, HOLDS)]
         return self.ranked[:1]
 
     @property
@@ -126,7 +130,9 @@ class Answer:
 
 
 def answers(logits: Tensor, config: Any) -> list[Answer]:
-    """Read the answers to B documents from logits [B, C]; `config.id2label` has the names.
+    """Read the answers to B documents from logits [B, C].
+
+    `config.id2label` has the names; `config.label_thresholds`, if it is there, a threshold for each label.
 
     Example:
         >>> from transformers import BertConfig
@@ -139,4 +145,5 @@ def answers(logits: Tensor, config: Any) -> list[Answer]:
     kind = problem_type(config)
     rows = (logits.float() if kind == NUMBERS else probabilities(logits, config)).tolist()
     names = [config.id2label[i] for i in range(logits.shape[-1])]
-    return [Answer(kind, tuple(map(Named, names, row))) for row in rows]
+    thresholds = dict(zip(names, getattr(config, "label_thresholds", None) or [], strict=False))
+    return [Answer(kind, tuple(map(Named, names, row)), thresholds) for row in rows]

@@ -1,6 +1,7 @@
 """The configurations of the models that pool their tokens to k."""
 
 # No `from __future__ import annotations` here: `strict` checks no type that is written as a string.
+import math
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -143,6 +144,11 @@ class TopKPoolingConfig(PooledBackboneConfig):
         source_prefix: what the model was taught to read before every document, such as "summarize: ". The commands
             and `shtopk.models.predict` put it there, in front of every window; `forward` does not.
         classifier_dropout: dropout before the classifier, in [0, 1).
+        label_thresholds: of a multi-label classifier, in the order of the labels: the probability in (0, 1) from which
+            on a label is part of the answer; see `shtopk.models.answers`. None: 0.5 for all.
+        target_mean: of a regression, where the classifier's output 0 stands on the scale of the answers.
+        target_std: > 0, how far an output of 1 is from there: with the mean and standard deviation of the training
+            documents' numbers, the classifier learns as well for prices as for shares.
 
     Raises:
         StrictDataclassError: a wrong type, a value that `TopKPooling` refuses, or one outside its range.
@@ -163,6 +169,19 @@ class TopKPoolingConfig(PooledBackboneConfig):
     ]
 
     classifier_dropout: float = 0.1
+    label_thresholds: list[float] | None = None
+    target_mean: float = 0.0
+    target_std: float = 1.0
+
+    def validate_answers(self):
+        thresholds = self.label_thresholds
+        if thresholds is not None and not (
+            len(thresholds) == self.num_labels and all(0 < threshold < 1 for threshold in thresholds)
+        ):
+            raise ValueError(f"expected label_thresholds in (0, 1) for {self.num_labels} labels, got {thresholds}")
+        if not (math.isfinite(self.target_mean) and 0 < self.target_std < math.inf):
+            raise ValueError(f"expected a finite target_mean and target_std > 0, got {self.target_mean} and "
+                             f"{self.target_std}")  # fmt: skip
 
     def validate_dropout(self):
         if not 0 <= self.classifier_dropout < 1:

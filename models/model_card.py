@@ -13,6 +13,18 @@ from transformers import pipeline
 classify = pipeline("text-classification", model="{folder}")
 classify("Shares rose sharply after the bank raised its forecast.")"""
 
+LABEL = """import shtopk.models  # registers the classes of the model
+from transformers import pipeline
+
+label = pipeline("text-classification", model="{folder}", top_k=None)  # every label with its probability
+label("Shares rose sharply after the bank raised its forecast.")"""
+
+MEASURE = """import shtopk.models  # registers the classes of the model
+from transformers import pipeline
+
+measure = pipeline("text-classification", model="{folder}")
+measure("Shares rose sharply after the bank raised its forecast.")[0]["score"]  # the number"""
+
 SUMMARIZE = """import shtopk.models  # registers the classes of the model
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
@@ -24,6 +36,10 @@ tokenizer.batch_decode(model.generate(**document), skip_special_tokens=True)"""
 KINDS = {  # title, tag, head, code, metrics
     "label": ("Classifier", "text-classification", "a linear classifier over their mean", CLASSIFY,
               ("accuracy", "f1")),
+    "labels": ("Multi-label classifier", "text-classification", "a linear classifier over their mean, with a "
+               "probability for each label", LABEL, ("f1_micro", "f1", "accuracy")),
+    "value": ("Regression", "text-classification", "a linear layer over their mean, which gives a number", MEASURE,
+              ("mse", "mae", "pearson", "spearman")),
     "summary": ("Summarizer", "summarization", "a decoder that sees these k alone", SUMMARIZE,
                 ("rouge1", "rouge2", "rougeL", "rougeLsum")),
 }  # fmt: skip
@@ -36,7 +52,8 @@ def write_model_card(
 
     Args:
         folder: of the checkpoint.
-        target: what the model predicts, "label" or "summary".
+        target: what the model predicts: "label" (a class), "labels" (any number of them), "value" (a number) or
+            "summary".
         base_model: the pretrained backbone, a name on the hub or a folder.
         data: a sentence on the corpus.
         licence: a sentence on what its texts may be used for.
@@ -79,7 +96,7 @@ the copy of the model's code in this folder.
 ```python
 {code.format(folder=folder.as_posix())}
 ```
-
+{_on_thresholds(results)}
 From the hub, write the model's name there instead of `{folder.as_posix()}`.
 
 Trained and tested on: {data}.
@@ -95,3 +112,13 @@ Command: `{command}`
 Code of the model: MIT. Base model: its own, see there. Data: {licence}.
 """
     ModelCard(card).save(folder / "README.md")
+
+
+def _on_thresholds(results: dict) -> str:
+    if not results.get("label_thresholds"):
+        return ""
+    return """
+Each label has a threshold of its own, chosen on the validation split: `label_thresholds` in `config.json`, in the
+order of the labels. `shtopk predict` and `shtopk.models.predict` answer with the labels that reach theirs; a pipeline
+leaves that to you.
+"""

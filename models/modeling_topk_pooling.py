@@ -214,7 +214,7 @@ class TopKPoolingForSequenceClassification(TopKPoolingPreTrainedModel):
             global_attention_mask: [B, L] 1 for the tokens that all others attend to, of Longformer. None: the first
                 token of each window.
             inputs_embeds: [B, L, d] the tokens' embeddings, instead of input_ids.
-            labels: [B] for a loss.
+            labels: for a loss: [B] classes or numbers, or [B, C] shares of labels in [0, 1].
             output_hidden_states: return the encoder's, of documents no longer than its window.
             output_attentions: return the encoder's, likewise.
             num_items_in_batch: what cross-entropy is divided by; None: the number of documents.
@@ -230,6 +230,8 @@ class TopKPoolingForSequenceClassification(TopKPoolingPreTrainedModel):
         kept = pooled.attention_mask.unsqueeze(-1).to(pooled.hidden_states.dtype)  # [B, k, 1]
         document = (pooled.hidden_states * kept).sum(1) / kept.sum(1).clamp(min=1)  # [B, d]
         logits = self.classifier(self.dropout(document))
+        if (self.config.target_mean, self.config.target_std) != (0.0, 1.0):  # in float32: bfloat16 has three digits
+            logits = logits.float() * self.config.target_std + self.config.target_mean
         loss = None
         if labels is not None:
             counted = {} if num_items_in_batch is None else {"num_items_in_batch": num_items_in_batch}

@@ -137,10 +137,7 @@ class TopKPooling(nn.Module):
         protected = self.options.protected
         alone = _alone(protected, mask)
         free = mask & ~alone.any(1) if protected else mask
-        scored = hidden_states
-        if attention_mask is not None and not self._by_place:
-            # A NaN of padding times its gradient, which is 0, would be a part of the scorer's gradient.
-            scored = hidden_states.masked_fill(~mask.unsqueeze(-1), 0)
+        scored = hidden_states if attention_mask is None or self._by_place else _numbers(hidden_states, mask)
         if self.training and hidden_states.requires_grad and not torch.compiler.is_compiling():
             self._warn_of_frozen_scorer()
         scores = self._scores(scored, free, ks)
@@ -231,6 +228,18 @@ def anneal(model: nn.Module, progress: float) -> float:
     for pooling in found:
         pooling.progress = progress
     return found[-1].options.temperature_at(progress)
+
+
+def _numbers(hidden_states: Tensor, mask: Tensor) -> Tensor:
+    """Hidden states for a scorer to read: 0 behind the mask, where anything might be no number.
+
+    A NaN there times its gradient, which is 0, would be a part of the scorer's gradient. On a CPU a look at the sum
+    saves the copy nearly always. On a GPU it would be a wait for the device.
+    """
+    on_cpu = hidden_states.device.type == "cpu" and not torch.compiler.is_compiling()
+    if on_cpu and hidden_states.detach().sum(dtype=torch.float32).isfinite():
+        return hidden_states
+    return hidden_states.masked_fill(~mask.unsqueeze(-1), 0)
 
 
 def _alone(protected: Sequence[int], mask: Tensor) -> Tensor:

@@ -9,25 +9,35 @@ from typing import TYPE_CHECKING
 
 from shtopk.late import late
 from shtopk.tasks.arguments import DataArguments
+from shtopk.tasks.multi_label import MultiLabelClassification
 from shtopk.tasks.registry import TASKS, check, get_task
+from shtopk.tasks.regression import Regression
 from shtopk.tasks.samples import write_predictions, write_samples
 from shtopk.tasks.task import Classification, Summarization, Task
 
 if TYPE_CHECKING:
-    from shtopk.tasks.metrics import classification_metrics
+    from shtopk.tasks.metrics import classification_metrics, multi_label_metrics, regression_metrics
     from shtopk.tasks.rouge import summarization_metrics
 
 __all__ = [
     "TASKS",
     "Classification",
     "DataArguments",
+    "MultiLabelClassification",
+    "Regression",
     "Summarization",
     "Task",
     "check",
     "classification_metrics",
     "get_task",
+    "multi_label_metrics",
+    "regression_metrics",
     "summarization_metrics",
     "write_predictions",
     "write_samples",
 ]
-__getattr__ = late(__name__, {"classification_metrics": "metrics", "summarization_metrics": "rouge"})
+__getattr__ = late(
+    __name__,
+    dict.fromkeys(("classification_metrics", "multi_label_metrics", "regression_metrics"), "metrics")
+    | {"summarization_metrics": "rouge"},
+)

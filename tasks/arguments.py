@@ -1,13 +1,20 @@
 """Which data to train on, as fields of a command line."""
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 FILE_FIELDS = ("train_file", "validation_file", "test_file")
 HUB_FIELDS = ("dataset_name", "dataset_config", "dataset_revision")
 OWNERS = (  # field -> the task that it belongs to
     dict.fromkeys(FILE_FIELDS, "files") | dict.fromkeys(HUB_FIELDS, "hub") | {"rfc_folder": "rfc"}
 )
+
+
+COLUMNS = {  # problem_type, in transformers' words -> the column that a task's splits have
+    "single_label_classification": "label",
+    "multi_label_classification": "labels",
+    "regression": "value",
+}
 
 
 def option(default, help: str):
@@ -44,7 +51,19 @@ class DataArguments:
         None,
         "column with a second text for each: the hypothesis to a premise, the document to a question (files and hub)",
     )
-    label_column: str = option("label", "column with their classes, strings or whole numbers (files and hub)")
+    label_column: str = option("label", "column with their classes, labels or numbers (files and hub)")
+    problem_type: Literal["single_label_classification", "multi_label_classification", "regression"] | None = option(
+        None,
+        "what the label_column holds: a class, any number of labels, or a number for each document; by default labels "
+        "where it holds lists, a number where it holds numbers with a fraction (in JSON and Parquet), else a class",
+    )
+    label_separator: str | None = option(
+        None, "what stands between the labels of a document where they are one text, such as | or ,"
+    )
+    drop_unknown_labels: bool = option(
+        False,
+        "leave out documents of validation and test with a label that training lacks; by default they are refused",
+    )
     summary_column: str | None = option(
         None, "column with their summaries instead of classes; the model is then an encoder-decoder (files and hub)"
     )
@@ -68,9 +87,20 @@ class DataArguments:
         return names_in(self.text_column)
 
     @property
-    def answer(self) -> str:
-        """What files and hub are answered with: "label" or "summary"."""
-        return "summary" if self.summary_column else "label"
+    def answer(self) -> str | None:
+        """What files and hub are answered with: "label", "labels", "value" or "summary"; None if the data decides."""
+        if self.summary_column:
+            return "summary"
+        if self.problem_type is None and self.label_separator is not None:
+            return "labels"
+        if self.problem_type is None:
+            return None if self.task in ("files", "hub") else "label"
+        return COLUMNS[self.problem_type]
+
+    @property
+    def answer_field(self) -> str:
+        """The name of the field that names the column of answers."""
+        return "summary_column" if self.summary_column else "label_column"
 
     def __post_init__(self):
         if self.task is None:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
 from typing import Any
 
 from shtopk.tasks.arguments import DataArguments
+from shtopk.tasks.cells import kind_of_answers, read_labels, read_number
 from shtopk.tasks.labels import read_label, shown
 from shtopk.tasks.records import Broken, Record, lacking
 
 TEXT, PAIR = "text", "text_pair"  # the columns of texts in every split
 SPACES = "spaces"  # counted in `documents`
+FIRST = 100  # rows that say what kind of answer a column holds
 
 
 def read_summary(value: Any, place: str) -> str:
@@ -24,7 +28,12 @@ def read_summary(value: Any, place: str) -> str:
     return value
 
 
-ANSWERS: dict[str, Callable[[Any, str], str]] = {"label": read_label, "summary": read_summary}
+ANSWERS: dict[str, Callable[[Any, str], Any]] = {
+    "label": read_label,
+    "labels": read_labels,
+    "value": read_number,
+    "summary": read_summary,
+}
 
 
 @dataclass(frozen=True)
@@ -35,8 +44,9 @@ class Columns:
         text: one or several; the texts of several are joined.
         separator: stands between them.
         pair: the column of the second text, where documents are pairs.
-        answer: the column of labels or summaries; "": not read.
-        kind: "label" or "summary", what `answer` holds.
+        answer: the column of answers; "": not read.
+        kind: what `answer` holds: "label", "labels", "value" or "summary"; None: see `settled`.
+        label_separator: what stands between labels in a text.
         keep: columns to pass through.
     """
 
@@ -44,7 +54,8 @@ class Columns:
     separator: str = " "
     pair: str | None = None
     answer: str = ""
-    kind: str = "label"
+    kind: str | None = "label"
+    label_separator: str | None = None
     keep: tuple[str, ...] = ()
 
     @classmethod
@@ -54,10 +65,10 @@ class Columns:
         Raises:
             ValueError: two of them name one column.
         """
-        option = f"{arguments.answer}_column"
+        option = arguments.answer_field
         answer = getattr(arguments, option)
         columns = cls(arguments.text_columns, arguments.text_separator, arguments.text_pair_column,
-                      answer, arguments.answer)  # fmt: skip
+                      answer, arguments.answer, arguments.label_separator)  # fmt: skip
         named = {"text_column": columns.text, "text_pair_column": (columns.pair,), option: (answer,)}
         first: dict[str, str] = {}
         for name, column in ((name, column) for name, group in named.items() for column in group if column):
@@ -67,12 +78,19 @@ class Columns:
             first[column] = name
         return columns
 
+    def settled(self, records: Iterable[Record | Broken]) -> Columns:
+        """The same with the kind of answer that the first of these records have, if it is open."""
+        if self.kind is not None or not self.answer:
+            return self
+        first = islice((record for record in records if isinstance(record, Record)), FIRST)
+        return replace(self, kind=kind_of_answers(record.fields.get(self.answer) for record in first))
+
     @property
     def wanted(self) -> dict[str, str]:
         """{column: how to choose another one}, for `records`."""
         options = dict.fromkeys(self.text, "text_column")
         options |= {self.pair: "text_pair_column"} if self.pair else {}
-        options |= {self.answer: f"{self.kind}_column"} if self.answer else {}
+        options |= {self.answer: "summary_column" if self.kind == "summary" else "label_column"} if self.answer else {}
         return {name: f"choose one with --{option}" for name, option in options.items()}
 
     @property
@@ -80,8 +98,8 @@ class Columns:
         """The keys of what `read` returns."""
         return tuple(filter(None, (TEXT, PAIR if self.pair else "", self.kind if self.answer else "")))
 
-    def read(self, fields: Mapping[str, Any], place: str) -> dict[str, str]:
-        """The texts and the answer of a row, as "text", "text_pair" and "label" or "summary".
+    def read(self, fields: Mapping[str, Any], place: str) -> dict[str, Any]:
+        """The texts and the answer of a row, as "text", "text_pair" and the kind of answer.
 
         Raises:
             ValueError: one of them is missing, of another type, or no Unicode.
@@ -90,13 +108,15 @@ class Columns:
             >>> Columns(("title", "body"), ": ").read({"title": "Late", "body": "A goal."}, "row 1")
             {'text': 'Late: A goal.'}
         """
-        row = {TEXT: self._joined(fields, place)}
+        row: dict[str, Any] = {TEXT: self._joined(fields, place)}
         if self.pair is not None:
             row[PAIR] = _text(fields.get(self.pair), place, f"text as {self.pair}")
-        if self.answer:
-            row[self.kind] = ANSWERS[self.kind](fields.get(self.answer), place)
+        if self.answer and self.kind is not None:
+            of_labels = partial(read_labels, separator=self.label_separator)
+            read = of_labels if self.kind == "labels" else ANSWERS[self.kind]
+            row[self.kind] = read(fields.get(self.answer), place)
         try:
-            "".join(row.values()).encode()
+            "".join(text for value in row.values() for text in _texts(value)).encode()
         except UnicodeEncodeError:
             raise ValueError(f"expected valid Unicode in {place}, got a lone surrogate") from None
         return row
@@ -111,6 +131,10 @@ class Columns:
         return self.separator.join(texts)
 
 
+def _texts(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else value if isinstance(value, list) else []
+
+
 def _text(value: Any, place: str, what: str) -> str:
     if not isinstance(value, str):
         raise ValueError(f"expected a {what} in {place}, got {shown(value)}")
@@ -119,7 +143,7 @@ def _text(value: Any, place: str, what: str) -> str:
 
 def documents(
     records: Iterable[Record | Broken], columns: Columns, source: str, counts: Counter[str] | None = None
-) -> Iterator[dict[str, str]]:
+) -> Iterator[dict[str, Any]]:
     """Yield the texts and answer of each record, see `Columns.read`.
 
     Args:
@@ -144,8 +168,10 @@ def documents(
                     raise ValueError(lacking(column, source, names, cure))
         seen |= record.fields.keys()
         row = columns.read(record.fields, f"document {number} of {source}")
-        if counts is not None and columns.kind == "label" and str(record.fields.get(columns.answer)) != row["label"]:
-            counts[SPACES] += 1
+        if counts is not None and columns.kind in ("label", "labels"):
+            given = record.fields.get(columns.answer)
+            texts = [] if columns.label_separator else [text for text in _texts(given) if isinstance(text, str)]
+            counts[SPACES] += any(text != text.strip() for text in texts)
         yield row
     if not number:
         raise ValueError(f"expected documents in {source}, got none")

@@ -6,12 +6,12 @@ import codecs
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from shtopk.tasks.any_rows import of_any_rows
 from shtopk.tasks.arguments import FILE_FIELDS, DataArguments
-from shtopk.tasks.assemble import assemble, to_table
+from shtopk.tasks.assemble import assemble, tell_kind, to_table
 from shtopk.tasks.cache import cached
 from shtopk.tasks.columns import Columns
 from shtopk.tasks.records import READERS, no_utf8, records, refusing
-from shtopk.tasks.task import of_any_rows
 
 if TYPE_CHECKING:  # late: it takes long to import
     from datasets import Dataset, DatasetDict
@@ -45,8 +45,14 @@ def read(arguments: DataArguments) -> DatasetDict:
     sources = {"validation": sources["train"], "test": sources["train"]} | sources
 
     def prepare(folder: Path) -> DatasetDict:
-        tables = {name: _table(path, Columns.of(arguments), folder / name) for name, path in paths.items()}
-        return assemble(tables, arguments.answer, sources=sources, seed=arguments.data_seed)
+        check_text(paths["train"])
+        given = Columns.of(arguments)
+        columns = given.settled(records(paths["train"], given.wanted))
+        tables = {name: _table(path, columns, folder / name) for name, path in paths.items()}
+        if given.kind is None:
+            tell_kind(tables["train"], columns, sources["train"])
+        return assemble(tables, str(columns.kind), sources=sources, seed=arguments.data_seed,
+                        drop=arguments.drop_unknown_labels)  # fmt: skip
 
     return cached("files", f"{arguments.data_seed} {_facts(paths, arguments)}", prepare)
 
@@ -63,14 +69,16 @@ def read_alone(arguments: DataArguments, split: str) -> Dataset | None:
         return None
     from datasets import DatasetDict
 
-    columns, facts = Columns.of(arguments), _facts({split: path}, arguments)
+    given, facts = Columns.of(arguments), _facts({split: path}, arguments)
+    check_text(path)
+    columns = given.settled(records(path, given.wanted))
     return cached("file", facts, lambda folder: DatasetDict({split: _table(path, columns, folder / split)}))[split]
 
 
 def _facts(paths: dict[str, Path], arguments: DataArguments) -> str:
     """All that the texts and answers of files depend on, in words."""
     found = {name: (str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for name, path in paths.items()}
-    return f"{found} {Columns.of(arguments)}"
+    return f"{found} {Columns.of(arguments)} {arguments.drop_unknown_labels}"
 
 
 def _table(path: Path, columns: Columns, target: Path) -> Dataset:
@@ -95,7 +103,7 @@ def _paths(arguments: DataArguments) -> dict[str, Path]:
     return {name: Path(path) for name, path in named.items() if path}
 
 
-FILES, FILE_SUMMARIES = of_any_rows(
+FILES = of_any_rows(
     "local files",
     name="files",
     licence="Whatever the files' owner says",

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from shtopk.tasks.any_rows import of_any_rows
 from shtopk.tasks.arguments import HUB_FIELDS, DataArguments
-from shtopk.tasks.assemble import assemble, to_table
+from shtopk.tasks.assemble import assemble, tell_kind, to_table
 from shtopk.tasks.cache import cached
 from shtopk.tasks.columns import Columns
 from shtopk.tasks.labels import is_missing
 from shtopk.tasks.records import Record, lacking
 from shtopk.tasks.table import each
-from shtopk.tasks.task import of_any_rows
 
 if TYPE_CHECKING:  # late: it takes long to import
     from datasets import Dataset, DatasetDict
@@ -29,7 +29,8 @@ def check(arguments: DataArguments) -> None:
 
 def read(arguments: DataArguments) -> DatasetDict:
     """The splits of the data set. A split that is missing or has no answers is drawn, see `assemble`."""
-    name, found, columns = arguments.dataset_name, _load(arguments), Columns.of(arguments)
+    name, found, given = arguments.dataset_name, _load(arguments), Columns.of(arguments)
+    columns = _settled(given, found.get("train"))
     parts, sources = {}, {}
     for split, names in NAMES.items():
         key = next((other for other in names if other in found), None)
@@ -40,16 +41,20 @@ def read(arguments: DataArguments) -> DatasetDict:
                 parts[split] = found[key]
     if "train" not in parts:
         raise ValueError(f"expected a train split in the data set {name}, got {', '.join(found)}")
-    order = tuple(getattr(parts["train"].features[columns.answer], "names", None) or ())
+    order = _class_names(parts["train"], columns)
 
     def prepare(folder: Path) -> DatasetDict:
         tables = {split: _table(part, columns, sources[split], folder / split) for split, part in parts.items()}
         for split, part in parts.items():
             tables[split].info.download_checksums = part.info.download_checksums  # which say what commit it is
         names = [label.strip() for label in order]
-        return assemble(tables, arguments.answer, sources=sources, order=names, seed=arguments.data_seed)
+        if given.kind is None:
+            tell_kind(tables["train"], columns, sources["train"])
+        return assemble(tables, str(columns.kind), sources=sources, order=names, seed=arguments.data_seed,
+                        drop=arguments.drop_unknown_labels)  # fmt: skip
 
-    return cached("hub", f"{arguments.data_seed} {_facts(parts, columns)}", prepare)
+    facts = f"{arguments.data_seed} {arguments.drop_unknown_labels} {given.kind} {_facts(parts, columns)}"
+    return cached("hub", facts, prepare)
 
 
 def read_alone(arguments: DataArguments, split: str) -> Dataset | None:
@@ -63,6 +68,7 @@ def read_alone(arguments: DataArguments, split: str) -> Dataset | None:
         return None
     part, source = found[key], f"{arguments.dataset_name} ({key})"
     check_columns(part, columns, source)
+    columns = _settled(columns, part)
     if split in NAMES and not _is_answered(part, columns):
         return None  # training drew one instead
     from datasets import DatasetDict
@@ -100,20 +106,37 @@ def _facts(parts: dict[str, Dataset], columns: Columns) -> str:
 
 def _records(part: Dataset, columns: Columns) -> Iterator[Record]:
     """The rows of a split, with the names of classes in place of their numbers. A class of -1 is not published."""
-    names = getattr(part.features[columns.answer], "names", None) or ()
-    wanted = list(columns.wanted)
+    names = _class_names(part, columns)
+    wanted, answer = list(columns.wanted), columns.answer
+
+    def name_of(number: int | None) -> str | None:
+        return None if number is None or number < 0 else names[number]
+
     for values in each(part, *wanted):
         fields = dict(zip(wanted, values, strict=True))
         if names:
-            number = fields[columns.answer]
-            fields[columns.answer] = None if number is None or number < 0 else names[number]
+            given = fields[answer]
+            fields[answer] = list(map(name_of, given)) if isinstance(given, list) else name_of(given)
         yield Record("", fields)
+
+
+def _class_names(part: Dataset, columns: Columns) -> tuple[str, ...]:
+    """The names of classes, or of the classes in lists, where the data set has them; else none."""
+    feature = part.features[columns.answer]
+    return tuple(getattr(getattr(feature, "feature", feature), "names", None) or ())
+
+
+def _settled(columns: Columns, part: Dataset | None) -> Columns:
+    """The columns with the kind of answer that a split has, if that is open; where it lacks them, as they are."""
+    if part is None or columns.answer not in part.column_names or not set(columns.wanted) <= set(part.column_names):
+        return columns
+    return columns.settled(_records(part, columns))
 
 
 def _is_answered(part: Dataset, columns: Columns) -> bool:
     """Whether any row has an answer."""
     names = getattr(part.features[columns.answer], "names", None)
-    missing = is_missing if columns.kind == "label" else (lambda value: value is None)
+    missing = is_missing if columns.kind in ("label", "value") else (lambda value: value is None)
     values = (value for (value,) in each(part, columns.answer))
     return any(not missing(value) and not (names and value < 0) for value in values)
 
@@ -122,7 +145,7 @@ def _table(part: Dataset, columns: Columns, source: str, target: Path) -> Datase
     return to_table(_records(part, columns), columns, source, target)
 
 
-HUB, HUB_SUMMARIES = of_any_rows(
+HUB = of_any_rows(
     "a data set on the hub",
     name="hub",
     licence="See the data set's card",

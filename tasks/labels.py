@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from shtopk.tasks.records import some
+from shtopk.tasks.table import each, rows_at_once, with_type
 
 if TYPE_CHECKING:  # late: it takes long to import
-    from datasets import ClassLabel, Dataset
+    from datasets import Dataset
 
 NO_LABEL = ("", "nan", "NaN", "None", "<NA>")  # what pandas and Python write for a missing value
+
+
+HINTS = {
+    float: "; numbers to predict are asked for with problem_type regression",
+    list: "; several labels a document are asked for with problem_type multi_label_classification",
+}
 
 
 def is_missing(value: Any) -> bool:
@@ -43,46 +50,97 @@ def read_label(value: Any, place: str) -> str:
         name = "; if it is the name of a class, rename it" if isinstance(value, str) and value.strip() else ""
         raise ValueError(f"expected a label in {place}, got {got}{name}")
     if not isinstance(value, str | int):
-        raise ValueError(f"expected a string or a whole number as label in {place}, got {shown(value)}")
+        hint = HINTS.get(type(value), "")
+        raise ValueError(f"expected a string or a whole number as label in {place}, got {shown(value)}{hint}")
     return str(value).strip()
 
 
-def classes(labels: Mapping[str, Iterable[str]], sources: Mapping[str, str], order: Sequence[str] = ()) -> ClassLabel:
-    """The classes of the training split.
+def different_labels(split: Dataset, column: str) -> set[str]:
+    """The labels in a column of names, or of lists of names."""
+    if column == "labels":
+        return {name for (names,) in each(split, column) for name in names}
+    return set(split.unique(column))
+
+
+def class_names(split: Dataset, column: str, source: str, order: Sequence[str] = ()) -> list[str]:
+    """The names of the classes or labels of a training split, by their numbers.
 
     Args:
-        labels: {split: its different labels}.
-        sources: {split: what a message calls its data}.
+        split: with names.
+        column: "label" or "labels".
+        source: what a message calls the data.
         order: the classes in the order of their numbers; empty: sorted, numbers as numbers.
 
     Raises:
-        ValueError: there are fewer than two, or another split has one that training lacks.
+        ValueError: there are fewer than two classes, or no labels.
     """
-    names = _sorted(set(labels["train"]), order)
-    if len(names) < 2:
-        raise ValueError(f"expected at least two classes in {sources['train']}, got {', '.join(names)}")
-    for split, found in labels.items():
-        unknown = sorted(set(found) - set(names))
-        if unknown:
-            raise ValueError(
-                f"expected the labels of {sources[split]} to occur in training ({some(names)}), got {some(unknown)}"
-            )
-    from datasets import ClassLabel
+    names = _sorted(different_labels(split, column), order)
+    if len(names) < (1 if column == "labels" else 2):
+        least = "labels" if column == "labels" else "at least two classes"
+        raise ValueError(f"expected {least} in {source}, got {', '.join(names) or 'none'}")
+    return names
 
-    return ClassLabel(names=names)
+
+def as_classes(
+    split: Dataset, column: str, names: Sequence[str], source: str, *, drop: bool, expected: str, cure: str = ""
+) -> Dataset:
+    """A split with the numbers of classes or labels in place of their names.
+
+    Args:
+        split: with names.
+        column: "label" or "labels".
+        names: of the classes, by their numbers.
+        source: what a message calls the data.
+        drop: True: leave out documents with others, which a line in `info.description` counts. False: refuse them.
+        expected: what a message says of names that are there.
+        cure: what else it says to do.
+
+    Raises:
+        ValueError: there are others, or no document without them is left.
+    """
+    from datasets import ClassLabel, List
+
+    kind = ClassLabel(names=list(names))
+    unknown = sorted(different_labels(split, column) - set(names))
+    if unknown and not drop:
+        raise ValueError(f"expected {expected} ({some(names)}), got {some(unknown)}; "
+                         f"drop_unknown_labels leaves such documents out{cure}")  # fmt: skip
+    if unknown:
+        allowed, before = set(names), len(split)
+        rows = [i for i, (labels,) in enumerate(each(split, column))
+                if allowed.issuperset(labels if column == "labels" else [labels])]  # fmt: skip
+        if not rows:
+            raise ValueError(f"expected documents in {source} whose labels are known ({some(names)}), got none")
+        split = split.select(rows)
+        left_out = f"{before - len(rows):,} documents of {source} left out"
+        line = f"labels: {left_out}, whose labels ({some(unknown)}) are unknown"
+        split.info.description = "\n".join(filter(None, (split.info.description, line)))
+    return _mapped(split, column, List(kind), kind.str2int) if column == "labels" else with_type(split, column, kind)
 
 
 def named(split: Dataset, column: str) -> Dataset:
-    """The split with the names of classes in place of their numbers, if it has numbers."""
-    from datasets import Features, Value
+    """The split with the names of classes or labels in place of their numbers, if it has numbers."""
+    from datasets import List, Value
 
-    names = getattr(split.features[column], "names", None)
-    if names is None:
+    if column == "labels" and hasattr(split.features[column].feature, "names"):
+        names = split.features[column].feature.names
+        rename, kind = (lambda labels: [names[i] for i in labels]), List(Value("string"))
+    elif hasattr(split.features[column], "names"):
+        names = split.features[column].names
+        rename, kind = names.__getitem__, Value("string")
+    else:
         return split
-    features = Features({**split.features, column: Value("string")})
+    return _mapped(split, column, kind, rename)
+
+
+def _mapped(split: Dataset, column: str, kind: Any, change: Callable[[Any], Any]) -> Dataset:
+    """The split with a column of another type, whose values are changed one by one."""
+    features = split.features.copy()
+    features[column] = kind
     return split.map(
-        lambda batch: {column: [names[i] for i in batch[column]]}, batched=True, features=features, desc="name classes"
-    )
+        lambda batch: {column: list(map(change, batch[column]))}, batched=True, batch_size=rows_at_once(split),
+        features=features, desc=f"change {column}",
+    )  # fmt: skip
 
 
 def _sorted(labels: set[str], order: Sequence[str]) -> list[str]:

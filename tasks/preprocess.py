@@ -19,6 +19,7 @@ from shtopk.tasks.table import rows_at_once
 if TYPE_CHECKING:  # late: it takes long to import
     from datasets import Dataset, DatasetDict
 
+TARGETS = ("label", "labels", "value", "summary")  # columns that stay
 LONG = 2**15  # tokens; training on a longer document, which is reported, may run out of memory
 LENGTH = "length"
 
@@ -63,7 +64,7 @@ def encode_documents(
             return_attention_mask=True,
         )
 
-    columns = [name for name in names if name not in ("label", "summary")]
+    columns = [name for name in names if name not in TARGETS]
     facts = f"{max_tokens} {how}"
     encoded = _map(dataset, tokenise, columns, "tokenise", f"{_identity(tokenizer)} {facts}", num_proc)
     _tell_shortened("documents", encoded, LENGTH, empty=empty, limit=max_tokens, name="max_tokens")

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
+from datasets import Value
 from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenizers import DefaultTokenizer
 
@@ -70,7 +71,7 @@ def repeats_trigram(text: str) -> bool:
 class RougeAndDegeneration(Metric):
     """Mean ROUGE with 95 % confidence intervals; lengths, repetition, and empty and equal predictions."""
 
-    element = "string"
+    element = Value("string")
 
     def _compute(self, predictions, references):
         scores, n = document_scores(predictions, references), len(predictions)

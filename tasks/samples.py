@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # late: it takes long to import
     from datasets import Dataset
@@ -17,29 +17,36 @@ BEGINNING = 100  # characters of a document in a line of predictions.jsonl
 def write_predictions(
     folder: Path,
     texts: Iterable[str],
-    predictions: Sequence[str],
-    references: Sequence[str],
-    probabilities: Sequence[float] | None = None,
+    predictions: Sequence[Any],
+    references: Sequence[Any],
+    probabilities: Sequence[float] | Sequence[Sequence[float]] | None = None,
 ) -> None:
     """Write folder/predictions.jsonl: a line of JSON for each document of a split, in their order.
 
     A line has `row`, the document's place in the split from 0 on; `text`, its beginning (see `beginning`);
-    `prediction` and `reference`; and with probabilities `probability`, rounded to 6 digits.
+    `prediction` and `reference`; and with probabilities `probability`, rounded to 6 digits, one for each label that is
+    predicted.
 
     Args:
         folder: it is there already.
         texts: the documents.
-        predictions: names of classes, or summaries.
+        predictions: names of classes, lists of names of labels, numbers, or summaries.
         references: the true ones.
-        probabilities: of the predicted classes, in [0, 1]; None: left out.
+        probabilities: of the predicted classes or labels, in [0, 1]; None: left out.
     """
     rows = zip(texts, predictions, references, strict=True)
-    lines = [{"row": i, "text": beginning(text), "prediction": prediction, "reference": reference}
-             for i, (text, prediction, reference) in enumerate(rows)]  # fmt: skip
+    lines: list[dict[str, Any]] = [
+        {"row": i, "text": beginning(text), "prediction": prediction, "reference": reference}
+        for i, (text, prediction, reference) in enumerate(rows)
+    ]
     if probabilities is not None:
-        lines = [line | {"probability": round(p, 6)} for line, p in zip(lines, probabilities, strict=True)]
+        lines = [line | {"probability": _rounded(p)} for line, p in zip(lines, probabilities, strict=True)]
     written = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     (folder / "predictions.jsonl").write_text(written, encoding="utf-8")
+
+
+def _rounded(probability: Any) -> float | list[float]:
+    return round(probability, 6) if isinstance(probability, float) else [round(p, 6) for p in probability]
 
 
 def beginning(text: str, longest: int = BEGINNING) -> str:

@@ -12,31 +12,33 @@ if TYPE_CHECKING:  # late: it takes long to import
 ROWS, CHARACTERS = 1000, 2**22  # that are held at a time
 
 
-def write_table(rows: Iterable[Mapping[str, str]], columns: Sequence[str], path: Path) -> Dataset:
-    """Write rows of texts into a file, and return it as a data set.
+def write_table(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], path: Path) -> Dataset:
+    """Write rows into a file, and return it as a data set.
 
     Args:
-        rows: {column: text}.
+        rows: {column: text}; "labels" are lists of texts, "value" is a number.
         columns: the names of the columns.
         path: of the file.
     """
-    from datasets import Dataset, Features, Value
+    from datasets import Dataset, Features, List, Value
     from datasets.arrow_writer import ArrowWriter
 
-    with ArrowWriter(path=str(path), features=Features(dict.fromkeys(columns, Value("string")))) as writer:
+    types = {"labels": List(Value("string")), "value": Value("float64")}
+    features = Features({name: types.get(name, Value("string")) for name in columns})
+    with ArrowWriter(path=str(path), features=features) as writer:
         for batch in _batches(rows):
             writer.write_batch({name: [row[name] for row in batch] for name in columns})
         writer.finalize()
     return Dataset.from_file(str(path))
 
 
-def _batches(rows: Iterable[Mapping[str, str]]) -> Iterator[list[Mapping[str, str]]]:
+def _batches(rows: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
     """Put rows into lists of at most `ROWS` rows, and of `CHARACTERS` but for the last row."""
-    batch: list[Mapping[str, str]] = []
+    batch: list[Mapping[str, Any]] = []
     characters = 0
     for row in rows:
         batch.append(row)
-        characters += sum(map(len, row.values()))
+        characters += sum(len(value) for value in row.values() if isinstance(value, str))
         if len(batch) == ROWS or characters >= CHARACTERS:
             yield batch
             batch, characters = [], 0

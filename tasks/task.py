@@ -6,16 +6,16 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from shtopk.integrations.reading import WHOLE, Reading
 from shtopk.tasks.arguments import OWNERS, DataArguments
-from shtopk.tasks.baselines import BASELINES, nearest_neighbour
+from shtopk.tasks.baselines import nearest_neighbour
 from shtopk.tasks.class_baselines import class_baselines
 from shtopk.tasks.labels import named
-from shtopk.tasks.names import ROUGE, SUMMARIZATION_METRICS
+from shtopk.tasks.names import ROUGE, SUMMARIZATION_METRICS, figure_as_text
 from shtopk.tasks.preprocess import encode_documents, encode_summaries
 from shtopk.tasks.split import SPLITS, shuffled
 from shtopk.tasks.table import each, joined
@@ -40,7 +40,8 @@ class Task(ABC):
         fields: the fields of `DataArguments` that belong to this task alone.
         target: the column that a model predicts.
         metrics: the keys that `compute_metrics` returns.
-        selectors: the metrics that may pick the best checkpoint (higher is better); by default the first one does.
+        selectors: the metrics that may pick the best checkpoint; by default the first one does.
+        lower_is_better: those of the metrics of which less is better.
         shown: the metrics that `in_short` shows.
     """
 
@@ -54,6 +55,7 @@ class Task(ABC):
     target: ClassVar[str]
     metrics: ClassVar[tuple[str, ...]]
     selectors: ClassVar[tuple[str, ...]]
+    lower_is_better: ClassVar[frozenset[str]] = frozenset()
     shown: ClassVar[tuple[str, ...]]
 
     def check(self, arguments: DataArguments) -> None:
@@ -73,6 +75,19 @@ class Task(ABC):
         for name in ("max_train_samples", "max_eval_samples", "max_tokens", "max_summary_tokens", "num_proc"):
             if (limit := getattr(arguments, name)) is not None and limit < 1:
                 raise ValueError(f"expected {name} >= 1, got {limit}")
+        self._check_answers(arguments)
+
+    def _check_answers(self, arguments: DataArguments) -> None:
+        given = arguments.problem_type or ("a label_separator" if arguments.label_separator else None)
+        if arguments.summary_column and given:
+            raise ValueError(f"expected problem_type or summary_column, got {given} and {arguments.summary_column!r}; "
+                             "leave one of them out")  # fmt: skip
+        if arguments.label_separator and arguments.answer != "labels":
+            raise ValueError(f"label_separator is for problem_type multi_label_classification, got {given}; "
+                             "leave one of them out")  # fmt: skip
+        if arguments.drop_unknown_labels and arguments.answer in ("value", "summary"):
+            raise ValueError("drop_unknown_labels is for classes and labels, but the answers are "
+                             f"{'numbers' if arguments.answer == 'value' else 'summaries'}; leave it out")  # fmt: skip
 
     def in_short(self, results: dict, split: str = "") -> str:
         """One line with the metrics in `shown`.
@@ -82,7 +97,7 @@ class Task(ABC):
             split: stands before each name in results, if given.
         """
         before = f"{split}_" if split else ""
-        return ", ".join(f"{name} {results[before + name]:.3f}" for name in self.shown)
+        return ", ".join(f"{name} {figure_as_text(name, results[before + name])}" for name in self.shown)
 
     def load(self, arguments: DataArguments) -> DatasetDict:
         """Check the arguments and read the data.
@@ -141,11 +156,17 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def decode(self, tokenizer, answers: list) -> list:
-        """A model's answers (logits of classes, or tokens of summaries) in the form of the references."""
+    def decode(self, tokenizer, answers: list, thresholds: Sequence[float] | None = None) -> list:
+        """A model's answers in the form of the references.
 
-    def in_words(self, split: Dataset, answers: list) -> list[str]:
-        """Predictions or references of a split as people read them: names of classes, or summaries."""
+        Args:
+            tokenizer: the model's.
+            answers: logits of classes, logits of labels, numbers, or tokens of summaries.
+            thresholds: of labels, see `shtopk.tasks.thresholds`; None: 0.5 for each.
+        """
+
+    def in_words(self, split: Dataset, answers: list) -> list:
+        """Predictions or references of a split as people read them: names of classes, numbers, or summaries."""
         return answers
 
     @abstractmethod
@@ -170,7 +191,7 @@ class Classification(Task):
         documents = encode_documents(tokenizer, texts, arguments.max_tokens, how, arguments.num_proc)
         return documents.rename_column("label", "labels")
 
-    def decode(self, tokenizer, answers: list[list[float]]) -> list[int]:
+    def decode(self, tokenizer, answers, thresholds=None) -> list[int]:
         return np.asarray(answers).argmax(-1).tolist()
 
     def in_words(self, split: Dataset, answers: list[int]) -> list[str]:
@@ -208,7 +229,7 @@ class Summarization(Task):
         documents = encode_documents(tokenizer, texts, arguments.max_tokens, how, arguments.num_proc)
         return encode_summaries(tokenizer, documents, arguments.max_summary_tokens, start, arguments.num_proc)
 
-    def decode(self, tokenizer, answers: list[list[int]]) -> list[str]:
+    def decode(self, tokenizer, answers, thresholds=None) -> list[str]:
         return [text.strip() for text in tokenizer.batch_decode(answers, skip_special_tokens=True)]
 
     def compute_metrics(self, predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
@@ -237,11 +258,3 @@ def tell(splits: Mapping[str, Dataset]) -> None:
     if os.environ.get("RANK", "0") == "0":
         for line in dict.fromkeys(split.info.description for split in splits.values() if split.info.description):
             print(line)
-
-
-def of_any_rows(source: str, **record: Any) -> tuple[Classification, Summarization]:
-    """Two records for a source of any documents: one with their classes, one with their summaries."""
-    classes = Classification(description=f"Documents and their classes from {source}", **record)
-    return classes, Summarization(
-        description=f"Documents and their summaries from {source}", leads=BASELINES, **record
-    )

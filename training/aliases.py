@@ -34,6 +34,7 @@ ALIASES = {  # theirs -> ours
     "scorer_max_grad_norm": "scorer_max_norm",
     "eval_steps": "eval_every",
     "metric_for_best_model": "metric",
+    "label_smoothing_factor": "label_smoothing",
     "save_steps": "save_every",
     "save_total_limit": "total_limit",
     "report_to": "tracker",

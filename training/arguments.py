@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
 
 from shtopk.tasks.arguments import DataArguments, option
+from shtopk.training.class_weights import BALANCED, read_weights
 from shtopk.training.model_arguments import MOST_KEPT, ModelArguments
 
 # Those of Accelerate. Each needs the package of its name.
@@ -53,7 +54,22 @@ class TrainArguments:
     )
     patience: int | None = option(None, "stop after so many evaluations without a better metric; by default never")
     metric: str | None = option(
-        None, "metric on validation that picks the best checkpoint; by default accuracy or rougeL"
+        None,
+        "metric on validation that picks the best checkpoint; by default accuracy, of several labels f1_micro, of "
+        "numbers mse, of summaries rougeL",
+    )
+    class_weights: str | None = option(
+        None,
+        "how much the documents of each class count in the loss: balanced, so that all classes together count the "
+        "same, or weights such as spam:5,ham:1 (in YAML also a mapping); by default each document counts the same",
+    )
+    label_smoothing: float = option(
+        0.0, "share of each target that is spread evenly over all classes, labels or tokens, in [0, 1)"
+    )
+    tune_thresholds: bool = option(
+        False,
+        "choose for each of several labels the probability from which on it holds, on the validation split, at the "
+        "end of training; by default 0.5",
     )
     save_every: int | None = option(None, "updates between checkpoints; evaluations and interruptions leave one too")
     total_limit: int = option(2, "how many of the newest checkpoints to keep, >= 1; the best is kept besides")
@@ -92,6 +108,13 @@ class TrainArguments:
                 f"none; got {self.k_range!r}"
             )
         return int(found[1]), int(found[2])
+
+    @property
+    def weights_of_classes(self) -> str | dict[str, float] | None:
+        """class_weights as "balanced" or {class: weight}; None for none. Raises ValueError if it cannot be read."""
+        if self.class_weights in (None, "none", BALANCED):
+            return None if self.class_weights == "none" else self.class_weights
+        return read_weights(str(self.class_weights))
 
     @property
     def trackers(self) -> list[str]:

@@ -21,13 +21,15 @@ class MicroBatch(NamedTuple):
     """
 
     inputs: Any  # of the model, labels among them
-    items: int  # number of loss terms: documents with a class, or target tokens
+    items: int  # number of loss terms, of documents or of target tokens
     documents: int
 
 
 def items_of(labels: torch.Tensor) -> int:
-    """How many terms the mean has that is the loss of these labels: documents with a class, or target tokens."""
-    return int((labels != -100).sum())
+    """How many terms the mean has that is the loss of these labels: documents with a class, each label of each
+    document, numbers, or target tokens.
+    """
+    return labels.numel() if labels.is_floating_point() else int((labels != -100).sum())
 
 
 class UpdateBatches:

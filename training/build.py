@@ -28,6 +28,7 @@ def build_model(kind: Kind, all_arguments: Arguments, texts: DatasetDict):
         "attn_implementation": arguments.attn_implementation,
     }
     model = kind.from_backbone(all_arguments, texts, fields)
+    kind.set_loss(model, all_arguments, texts)
     # requires_grad is only ever switched off: some backbones fix parts themselves, such as sinusoidal positions.
     if arguments.freeze_encoder:
         model.encoder.requires_grad_(False)

@@ -9,9 +9,11 @@ from pathlib import Path
 import torch
 
 from shtopk.budget import checked_range
-from shtopk.tasks import check, get_task
+from shtopk.tasks import check
+from shtopk.tasks.registry import possible_tasks
+from shtopk.training.answer_checks import problem_of_answers
 from shtopk.training.arguments import TRACKERS, Arguments, TrainArguments
-from shtopk.training.model_arguments import MEANINGLESS, ModelArguments
+from shtopk.training.model_arguments import ModelArguments
 
 LARGEST = 2**31 - 1  # of any number: more is a slip, and would overflow
 POSITIVE = (
@@ -37,7 +39,8 @@ def problem_of(arguments: Arguments, writes: bool) -> str | None:
     data, model, training = arguments.data, arguments.model, arguments.training
     fields = vars(training) | vars(model) | vars(data)
     for name, value in fields.items():
-        if isinstance(value, str) and not value.strip() and name not in MAY_BE_BLANK:
+        blank = isinstance(value, str) and not value.strip() and name not in MAY_BE_BLANK
+        if blank and not (value and name == "label_separator"):
             return f"expected something as {name}, got an empty text; leave it out for the default"
     for name in POSITIVE:
         if fields[name] is not None and not 0 < fields[name] < math.inf:
@@ -76,17 +79,12 @@ def problem_of(arguments: Arguments, writes: bool) -> str | None:
         if training.range_of_k is not None:
             checked_range(training.range_of_k, model.pooling_options)
         check(data)
-        task = get_task(data)
+        tasks = possible_tasks(data)
     except ValueError as error:
         return str(error)
-    if training.metric is not None and training.metric not in task.selectors:
-        return f"expected metric to be one of {', '.join(task.selectors)}; got {training.metric!r}"
     if minimum > data.max_summary_tokens:
         return f"expected min_new_tokens <= max_summary_tokens, {data.max_summary_tokens}; got {minimum}"
-    for name in MEANINGLESS[task.target]:
-        if getattr(model, name):
-            return f"{name} is for summaries, but the task {task.name} has classes; leave it out"
-    return None
+    return problem_of_answers(arguments, tasks)
 
 
 def _lora_problem(model: ModelArguments) -> str | None:

@@ -16,6 +16,7 @@ from shtopk.tasks import DataArguments
 from shtopk.training.aliases import ALIASES, meant, our_names, with_our_names
 from shtopk.training.arguments import Arguments, TrainArguments
 from shtopk.training.checks import problem_of, unusable
+from shtopk.training.class_weights import as_word
 from shtopk.training.console import program, refuse, refusing
 from shtopk.training.model_arguments import ModelArguments
 from shtopk.training.settings import defaults_of
@@ -221,6 +222,8 @@ def _word(action: argparse.Action, value: Any) -> str:
         return "no"  # which YAML takes for false
     if action.dest == "k_by_layer" and isinstance(value, dict):
         return ",".join(f"{_text(key)}:{_text(k)}" for key, k in value.items())
+    if action.dest == "class_weights" and isinstance(value, dict):
+        return as_word(value)
     if action.dest == "generation" and isinstance(value, dict):
         return json.dumps(value, default=str)
     if action.dest == "text_column" and isinstance(value, list):

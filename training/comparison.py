@@ -24,7 +24,12 @@ WAYS: dict[str, dict[str, Any]] = {name: {"operator": name} for name in OPERATOR
 SPEEDS = ("documents_per_second", "generated_tokens_per_second")
 COLUMNS = {  # key of a run -> head of the column, decimals, whether the spread is shown
     "accuracy": ("accuracy", 3, True),
+    "f1_micro": ("micro-F1", 3, True),
     "f1": ("macro-F1", 3, True),
+    "mse": ("MSE", 3, True),
+    "mae": ("MAE", 3, True),
+    "pearson": ("Pearson", 3, True),
+    "spearman": ("Spearman", 3, True),
     "rouge1": ("ROUGE-1", 3, True),
     "rouge2": ("ROUGE-2", 3, True),
     "rougeL": ("ROUGE-L", 3, True),
@@ -34,7 +39,7 @@ COLUMNS = {  # key of a run -> head of the column, decimals, whether the spread 
     "generated_tokens_per_second": ("generated tokens/s", 0, False),
     "peak_mib": ("peak MiB", 0, False),
 }
-SCORES = tuple(COLUMNS)[:5]
+SCORES = tuple(COLUMNS)[: tuple(COLUMNS).index("evidence_share")]
 
 
 class Planned(NamedTuple):

@@ -14,7 +14,7 @@ class Evaluated(NamedTuple):
     """The metrics of a model on a split, with its answers and the references in the order of the documents."""
 
     metrics: dict[str, float]
-    predictions: list  # in the form of the references: class numbers, or texts
+    predictions: list  # in the form of the references: class numbers, lists of label numbers, numbers, or texts
     answers: list  # what they were made of, see `predict`
 
 
@@ -32,7 +32,8 @@ def predict(experiment: Experiment, split: str, desc: str, stop: Callable[[], bo
         stop: called before each batch on all processes; if it returns true, `Stopped` is raised.
 
     Returns:
-        For each document the logits of its classes, or the tokens of its summary, padded.
+        For each document the logits of its classes or labels, its number in a list, or the tokens of its summary,
+        padded.
     """
     model, accelerator, kind = experiment.model.eval(), experiment.accelerator, experiment.kind
     if model.device.type != accelerator.device.type:
@@ -73,7 +74,7 @@ def evaluate(experiment: Experiment, split: str, name: str, stop: Callable[[], b
     start = time.perf_counter()
     answers = predict(experiment, split, f"evaluate ({name})", stop)
     seconds = time.perf_counter() - start
-    predictions = experiment.task.decode(experiment.tokenizer, answers)
+    predictions = experiment.predictions(answers)
     results = experiment.task.compute_metrics(predictions, references)
     results |= {"runtime": seconds, "documents_per_second": len(references) / seconds, "documents": len(predictions)}
     results |= experiment.kind.speed(experiment.model, answers, seconds)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
 import torch
 
 from shtopk.models.answers import probabilities
+from shtopk.tasks.label_report import multi_label_report
 from shtopk.tasks.names import ROUGE
+from shtopk.tasks.number_report import regression_report
 from shtopk.tasks.report import classification_report
 from shtopk.tasks.rouge import document_scores
 from shtopk.training.evaluation import predict
@@ -32,7 +35,10 @@ class Measured(NamedTuple):
     """The figures of the answers to a split."""
 
     figures: dict[str, Any]  # metrics and intervals (95 %, over documents); of classes also classes and confusion
-    scores: list[float]  # of every document: 1 where its class is right, else 0; of its summary ROUGE-L, in [0, 1]
+    scores: list[
+        float
+    ]  # of every document, more is better: 1 where its class is right, else 0; F1 of its labels; minus
+    # the squared error of its number; ROUGE-L of its summary
 
 
 def examine(trained: Trained, *, baselines: bool = True) -> Examined:
@@ -49,7 +55,7 @@ def examine(trained: Trained, *, baselines: bool = True) -> Examined:
     start = time.perf_counter()
     answers = predict(trained, split, f"evaluate ({split})")
     seconds = time.perf_counter() - start
-    measured = (_classes if task.target == "label" else _summaries)(trained, answers, references)
+    measured = MEASURES[task.target](trained, answers, references)
     results = {
         "checkpoint": {"folder": str(trained.checkpoint), "sha256": trained.checkpoint_hash,
                        "model": type(model).__name__},
@@ -72,18 +78,36 @@ def examine(trained: Trained, *, baselines: bool = True) -> Examined:
 
 def _classes(trained: Trained, answers: list[list[float]], references: list[int]) -> Measured:
     logits = torch.tensor(answers)
-    given, shares = (
-        trained.task.decode(trained.tokenizer, answers),
-        probabilities(logits, trained.model.config).double().numpy(),
-    )
+    given, shares = trained.predictions(answers), probabilities(logits, trained.model.config).double().numpy()
     right = [float(one == true) for one, true in zip(given, references, strict=True)]
     return Measured(classification_report(given, references, shares, trained.names), right)
 
 
+def _labels(trained: Trained, answers: list[list[float]], references: list[list[int]]) -> Measured:
+    shares = probabilities(torch.tensor(answers), trained.model.config).double().numpy()
+    figures, of_documents = multi_label_report(trained.predictions(answers), references, shares, trained.names)
+    thresholds = trained.kind.thresholds(trained.model)
+    for row, threshold in zip(figures["classes"].values(), thresholds or [], strict=bool(thresholds)):
+        row["threshold"] = threshold
+    return Measured(figures, of_documents)
+
+
+def _numbers(trained: Trained, answers: list[list[float]], references: list[float]) -> Measured:
+    return Measured(*regression_report(trained.predictions(answers), references))
+
+
 def _summaries(trained: Trained, answers: list[list[int]], references: list[str]) -> Measured:
-    texts = trained.task.decode(trained.tokenizer, answers)
+    texts = trained.predictions(answers)
     found = trained.task.compute_metrics(texts, references)
     intervals = {name: [found[name + bound] for bound in BOUNDS] for name in found if name + BOUNDS[0] in found}
     metrics = {name: value for name, value in found.items() if not name.endswith(BOUNDS)}
     scores = document_scores(texts, references)[:, ROUGE.index("rougeL")].tolist()
     return Measured({"metrics": metrics, "intervals": intervals}, scores)
+
+
+MEASURES: dict[str, Callable[[Trained, list, list], Measured]] = {
+    "label": _classes,
+    "labels": _labels,
+    "value": _numbers,
+    "summary": _summaries,
+}  # by what is answered

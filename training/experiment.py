@@ -91,18 +91,19 @@ class Experiment:
 
     @cached_property
     def task(self) -> Task:
-        """The task, from the data's arguments."""
-        return get_task(self.arguments.data)
+        """The task, from the data's arguments; where they leave the kind of answer open, from the data."""
+        data = self.arguments.data
+        return get_task(data, self.texts if data.answer is None else None)
 
     @cached_property
     def kind(self) -> Kind:
-        """Everything that differs between classifiers and summarizers."""
+        """Everything that depends on what the model answers with: classes, labels, numbers or summaries."""
         return kind_of(self.task)
 
     @cached_property
     def texts(self) -> DatasetDict:
         """The splits, with documents and answers as texts."""
-        task = self.task
+        task = get_task(self.arguments.data)
         with self.accelerator.main_process_first():
             return task.load(self.arguments.data)
 
@@ -134,7 +135,7 @@ class Experiment:
     @cached_property
     def collate(self):
         """The function that makes a batch of rows."""
-        return self.kind.collator(self.tokenizer)
+        return self.kind.collate(self.tokenizer, self.model)
 
     @cached_property
     def by_length(self) -> dict[str, list[int]]:
@@ -157,6 +158,10 @@ class Experiment:
     def references(self, split: str) -> list:
         """The true answers of a split."""
         return self.texts[split][self.task.target][:]
+
+    def predictions(self, answers: list) -> list:
+        """The model's answers (see `shtopk.training.predict`) in the form of the references."""
+        return self.task.decode(self.tokenizer, answers, self.kind.thresholds(self.model))
 
 
 def best_precision() -> str:

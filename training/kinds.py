@@ -1,10 +1,11 @@
-"""Classifier or summarizer: everything that differs between training the one and the other.
+"""Classes, labels, numbers or summaries: everything that differs between training for the one and the other.
 
-The task decides once which of the two it is (`kind_of`). Nothing else in training asks.
+The task decides once which of these a model answers with (`kind_of`). Nothing else in training asks.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,32 +21,55 @@ from transformers import (
 )
 
 from shtopk.models import TopKPoolingForConditionalGeneration, TopKPoolingForSequenceClassification
-from shtopk.models.answers import probabilities
+from shtopk.models.answers import CLASSES, LABELS, NUMBERS, probabilities
+from shtopk.models.answers import answers as read_answers
 from shtopk.tasks import Task, write_samples
 from shtopk.training.arguments import Arguments
+from shtopk.training.collators import MultiLabelCollator, indicators
+from shtopk.training.losses import ClassLoss, LabelLoss, NumberLoss, as_tensor, class_weights, label_weights, smoothed
 
 
 class Kind(ABC):
-    """A kind of model: a classifier or a summarizer."""
+    """A kind of model, by what it answers with."""
 
     auto_class: ClassVar[Any]  # loads a saved model
-    collator: ClassVar[Any]  # called with a tokenizer, it gives rows -> batch
+    collator: ClassVar[Any]  # see `collate`
     forward_methods: ClassVar[tuple[str, ...]] = ()  # besides `forward`: FSDP gathers the parameters for them
 
     @abstractmethod
     def from_backbone(self, arguments: Arguments, texts: DatasetDict, fields: Mapping[str, Any]):
         """Build a model around the backbone of the arguments, with these fields of its configuration."""
 
+    def set_loss(self, model, arguments: Arguments, texts: DatasetDict) -> None:
+        """Let a new model minimise what the arguments ask for, if that is not its own loss.
+
+        Raises:
+            ValueError: the arguments do not fit the labels in the training split.
+        """
+        return
+
+    def training_loss(self, out, labels: Tensor, smoothing: float) -> Tensor:
+        """The loss in a model's output for a batch with these labels."""
+        return out.loss
+
+    def collate(self, tokenizer, model, **options: Any) -> Any:
+        """The function that makes a batch of rows. The options are transformers' collator's."""
+        return self.collator(tokenizer, **options)
+
+    def thresholds(self, model) -> list[float] | None:
+        """The probability from which on each label holds; None if there is none or all have 0.5."""
+        return None
+
     @abstractmethod
     def answer(self, model, batch: Mapping[str, Tensor], new_tokens: int | None = None) -> Tensor:
-        """Answer a batch: logits [B, C] in float32, or the tokens of summaries [B, T].
+        """Answer a batch: logits [B, C] or numbers [B, 1] in float32, or the tokens of summaries [B, T].
 
         Args:
             new_tokens: generate exactly so many for each summary, whatever the model has learnt.
         """
 
     @abstractmethod
-    def truth(self, model, answer: Any) -> dict[str, str]:
+    def truth(self, model, answer: Any) -> dict[str, Any]:
         """The known answer to a document, as an argument of `show_document`."""
 
     def answers_in(self, output: Any) -> list:
@@ -60,8 +84,8 @@ class Kind(ABC):
         """The number that fills up answers of different lengths."""
         return 0
 
-    def sureness(self, model, answers: list) -> list[float] | None:
-        """The probability of each predicted class, in [0, 1]; None if answers are texts."""
+    def sureness(self, model, answers: list) -> list | None:
+        """The probability of each predicted class, in [0, 1], or those of all predicted labels; None for others."""
         return None
 
     def speed(self, model, answers: list, seconds: float) -> dict[str, float]:
@@ -80,14 +104,26 @@ class Classifier(Kind):
     collator = DataCollatorWithPadding
 
     def from_backbone(self, arguments, texts, fields):
-        labels = texts["train"].features["label"].names
+        return self._from_backbone(arguments, texts["train"].features["label"].names, fields, CLASSES)
+
+    def _from_backbone(self, arguments: Arguments, names: Sequence[str], fields: Mapping[str, Any], problem_type: str):
         return TopKPoolingForSequenceClassification.from_backbone(
             arguments.model.backbone,
-            id2label=dict(enumerate(labels)),
-            label2id={label: i for i, label in enumerate(labels)},
+            id2label=dict(enumerate(names)),
+            label2id={name: i for i, name in enumerate(names)},
+            problem_type=problem_type,
             classifier_dropout=arguments.model.classifier_dropout,
             **fields,
         )
+
+    def set_loss(self, model, arguments, texts):
+        given, smoothing = arguments.training.weights_of_classes, arguments.training.label_smoothing
+        if given or smoothing:
+            split = texts["train"]
+            counts = Counter(split["label"][:])
+            names = split.features["label"].names
+            weights = given and class_weights(given, names, [counts[i] for i in range(len(names))], len(split))
+            model.loss_function = ClassLoss(as_tensor(weights), smoothing)
 
     def answer(self, model, batch, new_tokens=None):
         return model(**batch).logits.float()
@@ -97,13 +133,66 @@ class Classifier(Kind):
 
     def loss(self, model, answers, labels):
         logits = torch.tensor(answers)
-        return model.loss_function(torch.tensor(labels), pooled_logits=logits, config=model.config).item()
+        return model.loss_function(self.targets(model, labels), pooled_logits=logits, config=model.config).item()
+
+    def targets(self, model, labels: list) -> Tensor:
+        """The labels of a split as the loss takes them."""
+        return torch.tensor(labels)
 
     def sureness(self, model, answers):
         return probabilities(torch.tensor(answers), model.config).amax(-1).tolist()
 
     def truth(self, model, answer):
         return {"label": model.config.id2label[answer]}
+
+
+class MultiLabelClassifier(Classifier):
+    """Documents are answered with any number of labels."""
+
+    def from_backbone(self, arguments, texts, fields):
+        return self._from_backbone(arguments, texts["train"].features["labels"].feature.names, fields, LABELS)
+
+    def set_loss(self, model, arguments, texts):
+        given, smoothing = arguments.training.weights_of_classes, arguments.training.label_smoothing
+        if given or smoothing:
+            split = texts["train"]
+            counts = Counter(label for labels in split["labels"][:] for label in labels)
+            names = split.features["labels"].feature.names
+            weights = given and label_weights(given, names, [counts[i] for i in range(len(names))], len(split))
+            model.loss_function = LabelLoss(as_tensor(weights), smoothing)
+
+    def collate(self, tokenizer, model, **options):
+        return MultiLabelCollator(tokenizer, count=model.config.num_labels, **options)
+
+    def targets(self, model, labels):
+        return indicators(labels, model.config.num_labels)
+
+    def thresholds(self, model):
+        return getattr(model.config, "label_thresholds", None)
+
+    def sureness(self, model, answers):
+        return [[value for _, value in answer.chosen] for answer in read_answers(torch.tensor(answers), model.config)]
+
+    def truth(self, model, answer):
+        return {"label": [model.config.id2label[i] for i in answer]}
+
+
+class Regressor(Classifier):
+    """Documents are answered with a number."""
+
+    def from_backbone(self, arguments, texts, fields):
+        numbers = torch.tensor(texts["train"]["value"][:], dtype=torch.float64)
+        scale = {"target_mean": numbers.mean().item(), "target_std": numbers.std(correction=0).item()}
+        return self._from_backbone(arguments, [arguments.data.label_column], {**fields, **scale}, NUMBERS)
+
+    def set_loss(self, model, arguments, texts):
+        model.loss_function = NumberLoss(model.config.target_std)
+
+    def sureness(self, model, answers):
+        return None
+
+    def truth(self, model, answer):
+        return {"label": answer}
 
 
 class Summarizer(Kind):
@@ -124,6 +213,9 @@ class Summarizer(Kind):
         )
         model.set_generation(max_new_tokens=arguments.data.max_summary_tokens, **given.generation_options)
         return model
+
+    def training_loss(self, out, labels, smoothing):
+        return smoothed(out.loss, out.logits, labels, smoothing) if smoothing else out.loss
 
     def answer(self, model, batch, new_tokens=None):
         exactly = {} if new_tokens is None else {"min_new_tokens": new_tokens, "max_new_tokens": new_tokens}
@@ -150,4 +242,10 @@ class Summarizer(Kind):
 
 def kind_of(task: Task) -> Kind:
     """The kind of model for a task."""
-    return {"label": Classifier, "summary": Summarizer}[task.target]()
+    kinds: dict[str, type[Kind]] = {
+        "label": Classifier,
+        "labels": MultiLabelClassifier,
+        "value": Regressor,
+        "summary": Summarizer,
+    }
+    return kinds[task.target]()

@@ -58,7 +58,7 @@ def fit(run: Run) -> None:
                     stop = True
                 else:
                     results = {"eval_loss": loss} | evaluated.metrics
-                    progress.judge(results, run.metric)
+                    progress.judge(results, run.metric, lower_is_better=run.lower_is_better)
                     log(results)
                     if main:
                         bar.write(f"update {progress.update}: {run.task.in_short(results, 'eval')}")
@@ -79,6 +79,6 @@ def fit(run: Run) -> None:
             meter.begin()
         stopped = stopping()
     if history is not None:
-        plot(history.path, run.metric, run.output / "training.png")
+        plot(history.path, run.metric, run.output / "training.png", lower_is_better=run.lower_is_better)
     if stopped:
         raise Interrupted(interruption.received, progress.update)

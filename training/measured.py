@@ -10,6 +10,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from shtopk.tasks import write_predictions
+from shtopk.tasks.names import figure_as_text
 from shtopk.training.experiment import Experiment
 
 MOST_NAMED = 30  # classes whose names and counts are legible in a picture
@@ -20,15 +21,18 @@ def figures_as_text(results: Mapping[str, Any]) -> str:
     intervals = results.get("intervals", {})
     lines = []
     for name, value in results["metrics"].items():
-        low_high = "   [{:.3f}, {:.3f}]".format(*intervals[name]) if name in intervals else ""
-        lines.append(f"{name:28}{_number(value)}{low_high}")
+        bounds = ", ".join(figure_as_text(name, bound) for bound in intervals.get(name, ()))
+        lines.append(f"{name:28}{_number(name, value)}" + (f"   [{bounds}]" if bounds else ""))
     if intervals:
         lines.append("In brackets: 95 % confidence intervals over documents.")
     if classes := results.get("classes"):
         width = max(12, *(len(name) for name in classes))
-        lines += ["", f"{'class':{width}}{'precision':>11}{'recall':>9}{'f1':>9}{'documents':>11}"]
+        chosen = any("threshold" in row for row in classes.values())
+        head = f"{'class':{width}}{'precision':>11}{'recall':>9}{'f1':>9}{'documents':>11}"
+        lines += ["", head + f"{'threshold':>11}" * chosen]
         lines += [
             f"{name:{width}}{row['precision']:11.3f}{row['recall']:9.3f}{row['f1']:9.3f}{row['documents']:11,}"
+            + (f"{row['threshold']:11.3f}" if chosen else "")
             for name, row in classes.items()
         ]
     if baselines := results.get("baselines"):
@@ -40,8 +44,8 @@ def figures_as_text(results: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _number(value: float) -> str:
-    return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
+def _number(name: str, value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else figure_as_text(name, value)
 
 
 def draw_confusion(confusion: Sequence[Sequence[int]], names: Sequence[str], path: Path) -> None:
@@ -76,7 +80,7 @@ def write_results(results: Mapping[str, Any], folder: Path) -> None:
 def write_answers(experiment: Experiment, split: str, answers: list) -> None:
     """Write predictions.jsonl into the output folder: a model's answers to a split (see `evaluation.predict`)."""
     task, documents = experiment.task, experiment.texts[split]
-    said = task.in_words(documents, task.decode(experiment.tokenizer, answers))
+    said = task.in_words(documents, experiment.predictions(answers))
     true = task.in_words(documents, experiment.references(split))
     sureness = experiment.kind.sureness(experiment.model, answers)
     write_predictions(experiment.output, documents["text"], said, true, sureness)

@@ -13,8 +13,6 @@ from shtopk.options import NAMES, PoolingOptions, fill_in, like_options
 MOST_KEPT = 2**20  # vectors: more than any text has tokens
 GENERATION = ("num_beams", "no_repeat_ngram_size", "min_new_tokens", "length_penalty")
 OF_SUMMARIES = ("decoder", "copy_head", "source_lang", "target_lang", "generation", *GENERATION)
-MEANINGLESS = {"label": OF_SUMMARIES, "summary": ()}  # fields, by what is answered
-
 SET_ELSEWHERE = {"max_new_tokens": "max_summary_tokens", "max_length": "max_summary_tokens"}
 OUTPUTS = ("num_return_sequences", "return_dict_in_generate", "output_scores", "output_logits", "output_attentions",
            "output_hidden_states")  # fmt: skip

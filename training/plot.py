@@ -5,10 +5,11 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from shtopk.tasks.names import figure_as_text
 from shtopk.training.history import read_history
 
 
-def plot(history: Path, metric: str, path: Path) -> None:
+def plot(history: Path, metric: str, path: Path, *, lower_is_better: bool = False) -> None:
     """Draw the file of a `History`, with a metric such as "eval_accuracy". The suffix of path decides the format."""
     rows = read_history(history)
     updates, evaluations, probes = ([row for row in rows if name in row] for name in ("loss", metric, "probe_loss"))
@@ -31,10 +32,11 @@ def plot(history: Path, metric: str, path: Path) -> None:
     _points(score, evaluations, metric, "o-")
     _points(score, probes, metric.replace("eval_", "probe_"), "o:", markerfacecolor="none", linewidth=1)
     if evaluations:
-        best = max(evaluations, key=lambda row: row[metric])
-        score.annotate(f"{best[metric]:.3f}", (best["update"], best[metric]), xytext=(0, -14), ha="center",
-                       textcoords="offset points")  # fmt: skip
-    score.set_ylim(top=min(score.get_ylim()[1], 1.005))  # no metric exceeds 1
+        best = (min if lower_is_better else max)(evaluations, key=lambda row: row[metric])
+        score.annotate(figure_as_text(metric, best[metric]), (best["update"], best[metric]), xytext=(0, -14),
+                       ha="center", textcoords="offset points")  # fmt: skip
+    if not lower_is_better:
+        score.set_ylim(top=min(score.get_ylim()[1], 1.005))  # no metric but errors exceeds 1
     score.set_ylabel(metric.removeprefix("eval_") + ", validation")
 
     temperature.plot(at, [row["temperature"] for row in updates], color="C1")

@@ -12,6 +12,7 @@ from shtopk.training.checkpoints import publish
 from shtopk.training.compiling import uncompiled
 from shtopk.training.evaluation import evaluate
 from shtopk.training.hub import upload
+from shtopk.training.label_thresholds import choose_thresholds, save_thresholds
 from shtopk.training.measured import write_answers
 from shtopk.training.provenance import device_name
 from shtopk.training.run import Run
@@ -31,6 +32,7 @@ def finish(run: Run) -> dict[str, Any]:
     best = run.checkpoints.path(progress.best_update)
     load_weights(run.model, best)
     with uncompiled():
+        thresholds = choose_thresholds(run) if run.arguments.training.tune_thresholds else {}
         tested, predictions, answers = evaluate(run, "test", "test")
     references, test = run.references("test"), run.texts["test"]
     baselines = task.baselines(run.texts) if accelerator.is_main_process else {}
@@ -51,8 +53,12 @@ def finish(run: Run) -> dict[str, Any]:
         "arguments": run.provenance.arguments,
         "baselines": {name: task.compute_metrics(texts, references) for name, texts in baselines.items()},
     }
+    if thresholds:
+        results["label_thresholds"] = thresholds
     if accelerator.is_main_process:
         publish(best, output)
+        if thresholds:
+            save_thresholds(thresholds, output)
         (output / "all_results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
         write_answers(run, "test", answers)
         run.kind.write_samples(output, test, predictions, baselines)

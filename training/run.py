@@ -12,6 +12,7 @@ from torch.distributed.fsdp import register_fsdp_forward_method
 from transformers import get_scheduler
 
 from shtopk.tasks.preprocess import lengths_of
+from shtopk.training.answer_checks import problem_of_answers
 from shtopk.training.arguments import Arguments
 from shtopk.training.batches import UpdateBatches
 from shtopk.training.build import build_optimizer
@@ -38,10 +39,11 @@ class Progress:
     tokens: int = 0
     seconds: float = 0.0  # spent in training so far
 
-    def judge(self, results: dict[str, float], metric: str) -> None:
-        """Record an evaluation after the present update. A higher `metric` is better."""
+    def judge(self, results: dict[str, float], metric: str, *, lower_is_better: bool = False) -> None:
+        """Record an evaluation after the present update. By default a higher `metric` is better."""
         self.evaluated = self.update
-        if results[metric] > self.best.get(metric, -math.inf):
+        sign = -1 if lower_is_better else 1
+        if sign * results[metric] > sign * self.best.get(metric, -sign * math.inf):
             self.best, self.best_update, self.since_best = results, self.update, 0
         else:
             self.since_best += 1
@@ -61,6 +63,7 @@ class Run(Experiment):
         updates: how many are planned.
         eval_every: updates between two evaluations.
         metric: the name of the metric that picks the best checkpoint.
+        lower_is_better: whether less of it is better.
         lock: held by the main process while it writes into the run's folder.
     """
 
@@ -70,6 +73,9 @@ class Run(Experiment):
         super().__init__(arguments, command)
         training, accelerator = arguments.training, self.accelerator
         with refusing(ValueError, ImportError):  # ImportError: an attention whose package is missing
+            _ = self.texts  # which may decide what kind of answer is asked for
+            if problem := problem_of_answers(arguments, [self.task]):
+                raise ValueError(problem)
             documents = self.encoded["train"]
             lengths = {name: lengths_of(split, "input_ids") for name, split in self.encoded.items()}
             check_slots(arguments, max(pyarrow.compute.max(n).as_py() or 0 for n in lengths.values()))
@@ -103,7 +109,8 @@ class Run(Experiment):
             num_training_steps=self.updates,
         )
         self.eval_every = training.eval_every or len(self.batches)
-        self.metric = f"eval_{training.metric or self.task.selectors[0]}"
+        metric = training.metric or self.task.selectors[0]
+        self.metric, self.lower_is_better = f"eval_{metric}", metric in self.task.lower_is_better
         self.provenance = Provenance(self, self.batches.size)
         self.checkpoints = Checkpoints(self.output / "checkpoints", training.total_limit)
         self.progress = Progress()
@@ -112,7 +119,7 @@ class Run(Experiment):
     @cached_property
     def collate(self):
         """The function that makes a batch of rows. In half precision lengths are multiples of 8, as GPUs like them."""
-        return self.kind.collator(self.tokenizer, pad_to_multiple_of=None if self.precision == "no" else 8)
+        return self.kind.collate(self.tokenizer, self.model, pad_to_multiple_of=None if self.precision == "no" else 8)
 
     @property
     def evaluation_due(self) -> bool:

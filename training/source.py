@@ -100,6 +100,8 @@ def fields_of(answer: Prediction, *, probabilities: bool = False) -> dict[str, A
     fields: dict[str, Any] = {"prediction": answer.prediction}
     if answer.probability is not None:
         fields["probability"] = round(answer.probability, DIGITS)
+    elif answer.labels is not None and answer.probabilities is not None:
+        fields["probability"] = [round(answer.probabilities[label], DIGITS) for label in answer.labels]
     if probabilities and answer.probabilities is not None:
         fields["probabilities"] = {name: round(value, DIGITS) for name, value in answer.probabilities.items()}
     if answer.kept is not None:

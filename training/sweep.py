@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
 from shtopk.tasks import DataArguments
+from shtopk.tasks.names import figure_as_text
 from shtopk.tasks.preprocess import lengths_of
 from shtopk.tasks.rouge import confidence_interval
 from shtopk.training.arguments import EvaluationArguments
@@ -89,7 +90,8 @@ def smallest_within_noise(rows: Sequence[dict[str, Any]]) -> tuple[dict[str, Any
     """Of the pooled rows: (the one that keeps the fewest tokens among those as good as the best, the best).
 
     A row is as good as the best if the 95 % interval of their difference holds 0. The interval is over documents that
-    both answered (paired bootstrap). The rows have "scores", a figure of every document, whose mean compares them.
+    both answered (paired bootstrap). The rows have "scores", a figure of every document (see `Measured`), whose mean
+    compares them.
     """
     pooled = [row for row in rows if row["k"] is not None]
     best = max(pooled, key=lambda row: (np.mean(row["scores"]), -row["kept"]))
@@ -112,8 +114,10 @@ def verdict(rows: Sequence[dict[str, Any]], metric: str) -> str:
     """One line: the smallest k that is as good as the best, as far as these documents tell."""
     found, best = smallest_within_noise(rows)
     smallest, highest = (f"k = {row['k']} ({row['way']})" for row in (found, best))
-    line = f"The smallest k within the noise of the best: {smallest}, {metric} {found['quality']:.3f}"
-    return f"{line}. The best: {highest}, {best['quality']:.3f}."
+    line = (
+        f"The smallest k within the noise of the best: {smallest}, {metric} {figure_as_text(metric, found['quality'])}"
+    )
+    return f"{line}. The best: {highest}, {figure_as_text(metric, best['quality'])}."
 
 
 def table(rows: Sequence[dict[str, Any]], metric: str) -> str:
@@ -132,8 +136,10 @@ def table(rows: Sequence[dict[str, Any]], metric: str) -> str:
     lines = [f"| {' | '.join(columns)} |", "|---|" + "--:|" * (len(columns) - 1)]
     for row in rows:
         low, high = row["interval"]
-        cells = [row["way"], "" if row["k"] is None else f"{row['k']}", f"{row['kept']:.3g}", f"{row['quality']:.3f}",
-                 f"{low:.3f} to {high:.3f}", f"{row['documents_per_second']:.3g}",
+        cells = [row["way"], "" if row["k"] is None else f"{row['k']}", f"{row['kept']:.3g}",
+                 figure_as_text(metric, row["quality"]),
+                 f"{figure_as_text(metric, low)} to {figure_as_text(metric, high)}",
+                 f"{row['documents_per_second']:.3g}",
                  "" if row["peak_mib"] is None else f"{row['peak_mib']:.0f}"]  # fmt: skip
         if decodes:
             cells.append("" if row["decoder_seconds"] is None else f"{row['decoder_seconds']:.2f}")

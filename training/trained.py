@@ -8,15 +8,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from datasets import ClassLabel, DatasetDict
+from datasets import DatasetDict
 
 from shtopk.models import load_checkpoint
-from shtopk.models.answers import CLASSES, problem_type
+from shtopk.models.answers import CLASSES, LABELS, NUMBERS, problem_type
 from shtopk.models.checkpoint import most_tokens
 from shtopk.models.windows import reading_of
 from shtopk.tasks import DataArguments
-from shtopk.tasks.records import some
-from shtopk.tasks.table import with_type
+from shtopk.tasks.labels import as_classes
 from shtopk.training.arguments import Arguments, EvaluationArguments
 from shtopk.training.console import refusing
 from shtopk.training.experiment import Experiment
@@ -38,10 +37,10 @@ class Trained(Experiment):
         with refusing(ValueError):
             self.model, self.tokenizer = load_checkpoint(checkpoint, **pooling)
             summarizes = self.model.can_generate()
-            if not summarizes and (kind := problem_type(self.model.config)) != CLASSES:
-                raise ValueError(f"expected a summarizer or a classifier with one class a document, got {kind}")
             if summarizes and data.summary_column is None and data.task in ("files", "hub"):
-                data = replace(data, summary_column=SUMMARY)
+                data = replace(data, summary_column=SUMMARY, problem_type=None)
+            if not summarizes:
+                data = self._as_answered(data)
             if data.max_tokens is None:
                 data = replace(data, max_tokens=most_tokens(self.model))
             super().__init__(Arguments(data=data, training=arguments.training))
@@ -51,18 +50,38 @@ class Trained(Experiment):
                 cure = "; leave out --summary_column" if data.summary_column else ""
                 raise ValueError(f"the model in {checkpoint} {does}, but the task {self.task.name} has {has}{cure}")
 
+    def _as_answered(self, data: DataArguments) -> DataArguments:
+        """The data's arguments with the kind of answer that a classifier gives."""
+        kind: Any = problem_type(self.model.config)
+        if kind == NUMBERS and self.model.config.num_labels != 1:
+            raise ValueError(
+                f"expected a model with one number a document, got {self.model.config.num_labels} outputs"
+            )
+        if data.summary_column:
+            return data
+        if data.task not in ("files", "hub"):
+            if kind != CLASSES:
+                raise ValueError(f"expected a model that answers as the task {data.task} does, with a class or a "
+                                 f"summary; got one of {kind}")  # fmt: skip
+            return data
+        if data.problem_type not in (None, kind):
+            raise ValueError(f"expected problem_type {kind}, as the model answers so; got {data.problem_type}")
+        return replace(data, problem_type=kind, label_separator=data.label_separator if kind == LABELS else None)
+
     @cached_property
     def texts(self) -> DatasetDict:
         """The split alone; classes have the numbers that the model has for them."""
         target = self.task.target
         with refusing(ValueError):  # on every process, so that none waits for another that refused
             found = self.task.load_split(self.arguments.data, self.split)
-            if target == "label":
-                if unknown := sorted(set(found.unique(target)) - set(self.names)):
-                    unnamed = "; give the model their names, id2label in its config.json" * ("LABEL_0" in self.names)
-                    raise ValueError(f"expected labels that the model knows ({some(self.names)}), got {some(unknown)}"
-                                     f"{unnamed}")  # fmt: skip
-                found = with_type(found, target, ClassLabel(names=self.names))
+            if target in ("label", "labels"):
+                unnamed = "; give the model their names, id2label in its config.json" * ("LABEL_0" in self.names)
+                told, drop = found.info.description or "", self.arguments.data.drop_unknown_labels
+                found = as_classes(found, target, self.names, self.split, drop=drop,
+                                   expected="labels that the model knows", cure=unnamed)  # fmt: skip
+                left_out = (found.info.description or "").removeprefix(told).strip()
+                if left_out and self.accelerator.is_main_process:
+                    print(left_out)
             return DatasetDict({self.split: found})
 
     @property

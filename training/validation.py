@@ -16,7 +16,7 @@ POINTS = 5  # looks at validation documents that a run has at least, evaluations
 
 
 def validation_loss(run: Run, answers: list) -> float:
-    """The mean loss of the validation split, over documents with a class or over target tokens, as in training.
+    """The mean loss of the validation split, over its documents or over target tokens, as in training.
 
     Args:
         run: its model is in eval mode afterwards.
@@ -62,7 +62,7 @@ class Probe:
         return bool(self.rows) and self.run.progress.update % self.every == 0 and not self.run.evaluation_due
 
     def measure(self) -> dict[str, float]:
-        """The loss of these documents and, if they have classes, the metrics, as "probe_loss" and so on."""
+        """The loss of these documents and, unless they have summaries, the metrics, as "probe_loss" and so on."""
         run, answers, total, items = self.run, [], 0.0, 0
         run.model.eval()
         size = run.arguments.training.eval_batch_size
@@ -73,7 +73,7 @@ class Probe:
         found = {"loss": total / items, "documents": len(self.rows)}
         if answers:
             references = run.references(SPLIT)
-            predictions = run.task.decode(run.tokenizer, answers)
+            predictions = run.predictions(answers)
             found |= run.task.compute_metrics(predictions, [references[row] for row in self.rows])
         return {f"probe_{name}": value for name, value in found.items()}
 

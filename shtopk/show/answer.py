@@ -68,4 +68,6 @@ def answer_and_page(
         answer = " ".join("".join(token.text for token in parts["tokens"]).split())
         return answer or "no summary", summary_page(**parts, reference=reference, title=title)
     parts = describe(model, tokenizer, text, max_tokens)
-    return str(Answer(parts["problem_type"], parts["values"])), page(**parts, label=label, title=title)
+    return str(Answer(parts["problem_type"], parts["values"], parts["thresholds"])), page(
+        **parts, label=label, title=title
+    )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
+from types import MappingProxyType
 
 from shtopk.show.document import Slot, Span, marked_text, strip, vectors
 from shtopk.show.frame import frame
@@ -11,7 +12,9 @@ from shtopk.show.frame import frame
 Truth = str | float | Sequence[str] | Sequence[float]
 
 MOST_CLASSES = 12
-HOLDS = 0.5  # the probability from which on one of several labels is part of the answer, as in shtopk.models.answers
+HOLDS = (
+    0.5  # the probability from which on one of several labels holds if no other is given, as in shtopk.models.answers
+)
 
 
 def page(
@@ -25,6 +28,7 @@ def page(
     label: Truth | None = None,
     facts: Sequence[str] = (),
     smallest_weight: float = 0.01,
+    thresholds: Mapping[str, float] = MappingProxyType({}),
 ) -> str:
     """Draw the page of a document that was classified or given a number.
 
@@ -39,6 +43,7 @@ def page(
             number (of several outputs one for each, in their order).
         facts: short remarks under the headline.
         smallest_weight: tokens below it are not shaded, which keeps the page of a long document small.
+        thresholds: of several labels: {label: the probability in [0, 1] from which on it holds}; 0.5 for others.
 
     Returns:
         One HTML page, complete in itself and without scripts, with every text escaped.
@@ -53,7 +58,7 @@ def page(
     if problem_type == "regression":
         answer = _numbers(values, label)
     elif problem_type == "multi_label_classification":
-        answer = _labels(values, label)
+        answer = _labels(values, label, thresholds)
     else:
         answer = _classes(values, label)
     return frame(title, facts, answer + _document(text, spans, slots, smallest_weight))
@@ -77,15 +82,22 @@ def _classes(probabilities: Sequence[tuple[str, float]], truth: Truth | None) ->
     return _bars([(name, p, not place, name == truth) for place, (name, p) in enumerate(ranked)], "true class")
 
 
-def _labels(probabilities: Sequence[tuple[str, float]], truth: Truth | None) -> str:
+def _labels(probabilities: Sequence[tuple[str, float]], truth: Truth | None, thresholds: Mapping[str, float]) -> str:
     """A bar for each label, the likeliest first. Those that hold stand out."""
     ranked = sorted(probabilities, key=lambda pair: -pair[1])
     true = {truth} if isinstance(truth, str) else set(truth) if isinstance(truth, Sequence) else set()
-    count = sum(p >= HOLDS for _, p in ranked)
-    bars = _bars([(name, p, p >= HOLDS, name in true) for name, p in ranked], "true label")
+    rows = [(name, p, p >= thresholds.get(name, HOLDS), name in true) for name, p in ranked]
+    count = sum(holds for _, _, holds, _ in rows)
+    rule = f"of at least {100 * HOLDS:.0f}\u00a0%"
+    if thresholds:
+        rule = "that reaches the threshold beside its name"
+        rows = [
+            (f"{name} (from {100 * thresholds.get(name, HOLDS):.1f} %)", p, holds, is_true)
+            for name, p, holds, is_true in rows
+        ]
     return f"""<p class="legend kind">Each label holds or not, whatever the others do: percentages need not sum to 100.
-The answer is every label of at least {100 * HOLDS:.0f}\u00a0%, here {count or "none"} of {len(ranked)}.</p>
-{bars}"""
+The answer is every label {rule}, here {count or "none"} of {len(ranked)}.</p>
+{_bars(rows, "true label")}"""
 
 
 def _bars(rows: Sequence[tuple[str, float, bool, bool]], true: str) -> str:

@@ -50,6 +50,7 @@ def describe(model, tokenizer, text: str | tuple[str, str], max_tokens: int | No
         "slots": slots,
         "values": answer.values,
         "problem_type": answer.problem_type,
+        "thresholds": answer.thresholds,
         "facts": _facts(poolings[-1] if poolings else None, slots, spans, cut),
     }
 

@@ -120,9 +120,13 @@ def test_data_of_another_kind_is_refused(checkpoint, summarizer, refused, rows, 
     assert "a column 'gist'" in refused("evaluate", summarizer, f"--test_file={labels}")
 
 
-def test_labels_of_another_data_set_are_refused(checkpoint, refused, rows):
-    line = refused("evaluate", checkpoint, f"--test_file={rows([{'text': 'a', 'label': 'opera'}])}")
-    assert line == "expected labels that the model knows ('money', 'sport'), got 'opera'"
+def test_labels_of_another_data_set_are_refused_or_left_out_when_told_to(checkpoint, refused, evaluate, rows):
+    file = f"--test_file={rows([{'text': 'a', 'label': 'opera'}, {'text': 'b', 'label': 'money'}])}"
+    line = refused("evaluate", checkpoint, file)
+    assert line.startswith("expected labels that the model knows ('money', 'sport'), got 'opera'; drop_unknown_labels")
+    results, shown = evaluate(checkpoint, file, "--drop_unknown_labels=true")
+    assert results["data"]["documents"] == 1
+    assert "labels: 1 documents of test left out, whose labels ('opera') are unknown" in shown
 
 
 def test_half_a_checkpoint_and_none_are_refused(checkpoint, refused, documents, tmp_path):

@@ -5,8 +5,10 @@ import shutil
 
 import pytest
 import torch
-from tiny import BART, BERT, tiny_tokenizer
+from tiny import BART, BERT, WORDS, tiny_tokenizer
 from transformers import BartConfig, BartForConditionalGeneration, BertConfig, BertModel
+
+from shtopk.models import pretrained
 
 
 @pytest.fixture
@@ -37,3 +39,15 @@ def deep_hub(hub_in_a_folder):
     BertModel(BertConfig(**sizes)).save_pretrained("bert-base-uncased")
     tiny_tokenizer().save_pretrained("bert-base-uncased")
     return hub_in_a_folder
+
+
+@pytest.fixture
+def tiny_default(here, monkeypatch):
+    """In place of MiniLM, which takes long to train on a CPU: a tiny encoder that knows a few words."""
+    words = [*WORDS, "awful", "poor", "good", "great", "court", "refund", "order", "today", "people", "said", "that"]
+    torch.manual_seed(0)
+    BertModel(BertConfig(**BERT | {"vocab_size": len(words)})).save_pretrained("tiny-default")
+    tiny_tokenizer(words).save_pretrained("tiny-default")
+    monkeypatch.setattr(pretrained, "default_encoder", lambda: here / "tiny-default")
+    monkeypatch.setattr(pretrained, "verify_sha256", lambda *_: None)
+    return here

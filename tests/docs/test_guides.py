@@ -16,7 +16,7 @@ from shtopk.models import load_checkpoint
 from shtopk.training.aliases import ALIASES
 from shtopk.training.arguments import EvaluationArguments
 
-GUIDES = ("train", "data", "evaluate", "summarize", "inside_the_encoder", "many_processes")
+GUIDES = ("train", "data", "answers", "evaluate", "summarize", "inside_the_encoder", "many_processes")
 ELSEWHERE = {  # options of accelerate and torchrun, of compare and show, and of every command
     *("--config_file", "--num_processes", "--machine_rank", "--main_process_ip", "--nproc_per_node"),
     *("--operators", "--seeds", "--output", "--pair", "--config", "--help", "--backbone"),
@@ -35,6 +35,13 @@ def test_what_is_trained_is_evaluated_swept_and_answers(here):
     assert (here / "runs" / "mine" / "history.jsonl").is_file()
     names = transcript(page("evaluate"), here)
     assert names["answer"].label == "sport"
+
+
+@pytest.mark.slow
+def test_labels_numbers_and_rare_classes_are_asked_for_as_the_page_says(tiny_default):
+    names = transcript(page("answers"), tiny_default)
+    assert set(names["answer"].labels) <= set(names["answer"].probabilities) == {"law", "money", "sport"}
+    assert names["rating"].value == pytest.approx(3, abs=2)
 
 
 def test_bad_files_are_refused_as_the_page_says(here):
@@ -82,11 +89,11 @@ def test_every_name_of_transformers_is_in_the_table():
     assert found == ALIASES
 
 
-@pytest.mark.parametrize("name", ["train", "data"])
+@pytest.mark.parametrize("name", ["train", "data", "answers"])
 def test_fields_have_the_defaults_of_the_tables(name):
     text = page(name).read_text(encoding="utf-8")
     fields = [row for row in rows_of_tables(text) if len(row) == 3 and row[0].strip("`") in FIELDS]
-    assert len(fields) >= 8
+    assert len(fields) >= 6
     for field, default, _ in fields:
         given = FIELDS[field.strip("`")]
         expected = "" if given is None else f"{given:g}" if isinstance(given, float) else str(given)

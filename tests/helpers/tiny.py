@@ -1,5 +1,7 @@
 """A tiny vocabulary, its tokenizer, and configurations of models for it."""
 
+from collections.abc import Sequence
+
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
@@ -29,9 +31,9 @@ BART = {
 }
 
 
-def tiny_tokenizer(segment: int = 0) -> PreTrainedTokenizerFast:
-    """A tokenizer; of segment 1, it says so of its tokens."""
-    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
+def tiny_tokenizer(words: Sequence[str] = WORDS, segment: int = 0) -> PreTrainedTokenizerFast:
+    """A tokenizer of these words; of segment 1, it says so of its tokens."""
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"[CLS]:{segment} $A:{segment} [SEP]:{segment}",

@@ -121,6 +121,7 @@ def _one(words: list[str], given: bytes) -> tuple[bytes, bytes, int]:
         finally:
             sys.stdin.detach()
             sys.stdin = before
+            AcceleratorState._reset_state(reset_partial_state=True)  # the next one may compute in another precision
             sys.stdout.flush()
             sys.stderr.flush()
         out.seek(0)

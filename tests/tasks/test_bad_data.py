@@ -72,7 +72,7 @@ BROKEN = {  # name -> content, and what the message names beside the file
     "twice.parquet": (parquet(TWICE), "different names", "'text'", "twice"),
     # Missing texts and labels, and those of another type.
     "int.jsonl": ('{"text": 3, "label": 1}', "text", "document 1", "3 (int)"),
-    "float.jsonl": ('{"text": "a", "label": 0.5}', "label", "document 1", "0.5 (float)"),
+    "float.jsonl": ('{"text": "a", "label": 5.0}', "label", "document 1", "5.0 (float)", "regression"),
     "bare.jsonl": ('{"text": "a", "label": 1}\n{"text": "b"}', "label", "document 2", "nothing"),
     "null.jsonl": (LINES + '{"text": null, "label": "a"}', "text", "document 41", "nothing"),
     "null.parquet": (parquet(NO_TEXT), "text", "document 2", "nothing"),

@@ -14,9 +14,9 @@ from tiny import tiny_tokenizer
 
 from shtopk.integrations.reading import Reading
 from shtopk.tasks import DataArguments, get_task, table
+from shtopk.tasks.assemble import to_table
 from shtopk.tasks.cache import KEPT, cached
 from shtopk.tasks.preprocess import encode_documents
-from shtopk.tasks.records import records
 from shtopk.training.provenance import commit_of, hash_of
 
 
@@ -32,8 +32,8 @@ def never(*given, **more):
 
 def test_a_file_is_read_once_and_again_when_it_or_what_is_asked_of_it_changes(write, monkeypatch):
     path = write("a.jsonl", lines(ROWS))
-    read = Mock(side_effect=records)
-    monkeypatch.setattr("shtopk.tasks.files.records", read)
+    read = Mock(side_effect=to_table)
+    monkeypatch.setattr("shtopk.tasks.files.to_table", read)
     first = load(train_file=path)
     assert load(train_file=path)["test"].to_list() == first["test"].to_list() and read.call_count == 1
     for number, given in enumerate(({"data_seed": 1}, {"summary_column": "label"}, {"text_column": "text,label",

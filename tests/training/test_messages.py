@@ -11,7 +11,8 @@ CASES = [  # what is given, the file of documents, the line that is said
     (["--tracker=tensorbord"], "",
      "expected tracker to be none or of aim, clearml, comet_ml, dvclive, mlflow, swanlab, tensorboard, trackio, "
      "wandb; got 'tensorbord'"),
-    (["--copy_head=true"], "", "copy_head is for summaries, but the task files has classes; leave it out"),
+    (["--copy_head=true"], "",
+     "copy_head is for summaries, but the task files has classes or labels or numbers; leave it out"),
     (["--config={path}"], "k: 4\nk: 8", "expected every field once in {path}, got several times: k; leave one each"),
     (["--config={path}"], "text_column: no",
      "expected a text as text_column, got False (bool) in YAML; put it in quotes"),
@@ -22,7 +23,8 @@ CASES = [  # what is given, the file of documents, the line that is said
     (["--train_file={path}"], "text,label\na,b\nc\n",
      "expected 2 cells in the row that ends at line 3 of {path}, got 1; is the file complete?"),
     (["--test_file={path}"], "text,label\na,opera\n",
-     "expected the labels of {path} to occur in training ('money', 'sport'), got 'opera'"),
+     "expected the labels of {path} to occur in training ('money', 'sport'), got 'opera'; "
+     "drop_unknown_labels leaves such documents out"),
 ]  # fmt: skip
 
 
