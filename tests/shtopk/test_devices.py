@@ -21,10 +21,9 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import BertConfig
 
-from shtopk import TopKPooling, anneal, assignment, successive_halving_topk
+from shtopk import TopKPooling, anneal, compiled, successive_halving_topk
 from shtopk.backends import carriers
 from shtopk.backends.carriers import Carriers
-from shtopk.compiled import heaviest
 from shtopk.integrations.encoder import pool_encoder
 from shtopk.models import TopKPoolingConfig, TopKPoolingForSequenceClassification
 from shtopk.operators import OPERATORS
@@ -76,7 +75,7 @@ def gpu(playing=20):
     real_nonzero, real_tolist = torch.Tensor.nonzero, FakeTensor.tolist
     allowed = config.patch(fake_tensor_allow_meta=True)
     with allowed, pytest.MonkeyPatch.context() as patch, FakeTensorMode(), Log() as log:
-        patch.setattr(assignment, "heaviest", heaviest._init_fn)  # itself, not what compilers are told of it
+        patch.setattr(compiled, "heaviest", compiled.heaviest._init_fn)  # itself, not what compilers are told of it
         patch.setattr(FakeTensor, "nonzero", nonzero, raising=False)
         patch.setattr(FakeTensor, "tolist", tolist)
         yield log
