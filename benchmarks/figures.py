@@ -173,6 +173,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "between": lambda: between.table(record("between")),
     "scaling": lambda: scaling.table(record("scaling")),
     "retrieval": lambda: retrieval_table.summary(record("retrieval")),
+    "retrieval-trained": lambda: retrieval_table.summary(record("retrieval-trained")),
     "speed": lambda: speed.summary(record("speed")),
     "planted-small": lambda: planted.table(record("planted-small")),
     "planted-large": lambda: planted.table(record("planted-large")),

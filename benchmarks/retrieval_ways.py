@@ -99,6 +99,7 @@ WAYS = [  # temperatures and learning rates: the best mean MRR of the two tasks 
     Way("successive halving", learning_rate=1e-2),
     Way("successive halving in both modes", BOTH, learning_rate=1e-2),
     Way("successive halving, annealed", ANNEALED, learning_rate=1e-2),
+    Way("select and merge in both modes", {"operator": "select_and_merge"}, learning_rate=1e-2),
     Way("iterative top-k", {"operator": "iterative"}, learning_rate=3e-2),
     Way("DFTopK", module=partial(DFTopK, initial_temperature=4.0), learning_rate=1e-2),
     Way("LapSum", module=partial(LapSum, initial_temperature=4.0), learning_rate=1e-2),

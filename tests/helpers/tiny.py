@@ -31,9 +31,9 @@ BART = {
 }
 
 
-def tiny_tokenizer(words: Sequence[str] = WORDS, segment: int = 0) -> PreTrainedTokenizerFast:
-    """A tokenizer of these words; of segment 1, it says so of its tokens."""
-    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+def tiny_tokenizer(words: Sequence[str] | None = None, segment: int = 0) -> PreTrainedTokenizerFast:
+    """A tokenizer of these words, or of WORDS; of segment 1, it says so of its tokens."""
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words or WORDS)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"[CLS]:{segment} $A:{segment} [SEP]:{segment}",
