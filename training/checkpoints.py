@@ -105,10 +105,10 @@ class Checkpoints:
             )
         for other in later:
             shutil.rmtree(self.path(other))
-        if source is not None and not here:
-            for other in needs(source):
+        if source is not None and not here:  # it may be the best one so far itself
+            for other in (*needs(source), update):
                 needed = source.with_name(f"update_{other}")
-                self.write(other, partial(shutil.copytree, needed, dirs_exist_ok=True))
+                self.write(other, partial(shutil.copytree, needed, dirs_exist_ok=True), keep=needs(needed))
 
     def write(self, update: int, fill: Callable[[Path], None], keep: Collection[int] = ()) -> None:
         """Write the checkpoint of an update, then remove the oldest ones.

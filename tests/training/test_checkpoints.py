@@ -90,12 +90,14 @@ def test_damage_is_found_and_the_one_before_is_taken(checkpoints, capsys, damage
     assert names(checkpoints) == ["update_1", "update_2"]
 
 
-def test_going_on_from_elsewhere_brings_the_best_along(checkpoints, tmp_path):
+@pytest.mark.parametrize(("source", "brought"), [(3, [1, 3]), (1, [1])])
+def test_going_on_from_elsewhere_brings_the_best_along_and_what_may_be_it(source, brought, checkpoints, tmp_path):
     for update in (1, 2, 3):
         checkpoints.write(update, fill(str(update)), keep=[1])
-    there = Checkpoints(tmp_path / "other", total_limit=2)
-    there.start(checkpoints.path(3))
-    assert there.updates() == [1]
+    there = Checkpoints(tmp_path / "other", total_limit=1)
+    there.start(checkpoints.path(source))
+    assert there.updates() == brought
+    assert there.find("latest") == there.path(source)
     assert (there.path(1) / "model.safetensors").read_text() == "1"
     assert checkpoints.updates() == [1, 2, 3]
 
