@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,8 +10,10 @@ import numpy as np
 
 from shtopk.integrations.reading import WHOLE
 from shtopk.tasks.preprocess import encode_documents
+from shtopk.tasks.table import joined
 from shtopk.tasks.task import Task
 from shtopk.tasks.thresholds import HOLDS
+from shtopk.tasks.word_baselines import label_baselines
 
 if TYPE_CHECKING:  # late: it takes long to import
     from datasets import Dataset
@@ -45,3 +48,8 @@ class MultiLabelClassification(Task):
         from shtopk.tasks.metrics import multi_label_metrics
 
         return multi_label_metrics(predictions, references)
+
+    def baselines(self, texts: Mapping[str, Dataset]) -> dict[str, list[list[int]]]:
+        if "train" not in texts:
+            return {}
+        return label_baselines(texts["train"], joined(texts["test"]))

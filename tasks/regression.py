@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from shtopk.integrations.reading import WHOLE
 from shtopk.tasks.preprocess import encode_documents
+from shtopk.tasks.table import joined
 from shtopk.tasks.task import Task
+from shtopk.tasks.word_baselines import number_baselines
 
 if TYPE_CHECKING:  # late: it takes long to import
     from datasets import Dataset
@@ -39,7 +39,6 @@ class Regression(Task):
         return regression_metrics(predictions, references)
 
     def baselines(self, texts: Mapping[str, Dataset]) -> dict[str, list[float]]:
-        """The mean of the training documents' numbers, whatever the document."""
         if "train" not in texts:
             return {}
-        return {"mean_of_training": [float(np.mean(texts["train"]["value"][:]))] * len(texts["test"])}
+        return number_baselines(texts["train"], joined(texts["test"]))

@@ -13,12 +13,12 @@ import numpy as np
 from shtopk.integrations.reading import WHOLE, Reading
 from shtopk.tasks.arguments import OWNERS, DataArguments
 from shtopk.tasks.baselines import nearest_neighbour
-from shtopk.tasks.class_baselines import class_baselines
 from shtopk.tasks.labels import named
 from shtopk.tasks.names import ROUGE, SUMMARIZATION_METRICS, figure_as_text
 from shtopk.tasks.preprocess import encode_documents, encode_summaries
 from shtopk.tasks.split import SPLITS, shuffled
 from shtopk.tasks.table import each, joined
+from shtopk.tasks.word_baselines import class_baselines
 
 if TYPE_CHECKING:  # late, as the metrics: it takes long to import
     from datasets import Dataset, DatasetDict
@@ -205,7 +205,7 @@ class Classification(Task):
     def baselines(self, texts: Mapping[str, Dataset]) -> dict[str, list[int]]:
         if "train" not in texts:
             return {}
-        return class_baselines(texts["train"], joined(texts["test"]), self.target)
+        return class_baselines(texts["train"], joined(texts["test"]))
 
 
 @dataclass(frozen=True)

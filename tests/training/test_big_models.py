@@ -33,14 +33,19 @@ def test_max_steps_takes_the_place_of_epochs(words, trained):
     assert (done["updates"], done["epochs"]) == (4, pytest.approx(4 / 6))
 
 
-def test_half_precision_pads_to_multiples_of_8(words):
+def test_a_gpu_in_half_precision_is_given_multiples_of_8(words, monkeypatch):
     widths = {}
-    for precision in ("bf16", "no"):  # "no" last, as every other test has it
+    for precision, device in (("bf16", "cuda"), ("bf16", "cpu"), ("no", "cuda")):  # "no" last, as other tests have it
         AcceleratorState._reset_state(reset_partial_state=True)
         run = Run(parse([*words, "--mixed_precision", precision]))
-        batches = UpdateBatches(run.encoded["train"], run.collate, batch_size=2).starting_at(0)
-        widths[precision] = [next(batches)[0].inputs["input_ids"].shape[1] for _ in range(6)]
-    assert widths["bf16"] == [-(-width // 8) * 8 for width in widths["no"]] != widths["no"]
+        vars(run).pop("collate", None)
+        with monkeypatch.context() as patch:
+            patch.setattr(type(run.accelerator), "device", torch.device(device))
+            collate = run.collate
+        batches = UpdateBatches(run.encoded["train"], collate, batch_size=2).starting_at(0)
+        widths[precision, device] = [next(batches)[0].inputs["input_ids"].shape[1] for _ in range(6)]
+    assert widths["bf16", "cpu"] == widths["no", "cuda"]
+    assert widths["bf16", "cuda"] == [-(-width // 8) * 8 for width in widths["no", "cuda"]] != widths["no", "cuda"]
 
 
 @pytest.mark.slow
