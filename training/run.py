@@ -118,7 +118,7 @@ class Run(Experiment):
 
     @cached_property
     def collate(self):
-        """The function that makes a batch of rows. A GPU in half precision is given lengths that are multiples of 8."""
+        """The function that makes a batch of rows; for a GPU in half precision, lengths are multiples of 8."""
         aligned = self.precision != "no" and self.accelerator.device.type == "cuda"
         return self.kind.collate(self.tokenizer, self.model, pad_to_multiple_of=8 if aligned else None)
 
