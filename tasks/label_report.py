@@ -9,7 +9,8 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from shtopk.tasks.intervals import intervals
-from shtopk.tasks.metrics import counts_of_sets, f1_of_sets, indicators
+from shtopk.tasks.labels import indicators
+from shtopk.tasks.metrics import counts_of_sets, f1_of_sets
 
 
 def multi_label_report(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from shtopk.tasks.records import some
 from shtopk.tasks.table import each, rows_at_once, with_type
@@ -131,6 +133,14 @@ def named(split: Dataset, column: str) -> Dataset:
     else:
         return split
     return _mapped(split, column, kind, rename)
+
+
+def indicators(sets: Sequence[Collection[int]], count: int) -> np.ndarray:
+    """Sets of labels, numbered from 0 to count - 1, as booleans [n, count]."""
+    rows = np.zeros((len(sets), count), dtype=bool)
+    for row, labels in zip(rows, sets, strict=True):
+        row[list(labels)] = True
+    return rows
 
 
 def _mapped(split: Dataset, column: str, kind: Any, change: Callable[[Any], Any]) -> Dataset:

@@ -11,6 +11,8 @@ from datasets import Features, List, Value
 from scipy.stats import rankdata
 from sklearn.metrics import accuracy_score, f1_score
 
+from shtopk.tasks.labels import indicators
+
 
 class Metric(evaluate.Metric):
     """Figures from two lists of equal length, whose elements have a type of `datasets`."""
@@ -121,14 +123,6 @@ def regression_metrics(predictions: Sequence[float], references: Sequence[float]
         0.3333333333333333
     """
     return ErrorAndCorrelation.figures(predictions, references)
-
-
-def indicators(sets: Sequence[Collection[int]], count: int) -> np.ndarray:
-    """Sets of labels, numbered from 0 to count - 1, as booleans [n, count]."""
-    rows = np.zeros((len(sets), count), dtype=bool)
-    for row, labels in zip(rows, sets, strict=True):
-        row[list(labels)] = True
-    return rows
 
 
 def counts_of_sets(given: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -6,6 +6,8 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
+from shtopk.tasks.labels import indicators
+
 HOLDS = 0.5  # where nothing is chosen, as in shtopk.models.answers
 
 
@@ -26,8 +28,6 @@ def best_thresholds(probabilities: Sequence[Sequence[float]], references: Sequen
         >>> best_thresholds([[0.9], [0.2], [0.1]], [[0], [0], []])
         [0.15000000000000002]
     """
-    from shtopk.tasks.metrics import indicators  # late: it takes long to import
-
     shares = np.asarray(probabilities, float)
     true = indicators(references, shares.shape[1])
     return [_best(shares[:, i], true[:, i]) for i in range(shares.shape[1])]

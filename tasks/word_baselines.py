@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from shtopk.tasks.labels import indicators
 from shtopk.tasks.table import joined
 
 if TYPE_CHECKING:  # late: it takes long to import
@@ -51,9 +52,7 @@ def label_baselines(train: Dataset, texts: Sequence[str]) -> dict[str, list[list
     if not counts or max(counts) >= MOST_LABELS:
         return found
     learnt = _learnt(train)
-    table = np.zeros((len(learnt), max(counts) + 1), dtype=int)
-    for row, labels in enumerate(learnt["labels"][:]):
-        table[row, labels] = 1
+    table = indicators(learnt["labels"][:], max(counts) + 1)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Label")  # that all or none of the documents have a label
         answers = answers_by_words(OneVsRestClassifier(logistic()), joined(learnt), table, texts)

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from transformers import DataCollatorWithPadding
 
+from shtopk.tasks.labels import indicators
+
 
 @dataclass
 class MultiLabelCollator(DataCollatorWithPadding):
@@ -23,13 +25,10 @@ class MultiLabelCollator(DataCollatorWithPadding):
 
     def __call__(self, features: Sequence[dict[str, Any]]) -> Any:
         batch = super().__call__([{k: v for k, v in row.items() if k != "labels"} for row in features])
-        batch["labels"] = indicators([row["labels"] for row in features], self.count)
+        batch["labels"] = targets([row["labels"] for row in features], self.count)
         return batch
 
 
-def indicators(sets: Sequence[Sequence[int]], count: int) -> Tensor:
+def targets(sets: Sequence[Sequence[int]], count: int) -> Tensor:
     """Sets of labels, numbered from 0 to count - 1, as [n, count] of 0 and 1."""
-    rows = torch.zeros(len(sets), count)
-    for row, labels in zip(rows, sets, strict=True):
-        row[list(labels)] = 1
-    return rows
+    return torch.from_numpy(indicators(sets, count)).float()

@@ -25,7 +25,7 @@ from shtopk.models.answers import CLASSES, LABELS, NUMBERS, probabilities
 from shtopk.models.answers import answers as read_answers
 from shtopk.tasks import Task, write_samples
 from shtopk.training.arguments import Arguments
-from shtopk.training.collators import MultiLabelCollator, indicators
+from shtopk.training.collators import MultiLabelCollator, targets
 from shtopk.training.losses import ClassLoss, LabelLoss, NumberLoss, as_tensor, class_weights, label_weights, smoothed
 
 
@@ -165,7 +165,7 @@ class MultiLabelClassifier(Classifier):
         return MultiLabelCollator(tokenizer, count=model.config.num_labels, **options)
 
     def targets(self, model, labels):
-        return indicators(labels, model.config.num_labels)
+        return targets(labels, model.config.num_labels)
 
     def thresholds(self, model):
         return getattr(model.config, "label_thresholds", None)

@@ -12,9 +12,7 @@ from shtopk.show.frame import frame
 Truth = str | float | Sequence[str] | Sequence[float]
 
 MOST_CLASSES = 12
-HOLDS = (
-    0.5  # the probability from which on one of several labels holds if no other is given, as in shtopk.models.answers
-)
+HOLDS = 0.5  # the probability from which on a label holds, as in shtopk.models.answers, which needs transformers
 
 
 def page(

@@ -7,7 +7,7 @@ from sklearn.metrics import f1_score, precision_recall_fscore_support, roc_auc_s
 
 from shtopk.tasks import multi_label_metrics, regression_metrics
 from shtopk.tasks.label_report import multi_label_report
-from shtopk.tasks.metrics import indicators
+from shtopk.tasks.labels import indicators
 from shtopk.tasks.number_report import regression_report
 from shtopk.tasks.thresholds import best_thresholds
 
