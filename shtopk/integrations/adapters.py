@@ -44,37 +44,38 @@ class PooledModel(TrainsNewModules):
     """What `pool_encoder` makes of the class of a model, which keeps its name."""
 
     def __reduce_ex__(self, protocol: Any) -> tuple:
-        return restored, (class_before(self),), vars(self)  # a class that is made cannot be pickled by its name
+        return restored, classes_of(self), vars(self)  # a class that is made cannot be pickled by its name
 
 
-def let_adapters_train(model: nn.Module) -> None:
+def let_adapters_train(model: nn.Module, mixin: type[PooledModel] = PooledModel) -> None:
     """Make a model that was just pooled one whose adapters train what is new."""
     kind: Any = type(model)
-    model.__class__ = pooled_class(kind)
+    model.__class__ = pooled_class(kind, mixin)
 
 
 def let_adapters_forget(model: nn.Module) -> None:
     """Undo it."""
     if isinstance(model, PooledModel):
-        model.__class__ = class_before(model)
+        model.__class__ = classes_of(model)[0]
 
 
-def class_before(model: PooledModel) -> type:
-    """The class that a pooled model had."""
-    (_, before) = next(kind for kind in type(model).__mro__ if PooledModel in kind.__bases__).__bases__
-    return before
+def classes_of(model: PooledModel) -> tuple[type, type]:
+    """(the class that a pooled model had, what was mixed into it)."""
+    made = next(kind for kind in type(model).__mro__ if len(kind.__bases__) == 2 and issubclass(kind, PooledModel))
+    mixin, before = made.__bases__
+    return before, mixin
 
 
 @cache
-def pooled_class(model_class: Any) -> Any:
+def pooled_class(model_class: Any, mixin: type[PooledModel]) -> Any:
     """A subclass of a model's class that lets adapters train what is new."""
     names = {"__module__": model_class.__module__, "__qualname__": model_class.__qualname__}
-    return type(model_class.__name__, (PooledModel, model_class), names)
+    return type(model_class.__name__, (mixin, model_class), names)
 
 
-def restored(model_class: type) -> Any:
+def restored(model_class: type, mixin: type[PooledModel]) -> Any:
     """An empty object for a copy of a pooled model."""
-    return object.__new__(pooled_class(model_class))
+    return object.__new__(pooled_class(model_class, mixin))
 
 
 def train_new_modules(model: Any, adapter: str, recipe: Any) -> None:

@@ -1,0 +1,106 @@
+"""Where the vectors of a prompt stand, before and after they are pooled."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from shtopk.pooling import TopKPooling
+
+
+class Layout(NamedTuple):
+    """Where the m vectors of each row stand. The vectors of a row are in order, and places without one come last.
+
+    Attributes:
+        places: [B, m] the column of the prompt in which the token stands that a vector comes from; of a slot, the
+            token that leads it. -1: no vector.
+        regions: [B, m] 1..R for what is to be pooled, or was, each region apart; 0 for a token that is kept whole.
+        ends: [B, m] the column from which on others see the vector: its own, or the last of its region, as the choice
+            of a slot has read all of it.
+    """
+
+    places: Tensor
+    regions: Tensor
+    ends: Tensor
+
+    @classmethod
+    def of_prompt(cls, real: Tensor, regions: Tensor) -> Layout:
+        """The layout of a prompt before anything is pooled.
+
+        Args:
+            real: [B, n] bool, True for a token.
+            regions: [B, n] see above.
+        """
+        columns = torch.arange(real.shape[1], device=real.device).expand_as(real)
+        regions = regions.masked_fill(~real, 0)
+        numbers = torch.arange(int(regions.max()) + 1, device=real.device)
+        last = (columns.unsqueeze(1) * (regions.unsqueeze(1) == numbers[:, None])).amax(-1)  # [B, R + 1]
+        ends = torch.where(regions > 0, last.gather(1, regions), columns)
+        return cls(columns.masked_fill(~real, -1), regions, ends)
+
+    @property
+    def real(self) -> Tensor:
+        """[B, m] bool, True for a vector."""
+        return self.places >= 0
+
+    def take(self, index: Tensor, there: Tensor) -> Layout:
+        """The layout of the vectors with these numbers, index [B, t]; there [B, t] False: no vector."""
+        places, regions, ends = (part.gather(1, index) for part in self)
+        return Layout(places.masked_fill(~there, -1), regions.masked_fill(~there, 0), ends)
+
+
+def pool(pooling: TopKPooling, vectors: Tensor, layout: Layout, k: int | float | None = None) -> tuple[Tensor, Layout]:
+    """Pool each region of a prompt to k vectors, and keep what is in none.
+
+    Args:
+        pooling: how.
+        vectors: [B, m, d] as laid out in `layout`.
+        layout: of the vectors.
+        k: in place of the pooling's own.
+
+    Returns:
+        Vectors [B, t, d], with zeros where there is none, and their layout.
+    """
+    count = int(layout.regions.max())
+    k = pooling.current_k if k is None else k
+    batch, _, size = vectors.shape
+    numbers = torch.arange(1, count + 1, device=vectors.device)
+    marked = layout.regions.unsqueeze(1) == numbers[:, None]  # [B, R, m]
+    index, there = _first(marked.flatten(0, 1))  # [B * R, p]
+    inside = _gather(vectors, index.view(batch, -1)).view(batch * count, -1, size)
+    most = inside.shape[1]
+    if most <= len(pooling.options.protected):
+        slots, chosen, filled = inside, index, there
+    else:
+        pooled = pooling(inside, there, k=k if isinstance(k, float) else min(k, most))
+        filled = pooled.attention_mask
+        slots, chosen = pooled.hidden_states, index.gather(1, pooled.positions.masked_fill(~filled, 0))
+    kept, whole = _first(layout.real & (layout.regions == 0))
+    vectors = torch.cat([slots.reshape(batch, -1, size), _gather(vectors, kept)], 1)
+    after = layout.take(torch.cat([chosen.view(batch, -1), kept], 1), torch.cat([filled.view(batch, -1), whole], 1))
+    order = after.places.masked_fill(~after.real, vectors.shape[1] + int(layout.places.max())).argsort(
+        dim=1, stable=True
+    )
+    after = after.take(order, after.real.gather(1, order))
+    return _gather(vectors, order) * after.real.unsqueeze(-1), after
+
+
+def spread(vectors: Tensor, layout: Layout, n: int) -> Tensor:
+    """Put vectors [B, m, d] where their tokens stand among the n of the prompt; 0 where none came through."""
+    places = layout.places.masked_fill(~layout.real, n)
+    whole = vectors.new_zeros(vectors.shape[0], n + 1, vectors.shape[2])
+    return whole.scatter(1, places.unsqueeze(-1).expand_as(vectors), vectors)[:, :n]
+
+
+def _first(marked: Tensor) -> tuple[Tensor, Tensor]:
+    """(index [B, p], there [B, p]) of what is marked in each row, in order; p is the largest number of a row."""
+    counts = marked.sum(-1, keepdim=True)
+    most = int(counts.max())
+    index = (~marked).int().argsort(dim=-1, stable=True)[:, :most]
+    return index, torch.arange(most, device=marked.device) < counts
+
+
+def _gather(vectors: Tensor, index: Tensor) -> Tensor:
+    return vectors.gather(1, index.unsqueeze(-1).expand(-1, -1, vectors.shape[-1]))
