@@ -45,6 +45,11 @@ class Layout(NamedTuple):
         """[B, m] bool, True for a vector."""
         return self.places >= 0
 
+    def largest(self) -> int:
+        """How many vectors the largest region of a row has."""
+        numbers = torch.arange(1, int(self.regions.max()) + 1, device=self.regions.device)
+        return int((self.regions.unsqueeze(1) == numbers[:, None]).sum(-1).max())
+
     def take(self, index: Tensor, there: Tensor) -> Layout:
         """The layout of the vectors with these numbers, index [B, t]; there [B, t] False: no vector."""
         places, regions, ends = (part.gather(1, index) for part in self)
