@@ -21,7 +21,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from shtopk.integrations.encoder import load_pooled
+from shtopk.integrations.saved import KINDS, load_pooled
 from shtopk.options import OF_OPERATOR
 
 from .language_model import completes, let_complete, most_prompt_tokens
@@ -36,7 +36,6 @@ OURS = {
 HEADS = {"ForSequenceClassification": AutoModelForSequenceClassification,
          "ForConditionalGeneration": AutoModelForSeq2SeqLM, "ForCausalLM": AutoModelForCausalLM,
          "LMHeadModel": AutoModelForCausalLM}  # fmt: skip
-DESCRIBED = ("encoder_pooling", "decoder_pooling")  # fields of a configuration that describe poolings between layers
 ADAPTER = "adapter_config.json"
 UNPOOLED = {"k": 1.0, "k_by_layer": None, "window_k": None}
 TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model")
@@ -131,7 +130,7 @@ def with_pooling(config: PreTrainedConfig, pooling: dict[str, Any]) -> PreTraine
     if not pooling:
         return config
     if pooling is UNPOOLED and config.model_type not in OURS:
-        for name in DESCRIBED:
+        for name in KINDS:
             vars(config).pop(name, None)  # then the weights of its poolings are left out
         return config
     if config.model_type in OURS:
@@ -153,7 +152,7 @@ def with_pooling(config: PreTrainedConfig, pooling: dict[str, Any]) -> PreTraine
 
 def description_of(config: PreTrainedConfig) -> str | None:
     """The field of a configuration that describes poolings between layers; None: there is none."""
-    return next((name for name in DESCRIBED if getattr(config, name, None)), None)
+    return next((name for name in KINDS if getattr(config, name, None)), None)
 
 
 def _auto_class(config: PreTrainedConfig) -> Any:

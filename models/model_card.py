@@ -36,7 +36,7 @@ document = tokenizer("A text of any length.", return_tensors="pt")
 tokenizer.batch_decode(model.generate(**document), skip_special_tokens=True)"""
 
 COMPLETE = """from transformers import AutoModelForCausalLM, AutoTokenizer
-from shtopk.integrations.encoder import load_pooled
+from shtopk.integrations.decoder import load_pooled
 
 tokenizer = AutoTokenizer.from_pretrained("{folder}")
 model = load_pooled(AutoModelForCausalLM, "{folder}")

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+from accelerate.utils import send_to_device
 from tqdm.auto import tqdm
 
 from shtopk.training.experiment import Experiment
@@ -54,7 +55,7 @@ def predict(experiment: Experiment, split: str, desc: str, stop: Callable[[], bo
 def predict_one(experiment: Experiment, split: str) -> None:
     """Answer the first document of a split and drop the answer. The model is warm then, so that times are fair."""
     model, accelerator = experiment.model.eval().to(experiment.accelerator.device), experiment.accelerator
-    batch = experiment.collate([experiment.encoded[split][0]]).to(accelerator.device)
+    batch = send_to_device(experiment.collate([experiment.encoded[split][0]]), accelerator.device)
     with torch.inference_mode(), accelerator.autocast():
         experiment.kind.answer(model, batch)
 
