@@ -83,12 +83,12 @@ class SlotLayer(HoldsSlots, DynamicLayer):
         return keys, values
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return int(self.shared.seen) + query_length, 0
+        return self.before.get_mask_sizes(query_length) if self.empty else (self.shared.seen + query_length, 0)
 
     def crop(self, tokens_to_remove: int) -> None:
         if self.trimmed and tokens_to_remove < 0:
             raise ValueError(
-                "expected a cache without a sliding window to drop tokens from, got one that has moved on"
+                "expected a cache without a window to drop tokens from, got one whose window has moved on"
             )
         super().crop(tokens_to_remove)
         if self.leads and tokens_to_remove < 0:
@@ -117,7 +117,7 @@ class FixedSlotLayer(HoldsSlots, StaticLayer):
         return self.shared.columns
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self.most, 0
+        return self.before.get_mask_sizes(query_length) if self.empty else (self.most, 0)
 
     def get_max_length(self) -> int:
         return self.most
