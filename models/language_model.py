@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, GenerationConfig
 
 from shtopk.integrations.decoder import pool_decoder
 from shtopk.integrations.decoders.families import FAMILIES
@@ -84,7 +84,7 @@ def completes(model: Any) -> bool:
 
 def set_completions(model: Any, *, max_new_tokens: int, **options: Any) -> None:
     """Set how a language model completes prompts by default: with the likeliest tokens, unless the options say else.
-    The settings are saved with the model.
+    What the backbone had for sampling or against repetition is dropped; the settings are saved with the model.
 
     Args:
         max_new_tokens: of a completion.
@@ -97,13 +97,14 @@ def set_completions(model: Any, *, max_new_tokens: int, **options: Any) -> None:
     if positions is not None and max_new_tokens >= positions:
         raise ValueError(f"expected completions of less than {positions} tokens, as the model has positions; got "
                          f"{max_new_tokens}")  # fmt: skip
-    sampling = dict.fromkeys(("temperature", "top_p", "top_k")) | {"do_sample": False}
     given = {name: value for name, value in options.items() if value is not None}
-    model.generation_config.update(max_length=None, max_new_tokens=max_new_tokens, **(sampling | given))
+    known = {name: getattr(model.generation_config, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     try:
-        model.generation_config.validate(strict=True)
+        settings = GenerationConfig(**({"max_new_tokens": max_new_tokens, "do_sample": False} | known | given))
+        settings.validate(strict=True)
     except ValueError as error:
         raise ValueError(" ".join(str(error).split())) from error
+    model.generation_config = settings
 
 
 def let_complete(model: Any, tokenizer: Any) -> None:

@@ -137,7 +137,7 @@ def encode_completions(tokenizer, dataset: DatasetDict, max_tokens: int, num_pro
 
     facts = f"{_identity(tokenizer)} {tokenizer.eos_token_id} {max_tokens}"
     encoded = _map(dataset, tokenise, ["completion"], "tokenise completions", facts, num_proc)
-    _tell_shortened("completions", encoded, "labels", empty=1, limit=max_tokens, name="max_completion_tokens")
+    _tell_shortened("completions", encoded, "labels", empty=0, limit=max_tokens, name="max_completion_tokens")
     return encoded
 
 
