@@ -101,7 +101,7 @@ def prompts(tmp_path_factory):
         for i in range(160):
             words = [*noise.choices("abcdef", k=30), ("goal", "bank")[i % 2]]
             noise.shuffle(words)
-            file.write(json.dumps({"prompt": " ".join(words), "completion": ("match", "shares")[i % 2]}) + "\n")
+            file.write(json.dumps({"prompt": " ".join(words), "completion": (" match", " shares")[i % 2]}) + "\n")
     return path
 
 
