@@ -33,7 +33,9 @@ class SnapKV(HardChoice):
         window = max(1, min(WINDOW, slots // 2))
         place = mask.cumsum(-1) - 1
         count = mask.sum(-1, keepdim=True)
-        index = (count - window + torch.arange(window, device=mask.device)).clamp(min=0)  # rows begin with their tokens
+        index = (count - window + torch.arange(window, device=mask.device)).clamp(
+            min=0
+        )  # rows begin with their tokens
         queries = self.heads.queries(vectors.gather(1, index.unsqueeze(-1).expand(-1, -1, vectors.shape[-1])))
         paid = attention(self.heads, queries, index, vectors, place.clamp(min=0), mask)
         last = mask & (place >= count - window)
@@ -62,12 +64,12 @@ class SnapKVOfQuestion(HardChoice):
 
     def look(self, layer: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         """Runs before the layer, and before its vectors are pooled."""
-        if self.training or STATE.request.labels is not None:
-            raise ValueError("SnapKV looks for the question where the input ends; expected eval mode and no labels")
         vectors = args[0] if args else kwargs["hidden_states"]
         self.question = vectors[:, -self.window :].detach()
 
     def scores(self, vectors: Tensor, mask: Tensor, slots: int) -> Tensor:
+        if self.training or STATE.request.labels is not None:
+            raise ValueError("SnapKV looks for the question where the input ends; expected eval mode and no labels")
         assert self.question is not None
         if len(self.question) != len(vectors):
             raise ValueError(f"expected one part to pool in each prompt, got {len(vectors)} in {len(self.question)}")
@@ -77,9 +79,7 @@ class SnapKVOfQuestion(HardChoice):
         return smoothed(attention(self.heads, queries, behind, vectors, place.clamp(min=0), mask), mask)
 
 
-def attention(
-    heads: LlamaHeads, queries: Tensor, at: Tensor, vectors: Tensor, place: Tensor, mask: Tensor
-) -> Tensor:
+def attention(heads: LlamaHeads, queries: Tensor, at: Tensor, vectors: Tensor, place: Tensor, mask: Tensor) -> Tensor:
     """[B, n] the attention that vectors [B, n, d] get, a mean over heads and queries.
 
     Args:
