@@ -1,12 +1,13 @@
 """Tokens drawn by lot."""
 
 import torch
-from rivals.hard_choice import HardChoice
 from torch import Tensor
+
+from rivals.hard_choice import HardChoice
 
 
 class RandomTokens(HardChoice):
-    """The first token and k - 1 others, drawn anew at each call by torch's generator: `torch.manual_seed` repeats them.
+    """The first token and k - 1 others, drawn anew at each call by torch's generator, which `torch.manual_seed` sets.
 
     Time and memory O(n). No paper: what any other way has to beat.
     """

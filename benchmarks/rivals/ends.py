@@ -1,8 +1,9 @@
 """The beginning and the end of a prompt."""
 
 import torch
-from rivals.hard_choice import HardChoice
 from torch import Tensor
+
+from rivals.hard_choice import HardChoice
 
 SINKS = 4
 

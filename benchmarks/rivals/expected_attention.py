@@ -1,9 +1,10 @@
 """What queries to come are expected to pay attention to."""
 
 import torch
+from torch import Tensor
+
 from rivals.hard_choice import HardChoice
 from rivals.heads import LlamaHeads, turn
-from torch import Tensor
 
 FUTURE, SINKS = 512, 4
 

@@ -1,4 +1,4 @@
-"""What the training-free ways to choose what is kept of a prompt share: scores that know the mask, and a hard top-k."""
+"""What training-free ways to choose what is kept of a prompt share: scores that know the mask, and a hard top-k."""
 
 import torch
 from torch import Tensor

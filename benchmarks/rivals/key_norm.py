@@ -1,8 +1,9 @@
 """Keys of a small norm."""
 
+from torch import Tensor
+
 from rivals.hard_choice import HardChoice
 from rivals.heads import LlamaHeads
-from torch import Tensor
 
 
 class KeyNorm(HardChoice):

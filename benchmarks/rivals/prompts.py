@@ -12,6 +12,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from torch import nn
+
 from rivals.drawn import RandomTokens
 from rivals.ends import FirstAndLast
 from rivals.expected_attention import ExpectedAttention
@@ -20,8 +22,6 @@ from rivals.heads import LlamaHeads
 from rivals.key_norm import KeyNorm
 from rivals.snapkv import SnapKV, SnapKVOfQuestion
 from rivals.stretches import StretchesOfPrompt
-from torch import nn
-
 from shtopk import TopKPooling
 
 PromptRival = Callable[[Any, int, int], TopKPooling]

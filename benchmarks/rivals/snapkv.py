@@ -4,10 +4,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from rivals.hard_choice import HardChoice
-from rivals.heads import LlamaHeads
 from torch import Tensor, nn
 
+from rivals.hard_choice import HardChoice
+from rivals.heads import LlamaHeads
 from shtopk.integrations.decoders.state import STATE
 
 WINDOW, SMOOTHED = 64, 5
@@ -43,12 +43,12 @@ class SnapKV(HardChoice):
 
 
 class SnapKVOfQuestion(HardChoice):
-    """The tokens that the end of the prompt which is kept whole, such as a question, pays most attention to.
+    """The tokens that the end of the prompt, which is kept whole, pays most attention to: a question.
 
-    As `SnapKV`, but the window lies behind the part to be pooled: it is the last `keep_last` tokens of the prompt. This
-    is the paper's own setting; what is kept serves one question, and the question must be known when the prompt is
-    read. The prompt must end where the input does, as it does where something is generated: in training the end of the
-    input is the answer, and would be looked at. The part to pool is one, and stands before the window.
+    As `SnapKV`, but the window lies behind the part to be pooled: it is the last `keep_last` tokens of the prompt. So
+    it is in the paper, too. What is kept serves one question, which must be known when the prompt is read. The prompt
+    must end where the input does, as it does where something is generated: in training the end of the input is the
+    answer, and would be looked at. The part to pool is one, and stands before the window.
 
     Args:
         heads: of the layer.

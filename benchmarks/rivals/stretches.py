@@ -1,9 +1,9 @@
 """Means of stretches, and of whatever else gives each token a slot."""
 
 import torch
-from rivals.hard_choice import FIRST, first_token, slots_of_every_row
 from torch import Tensor, nn
 
+from rivals.hard_choice import FIRST, first_token, slots_of_every_row
 from shtopk import Assignment, TopK, TopKPooling
 
 
@@ -39,9 +39,8 @@ class Stretches(nn.Module):
 class StretchesOfPrompt(TopKPooling):
     """The first token, and the means of k - 1 stretches of equal length of what follows it.
 
-    A `TopKPooling` to stand in `prompt_pooling` of a model that `pool_decoder` was called on. It learns nothing itself;
-    the model around it can learn to read means, and has to. A slot stands where its stretch begins. Time and memory
-    O(n).
+    A `TopKPooling` to stand in `prompt_pooling` of a model that `pool_decoder` was called on. It learns nothing; the
+    model around it can learn to read means, and has to. A slot stands where its stretch begins. Time and memory O(n).
 
     Source: Feldman and Artzi 2025, "Simple Context Compression: Mean-Pooling and Multi-Ratio Training",
     arXiv:2510.20797. Difference: they pool what a whole encoder made, for a decoder's input, here the upper layers of
