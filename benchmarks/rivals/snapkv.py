@@ -73,10 +73,12 @@ class SnapKVOfQuestion(HardChoice):
         assert self.question is not None
         if len(self.question) != len(vectors):
             raise ValueError(f"expected one part to pool in each prompt, got {len(vectors)} in {len(self.question)}")
-        place = mask.cumsum(-1) - 1
+        place = (mask.cumsum(-1) - 1).clamp(min=0)
         behind = mask.sum(-1, keepdim=True) + torch.arange(self.window, device=mask.device)
-        queries = self.heads.queries(self.question)
-        return smoothed(attention(self.heads, queries, behind, vectors, place.clamp(min=0), mask), mask)
+        both = torch.cat([vectors, self.question], 1), torch.cat([place, behind], 1)
+        seen = torch.cat([mask, torch.ones_like(behind, dtype=torch.bool)], 1)
+        paid = attention(self.heads, self.heads.queries(self.question), behind, *both, seen)
+        return smoothed(paid[:, : mask.shape[1]], mask)
 
 
 def attention(heads: LlamaHeads, queries: Tensor, at: Tensor, vectors: Tensor, place: Tensor, mask: Tensor) -> Tensor:
