@@ -29,6 +29,7 @@ PRESSES: dict[str, str] = {  # row -> its name in kvpress
     "kvpress: key difference": "KeyDiffPress",
     "kvpress: TOVA": "TOVAPress",
 }
+IN_SIGHT = "kvpress: SnapKV, question in sight"  # a row of press_and_answer beside these
 
 
 def installed() -> bool:
@@ -91,9 +92,6 @@ def pressed(model: Any, press: Any, first_layer: int) -> Iterator[None]:
 def answer(model: Any, press: Any, context: Tensor, question: Tensor, new_tokens: int, first_layer: int = 0) -> Tensor:
     """Read a context, drop keys and values, then read a question and go on greedily: ids [B, new_tokens].
 
-    A press sees the context alone. To show it the question, give all of that but its last token at the end of the
-    context, and keep as many keys more.
-
     Args:
         model: a Llama or alike that is not pooled, with sdpa attention.
         press: of kvpress; None: nothing is dropped.
@@ -116,3 +114,21 @@ def answer(model: Any, press: Any, context: Tensor, question: Tensor, new_tokens
         if step >= question.shape[1] - 1:
             new.append(logits[:, -1].argmax(-1, keepdim=True))
     return torch.cat(new, 1)
+
+
+def press_and_answer(
+    model: Any, row: str, context: Tensor, question: Tensor, new_tokens: int, k: int, first_layer: int = 0
+) -> Tensor:
+    """The `answer` of a row of PRESSES, or of IN_SIGHT, with k keys of the context in each head.
+
+    A press sees the context alone. In IN_SIGHT it sees the question, too, which its window is and which is kept beside
+    the k.
+    """
+    window = None
+    if row == IN_SIGHT:
+        row, window = "kvpress: SnapKV", question.shape[1] - 1
+        context, question = torch.cat([context, question[:, :-1]], 1), question[:, -1:]
+        k += window
+    n = context.shape[1]
+    press = make_press(row, n, k, window) if k < n else None
+    return answer(model, press, context, question, new_tokens, first_layer)

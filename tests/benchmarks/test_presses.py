@@ -73,9 +73,7 @@ def test_what_follows_sees_what_each_head_kept_and_the_context_saw_all(model, id
 def test_a_row_without_kvpress_says_what_it_needs(monkeypatch):
     monkeypatch.setattr(presses, "find_spec", lambda name: None)
     assert not presses.installed()
-    with pytest.raises(
-        ModuleNotFoundError, match="SnapKV needs kvpress; run pip install --no-deps kvpress cachetools"
-    ):
+    with pytest.raises(ModuleNotFoundError, match="SnapKV needs kvpress; run pip install --no-deps kvpress"):
         presses.make_press("kvpress: SnapKV", 30, 8)
 
 
@@ -85,12 +83,27 @@ def test_other_attention_than_sdpa_is_refused(model, ids):
         presses.answer(model, None, ids, ids, 1)
 
 
-@pytest.mark.skipif(
-    not presses.installed(), reason="kvpress asks for another transformers, so nothing installs it here"
-)
+needs_kvpress = pytest.mark.skipif(not presses.installed(), reason="kvpress asks for another transformers")
+
+
+@needs_kvpress
 @pytest.mark.parametrize("row", presses.PRESSES)
 def test_every_head_of_the_layers_from_one_on_keeps_k(row, model, ids):
     for k in (1, 7, 29):
         with torch.no_grad(), presses.pressed(model, presses.make_press(row, 30, k), LAYER):
             cache = model(ids[:, :30]).past_key_values
         assert [layer.keys.shape[2] for layer in cache.layers] == [30, k, k]
+
+
+@needs_kvpress
+def test_a_press_that_sees_the_question_keeps_that_and_k_of_the_context(model, ids, monkeypatch):
+    made, make_press = [], presses.make_press
+    monkeypatch.setattr(presses, "make_press", lambda *given: made.append(given) or make_press(*given))
+    context, question = ids[:, :CONTEXT], ids[:, CONTEXT:]
+    found = presses.press_and_answer(model, presses.IN_SIGHT, context, question, NEW, 8, LAYER)
+    seen, window = CONTEXT + QUESTION - 1, QUESTION - 1
+    assert made == [("kvpress: SnapKV", seen, 8 + window, window)]
+    press = make_press(*made[0])
+    assert found.equal(presses.answer(model, press, ids[:, :seen], ids[:, seen:], NEW, LAYER))
+    whole = presses.answer(model, None, context, question, NEW)
+    assert presses.press_and_answer(model, "kvpress: SnapKV", context, question, NEW, CONTEXT, LAYER).equal(whole)
