@@ -3,7 +3,10 @@
 import pytest
 import torch
 from rivals import presses
+from rivals.prompts import PROMPT_RIVALS, prompt_pooling
 from transformers import LlamaConfig, LlamaForCausalLM
+
+from shtopk.integrations.decoder import pool_decoder
 
 CONTEXT, QUESTION, NEW, LAYER = 30, 4, 6, 1
 SIZE = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "vocab_size": 99, "initializer_range": 0.4}
@@ -107,3 +110,22 @@ def test_a_press_that_sees_the_question_keeps_that_and_k_of_the_context(model, i
     assert found.equal(presses.answer(model, press, ids[:, :seen], ids[:, seen:], NEW, LAYER))
     whole = presses.answer(model, None, context, question, NEW)
     assert presses.press_and_answer(model, "kvpress: SnapKV", context, question, NEW, CONTEXT, LAYER).equal(whole)
+
+
+@needs_kvpress
+@pytest.mark.parametrize("name", ["first and last tokens", "key norm", "expected attention", "SnapKV"])
+def test_where_there_is_one_head_of_keys_ours_choose_as_kvpress_does(name):
+    torch.manual_seed(0)
+    config = LlamaConfig(**SIZE, num_attention_heads=4, num_key_value_heads=1)
+    plain, ids, k = LlamaForCausalLM(config).eval(), torch.randint(3, 99, (1, 101)), 12
+    with torch.no_grad():
+        every = plain(ids[:, :-1]).past_key_values.layers[LAYER].keys[0, 0]
+        with presses.pressed(plain, presses.make_press(f"kvpress: {name}", 100, k), LAYER):
+            theirs = plain(ids[:, :-1]).past_key_values.layers[LAYER].keys[0, 0]
+        pool_decoder(plain, {LAYER: k})
+        prompt_pooling(plain)[str(LAYER)] = PROMPT_RIVALS[name](plain, LAYER, k).eval()
+        ours = plain(ids, use_cache=True).past_key_values.layers[LAYER].places[0, :-1]
+    theirs = torch.cdist(theirs, every).argmin(1).tolist()
+    assert (
+        len({*theirs} - {*ours.tolist()}) <= 1
+    )  # the first token, which ours always keep, takes the place of another
