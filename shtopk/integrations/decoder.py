@@ -57,23 +57,25 @@ def pool_decoder(
     256, and layer 8 and all above see, and remember in their cache, these 256 and whatever follows. {8: 512, 16: 128}
     pools twice. All this is done by hooks, so the model's code stays as it is; `unpool_decoder` removes them.
 
-    What is pooled is the prompt but its last `keep_last` tokens. In training the labels tell where it ends: it is what
-    stands before the first label that is not -100. A `compress_mask` [B, n] says otherwise: 1 for the tokens to pool, 0
-    for those to keep, and different numbers for parts that are pooled apart, each to k. It is an argument of the model's
-    forward and of `generate`, as is k for this call. A prompt that has no more than k tokens to pool passes unchanged.
+    What is pooled is the prompt but its last `keep_last` tokens. In training the labels tell where it ends: it is
+    what stands before the first label that is not -100. A `compress_mask` [B, n] says otherwise: 1 for the tokens to
+    pool, 0 for those to keep, and different numbers for parts that are pooled apart, each to k. It is an argument of
+    the model's forward and of `generate`, as is k for this call. A prompt that has no more than k tokens to pool
+    passes unchanged.
 
-    What comes out has a vector for each token of the prompt again, but those that were not kept are 0, and those of slots
-    know more of the prompt than what stands before them: predict nothing there.
+    What comes out has a vector for each token of the prompt again, but those that were not kept are 0, and those of
+    slots know more of the prompt than what stands before them: predict nothing there.
 
     `save_pretrained` saves the poolings and their description with the model, and `load_pooled` loads both.
 
     Args:
-        model: a causal language model that is loaded, of a type in `decoders.families.FAMILIES`, or the bare model inside.
+        model: a causal language model that is loaded, of a type in `decoders.families.FAMILIES`, or the bare model
+            inside.
         k_by_layer: {layer: k}, from layer 1 on, which layer 0 counts the tokens for; `TopKPooling` explains k.
         options: one record of options for the poolings of all layers.
         keep_last: >= 1 tokens at the end of the prompt that are kept whole.
-        by_name: the options by name, instead; `shtopk.PoolingOptions` explains them. By default `protected` is (0,): the
-            first token is always kept. Slots are pooled in eval mode as in training, which the layers above know.
+        by_name: the options by name, instead; `shtopk.PoolingOptions` explains them. By default `protected` is (0,):
+            the first token is always kept. Slots are pooled in eval mode as in training, which the layers above know.
 
     Returns:
         The model.
@@ -178,9 +180,7 @@ def _find(model: Any) -> tuple[Any, Family]:
     kind = model.config.model_type
     known = ", ".join(FAMILIES)
     if model.config.is_encoder_decoder:
-        raise ValueError(
-            f"{type(model).__name__} has an encoder, which pool_encoder pools; pool_decoder is for {known}"
-        )
+        raise ValueError(f"{type(model).__name__} has an encoder: call pool_encoder; pool_decoder is for {known}")
     family = FAMILIES.get(kind)
     if family is None:
         raise ValueError(f"cannot pool the prompts of a model of type {kind}; it works for {known}")

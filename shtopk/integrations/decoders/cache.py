@@ -78,7 +78,7 @@ def put_slots(cache: Cache, index: int, places: Tensor, seen: int, window: int |
     kind = type(cache.layers[index])
     if kind not in KNOWN:
         raise ValueError(
-            f"expected a cache of layers that hold keys and values as they are, such as DynamicCache, got {kind.__name__}"
+            f"expected a cache that holds keys and values as they are, such as DynamicCache, got {kind.__name__}"
         )
     cache.layers[index] = SlotLayer(places, seen, window)
 

@@ -26,8 +26,8 @@ def prompt_of(labels: Tensor, real: Tensor) -> Tensor:
     told = (labels != IGNORED) & real
     if bool(told.any()) and bool(told[torch.arange(len(told)), real.int().argmax(1)].all()):
         raise ValueError(
-            "expected labels of -100 for the tokens of the prompt, got labels from the first token on, which leaves no "
-            "prompt to pool"
+            "expected labels of -100 for the tokens of the prompt, got labels from the first token on, which leaves "
+            "no prompt to pool"
         )
     return told.cumsum(-1) == 0
 
@@ -47,9 +47,7 @@ def given_regions(compress_mask: Tensor, real: Tensor, labels: Tensor | None = N
         raise ValueError(f"expected a compress_mask of 0 and numbers of regions, got {int(regions.min())}")
     marked = regions > 0
     if not bool(marked.any()):
-        raise ValueError(
-            "expected a compress_mask that marks tokens to pool, got none; leave it out to pool the prompt"
-        )
+        raise ValueError("expected a compress_mask that marks tokens to pool, got 0 everywhere; leave it out for all")
     last = real.shape[1] - 1 - real.flip(-1).int().argmax(-1)
     if bool(marked.gather(1, last.unsqueeze(1)).any()):
         raise ValueError(
