@@ -4,7 +4,7 @@ Each head of each layer keeps k keys of its own choice. The layers below `first_
 large as that of a model which pools before this layer; 0 is kvpress's own use.
 
 kvpress 0.5.5 asks for transformers below 5.3, where layers are told at which places of the cache they write. They no
-longer are, and that is all that these presses miss, so its own hook is given it here, and `pip install --no-deps kvpress
+longer are, and these presses miss nothing else. So its own hook is given that here, and `pip install --no-deps kvpress
 cachetools fire pandas` is enough. To import it puts a wrapper around every attention function of transformers, for the
 whole process; this module imports it when a press is made.
 """

@@ -52,8 +52,8 @@ def by_heads(kind: Callable[[LlamaHeads, int, int], HardChoice]) -> PromptRival:
 def of_question(model: Any, layer: int, k: int) -> SnapKVOfQuestion:
     """SnapKV with the question in sight: the tokens at the end of the prompt that are kept whole."""
     pooling = prompt_pooling(model)
-    rival = SnapKVOfQuestion(LlamaHeads(model, layer), model.config.hidden_size, k, pooling.keep_last)
-    pooling.handles.append(rival.handle)  # so that unpool_decoder removes it
+    rival = SnapKVOfQuestion(model, LlamaHeads(model, layer), model.config.hidden_size, k, pooling.keep_last)
+    pooling.handles.extend(rival.handles)  # so that unpool_decoder removes them
     return rival
 
 

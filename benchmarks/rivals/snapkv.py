@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from rivals.hard_choice import HardChoice
 from rivals.heads import LlamaHeads
-from shtopk.integrations.decoders.state import STATE
 
 WINDOW, SMOOTHED = 64, 5
 
@@ -51,16 +50,28 @@ class SnapKVOfQuestion(HardChoice):
     answer, and would be looked at. The part to pool is one, and stands before the window.
 
     Args:
+        model: whose prompts are pooled.
         heads: of the layer.
         hidden_size, k: see `HardChoice`.
         window: tokens.
+
+    Attributes:
+        handles: of the hooks on the model and the layer, by which it looks; they are to be removed with it.
     """
 
-    def __init__(self, heads: LlamaHeads, hidden_size: int, k: int, window: int):
+    def __init__(self, model: nn.Module, heads: LlamaHeads, hidden_size: int, k: int, window: int):
         super().__init__(hidden_size, k)
         self.heads, self.window = heads, window
         self.question: Tensor | None = None  # [B, window, d]
-        self.handle = heads.layer.register_forward_pre_hook(self.look, with_kwargs=True, prepend=True)
+        self.labelled = False
+        self.handles = [
+            model.register_forward_pre_hook(self.begin, with_kwargs=True),
+            heads.layer.register_forward_pre_hook(self.look, with_kwargs=True, prepend=True),
+        ]
+
+    def begin(self, model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        """Runs before the model."""
+        self.labelled = kwargs.get("labels") is not None
 
     def look(self, layer: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         """Runs before the layer, and before its vectors are pooled."""
@@ -68,7 +79,7 @@ class SnapKVOfQuestion(HardChoice):
         self.question = vectors[:, -self.window :].detach()
 
     def scores(self, vectors: Tensor, mask: Tensor, slots: int) -> Tensor:
-        if self.training or STATE.request.labels is not None:
+        if self.training or self.labelled:
             raise ValueError("SnapKV looks for the question where the input ends; expected eval mode and no labels")
         assert self.question is not None
         if len(self.question) != len(vectors):
