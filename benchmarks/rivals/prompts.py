@@ -1,7 +1,7 @@
 """The ways to choose what is kept of a prompt, each in the place of the pooling that `pool_decoder` made.
 
-    rival = PROMPT_RIVALS["SnapKV"](model, 8, 256)
-    prompt_pooling(model)["8"] = rival.to(model.device, model.dtype)
+    pool_decoder(model, {8: 256})
+    put_rival(model, 8, "SnapKV", 256)
 
 A row is f(model, layer, k) -> TopKPooling, with a model that `pool_decoder` was called on and the number of the layer
 whose input is pooled. Layers above see the kept vectors as they see ours, in the same places and cache. So what is
@@ -87,3 +87,18 @@ TRAINED: dict[str, PromptRival] = {
 """Ways whose scorer has to learn."""
 
 PROMPT_RIVALS: dict[str, PromptRival] = TRAINING_FREE | TRAINED
+
+
+def put_rival(model: Any, layer: int, name: str, k: int) -> TopKPooling:
+    """Let a rival pool the prompts of a model that `pool_decoder` was called on, in place of what does so far.
+
+    Args:
+        model: changed in place.
+        layer: that is pooled before.
+        name: a row of PROMPT_RIVALS.
+        k: slots.
+    """
+    pooling = prompt_pooling(model)
+    rival = PROMPT_RIVALS[name](model, layer, k).to(model.device, model.dtype).train(model.training)
+    pooling[str(layer)] = rival
+    return rival

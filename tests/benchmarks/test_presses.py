@@ -3,7 +3,7 @@
 import pytest
 import torch
 from rivals import presses
-from rivals.prompts import PROMPT_RIVALS, prompt_pooling
+from rivals.prompts import put_rival
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from shtopk.integrations.decoder import pool_decoder
@@ -123,7 +123,7 @@ def test_where_there_is_one_head_of_keys_ours_choose_as_kvpress_does(name):
         with presses.pressed(plain, presses.make_press(f"kvpress: {name}", 100, k), LAYER):
             theirs = plain(ids[:, :-1]).past_key_values.layers[LAYER].keys[0, 0]
         pool_decoder(plain, {LAYER: k})
-        prompt_pooling(plain)[str(LAYER)] = PROMPT_RIVALS[name](plain, LAYER, k).eval()
+        put_rival(plain, LAYER, name, k)
         ours = plain(ids, use_cache=True).past_key_values.layers[LAYER].places[0, :-1]
     theirs = torch.cdist(theirs, every).argmin(1).tolist()
     assert (

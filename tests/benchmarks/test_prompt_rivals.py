@@ -3,7 +3,7 @@
 import pytest
 import torch
 from rivals.expected_attention import FUTURE
-from rivals.prompts import PROMPT_RIVALS, TRAINED, prompt_pooling
+from rivals.prompts import PROMPT_RIVALS, TRAINED, prompt_pooling, put_rival
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from shtopk.integrations.decoder import pool_decoder, unpool_decoder
@@ -27,8 +27,8 @@ def ids():
 
 def with_rival(model, name, k=K):
     pool_decoder(model, {LAYER: k}, keep_last=LAST)
-    prompt_pooling(model)[str(LAYER)] = PROMPT_RIVALS[name](model, LAYER, k)
-    return model.eval()
+    put_rival(model, LAYER, name, k)
+    return model
 
 
 @torch.no_grad()
