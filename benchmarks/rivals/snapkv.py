@@ -32,9 +32,8 @@ class SnapKV(HardChoice):
         window = max(1, min(WINDOW, slots // 2))
         place = mask.cumsum(-1) - 1
         count = mask.sum(-1, keepdim=True)
-        index = (count - window + torch.arange(window, device=mask.device)).clamp(
-            min=0
-        )  # rows begin with their tokens
+        index = count - window + torch.arange(window, device=mask.device)  # rows begin with their tokens
+        index = index.clamp(min=0)
         queries = self.heads.queries(vectors.gather(1, index.unsqueeze(-1).expand(-1, -1, vectors.shape[-1])))
         paid = attention(self.heads, queries, index, vectors, place.clamp(min=0), mask)
         last = mask & (place >= count - window)
