@@ -135,10 +135,10 @@ def with_pooling(config: PreTrainedConfig, pooling: dict[str, Any]) -> PreTraine
         return config
     if config.model_type in OURS:
         return type(config).from_dict(config.to_dict(), **pooling)
-    name = description_of(config)
-    if name is None:
+    described = description_of(config)
+    if described is None:
         raise OptionError(f"a model of type {config.model_type} without a pooling has no {', '.join(pooling)}")
-    pooling, description = dict(pooling), dict(getattr(config, name))
+    pooling, description = dict(pooling), dict(getattr(config, described))
     if "k" in pooling:
         layers = list(description["k_by_layer"])
         if len(layers) > 1:
@@ -146,7 +146,7 @@ def with_pooling(config: PreTrainedConfig, pooling: dict[str, Any]) -> PreTraine
         description["k_by_layer"] = {layers[0]: pooling.pop("k")}
     if pooling.get("operator", description.get("operator")) != description.get("operator"):
         description |= OF_OPERATOR
-    setattr(config, name, description | pooling)
+    setattr(config, described, description | pooling)
     return config
 
 

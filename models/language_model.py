@@ -20,7 +20,7 @@ NEW_TOKENS = 128  # of a completion, where nothing says how long one may be
 
 def language_model(
     backbone: str | None,
-    k_by_layer: Mapping[str, int | float] | None,
+    k_by_layer: Mapping[Any, int | float] | None,
     *,
     keep_last: int = 1,
     backbone_revision: str | None = None,

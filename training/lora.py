@@ -54,7 +54,7 @@ def add_lora(model: Any, arguments: ModelArguments) -> None:
         parameter.requires_grad_(MATRIX in name or name in trained)
 
 
-def backbone_of(model: Any) -> nn.Module:
+def backbone_of(model: Any) -> Any:
     """The bare model inside: of ours the backbone, of a language model all but the layer that gives its output."""
     return getattr(model, model.base_model_prefix)
 

@@ -14,7 +14,6 @@ from shtopk.models import load_checkpoint
 from shtopk.models.answers import CLASSES, LABELS, NUMBERS, problem_type
 from shtopk.models.checkpoint import most_tokens
 from shtopk.models.language_model import completes
-from shtopk.models.windows import reading_of
 from shtopk.tasks import DataArguments
 from shtopk.tasks.arguments import COMPLETION
 from shtopk.tasks.labels import as_classes
@@ -44,7 +43,9 @@ class Trained(Experiment):
             if writes is None:
                 data = self._as_answered(data)
             elif data.answer not in DOES and data.task in ("files", "hub"):
-                column = {"summary_column": SUMMARY} if writes == "summary" else {"completion_column": COMPLETION}
+                column: dict[str, Any] = (
+                    {"summary_column": SUMMARY} if writes == "summary" else {"completion_column": COMPLETION}
+                )
                 data = replace(data, problem_type=None, **column)
             if data.max_tokens is None:
                 data = replace(data, max_tokens=most_tokens(self.model))
@@ -103,9 +104,8 @@ class Trained(Experiment):
 
     @cached_property
     def encoded(self) -> DatasetDict:
-        start = getattr(self.model, "generation_start", None)
         with refusing(ValueError):
-            return self.task.encode(self.tokenizer, self.texts, self.arguments.data, start, reading_of(self.model))
+            return super().encoded
 
     @cached_property
     def checkpoint_hash(self) -> str:

@@ -7,8 +7,8 @@ import torch
 from code_blocks import DOCS, page
 from datasets import Dataset
 from refusals import FIELDS, GROUPS
-from transcripts import transcript
 from tiny import LLAMA, tiny_writer
+from transcripts import transcript
 from transformers import AutoTokenizer, HfArgumentParser, LlamaConfig, LlamaForCausalLM
 
 from shtopk.commands.predict import PredictArguments

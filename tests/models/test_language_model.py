@@ -23,7 +23,9 @@ def checkpoint(tmp_path_factory):
     """A model that was never trained, whose completions are of 6 tokens at most."""
     torch.manual_seed(1)
     folder = tmp_path_factory.mktemp("checkpoint")
-    model = pool_decoder(LlamaForCausalLM(LlamaConfig(**LLAMA, initializer_range=0.5)).eval(), {1: 4}, scorer="strided")
+    model = pool_decoder(
+        LlamaForCausalLM(LlamaConfig(**LLAMA, initializer_range=0.5)).eval(), {1: 4}, scorer="strided"
+    )
     set_completions(model, max_new_tokens=6)
     model.save_pretrained(folder)
     tiny_writer().save_pretrained(folder)
@@ -135,6 +137,6 @@ def test_the_likeliest_tokens_are_written_unless_told_otherwise(language_model):
 def test_a_special_token_that_ends_a_prompt_is_left_out(checkpoint, tmp_path):
     folder = shutil.copytree(checkpoint, tmp_path / "model")
     tokenizer = tiny_tokenizer()
-    tokenizer.eos_token = "[SEP]"
+    tokenizer.add_special_tokens({"eos_token": "[SEP]"})
     tokenizer.save_pretrained(folder)
     assert completions(*load_checkpoint(folder), PROMPTS[:3]) == completions(*load_checkpoint(checkpoint), PROMPTS[:3])

@@ -72,9 +72,13 @@ def sft(model, prompts, folder, **arguments):
     trl = pytest.importorskip("trl")
     tokenizer = tiny_writer()
     tokenizer.pad_token = tokenizer.eos_token
-    config = trl.SFTConfig(str(folder), **ARGUMENTS | {"max_length": None, "gradient_checkpointing": False} | arguments)
+    config = trl.SFTConfig(
+        str(folder), **ARGUMENTS | {"max_length": None, "gradient_checkpointing": False} | arguments
+    )
     data = Dataset.from_list(rows_of(prompts))
-    return trl.SFTTrainer(model, config, train_dataset=data, processing_class=tokenizer, callbacks=[AnnealTemperature()])
+    return trl.SFTTrainer(
+        model, config, train_dataset=data, processing_class=tokenizer, callbacks=[AnnealTemperature()]
+    )
 
 
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["kept", "computed again"])
@@ -98,7 +102,7 @@ def test_trl_teaches_completions_and_its_labels_tell_where_the_prompt_ends(
 @pytest.mark.parametrize("packed", [{"packing": True, "max_length": 64}, {"padding_free": True}], ids=str)
 def test_trl_packs_no_texts_for_a_pooled_model(pooled, prompts, tmp_path, packed):
     trainer = sft(pooled, prompts, tmp_path, **packed)
-    with pytest.raises(ValueError, match="one text in each row.*without packing"):
+    with pytest.raises(ValueError, match=r"one text in each row.*without packing"):
         trainer.train()
 
 

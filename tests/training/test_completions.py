@@ -44,7 +44,15 @@ def test_a_saved_model_has_the_figures_that_its_training_had(learnt, prompts, tm
     assert found["loss"] == pytest.approx(results(learnt)["test_loss"], abs=1e-6)
     assert found["exact_match"] == 1
     assert of_test_split(tmp_path / "same") == of_test_split(learnt)
-    words = [str(learnt), "--test_file", str(prompts), "--max_eval_samples", "20", "--output_dir", str(tmp_path / "new")]
+    words = [
+        str(learnt),
+        "--test_file",
+        str(prompts),
+        "--max_eval_samples",
+        "20",
+        "--output_dir",
+        str(tmp_path / "new"),
+    ]
     main(["evaluate", *words])
     assert json.loads((tmp_path / "new" / "results.json").read_text())["metrics"]["exact_match"] == 1
 
