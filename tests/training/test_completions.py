@@ -7,7 +7,8 @@ import torch
 from refusals import assert_refused
 from run_files import course, results, rows_of
 from safetensors.torch import load_file
-from tiny import tiny_tokenizer
+from tiny import LLAMA, tiny_tokenizer, tiny_writer
+from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 import train
 from shtopk.commands import main
@@ -65,6 +66,13 @@ def test_a_saved_model_completes_files_of_prompts(learnt, prompts, tmp_path):
     assert [answer.completion for answer in alone] == [line["prediction"] for line in lines[:5]]
 
 
+def test_a_sweep_says_how_many_vectors_a_prompt_needs(learnt, tmp_path, capsys):
+    main(["sweep", str(learnt), "--k", "2,4", "--output_dir", str(tmp_path / "sweep")])
+    said = capsys.readouterr().out
+    assert "exact_match" in said and "k = 2" in said
+    assert (tmp_path / "sweep" / "sweep.md").is_file()
+
+
 def test_lora_leaves_a_whole_model_whose_layers_it_moved(trained, prompt_words, language_model, tmp_path):
     run = trained([*prompt_words, "--epochs", "1", "--lora_r", "2", "--k_range", "3:9", "--accumulation", "2"])
     before, after = load_file(language_model / "model.safetensors"), load_file(run / "model.safetensors")
@@ -80,6 +88,17 @@ def test_a_language_model_may_stay_as_it_is_while_the_scorer_learns(trained, pro
     before, after = load_file(language_model / "model.safetensors"), load_file(run / "model.safetensors")
     assert all(weight.equal(after[name]) for name, weight in before.items())
     assert results(run)["trained_parameters"] == 33
+
+
+def test_weights_that_had_other_names_in_files_are_found_again(trained, prompt_words, tmp_path):
+    sizes = {name: size for name, size in LLAMA.items() if name != "pad_token_id"}
+    model = GPTNeoXForCausalLM(GPTNeoXConfig(**sizes))  # whose last layer is embed_out in files
+    model.save_pretrained(tmp_path / "neox")
+    tiny_writer().save_pretrained(tmp_path / "neox")
+    run = trained([*prompt_words, "--backbone", str(tmp_path / "neox"), "--epochs", "1", "--batch_size", "32"])
+    main(["evaluate", str(run), "--output_dir", str(tmp_path / "same")])
+    found = json.loads((tmp_path / "same" / "results.json").read_text())["metrics"]
+    assert found["loss"] == pytest.approx(results(run)["test_loss"], abs=1e-6)
 
 
 def test_layers_that_keep_nothing_learn_the_same(trained, prompt_words):
