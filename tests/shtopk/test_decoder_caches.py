@@ -5,10 +5,12 @@ import copy
 import pytest
 import torch
 from decoders import CLOSE, NAMES, build, marks, places, tokens
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import CompileConfig, DynamicCache, StaticCache
 from transformers.cache_utils import Cache, DynamicLayer
 
 from shtopk.integrations.decoder import pool_decoder
+from shtopk.integrations.decoders.state import asking
 
 IDS = tokens()
 N = IDS.shape[1]
@@ -107,15 +109,16 @@ def test_padding_among_what_follows_is_not_seen():
     following = tokens(n=5, seed=11)
     following[0, 1:3] = 0
     whole = torch.cat([IDS, following], 1)
-    given = {"attention_mask": (whole != 0).long()}
+    real = (whole != 0).long()
     for cache in (DynamicCache(), StaticCache(config=model.config, max_cache_len=40)):
         with torch.no_grad():
             model(IDS, past_key_values=cache)
-            steps = [model(whole[:, : at + 1][:, -1:], past_key_values=cache,
-                           attention_mask=given["attention_mask"][:, : at + 1]).logits for at in range(N, N + 5)]  # fmt: skip
-            one = model(whole, compress_mask=marks(whole, N - 2), **given).logits
-        real = following != 0
-        torch.testing.assert_close(torch.cat(steps, 1)[real], one[:, N:][real], **CLOSE)
+            steps = [
+                model(whole[:, at : at + 1], past_key_values=cache, attention_mask=real[:, : at + 1]).logits
+                for at in range(N, N + 5)
+            ]
+            one = model(whole, compress_mask=marks(whole, N - 2), attention_mask=real).logits[:, N:]
+        torch.testing.assert_close(torch.cat(steps, 1)[following != 0], one[following != 0], **CLOSE)
 
 
 def test_a_cache_that_holds_something_else_than_keys_and_values_is_refused():
@@ -126,10 +129,34 @@ def test_a_cache_that_holds_something_else_than_keys_and_values_is_refused():
         pooled()(IDS, past_key_values=Cache(layer_class_to_replicate=QuantizedLayer))
 
 
-def test_layers_that_share_a_height_share_what_is_known_of_it():
-    """A step takes note of its token once, and makes one mask for all layers that see alike."""
-    model = pooled("gemma3_text")
-    with torch.no_grad():
-        cache = model(IDS, use_cache=True).past_key_values
-    assert cache.layers[1].shared is cache.layers[2].shared is not cache.layers[3].shared
-    assert [cache.layers[i].leads for i in (1, 2, 3)] == [True, False, True]
+class Calls(TorchDispatchMode):
+    """What torch is asked to compute."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names.append(str(function))
+        return function(*args, **(kwargs or {}))
+
+
+def calls_of_a_step(model, **cache):
+    with torch.no_grad(), asking(generating=True):
+        out = model(IDS, use_cache=True, **cache)
+        given = {"past_key_values": out.past_key_values, "attention_mask": torch.ones(2, N + 1, dtype=torch.long)}
+        with Calls() as calls:
+            model(IDS[:, :1], **given)
+    return calls.names
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3_text"])
+def test_a_step_waits_for_nothing_and_layers_that_see_alike_share_one_mask(name):
+    def more_than_unpooled(layers):
+        plain, model = (build(name, num_hidden_layers=layers, layer_types=None) for _ in range(2))
+        before, after = calls_of_a_step(plain), calls_of_a_step(pool_decoder(model, {1: 8}))
+        waits = "aten._local_scalar_dense.default"
+        assert after.count(waits) <= before.count(waits)
+        return len(after) - len(before)
+
+    assert 0 < more_than_unpooled(4) == more_than_unpooled(8) < 40

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from shtopk.integrations.decoders.families import FAMILIES, Family
 from shtopk.integrations.decoders.hooks import BeginPass, LeaveLayers, PoolPrompt, TakeRequest, end_pass, end_request
-from shtopk.integrations.layers.between import checked_layers, new_poolings, record_of
+from shtopk.integrations.layers.between import LayerHook, checked_layers, new_poolings, record_of
 from shtopk.options import PoolingOptions
 from shtopk.pooling import TopKPooling
 
@@ -58,7 +58,9 @@ def install(
     stack.prompt_pooling = PromptPooling(poolings, keep_last)
     handles = stack.prompt_pooling.handles
     above = range(min(by_layer), len(layers))
-    on_layers = [(index, PoolPrompt(layers[index], index, family, stack.config)) for index in above]
+    on_layers: list[tuple[int, LayerHook]] = [
+        (index, PoolPrompt(layers[index], index, family, stack.config)) for index in above
+    ]
     on_layers.append((above[-1], LeaveLayers(layers[-1])))
     handles.extend(hook for _, hook in on_layers)
     handles.append(stack.register_forward_pre_hook(BeginPass(stack, family, on_layers), with_kwargs=True))

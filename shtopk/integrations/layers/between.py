@@ -93,7 +93,8 @@ class LayerHook:
 
     def register(self, standing: nn.Module) -> Any:
         """Hook a module; returns the handle."""
-        return standing.register_forward_pre_hook(self, with_kwargs=True)  # type: ignore[call-overload]
+        hook: Any = self
+        return standing.register_forward_pre_hook(hook, with_kwargs=True)
 
     def remove(self) -> None:
         """Remove the hook."""
