@@ -114,3 +114,13 @@ def test_a_share_keeps_as_many_of_each_row_as_it_is_one_of():
         out = model(ids, attention_mask=(ids != 0).long(), use_cache=True)
     assert (places(out.past_key_values, 2) >= 0).sum(1).tolist() == [11 + 2, 5 + 2]
     model(ids, attention_mask=(ids != 0).long(), k=0.25)
+
+
+def test_hidden_states_above_a_pooling_have_the_vectors_that_came_through():
+    model = pool_decoder(build(attention="eager"), {2: 6})
+    with torch.no_grad():
+        out = model(IDS, output_hidden_states=True, output_attentions=True, use_cache=False)
+        logits = model(IDS, logits_to_keep=2, return_dict=False)[0]
+    assert [x.shape[1] for x in out.hidden_states] == [N, N, N, 7, N]
+    assert [tuple(x.shape[2:]) for x in out.attentions] == [(N, N)] * 2 + [(7, 7)] * 2
+    assert logits.equal(out.logits[:, -2:])

@@ -73,6 +73,12 @@ def test_a_conversation_goes_on_with_the_cache_of_a_pooled_prompt(cache):
     assert second.past_key_values.layers[3].shared.seen == whole.shape[1] - 1
 
 
+def test_embeddings_of_a_prompt_say_what_its_tokens_do():
+    model, more = pooled(), {"attention_mask": ONES, "max_new_tokens": 4, "do_sample": False}
+    embeddings = model.get_input_embeddings()(IDS)
+    assert model.generate(inputs_embeds=embeddings, **more).equal(model.generate(IDS, **more)[:, N:])
+
+
 def test_a_prompt_of_one_token_and_one_that_fits_are_just_read():
     model, plain = pooled(), build()
     for ids in (IDS[:, :1], IDS[:, :6]):

@@ -91,6 +91,11 @@ class Pass:
             raise ValueError(
                 "expected padding on the left to generate, got a row that ends in padding; set padding_side='left'"
             )
+        if request.learning and request.compress_mask is None and request.labels is None:
+            raise ValueError(
+                "expected labels or a compress_mask in training, which tell where the prompt ends, got neither; pass "
+                "labels of -100 for the prompt"
+            )
         if request.compress_mask is not None:
             marks: Any = request.compress_mask
             if isinstance(marks, Tensor) and request.generating and len(marks):  # a row for each beam
