@@ -3,7 +3,7 @@
 Each is a module `Rival(hidden_size, k, **options)` whose `forward(hidden_states [B, n, d], mask [B, n] bool)` returns
 a `shtopk.TopK`. A slot that no real token reached is empty: zero, and masked out. Padding changes no row's result.
 What each computes, what it costs, and where it departs from its paper stands in its docstring; the costs leave out the
-O(n d) of reading the vectors once, which all have.
+O(n d) of reading the vectors once, which all have. `prompts` has ways to choose what is kept of a prompt.
 """
 
 from torch import nn
