@@ -33,18 +33,29 @@ def pool_decoder(
 
     What is pooled is the prompt but its last `keep_last` tokens. In training the labels tell where it ends: it is
     what stands before the first label that is not -100. A `compress_mask` [B, n] says otherwise: 1 for the tokens to
-    pool, 0 for those to keep, and different numbers for parts that are pooled apart, each to k. It is an argument of
+    pool, 0 for those to keep, and different numbers for regions that are pooled apart, each to k. It is an argument of
     the model's forward and of `generate`, as is k for this call. A prompt that has no more than k tokens to pool
-    passes unchanged.
+    passes unchanged. What follows is never pooled, nor are later turns that come with the cache of a prompt.
+
+    Each vector keeps the position of its token, a slot that of the token that leads it; sliding windows count tokens,
+    too. A token that is kept sees what was chosen in a region only if it stands after the region's end.
 
     What comes out has a vector for each token of the prompt again, but those that were not kept are 0, and those of
-    slots know more of the prompt than what stands before them: predict nothing there.
+    slots know more of the prompt than what stands before them: predict nothing there. Hidden states above a pooling
+    have the vectors that came through.
 
     `save_pretrained` saves the poolings and their description with the model, and `load_pooled` loads both.
+    `from_pretrained` of the model's class leaves the poolings out, though the configuration describes them.
+
+    It works with sdpa, eager and flash attention, flash but for sliding windows and for tokens kept before the end of
+    a region; with padding on either side, on the left to generate; and with `DynamicCache` and `StaticCache`. With the
+    latter, layers above a pooling get a fixed size, too (a growing one if all layers of the model have a window), and
+    a step compiles in one graph. A prompt compiles in several. Offloaded caches move these layers as any others;
+    quantised ones are refused, as are assisted decoding and packed texts.
 
     Args:
-        model: a causal language model that is loaded, of a type in `decoders.families.FAMILIES`, or the bare model
-            inside.
+        model: a causal language model that is loaded, or the bare model inside: Gemma 3, GPT-2, GPT-NeoX, Llama,
+            Mistral, OLMo 2, Phi-3, Qwen2, Qwen3 or SmolLM3.
         k_by_layer: {layer: k}, from layer 1 on, which layer 0 counts the tokens for; `TopKPooling` explains k.
         options: one record of options for the poolings of all layers.
         keep_last: >= 1 tokens at the end of the prompt that are kept whole.

@@ -106,6 +106,13 @@ def test_trl_packs_no_texts_for_a_pooled_model(pooled, prompts, tmp_path, packed
         trainer.train()
 
 
+def test_smoothing_that_takes_the_labels_away_is_refused(pooled, prompts, tmp_path):
+    with pytest.warns(FutureWarning, match="label_smoothing_factor"):
+        trainer = sft(pooled, prompts, tmp_path, label_smoothing_factor=0.1)
+    with pytest.raises(ValueError, match="expected labels or a compress_mask in training"):
+        trainer.train()
+
+
 def test_labels_on_the_prompt_are_refused(pooled, prompts, tmp_path):
     trainer = sft(pooled, prompts, tmp_path, completion_only_loss=False)
     with pytest.raises(ValueError, match="labels of -100 for the tokens of the prompt"):

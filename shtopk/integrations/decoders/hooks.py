@@ -30,6 +30,7 @@ class TakeRequest:
         wanted = {name: kwargs.pop(name) for name in ASKED if name in kwargs}
         if self.labelled:
             wanted["labels"] = (dict(zip(self.names, args, strict=False)) | kwargs).get("labels")
+            wanted["learning"] = model.training and torch.is_grad_enabled() and REQUEST.get().outer is None
         begin_asking(wanted)
         return args, kwargs
 

@@ -18,6 +18,7 @@ class Request:
         k: in place of the poolings' own; None: theirs.
         compress_mask: [B, n] what is to be pooled; None: the prompt but its end.
         labels: [B, n] of a language model; they tell where the prompt ends.
+        learning: whether a language model is called to be trained, by its own forward.
         generating: whether `generate` runs, whose steps add tokens and no padding.
         outer: what the call around it wants.
     """
@@ -27,23 +28,26 @@ class Request:
         k: int | float | None = None,
         compress_mask: Tensor | None = None,
         labels: Tensor | None = None,
+        learning: bool = False,
         generating: bool = False,
         outer: Request | None = None,
     ):
         self.k, self.compress_mask, self.labels = k, compress_mask, labels
-        self.generating, self.outer = generating, outer
+        self.learning, self.generating, self.outer = learning, generating, outer
 
     def but(self, given: dict[str, Any]) -> Request:
         """A request inside this one that wants this, by the names above, and what this one wants beside."""
-        wanted = {"k": self.k, "compress_mask": self.compress_mask, "labels": self.labels}
-        return Request(**(wanted | {"generating": self.generating} | given), outer=self)
+        wanted: dict[str, Any] = {"k": self.k, "compress_mask": self.compress_mask, "labels": self.labels}
+        wanted |= {"learning": self.learning, "generating": self.generating}
+        return Request(**(wanted | given), outer=self)
 
 
 class OfThread:
     """A value that each thread has its own of.
 
-    torch.compile cannot trace thread-locals, so compiled code uses one value for the whole process. Every eager write
-    sets it, too; and what compiled code wrote last is read by eager code that it calls.
+    torch.compile cannot trace thread-locals, so compiled code uses one value for the whole process: run it in one
+    thread at a time. Every eager write sets it, too; and what compiled code wrote last is read by eager code that it
+    calls.
     """
 
     def __init__(self, first: Any):

@@ -42,6 +42,22 @@ def checked_layers(
     return by_layer
 
 
+def record_of(
+    options: PoolingOptions | None, by_name: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> PoolingOptions:
+    """The options of all poolings, given as one record or by name; defaults are for what is not given by name.
+
+    Raises:
+        ValueError: both given, or options that are impossible.
+    """
+    if options is None:
+        given = {name: value for name, value in by_name.items() if value is not None or name not in defaults}
+        return PoolingOptions.of({**defaults, **given})
+    if by_name:
+        raise ValueError(f"expected options as one record or by name, got both: {', '.join(by_name)}")
+    return options
+
+
 def new_poolings(
     by_layer: Mapping[int, int | float],
     record: PoolingOptions,
@@ -77,7 +93,8 @@ class LayerHook:
 
     def register(self, standing: nn.Module) -> Any:
         """Hook a module; returns the handle."""
-        return standing.register_forward_pre_hook(self, with_kwargs=True)  # type: ignore[call-overload]
+        hook: Any = self
+        return standing.register_forward_pre_hook(hook, with_kwargs=True)
 
     def remove(self) -> None:
         """Remove the hook."""
