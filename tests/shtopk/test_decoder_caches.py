@@ -104,7 +104,8 @@ def test_tokens_that_followed_can_be_dropped_again():
         model(tokens(n=3, seed=10), past_key_values=cache)
         cache.crop(-3)
         torch.testing.assert_close(model(more, past_key_values=cache).logits, expected, **CLOSE)
-    assert cache.get_seq_length() == N + 4 and places(cache, 3).shape[1] == 5 + 1 + 1 + 4
+    assert [cache.get_seq_length(layer) for layer in (0, 1, 3)] == [N + 4] * 3
+    assert places(cache, 3)[:, -5:].tolist() == [list(range(N - 1, N + 4))] * 2
 
 
 def test_padding_among_what_follows_is_not_seen():
