@@ -10,6 +10,7 @@ from transformers import CompileConfig, DynamicCache, StaticCache
 from transformers.cache_utils import Cache, DynamicLayer
 
 from shtopk.integrations.decoder import pool_decoder
+from shtopk.integrations.decoders.cache import FixedSlotLayer, SlotLayer
 from shtopk.integrations.decoders.state import asking
 
 IDS = tokens()
@@ -131,6 +132,28 @@ def test_a_cache_that_holds_something_else_than_keys_and_values_is_refused():
 
     with pytest.raises(ValueError, match="such as DynamicCache, got one of QuantizedLayer"):
         pooled()(IDS, past_key_values=Cache(layer_class_to_replicate=QuantizedLayer))
+
+
+class Stream:
+    """A stand-in for one of a GPU."""
+
+    def wait_stream(self, other): ...
+    def __enter__(self): ...
+    def __exit__(self, *error): ...
+
+
+def test_an_offloaded_cache_moves_the_layers_above_a_pooling_like_others(monkeypatch):
+    monkeypatch.setattr(torch, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "default_stream", lambda device: Stream())
+    moved = []
+    for kind in (SlotLayer, FixedSlotLayer):
+        monkeypatch.setattr(kind, "offload", lambda layer: moved.append(type(layer)))
+    model = pooled()
+    expected = logits_of(model.generate(IDS, **GENERATE))
+    for kind, cache in ((SlotLayer, "offloaded"), (FixedSlotLayer, "offloaded_static")):
+        moved.clear()
+        torch.testing.assert_close(logits_of(model.generate(IDS, cache_implementation=cache, **GENERATE)), expected)
+        assert moved == [kind] * 3 * 6  # layers, passes
 
 
 class Calls(TorchDispatchMode):
