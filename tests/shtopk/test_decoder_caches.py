@@ -10,6 +10,7 @@ from transformers import CompileConfig, DynamicCache, StaticCache
 from transformers.cache_utils import Cache, DynamicLayer
 
 from shtopk.integrations.decoder import pool_decoder
+from shtopk.integrations.decoders.cache import FixedSlotLayer, SlotLayer
 from shtopk.integrations.decoders.state import asking
 
 IDS = tokens()
@@ -104,7 +105,8 @@ def test_tokens_that_followed_can_be_dropped_again():
         model(tokens(n=3, seed=10), past_key_values=cache)
         cache.crop(-3)
         torch.testing.assert_close(model(more, past_key_values=cache).logits, expected, **CLOSE)
-    assert cache.get_seq_length() == N + 4 and places(cache, 3).shape[1] == 5 + 1 + 1 + 4
+    assert [cache.get_seq_length(layer) for layer in (0, 1, 3)] == [N + 4] * 3
+    assert places(cache, 3)[:, -5:].tolist() == [list(range(N - 1, N + 4))] * 2
 
 
 def test_padding_among_what_follows_is_not_seen():
@@ -130,6 +132,28 @@ def test_a_cache_that_holds_something_else_than_keys_and_values_is_refused():
 
     with pytest.raises(ValueError, match="such as DynamicCache, got one of QuantizedLayer"):
         pooled()(IDS, past_key_values=Cache(layer_class_to_replicate=QuantizedLayer))
+
+
+class Stream:
+    """A stand-in for one of a GPU."""
+
+    def wait_stream(self, other): ...
+    def __enter__(self): ...
+    def __exit__(self, *error): ...
+
+
+def test_an_offloaded_cache_moves_the_layers_above_a_pooling_like_others(monkeypatch):
+    monkeypatch.setattr(torch, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "default_stream", lambda device: Stream())
+    moved = []
+    for kind in (SlotLayer, FixedSlotLayer):
+        monkeypatch.setattr(kind, "offload", lambda layer: moved.append(type(layer)))
+    model = pooled()
+    expected = logits_of(model.generate(IDS, **GENERATE))
+    for kind, cache in ((SlotLayer, "offloaded"), (FixedSlotLayer, "offloaded_static")):
+        moved.clear()
+        torch.testing.assert_close(logits_of(model.generate(IDS, cache_implementation=cache, **GENERATE)), expected)
+        assert moved == [kind] * 3 * 6  # layers, passes
 
 
 class Calls(TorchDispatchMode):

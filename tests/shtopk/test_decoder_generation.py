@@ -1,5 +1,7 @@
 """`generate` of a pooled language model: beams, samples, conversations, and what it refuses."""
 
+import threading
+
 import pytest
 import torch
 from decoders import CLOSE, build, marks, padded, places, tokens
@@ -77,6 +79,22 @@ def test_embeddings_of_a_prompt_say_what_its_tokens_do():
     model, more = pooled(), {"attention_mask": ONES, "max_new_tokens": 4, "do_sample": False}
     embeddings = model.get_input_embeddings()(IDS)
     assert model.generate(inputs_embeds=embeddings, **more).equal(model.generate(IDS, **more)[:, N:])
+
+
+def test_each_thread_asks_for_its_own_k():
+    model, both, kept = pooled(), threading.Barrier(2), {}
+    model.model.layers[0].register_forward_hook(lambda *_: [both.wait(timeout=20)].clear())
+
+    def generate(k):
+        out = model.generate(IDS, attention_mask=ONES, max_new_tokens=2, k=k, return_dict_in_generate=True)
+        kept[k] = places(out.past_key_values, 3).shape[1]
+
+    threads = [threading.Thread(target=generate, args=[k]) for k in (3, 7)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert kept == {3: 3 + 2 + 1, 7: 7 + 2 + 1}
 
 
 def test_a_prompt_of_one_token_and_one_that_fits_are_just_read():

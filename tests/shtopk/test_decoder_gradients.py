@@ -55,6 +55,8 @@ def test_an_adapter_trains_and_saves_the_scorers(name, tmp_path):
     model = peft.get_peft_model(pooled(name), peft.LoraConfig(task_type="CAUSAL_LM", target_modules="all-linear"))
     new = [key for key, x in model.named_parameters() if x.requires_grad and ".scorer." in key]
     assert len(new) == 4 and all("modules_to_save" in key for key in new)
+    told = {"labels": LABELS, "use_cache": False}
+    torch.testing.assert_close(model.eval()(IDS, **told).loss, pooled(name)(IDS, **told).loss)
     optimizer = torch.optim.SGD([x for x in model.parameters() if x.requires_grad], lr=0.5)
     gradients(model, use_cache=False)
     optimizer.step()

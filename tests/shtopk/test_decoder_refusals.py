@@ -114,6 +114,16 @@ def test_texts_packed_in_one_row_are_refused():
             model(IDS, **given)
 
 
+def test_a_mask_that_knows_less_than_the_tokens_is_refused():
+    model = pool_decoder(build(), {1: 4})
+    with pytest.raises(ValueError, match=r"expected an attention mask of all 24 tokens, got one of 23$"):
+        model(IDS, attention_mask=torch.ones(2, 23))
+    with torch.no_grad():
+        cache = model(IDS, use_cache=True).past_key_values
+    with pytest.raises(ValueError, match="of all 3 tokens and of the 24 in the cache, got one of 3"):
+        model(IDS[:, :3], past_key_values=cache, attention_mask=torch.ones(2, 3))
+
+
 def test_a_mask_of_pairs_that_says_where_padding_is_is_taken():
     model, ids = pool_decoder(build(), {1: 4}), IDS.clone()
     ids[0, :5] = 0

@@ -64,7 +64,7 @@ class Pass:
             slots = next((slots_of(cache, i) for i in range(len(cache.layers)) if slots_of(cache, i)), None)
             if slots is not None:
                 if mask is not None and not (self.request.generating and self.n == 1):
-                    self.real = real_tokens(mask, slots.shared.coming(self.n))
+                    self.real = real_tokens(mask, slots.shared.seen, self.n)
                     if not torch.compiler.is_compiling() and bool(self.real.all()):
                         self.real = None
                 self.refuse_to_pool("the cache of a prompt")
@@ -86,7 +86,7 @@ class Pass:
         if mask is None:
             real = torch.ones(batch, self.n, dtype=torch.bool, device=tokens.device)
         else:
-            real = real_tokens(mask, torch.arange(self.n)).to(tokens.device).expand(batch, -1)
+            real = real_tokens(mask, 0, self.n).to(tokens.device).expand(batch, -1)
         if request.generating and not bool(real[:, -1].all()):
             raise ValueError(
                 "expected padding on the left to generate, got a row that ends in padding; set padding_side='left'"

@@ -23,10 +23,6 @@ class Places:
         self.columns, self.seen = columns, seen
         self.filled = bool((columns >= 0).all())
 
-    def coming(self, n: int) -> Tensor:
-        """[n] the columns of the next n tokens."""
-        return self.seen + torch.arange(n, device=self.columns.device)
-
     def follow(self, n: int, real: Tensor | None) -> Tensor:
         """Take note of the next n tokens, before their keys and values come.
 
@@ -44,7 +40,7 @@ class Places:
         return new
 
     def _new(self, n: int, real: Tensor | None) -> Tensor:
-        new = self.coming(n).expand(len(self.columns), n)
+        new = (self.seen + torch.arange(n, device=self.columns.device)).expand(len(self.columns), n)
         return new if real is None else new.masked_fill(~real.to(new.device), -1)
 
     def forget(self, n: int) -> None:

@@ -13,16 +13,24 @@ from shtopk.integrations.decoders.attention import visible
 PACKED = "expected one text in each row, got {}, which no prompt is told apart in; do without packing"
 
 
-def real_tokens(mask: Tensor, columns: Tensor) -> Tensor:
+def real_tokens(mask: Tensor, first: Any, n: int) -> Tensor:
     """[B, n] bool, True for a token and False for padding.
 
     Args:
         mask: [B, m] nonzero for a token, or of pairs [B, 1, n, m].
-        columns: [n] those of the n tokens among the m, as the mask may know more.
+        first: the column of the first of the n tokens among the m, a number or a tensor; the mask may know more.
+        n: tokens.
+
+    Raises:
+        ValueError: a mask that knows less.
     """
+    if isinstance(first, int) and mask.shape[-1] < first + n:
+        before = f" and of the {first} in the cache" if first else ""
+        raise ValueError(f"expected an attention mask of all {n} tokens{before}, got one of {mask.shape[-1]}")
+    columns = first + torch.arange(n, device=mask.device)
     if mask.dim() == 2:
-        return mask.index_select(1, columns.to(mask.device)) != 0
-    diagonal = mask[:, 0, torch.arange(len(columns), device=mask.device), columns.to(mask.device)]
+        return mask.index_select(1, columns) != 0
+    diagonal = mask[:, 0, torch.arange(n, device=mask.device), columns]
     return diagonal >= 0 if mask.is_floating_point() else diagonal != 0
 
 
