@@ -68,6 +68,16 @@ def test_trainer_teaches_a_language_model_and_its_scorer(pooled, prompts, seen, 
     assert trainer.evaluate()["eval_loss"] == pytest.approx(loss, abs=1e-6)
 
 
+def test_a_scorer_that_had_nothing_to_do_gets_a_gradient_of_0(pooled, language_model):
+    """Processes that train together wait for each other's gradients: one may have short prompts alone."""
+    ids = torch.tensor([[2, 5, 6, 7]])
+    labels = torch.tensor([[-100, -100, -100, 7]])
+    out = pooled.train()(ids, labels=labels)
+    out.loss.backward()
+    assert all((parameter.grad == 0).all() for parameter in poolings(pooled)[0].parameters())
+    assert out.logits.equal(AutoModelForCausalLM.from_pretrained(language_model)(ids).logits)
+
+
 def sft(model, prompts, folder, **arguments):
     trl = pytest.importorskip("trl")
     tokenizer = tiny_writer()
