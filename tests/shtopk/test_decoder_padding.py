@@ -5,6 +5,8 @@ import torch
 from decoders import CLOSE, NAMES, build, marks, padded, tokens
 
 from shtopk.integrations.decoder import pool_decoder
+from shtopk.integrations.decoders.layout import Layout, pool
+from shtopk.pooling import TopKPooling
 
 ALL = pytest.mark.parametrize("name", NAMES)
 SHORT, LONG = tokens(1, 17, seed=3), tokens(1, 24, seed=4)
@@ -64,6 +66,15 @@ def test_a_row_of_padding_alone_is_no_number_problem():
     logits[0].sum().backward()
     assert logits.isfinite().all()
     assert all(x.grad is None or x.grad.isfinite().all() for x in model.parameters())
+
+
+def test_what_stands_in_padding_reaches_no_layer_above():
+    pooling = TopKPooling(4, 3, operator="hard", protected=(0,))
+    real = torch.tensor([[True] * 9, [False] * 4 + [True] * 5])
+    vectors = torch.randn(2, 9, 4).masked_fill(~real[..., None], torch.inf)
+    after, layout = pool(pooling, vectors, Layout.of_prompt(real, torch.tensor([1] * 6 + [0] * 3).expand(2, -1)))
+    assert layout.real.tolist() == [[True] * 6, [True] * 5 + [False]]
+    assert after.isfinite().all() and not after[1, 5].any() and after[1, :5].any(-1).all()
 
 
 def test_rows_with_fewer_tokens_than_k_keep_them_all():

@@ -98,7 +98,7 @@ def ended(layout: Layout) -> Tensor:
 
 def as_argument(seen: Tensor, dtype: torch.dtype, kind: str) -> Tensor:
     """What a layer takes as its attention_mask: [B, 1, t, m] of what is seen [B, t, m]."""
-    seen = (seen | ~seen.any(-1, keepdim=True)).unsqueeze(1)  # where there is no vector, softmax would give NaN
+    seen = seen.unsqueeze(1)
     if kind == "sdpa":
         return seen
     return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(~seen, torch.finfo(dtype).min)

@@ -88,7 +88,7 @@ def pool(pooling: TopKPooling, vectors: Tensor, layout: Layout, k: int | float |
     last = torch.iinfo(after.places.dtype).max
     order = after.places.masked_fill(~after.real, last).argsort(dim=1, stable=True)
     after = after.take(order, after.real.gather(1, order))
-    return _gather(vectors, order) * after.real.unsqueeze(-1), after
+    return _gather(vectors, order).masked_fill(~after.real.unsqueeze(-1), 0), after
 
 
 def spread(vectors: Tensor, layout: Layout, n: int) -> Tensor:
