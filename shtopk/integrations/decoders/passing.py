@@ -188,10 +188,10 @@ class Pass:
     def leave(self, vectors: Tensor) -> Tensor:
         """What the model returns in place of the vectors of its last layer: one for each of the n tokens.
 
-        A scorer that had nothing to do, for short prompts, gets a gradient of 0: processes that train together wait for
-        each other's gradients of every parameter.
+        A scorer that had nothing to do, for short prompts, gets a gradient of 0: processes that train together wait
+        for each other's gradients of every parameter.
         """
         if torch.is_grad_enabled():
-            idle = (parameter for parameter in self.poolings.parameters() if parameter.requires_grad)
-            vectors = vectors + sum(0 * parameter.sum() for parameter in idle)
+            scorers = (parameter for pooling in self.poolings.values() for parameter in pooling.parameters())
+            vectors = vectors + sum(0 * parameter.sum() for parameter in scorers if parameter.requires_grad)
         return vectors if self.layout is None else spread(vectors, self.layout, self.n)
