@@ -47,7 +47,7 @@ class PooledModel(TrainsNewModules):
         return restored, classes_of(self), vars(self)  # a class that is made cannot be pickled by its name
 
 
-def let_adapters_train(model: nn.Module, mixin: type[PooledModel] = PooledModel) -> None:
+def let_adapters_train(model: nn.Module, mixin: Any = PooledModel) -> None:
     """Make a model that was just pooled one whose adapters train what is new."""
     kind: Any = type(model)
     model.__class__ = pooled_class(kind, mixin)
@@ -73,7 +73,7 @@ def pooled_class(model_class: Any, mixin: type[PooledModel]) -> Any:
     return type(model_class.__name__, (mixin, model_class), names)
 
 
-def restored(model_class: type, mixin: type[PooledModel]) -> Any:
+def restored(model_class: type, mixin: Any) -> Any:
     """An empty object for a copy of a pooled model."""
     return object.__new__(pooled_class(model_class, mixin))
 

@@ -12,6 +12,7 @@ import pytest
 PAGES = Path(__file__).resolve().parents[2] / "docs" / "api"
 PACKAGES = ("shtopk", "shtopk.models", "shtopk.show", "shtopk.tasks", "shtopk.training")
 MODULES = {  # those that users import from, beside the packages
+    "shtopk.integrations.decoder": ("pool_decoder", "unpool_decoder"),
     "shtopk.integrations.encoder": ("pool_encoder", "load_pooled", "unpool_encoder"),
     "shtopk.integrations.sentence_transformers": ("TopKTokenPooling",),
     "shtopk.integrations.trainer": ("AnnealTemperature", "DrawK"),

@@ -45,6 +45,11 @@ class Layout(NamedTuple):
         """[B, m] bool, True for a vector."""
         return self.places >= 0
 
+    def largest(self) -> int:
+        """How many vectors the largest region of a row has."""
+        numbers = torch.arange(1, int(self.regions.max()) + 1, device=self.regions.device)
+        return int((self.regions.unsqueeze(1) == numbers[:, None]).sum(-1).max())
+
     def take(self, index: Tensor, there: Tensor) -> Layout:
         """The layout of the vectors with these numbers, index [B, t]; there [B, t] False: no vector."""
         places, regions, ends = (part.gather(1, index) for part in self)
@@ -69,7 +74,7 @@ def pool(pooling: TopKPooling, vectors: Tensor, layout: Layout, k: int | float |
     numbers = torch.arange(1, count + 1, device=vectors.device)
     marked = layout.regions.unsqueeze(1) == numbers[:, None]  # [B, R, m]
     index, there = _first(marked.flatten(0, 1))  # [B * R, p]
-    inside = _gather(vectors, index.view(batch, -1)).view(batch * count, -1, size)
+    inside = _gather(vectors, index.reshape(batch, -1)).view(batch * count, -1, size)
     most = inside.shape[1]
     if most <= len(pooling.options.protected):
         slots, chosen, filled = inside, index, there
@@ -80,11 +85,10 @@ def pool(pooling: TopKPooling, vectors: Tensor, layout: Layout, k: int | float |
     kept, whole = _first(layout.real & (layout.regions == 0))
     vectors = torch.cat([slots.reshape(batch, -1, size), _gather(vectors, kept)], 1)
     after = layout.take(torch.cat([chosen.view(batch, -1), kept], 1), torch.cat([filled.view(batch, -1), whole], 1))
-    order = after.places.masked_fill(~after.real, vectors.shape[1] + int(layout.places.max())).argsort(
-        dim=1, stable=True
-    )
+    last = torch.iinfo(after.places.dtype).max
+    order = after.places.masked_fill(~after.real, last).argsort(dim=1, stable=True)
     after = after.take(order, after.real.gather(1, order))
-    return _gather(vectors, order) * after.real.unsqueeze(-1), after
+    return _gather(vectors, order).masked_fill(~after.real.unsqueeze(-1), 0), after
 
 
 def spread(vectors: Tensor, layout: Layout, n: int) -> Tensor:
