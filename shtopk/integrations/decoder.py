@@ -7,30 +7,21 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any, TypeVar
 
-from torch import nn
 from transformers import PreTrainedModel
 
 from shtopk.integrations.adapters import PooledModel, let_adapters_forget, let_adapters_train
 from shtopk.integrations.decoders.families import FAMILIES, Family
 from shtopk.integrations.decoders.hooks import BeginPass, PoolPrompt, TakeRequest, end_pass, end_request, leave_layers
+from shtopk.integrations.decoders.pieces import read_prompt
+from shtopk.integrations.decoders.stack import PromptPooling, find_stack, pooled_stack
 from shtopk.integrations.decoders.state import asking
 from shtopk.options import PoolingOptions
 from shtopk.pooling import TopKPooling
 
+__all__ = ["pool_decoder", "read_prompt", "unpool_decoder"]
+
 Model = TypeVar("Model", bound=PreTrainedModel)
 PROTECTED = (0,)  # the first token, which attention goes to when it has nothing to look at
-
-
-class PromptPooling(nn.ModuleDict):
-    """The poolings of a language model, by the number of the layer whose input they pool."""
-
-    def __init__(self, poolings: Mapping[str, TopKPooling], keep_last: int):
-        super().__init__(poolings)
-        self.keep_last = keep_last
-        self.handles: list[Any] = []  # of the hooks
-
-    def extra_repr(self) -> str:
-        return f"keep_last={self.keep_last}"
 
 
 class PooledDecoder(PooledModel):
@@ -93,7 +84,7 @@ def pool_decoder(
         >>> [layer.keys.shape[2] for layer in out.past_key_values.layers]
         [41, 10, 10, 10]
     """
-    if _pooled_stack(model) is not None:
+    if find_stack(model) is not None:
         raise ValueError(f"this {type(model).__name__} is pooled already; call unpool_decoder first")
     record = install(model, k_by_layer, options, keep_last=keep_last, **by_name)
     description = {"k_by_layer": {str(layer): k for layer, k in k_by_layer.items()}, "keep_last": keep_last}
@@ -114,9 +105,7 @@ def unpool_decoder(model: Model) -> Model:
     Raises:
         ValueError: a model that is not pooled.
     """
-    stack = _pooled_stack(model)
-    if stack is None:
-        raise ValueError(f"expected a model that pool_decoder was called on, got an unpooled {type(model).__name__}")
+    stack = pooled_stack(model)
     for handle in stack.prompt_pooling.handles:
         handle.remove()
     del stack.prompt_pooling
@@ -157,9 +146,9 @@ def install(
         poolings[str(index)] = pooling.to(like.device, like.dtype).train(stack.training)
     stack.prompt_pooling = PromptPooling(poolings, keep_last)
     handles = stack.prompt_pooling.handles
-    for index in range(min(by_layer), len(layers)):
-        hook = PoolPrompt(layers[index], index, family, stack.config)
-        handles.append(layers[index].register_forward_pre_hook(hook, with_kwargs=True))
+    for index, layer in enumerate(layers):
+        hook = PoolPrompt(layer, index, family, stack.config)
+        handles.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
     handles.append(layers[-1].register_forward_hook(leave_layers))
     handles.append(stack.register_forward_pre_hook(BeginPass(stack), with_kwargs=True))
     handles.append(stack.register_forward_hook(end_pass, always_call=True))
@@ -167,10 +156,6 @@ def install(
         handles.append(model.register_forward_pre_hook(TakeRequest(model), with_kwargs=True))
         handles.append(model.register_forward_hook(end_request, always_call=True))
     return record
-
-
-def _pooled_stack(model: nn.Module) -> Any:
-    return next((x for x in model.modules() if isinstance(getattr(x, "prompt_pooling", None), PromptPooling)), None)
 
 
 def _find(model: Any) -> tuple[Any, Family]:

@@ -14,6 +14,8 @@ from transformers.cache_utils import (
     StaticSlidingWindowLayer,
 )
 
+from shtopk.integrations.decoders.layout import indices_of
+
 KNOWN = (DynamicLayer, DynamicSlidingWindowLayer, StaticLayer, StaticSlidingWindowLayer)
 
 
@@ -45,8 +47,20 @@ class SlotLayer(DynamicLayer):
             self.places = self.places[:, 1 - self.window :]
         return keys, values
 
+    def keep(self, marked: Tensor) -> None:
+        """Forget all vectors but those marked, [B, m] bool."""
+        index, there = indices_of(marked)
+        numbers = index[:, None, :, None]
+        self.keys, self.values = (
+            x.gather(2, numbers.expand(-1, x.shape[1], -1, x.shape[3])) for x in (self.keys, self.values)
+        )
+        self.places, self.filled = self.places.gather(1, index).masked_fill(~there, -1), bool(there.all())
+
+    def get_seq_length(self) -> int:
+        return self.seen
+
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self.seen + query_length, 0
+        return query_length, self.seen  # of a mask that nobody uses: hooks make that of this layer
 
     def reset(self) -> None:
         super().reset()

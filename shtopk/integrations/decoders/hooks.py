@@ -44,7 +44,8 @@ class BeginPass:
         given = dict(zip(self.names, args, strict=False)) | kwargs
         tokens = given.get("inputs_embeds") if given.get("input_ids") is None else given["input_ids"]
         pooling = stack.prompt_pooling
-        run = Pass({int(i): its for i, its in pooling.items()}, pooling.keep_last, request, STATE.running)
+        poolings = {} if pooling in request.unpooled else {int(i): its for i, its in pooling.items()}
+        run = (request.begin or Pass)(poolings, pooling.keep_last, request, STATE.running)
         STATE.running = run
         if tokens is not None:  # or the model says what is wrong
             cache = given.get("past_key_values")
@@ -77,6 +78,8 @@ class PoolPrompt:
         for argument in FOLLOW:
             if given.get(argument) is not None:
                 given[argument] = run.positions(given[argument], layer)
+        if not run.remembers(self.index):
+            given[self.family.cache] = None
         kind, cache = str(self.config._attn_implementation), given.get(self.family.cache)
         given["attention_mask"] = run.mask(
             self.index, given.get("attention_mask"), cache, self.window, kind, given[name].dtype

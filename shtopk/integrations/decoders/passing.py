@@ -48,7 +48,7 @@ class Pass:
         """
         self.n, self.seen = n, seen
         self.new = None if mask is None else real_tokens(mask, n)
-        if seen or n <= 1:
+        if seen or n <= 1 or not self.poolings:
             return
         real = torch.ones(batch, n, dtype=torch.bool, device=device) if self.new is None else self.new
         request = self.request
@@ -62,6 +62,11 @@ class Pass:
             self.start = Layout.of_prompt(real, regions)
             self.due = list(self.poolings.items())
 
+    @property
+    def read(self) -> int:
+        """Columns that have been read when this pass ends."""
+        return self.seen + self.n
+
     def enter(self, index: int, vectors: Tensor) -> Tensor:
         """What a layer gets in place of the vectors [B, m, d]: those pooled so far."""
         while self.due and self.due[0][0] <= index:
@@ -73,6 +78,10 @@ class Pass:
             self.masks.clear()
         return vectors
 
+    def remembers(self, index: int) -> bool:
+        """Whether a layer writes into the cache."""
+        return True
+
     def needed(self, pooling: TopKPooling, layout: Layout) -> bool:
         """Whether a region has more vectors than there are slots for it. A share always takes part."""
         k = pooling.current_k if self.request.k is None else self.request.k
@@ -82,13 +91,17 @@ class Pass:
 
     def positions(self, given: Any, layer: Any) -> Any:
         """Positions [B or 1, n, ...] of all tokens, or a tuple of such, turned into those of the vectors."""
-        return given if self.layout is None else of_tokens(given, self.layout.places.clamp(min=0), layer)
+        return given if self.layout is None else of_tokens(given, self.tokens(self.layout).clamp(min=0), layer)
+
+    def tokens(self, layout: Layout) -> Tensor:
+        """[B, m] the tokens of this pass that vectors come from, 0..n-1; -1 for none."""
+        return layout.places
 
     def mask(self, index: int, given: Any, cache: Any, window: int | None, kind: str, dtype: torch.dtype) -> Any:
         """The attention mask of a layer, in place of the model's own."""
         if self.layout is not None:
             if cache is not None:
-                put_slots(cache, index, self.layout.places, self.n, window)
+                put_slots(cache, index, self.layout.places, self.read, window)
             return self.of_prompt(self.layout, window, kind, dtype)
         slots = slots_of(cache, index)
         if slots is None:
@@ -125,7 +138,7 @@ class Pass:
 
     def leave(self, vectors: Tensor) -> Tensor:
         """What the model returns in place of the vectors of its last layer: one for each of the n tokens."""
-        return vectors if self.layout is None else spread(vectors, self.layout, self.n)
+        return vectors if self.layout is None else spread(vectors, self.tokens(self.layout), self.n)
 
 
 def real_tokens(mask: Any, n: int) -> Tensor:

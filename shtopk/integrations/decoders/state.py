@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class Request(NamedTuple):
@@ -17,11 +17,15 @@ class Request(NamedTuple):
         k: in place of the poolings' own; None: theirs.
         compress_mask: [B, n] what is to be pooled; None: the prompt but its end.
         labels: [B, n] of a language model; they tell where the prompt ends.
+        unpooled: the poolings that are switched off.
+        begin: what makes the pass, in place of `Pass`.
     """
 
     k: int | float | None = None
     compress_mask: Tensor | None = None
     labels: Tensor | None = None
+    unpooled: tuple[nn.Module, ...] = ()
+    begin: Callable[..., Any] | None = None
 
 
 class ThreadState(threading.local):
