@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from transformers import PreTrainedModel
 
 from shtopk.integrations.adapters import PooledModel, let_adapters_forget, let_adapters_train
+from shtopk.integrations.decoders.distillation import distillation_loss, unpooled
 from shtopk.integrations.decoders.families import FAMILIES, Family
 from shtopk.integrations.decoders.hooks import BeginPass, PoolPrompt, TakeRequest, end_pass, end_request, leave_layers
 from shtopk.integrations.decoders.pieces import read_prompt
@@ -18,7 +19,7 @@ from shtopk.integrations.decoders.state import asking
 from shtopk.options import PoolingOptions
 from shtopk.pooling import TopKPooling
 
-__all__ = ["pool_decoder", "read_prompt", "unpool_decoder"]
+__all__ = ["distillation_loss", "pool_decoder", "read_prompt", "unpool_decoder", "unpooled"]
 
 Model = TypeVar("Model", bound=PreTrainedModel)
 PROTECTED = (0,)  # the first token, which attention goes to when it has nothing to look at

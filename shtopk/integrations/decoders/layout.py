@@ -74,7 +74,7 @@ def pool(pooling: TopKPooling, vectors: Tensor, layout: Layout, k: int | float |
     numbers = torch.arange(1, count + 1, device=vectors.device)
     marked = layout.regions.unsqueeze(1) == numbers[:, None]  # [B, R, m]
     index, there = indices_of(marked.flatten(0, 1))  # [B * R, p]
-    inside = _gather(vectors, index.view(batch, -1)).view(batch * count, -1, size)
+    inside = _gather(vectors, index.reshape(batch, -1)).view(batch * count, -1, size)
     most = inside.shape[1]
     if most <= len(pooling.options.protected):
         slots, chosen, filled = inside, index, there
@@ -84,7 +84,7 @@ def pool(pooling: TopKPooling, vectors: Tensor, layout: Layout, k: int | float |
         slots, chosen = pooled.hidden_states, index.gather(1, leads(pooled).masked_fill(~filled, 0))
     kept, whole = indices_of(layout.real & (layout.regions == 0))
     vectors = torch.cat([slots.reshape(batch, -1, size), _gather(vectors, kept)], 1)
-    after = layout.take(torch.cat([chosen.view(batch, -1), kept], 1), torch.cat([filled.view(batch, -1), whole], 1))
+    after = layout.take(torch.cat([chosen.reshape(batch, -1), kept], 1), torch.cat([filled.reshape(batch, -1), whole], 1))
     order = after.places.masked_fill(~after.real, vectors.shape[1] + int(layout.places.max())).argsort(
         dim=1, stable=True
     )

@@ -52,6 +52,9 @@ class Pass:
             return
         real = torch.ones(batch, n, dtype=torch.bool, device=device) if self.new is None else self.new
         request = self.request
+        if request.k is not None:
+            for pooling in self.poolings.values():
+                pooling.options.check(request.k)
         if request.compress_mask is not None:
             given = request.compress_mask.repeat_interleave(max(1, batch // len(request.compress_mask)), 0)  # of beams
             regions = given_regions(given, real, request.labels)

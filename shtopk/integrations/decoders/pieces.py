@@ -37,7 +37,7 @@ def read_prompt(
 
     The layers below the first pooling read piece after piece. Each piece is pooled to k vectors, and only these are
     kept. After the last piece all of them are pooled to k, and the layers above run once, over these and what is kept
-    whole. A prompt of one piece is pooled once, as `generate` would pool it. With a hard choice, pieces change nothing.
+    whole. A prompt of one piece is pooled once, as in `generate`. With a hard choice, pieces change nothing.
 
     The layers below remember all they have read, unless a `window` is given. Then a piece sees the first 4 tokens and
     the last `window` tokens before it, and memory does not grow with the prompt.
