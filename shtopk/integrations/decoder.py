@@ -2,37 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from itertools import pairwise
 from typing import Any, TypeVar
 
 from transformers import PreTrainedModel
 
-from shtopk.integrations.adapters import PooledModel, let_adapters_forget, let_adapters_train
+from shtopk.integrations.adapters import let_adapters_forget, let_adapters_train
 from shtopk.integrations.decoders.distillation import distillation_loss, unpooled
-from shtopk.integrations.decoders.families import FAMILIES, Family
-from shtopk.integrations.decoders.hooks import BeginPass, PoolPrompt, TakeRequest, end_pass, end_request, leave_layers
+from shtopk.integrations.decoders.generation import PooledDecoder
+from shtopk.integrations.decoders.installation import check_head, find_stack, install, pooled_stack
 from shtopk.integrations.decoders.pieces import read_prompt
-from shtopk.integrations.decoders.stack import PromptPooling, find_stack, pooled_stack
-from shtopk.integrations.decoders.state import asking
+from shtopk.integrations.saved import load_pooled
 from shtopk.options import PoolingOptions
-from shtopk.pooling import TopKPooling
 
-__all__ = ["distillation_loss", "pool_decoder", "read_prompt", "unpool_decoder", "unpooled"]
-
+__all__ = ["distillation_loss", "load_pooled", "pool_decoder", "read_prompt", "unpool_decoder", "unpooled"]
 Model = TypeVar("Model", bound=PreTrainedModel)
-PROTECTED = (0,)  # the first token, which attention goes to when it has nothing to look at
-
-
-class PooledDecoder(PooledModel):
-    """What `pool_decoder` makes of the class of a model, which keeps its name."""
-
-    def generate(self, *args: Any, k: int | float | None = None, compress_mask: Any = None, **kwargs: Any) -> Any:
-        """`generate` of the model, with what `pool_decoder` explains: k and compress_mask."""
-        _check_generation(self, kwargs)
-        with asking(k=k, compress_mask=compress_mask):
-            return super().generate(*args, **kwargs)  # type: ignore[misc]
 
 
 def pool_decoder(
@@ -87,6 +71,7 @@ def pool_decoder(
     """
     if find_stack(model) is not None:
         raise ValueError(f"this {type(model).__name__} is pooled already; call unpool_decoder first")
+    check_head(model)
     record = install(model, k_by_layer, options, keep_last=keep_last, **by_name)
     description = {"k_by_layer": {str(layer): k for layer, k in k_by_layer.items()}, "keep_last": keep_last}
     model.config.decoder_pooling = description | record.to_dict()
@@ -114,96 +99,3 @@ def unpool_decoder(model: Model) -> Model:
         vars(part.config).pop("decoder_pooling", None)
     let_adapters_forget(model)
     return model
-
-
-def install(
-    model: Any,
-    k_by_layer: Mapping[Any, int | float],
-    options: PoolingOptions | None = None,
-    *,
-    keep_last: int = 1,
-    **by_name: Any,
-) -> PoolingOptions:
-    """Do what `pool_decoder` does, but leave class and configuration alone.
-
-    Returns:
-        The options in force, defaults included.
-    """
-    stack, family = _find(model)
-    layers = getattr(stack, family.layers)
-    by_layer = _checked(k_by_layer, len(layers))
-    if not isinstance(keep_last, int) or keep_last < 1:
-        raise ValueError(f"expected keep_last >= 1, got {keep_last!r}: the last token predicts what follows")
-    if by_name.get("eval_operator") is None:  # the layers above have learnt to read such slots
-        by_name["eval_operator"] = by_name.get("operator", PoolingOptions().operator)
-    record = options or PoolingOptions.of({"protected": PROTECTED} | by_name)
-    record.to_dict()  # which a scorer of one's own has no place in: nothing could load it
-    if not record.keep_order:
-        raise ValueError("expected keep_order to be true between layers, got false; leave it out")
-    poolings: dict[str, TopKPooling] = {}
-    for index, k in by_layer.items():
-        like = next(layers[index].parameters())
-        pooling = TopKPooling(stack.config.hidden_size, k, record)
-        poolings[str(index)] = pooling.to(like.device, like.dtype).train(stack.training)
-    stack.prompt_pooling = PromptPooling(poolings, keep_last)
-    handles = stack.prompt_pooling.handles
-    for index, layer in enumerate(layers):
-        hook = PoolPrompt(layer, index, family, stack.config)
-        handles.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
-    handles.append(layers[-1].register_forward_hook(leave_layers))
-    handles.append(stack.register_forward_pre_hook(BeginPass(stack), with_kwargs=True))
-    handles.append(stack.register_forward_hook(end_pass, always_call=True))
-    if model is not stack:
-        handles.append(model.register_forward_pre_hook(TakeRequest(model), with_kwargs=True))
-        handles.append(model.register_forward_hook(end_request, always_call=True))
-    return record
-
-
-def _find(model: Any) -> tuple[Any, Family]:
-    """Find (stack, family): the module that runs the layers."""
-    if not isinstance(model, PreTrainedModel):
-        raise ValueError(f"expected a model of transformers, got {type(model).__name__}")
-    kind = model.config.model_type
-    known = ", ".join(FAMILIES)
-    if model.config.is_encoder_decoder:
-        raise ValueError(f"{type(model).__name__} has an encoder: call pool_encoder; pool_decoder is for {known}")
-    family = FAMILIES.get(kind)
-    if family is None:
-        raise ValueError(f"cannot pool the prompts of a model of type {kind}; it works for {known}")
-    stacks = [x for x in model.modules() if any(base.__name__ == family.stack for base in type(x).__mro__)]
-    if not stacks or getattr(model.config, "add_cross_attention", False):
-        raise ValueError(f"expected a causal language model of type {kind}, got {type(model).__name__}")
-    return stacks[0], family
-
-
-def _checked(k_by_layer: Mapping[Any, int | float], layers: int) -> dict[int, int | float]:
-    """{layer: k}, checked, lowest layer first."""
-    good = isinstance(k_by_layer, Mapping) and all(re.fullmatch(r"\d+", str(layer)) for layer in k_by_layer)
-    by_layer = {int(layer): k_by_layer[layer] for layer in sorted(k_by_layer, key=int)} if good else {}
-    if not by_layer or len(by_layer) < len(k_by_layer):
-        raise ValueError(f"expected different layers and their k, such as {{8: 256}}, got {k_by_layer}")
-    for layer in by_layer:
-        if not 1 <= layer < layers:
-            raise ValueError(f"expected layers in 1..{layers - 1} (layer 0 counts the tokens), got {layer}")
-    counts = [k for k in by_layer.values() if isinstance(k, int)]
-    if any(after >= before for before, after in pairwise(counts)):
-        raise ValueError(f"expected fewer vectors at later layers, got {by_layer}")
-    return by_layer
-
-
-def _check_generation(model: Any, given: Mapping[str, Any]) -> None:
-    """Refuse what would compress what is generated, or read a prompt otherwise than it was trained."""
-    config = given.get("generation_config") or model.generation_config
-
-    def setting(name: str) -> Any:
-        return given[name] if given.get(name) is not None else getattr(config, name, None)
-
-    if setting("use_cache") is False:
-        raise ValueError("expected use_cache, without which every step would pool what was generated; leave it out")
-    if given.get("assistant_model") is not None or setting("prompt_lookup_num_tokens") is not None:
-        raise ValueError("assisted decoding of a pooled model is not supported; leave out the assistant")
-    if setting("prefill_chunk_size") is not None:
-        raise ValueError("expected a prompt in one piece, got prefill_chunk_size; call read_prompt before")
-    mask = given.get("attention_mask")
-    if mask is not None and mask.dim() == 2 and not bool(mask[:, -1].all()):
-        raise ValueError("expected padding on the left to generate, got a row that ends in padding; set padding_side")

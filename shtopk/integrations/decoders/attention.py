@@ -2,26 +2,93 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from shtopk.integrations.decoders.layout import Layout
 
 
-def visible(queries: Tensor, keys: Tensor, window: int | None) -> Tensor:
-    """[B, t, m] whether each of the last t of m vectors sees each of the m.
+def check_kind(kind: str, window: int | None) -> None:
+    """Refuse attention that cannot be told what vectors see.
 
     Args:
-        queries: [B, t] columns of the last t.
-        keys: [B, m] columns of all, in order; -1 for none.
+        kind: of the attention, as transformers names it.
+        window: of a layer above a pooling; None: it has none.
+    """
+    if kind not in ("sdpa", "eager") and (not is_flash(kind) or kind.startswith("paged")):
+        raise ValueError(f"expected sdpa, eager or flash attention, got {kind}; set attn_implementation='sdpa'")
+    if is_flash(kind) and window is not None:
+        raise ValueError(
+            "expected attention that is told columns, got flash attention, whose sliding window would count slots; set "
+            "attn_implementation='sdpa'"
+        )
+
+
+def is_flash(kind: str) -> bool:
+    """Whether a kind of attention takes a mask of keys alone."""
+    return "flash" in kind
+
+
+def visible(queries: Tensor, keys: Tensor, window: int | None) -> Tensor:
+    """[B, t, m] whether each of t vectors sees each of m, which stand in these columns, -1 for none.
+
+    Args:
+        queries: [B, t] columns.
+        keys: [B, m] columns.
         window: how many columns a vector looks back, itself included; None: all.
     """
-    t, m = queries.shape[1], keys.shape[1]
-    order = torch.ones(t, m, dtype=torch.bool, device=keys.device).tril(m - t)
-    seen = order & (keys >= 0).unsqueeze(1)
-    if window is not None:
-        seen = seen & (queries.unsqueeze(2) - keys.unsqueeze(1) < window)
-    return seen
+    queries, keys = queries.unsqueeze(2), keys.unsqueeze(1)
+    seen = (keys >= 0) & (keys <= queries)
+    return seen if window is None else seen & (queries - keys < window)
+
+
+def of_prompt(layout: Layout, size: int, window: int | None, dtype: torch.dtype, kind: str) -> Any:
+    """The mask of a prompt after a pooling, as a layer takes it.
+
+    Args:
+        layout: of the vectors.
+        size: keys that the layer attends to; those that are not of the prompt come last.
+        window: of the layer.
+        dtype: of the vectors.
+        kind: of the attention.
+    """
+    seen = visible(layout.places, layout.places, window)
+    hidden = seen & ~ended(layout)
+    if is_flash(kind):
+        if bool(hidden.any()):
+            raise ValueError(
+                "expected a compress_mask whose regions end before what follows them, as flash attention takes no "
+                "other; set attn_implementation='sdpa'"
+            )
+        return None if bool(layout.real.all()) else layout.real
+    seen = seen & ~hidden
+    plain = torch.ones(seen.shape[1:], dtype=torch.bool, device=seen.device).tril()
+    if kind == "sdpa" and size == seen.shape[2] and bool((seen == plain).all()):
+        return None  # sdpa knows that one, and is faster
+    return as_argument(pad(seen, (0, size - seen.shape[2])), dtype, kind)
+
+
+def of_following(
+    queries: Tensor, keys: Tensor, filled: bool, window: int | None, dtype: torch.dtype, kind: str
+) -> Any:
+    """The mask of what follows a prompt, as a layer takes it.
+
+    Args:
+        queries: [B, t] columns of what follows.
+        keys: [B, m] columns of all that is seen.
+        filled: whether there is a vector at every place.
+        window: of the layer.
+        dtype: of the vectors.
+        kind: of the attention.
+    """
+    if is_flash(kind):
+        return None if filled else keys >= 0
+    if filled and window is None and queries.shape[1] == 1:
+        return None
+    return as_argument(visible(queries, keys, window), dtype, kind)
 
 
 def ended(layout: Layout) -> Tensor:
@@ -31,18 +98,8 @@ def ended(layout: Layout) -> Tensor:
 
 
 def as_argument(seen: Tensor, dtype: torch.dtype, kind: str) -> Tensor:
-    """What a layer takes as its attention_mask.
-
-    Args:
-        seen: [B, t, m] bool.
-        dtype: of the vectors.
-        kind: of the attention: sdpa or eager.
-    """
-    t, m = seen.shape[1:]
-    alone = torch.eye(t, dtype=torch.bool, device=seen.device) & ~seen.any(-1, keepdim=True)
-    seen = seen.clone()
-    seen[:, :, m - t :] |= alone  # where there is no vector, a softmax over nothing would be NaN
-    seen = seen.unsqueeze(1)
+    """What a layer takes as its attention_mask: [B, 1, t, m] of what is seen [B, t, m]."""
+    seen = (seen | ~seen.any(-1, keepdim=True)).unsqueeze(1)  # where there is no vector, softmax would give NaN
     if kind == "sdpa":
         return seen
     return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(~seen, torch.finfo(dtype).min)

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import kl_div, log_softmax
 
+from shtopk.integrations.decoders.installation import pooled_stack
 from shtopk.integrations.decoders.regions import IGNORED, default_regions, given_regions
-from shtopk.integrations.decoders.stack import pooled_stack
-from shtopk.integrations.decoders.state import STATE, asking
+from shtopk.integrations.decoders.state import REQUEST, asking
 
 
 @contextmanager
@@ -29,7 +29,7 @@ def unpooled(model: nn.Module) -> Iterator[None]:
         >>> with unpooled(lm):  # doctest: +SKIP
         ...     before = lm(**inputs).logits
     """
-    with asking(unpooled=(*STATE.request.unpooled, pooled_stack(model).prompt_pooling)):
+    with asking(unpooled=(*REQUEST.get().unpooled, pooled_stack(model).prompt_pooling)):
         yield
 
 

@@ -3,73 +3,92 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import nn
+from transformers import GenerationMixin
 
 from shtopk.integrations.decoders.families import Family, window_of
 from shtopk.integrations.decoders.passing import Pass
-from shtopk.integrations.decoders.state import STATE, asking
+from shtopk.integrations.decoders.state import REQUEST, RUNNING, begin_asking, end_asking
+from shtopk.integrations.layers.between import LayerHook
 
 ASKED = ("k", "compress_mask")  # arguments of a call that are ours
 FOLLOW = ("position_embeddings", "position_ids")  # arguments of a layer with entries for all tokens
 
 
 class TakeRequest:
-    """Runs before a language model: take what the caller wants of the prompt; labels tell where it ends."""
+    """Runs before a model: take what the caller wants of the prompt; a language model's labels tell where it ends."""
 
     def __init__(self, model: nn.Module):
         self.names = list(inspect.signature(model.forward).parameters)
+        self.labelled = isinstance(model, GenerationMixin)  # a label for each token
 
     def __call__(self, model: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        labels = (dict(zip(self.names, args, strict=False)) | kwargs).get("labels")
-        STATE.ask(labels=labels, **{name: kwargs.pop(name) for name in ASKED if name in kwargs})
+        wanted = {name: kwargs.pop(name) for name in ASKED if name in kwargs}
+        if self.labelled:
+            wanted["labels"] = (dict(zip(self.names, args, strict=False)) | kwargs).get("labels")
+        begin_asking(wanted)
         return args, kwargs
 
 
 def end_request(model: nn.Module, args: tuple, output: Any) -> None:
-    """Runs after a language model, also if it failed."""
-    STATE.answered()
+    """Runs after a model, also if it failed."""
+    end_asking()
 
 
 class BeginPass:
-    """Runs before the layers: begin a pass."""
+    """Runs before the layers: begin a pass.
 
-    def __init__(self, stack: nn.Module):
+    Args:
+        stack: the module that runs the layers.
+        family: of the model.
+        hooks: on the layers, by number.
+    """
+
+    def __init__(self, stack: nn.Module, family: Family, hooks: Sequence[tuple[int, LayerHook]]):
         self.names = list(inspect.signature(stack.forward).parameters)
+        self.family, self.hooks = family, hooks
 
     def __call__(self, stack: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        with asking(**{name: kwargs.pop(name) for name in ASKED if name in kwargs}):
-            request = STATE.request
+        if not torch.compiler.is_compiling():
+            layers = getattr(stack, self.family.layers)
+            for index, hook in self.hooks:
+                hook.move_to(layers[index])
+        request = REQUEST.get()
+        if wanted := {name: kwargs.pop(name) for name in ASKED if kwargs.get(name) is not None}:
+            request = request.but(wanted)
         given = dict(zip(self.names, args, strict=False)) | kwargs
         tokens = given.get("inputs_embeds") if given.get("input_ids") is None else given["input_ids"]
-        pooling = stack.prompt_pooling
-        poolings = {} if pooling in request.unpooled else {int(i): its for i, its in pooling.items()}
-        run = (request.begin or Pass)(poolings, pooling.keep_last, request, STATE.running)
-        STATE.running = run
+        pooling, kind = stack.prompt_pooling, str(stack.config._attn_implementation)
+        poolings = {} if any(one is pooling for one in request.unpooled) else pooling
+        run = (request.begin or Pass)(poolings, pooling.keep_last, request, kind, RUNNING.get())
+        RUNNING.set(run)
         if tokens is not None:  # or the model says what is wrong
-            cache = given.get("past_key_values")
-            seen = 0 if cache is None else int(cache.get_seq_length())
-            run.begin(tokens.shape[1], seen, tokens.shape[0], given.get("attention_mask"), tokens.device)
+            run.begin(tokens, given, getattr(stack.config, "sliding_window", None))
         return args, kwargs
 
 
 def end_pass(stack: nn.Module, args: tuple, output: Any) -> None:
     """Runs after the layers, also if one of them failed: end the pass."""
-    if STATE.running is not None:
-        STATE.running = STATE.running.outer
+    run = RUNNING.get()
+    if run is not None:
+        RUNNING.set(run.outer)
 
 
-class PoolPrompt:
+class PoolPrompt(LayerHook):
     """Runs before a layer: pool the prompt if a pooling is due, and let mask, positions and cache follow."""
 
     def __init__(self, layer: nn.Module, index: int, family: Family, config: Any):
-        self.index, self.family, self.config = index, family, config
+        super().__init__(layer)
+        self.index, self.cache = index, family.cache
         self.names = list(inspect.signature(layer.forward).parameters)
         self.window = window_of(config, index)
 
     def __call__(self, layer: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
-        run = STATE.running
+        run = RUNNING.get()
         if run is None:
             return None
         given = dict(zip(self.names, args, strict=False)) | kwargs
@@ -79,17 +98,21 @@ class PoolPrompt:
             if given.get(argument) is not None:
                 given[argument] = run.positions(given[argument], layer)
         if not run.remembers(self.index):
-            given[self.family.cache] = None
-        kind, cache = str(self.config._attn_implementation), given.get(self.family.cache)
+            given[self.cache] = None
         given["attention_mask"] = run.mask(
-            self.index, given.get("attention_mask"), cache, self.window, kind, given[name].dtype
+            self.index, given.get("attention_mask"), given.get(self.cache), self.window, given[name].dtype
         )
         return tuple(given.pop(name) for name in self.names[: len(args)]), given
 
 
-def leave_layers(layer: nn.Module, args: tuple, output: Any) -> Any:
+class LeaveLayers(LayerHook):
     """Runs after the last layer: give the model a vector for each token again."""
-    run = STATE.running
-    if run is None:
-        return output
-    return (run.leave(output[0]), *output[1:]) if isinstance(output, tuple) else run.leave(output)
+
+    def register(self, standing: nn.Module) -> Any:
+        return standing.register_forward_hook(self)
+
+    def __call__(self, layer: nn.Module, args: tuple, output: Any) -> Any:
+        run = RUNNING.get()
+        if run is None:
+            return output
+        return (run.leave(output[0]), *output[1:]) if isinstance(output, tuple) else run.leave(output)

@@ -46,7 +46,12 @@ class Layout(NamedTuple):
         """[B, m] bool, True for a vector."""
         return self.places >= 0
 
-    def columns(self, start: int, end: int) -> Layout:
+    def largest(self) -> int:
+        """How many vectors the largest region of a row has."""
+        numbers = torch.arange(1, int(self.regions.max()) + 1, device=self.regions.device)
+        return int((self.regions.unsqueeze(1) == numbers[:, None]).sum(-1).max())
+
+    def between(self, start: int, end: int) -> Layout:
         """The layout of some of the columns of a prompt that is not pooled yet."""
         return Layout(*(part[:, start:end] for part in self))
 
@@ -84,7 +89,8 @@ def pool(pooling: TopKPooling, vectors: Tensor, layout: Layout, k: int | float |
         slots, chosen = pooled.hidden_states, index.gather(1, leads(pooled).masked_fill(~filled, 0))
     kept, whole = indices_of(layout.real & (layout.regions == 0))
     vectors = torch.cat([slots.reshape(batch, -1, size), _gather(vectors, kept)], 1)
-    after = layout.take(torch.cat([chosen.reshape(batch, -1), kept], 1), torch.cat([filled.reshape(batch, -1), whole], 1))
+    chosen, filled = chosen.reshape(batch, -1), filled.reshape(batch, -1)
+    after = layout.take(torch.cat([chosen, kept], 1), torch.cat([filled, whole], 1))
     order = after.places.masked_fill(~after.real, vectors.shape[1] + int(layout.places.max())).argsort(
         dim=1, stable=True
     )

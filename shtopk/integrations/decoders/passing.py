@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from shtopk.integrations.decoders.attention import as_argument, ended, visible
-from shtopk.integrations.decoders.cache import SlotLayer, put_slots, slots_of
+from shtopk.integrations.decoders.attention import check_kind, is_flash, of_following, of_prompt
+from shtopk.integrations.decoders.cache import places_in, put_back, put_slots, slots_of
 from shtopk.integrations.decoders.layout import Layout, pool, spread
+from shtopk.integrations.decoders.places import FixedPlaces, Places
+from shtopk.integrations.decoders.prompt import check_prompt, real_tokens
 from shtopk.integrations.decoders.regions import default_regions, given_regions, prompt_of
 from shtopk.integrations.decoders.state import Request
 from shtopk.integrations.layers.families import of_tokens
@@ -20,140 +23,175 @@ class Pass:
     """One pass through the layers.
 
     Attributes:
+        poolings: of the model, by layer.
+        keep_last: tokens at the end of a prompt that are kept.
+        request: what the caller wants.
+        kind: of the attention.
+        outer: the pass of another model, if this one runs inside it.
+        n: tokens of this pass.
+        real: [B, n] bool, True for a token; None: all are.
         due: (layer, pooling) of the poolings that have not run yet, lowest layer first; none in a pass over what
             follows a prompt.
-        layout: where the vectors stand now; None as long as they are those of the n tokens.
-        n: tokens of this pass.
-        seen: tokens that the cache holds from passes before.
-        outer: the pass of another model, if this one runs inside it.
+        layout: where the vectors stand now; None as long as nothing was pooled.
+        places: those that layers remember from this height on; None: no layer does yet.
+        followed: (places, columns [B, n] of the tokens in them) of those that know of this pass.
     """
 
-    def __init__(self, poolings: dict[int, TopKPooling], keep_last: int, request: Request, outer: Pass | None):
-        self.poolings, self.keep_last, self.request, self.outer = poolings, keep_last, request, outer
+    def __init__(self, poolings: Mapping[str, Any], keep_last: int, request: Request, kind: str, outer: Pass | None):
+        self.poolings, self.keep_last, self.request, self.kind, self.outer = poolings, keep_last, request, kind, outer
+        self.n = 0
+        self.real: Tensor | None = None
         self.due: list[tuple[int, TopKPooling]] = []
+        self.start: Layout | None = None
         self.layout: Layout | None = None
-        self.n = self.seen = 0
-        self.new: Tensor | None = None  # [B, n] bool, True for a token; None: all are
-        self.masks: dict[Any, Any] = {}  # those of this height, by window
+        self.places: Places | None = None
+        self.followed: list[tuple[Places, Tensor]] = []
+        self.masks: dict[Any, Any] = {}  # of this height, by window
+        self.moved: list[tuple[Any, Any]] = []  # arguments of all tokens, and of the vectors of this height
 
-    def begin(self, n: int, seen: int, batch: int, mask: Any, device: torch.device) -> None:
+    def begin(self, tokens: Tensor, given: Mapping[str, Any], window: int | None) -> None:
         """Look at the arguments of the model.
 
         Args:
-            n: tokens of this pass.
-            seen: tokens in the cache.
-            batch: rows.
-            mask: [B, seen + n] nonzero for a token, or a mask of pairs [B, 1, n, ...]; None: all are tokens.
-            device: of the tokens.
+            tokens: [B, n] or [B, n, d].
+            given: all arguments by name.
+            window: how many columns the model's layers look back; None: all.
         """
-        self.n, self.seen = n, seen
-        self.new = None if mask is None else real_tokens(mask, n)
-        if seen or n <= 1 or not self.poolings:
+        self.n = tokens.shape[1]
+        cache, mask = given.get("past_key_values"), given.get("attention_mask")
+        if cache is not None:
+            put_back(cache)
+            slots = next((slots_of(cache, i) for i in range(len(cache.layers)) if slots_of(cache, i)), None)
+            if slots is not None:
+                if mask is not None and not (self.request.generating and self.n == 1):
+                    self.real = real_tokens(mask, slots.shared.coming(self.n))
+                    if not torch.compiler.is_compiling() and bool(self.real.all()):
+                        self.real = None
+                self.refuse_to_pool("the cache of a prompt")
+                return
+        if not self.poolings:
             return
-        real = torch.ones(batch, n, dtype=torch.bool, device=device) if self.new is None else self.new
-        request = self.request
-        if request.k is not None:
-            for pooling in self.poolings.values():
-                pooling.options.check(request.k)
+        if self.n > 1 and (cache is None or not int(cache.get_seq_length())):
+            self.begin_prompt(tokens, given, window)
+        else:
+            self.refuse_to_pool("one token" if self.n == 1 else "the cache of a prompt")
+
+    def refuse_to_pool(self, what: str) -> None:
+        """Refuse a compress_mask where no prompt begins."""
+        if self.request.compress_mask is not None and not self.request.generating:
+            raise ValueError(f"expected a compress_mask with a prompt, got it with {what}; leave it out")
+
+    def begin_prompt(self, tokens: Tensor, given: Mapping[str, Any], window: int | None) -> None:
+        """Find what is to be pooled."""
+        batch, request, mask = len(tokens), self.request, given.get("attention_mask")
+        if mask is None:
+            real = torch.ones(batch, self.n, dtype=torch.bool, device=tokens.device)
+        else:
+            real = real_tokens(mask, torch.arange(self.n)).to(tokens.device).expand(batch, -1)
+        if request.generating and not bool(real[:, -1].all()):
+            raise ValueError(
+                "expected padding on the left to generate, got a row that ends in padding; set padding_side='left'"
+            )
         if request.compress_mask is not None:
-            given = request.compress_mask.repeat_interleave(max(1, batch // len(request.compress_mask)), 0)  # of beams
-            regions = given_regions(given, real, request.labels)
+            marks: Any = request.compress_mask
+            if isinstance(marks, Tensor) and request.generating and len(marks):  # a row for each beam
+                marks = marks.repeat_interleave(max(1, batch // len(marks)), 0)
+            regions = given_regions(marks, real, request.labels)
         else:
             prompt = None if request.labels is None else prompt_of(request.labels, real)
             regions = default_regions(real, self.keep_last, prompt)
         if bool(regions.any()):
+            check_prompt(given, real, window)
             self.start = Layout.of_prompt(real, regions)
-            self.due = list(self.poolings.items())
-
-    @property
-    def read(self) -> int:
-        """Columns that have been read when this pass ends."""
-        return self.seen + self.n
+            self.due = [(int(index), pooling) for index, pooling in self.poolings.items()]
 
     def enter(self, index: int, vectors: Tensor) -> Tensor:
         """What a layer gets in place of the vectors [B, m, d]: those pooled so far."""
         while self.due and self.due[0][0] <= index:
             pooling = self.due.pop(0)[1]
             layout = self.start if self.layout is None else self.layout
+            assert layout is not None
             if not self.needed(pooling, layout):
                 continue
-            vectors, self.layout = pool(pooling, vectors, layout, self.request.k)
-            self.masks.clear()
+            vectors, layout = pool(pooling, vectors, layout, self.request.k)
+            self.stand(layout)
         return vectors
+
+    def stand(self, layout: Layout) -> None:
+        """Take note of where the vectors stand from here on."""
+        self.layout, self.places = layout, None
+        self.masks.clear()
+        self.moved.clear()
 
     def remembers(self, index: int) -> bool:
         """Whether a layer writes into the cache."""
         return True
 
-    def needed(self, pooling: TopKPooling, layout: Layout) -> bool:
-        """Whether a region has more vectors than there are slots for it. A share always takes part."""
-        k = pooling.current_k if self.request.k is None else self.request.k
-        numbers = torch.arange(1, int(layout.regions.max()) + 1, device=layout.regions.device)
-        most = (layout.regions.unsqueeze(1) == numbers[:, None]).sum(-1).max()
-        return isinstance(k, float) or int(most) > pooling.slots_for(int(most), k)
-
-    def positions(self, given: Any, layer: Any) -> Any:
-        """Positions [B or 1, n, ...] of all tokens, or a tuple of such, turned into those of the vectors."""
-        return given if self.layout is None else of_tokens(given, self.tokens(self.layout).clamp(min=0), layer)
+    @property
+    def read(self) -> int:
+        """Columns of a prompt that have been read when this pass ends."""
+        return self.n
 
     def tokens(self, layout: Layout) -> Tensor:
         """[B, m] the tokens of this pass that vectors come from, 0..n-1; -1 for none."""
         return layout.places
 
-    def mask(self, index: int, given: Any, cache: Any, window: int | None, kind: str, dtype: torch.dtype) -> Any:
+    def needed(self, pooling: TopKPooling, layout: Layout) -> bool:
+        """Whether a region has more vectors than there are slots for it. A share always takes part."""
+        k = pooling.current_k if self.request.k is None else self.request.k
+        pooling.options.check(k)
+        most = layout.largest()
+        return isinstance(k, float) or most > pooling.slots_for(most, k)
+
+    def positions(self, given: Any, layer: Any) -> Any:
+        """Positions [B or 1, n, ...] of all tokens, or a tuple of such, turned into those of the vectors."""
+        if self.layout is None:
+            return given
+        for before, after in self.moved:
+            if before is given:
+                return after
+        after = of_tokens(given, self.tokens(self.layout).clamp(min=0), layer)
+        self.moved.append((given, after))
+        return after
+
+    def mask(self, index: int, given: Any, cache: Any, window: int | None, dtype: torch.dtype) -> Any:
         """The attention mask of a layer, in place of the model's own."""
         if self.layout is not None:
-            if cache is not None:
-                put_slots(cache, index, self.layout.places, self.read, window)
-            return self.of_prompt(self.layout, window, kind, dtype)
+            check_kind(self.kind, window)
+            return self.mask_of_prompt(self.layout, index, cache, window, dtype)
         slots = slots_of(cache, index)
         if slots is None:
             return given
-        slots.follow(self.columns(slots), self.new is None or bool(self.new.all()))
-        return self.of_following(slots, window, kind, dtype)
+        turn = self.turn_of(slots.shared)
+        if (turn, window) not in self.masks:
+            self.masks[turn, window] = of_following(
+                self.followed[turn][1], slots.columns(self.n), slots.shared.filled, window, dtype, self.kind
+            )
+        return self.masks[turn, window]
 
-    def columns(self, slots: SlotLayer) -> Tensor:
-        """[B, n] where the tokens of this pass stand."""
-        batch, device = len(slots.places), slots.places.device
-        columns = torch.arange(slots.seen, slots.seen + self.n, device=device).expand(batch, -1)
-        return columns if self.new is None else columns.masked_fill(~self.new.to(device), -1)
-
-    def of_prompt(self, layout: Layout, window: int | None, kind: str, dtype: torch.dtype) -> Any:
+    def mask_of_prompt(self, layout: Layout, index: int, cache: Any, window: int | None, dtype: torch.dtype) -> Any:
+        if cache is not None:
+            leads = self.places is None
+            if self.places is None:
+                self.places = places_in(cache, layout.places, self.read)
+            if is_flash(self.kind) and isinstance(self.places, FixedPlaces):
+                raise ValueError("expected a cache that grows under flash attention, got a StaticCache")
+            put_slots(cache, index, self.places, leads, window)
         if window not in self.masks:
-            if "flash" in kind:
-                self.masks[window] = layout.real
-            else:
-                seen = visible(layout.places, layout.places, window) & ended(layout)
-                self.masks[window] = as_argument(seen, dtype, kind)
+            size = layout.places.shape[1]
+            if isinstance(self.places, FixedPlaces):
+                size = self.places.columns.shape[1]
+            self.masks[window] = of_prompt(layout, size, window, dtype, self.kind)
         return self.masks[window]
 
-    def of_following(self, slots: SlotLayer, window: int | None, kind: str, dtype: torch.dtype) -> Any:
-        key = window, slots.places.shape[1]
-        if key not in self.masks:
-            if "flash" in kind:
-                self.masks[key] = slots.places >= 0
-            elif slots.filled and self.n == 1 and window is None:
-                self.masks[key] = None
-            else:
-                seen = visible(slots.places[:, -self.n :], slots.places, window)
-                self.masks[key] = as_argument(seen, dtype, kind)
-        return self.masks[key]
+    def turn_of(self, places: Places) -> int:
+        """The number of these places among those that know of this pass; they do from now on."""
+        for turn, (known, _) in enumerate(self.followed):
+            if known is places:
+                return turn
+        self.followed.append((places, places.follow(self.n, self.real)))
+        return len(self.followed) - 1
 
     def leave(self, vectors: Tensor) -> Tensor:
         """What the model returns in place of the vectors of its last layer: one for each of the n tokens."""
         return vectors if self.layout is None else spread(vectors, self.tokens(self.layout), self.n)
-
-
-def real_tokens(mask: Any, n: int) -> Tensor:
-    """[B, n] bool of the last n tokens, from a mask of tokens or of pairs."""
-    if isinstance(mask, dict):  # one for each kind of layers
-        mask = mask.get("full_attention", next(iter(mask.values())))
-    if not isinstance(mask, Tensor):
-        raise ValueError(
-            f"expected an attention mask that is a tensor, got {type(mask).__name__}; load the model with "
-            "attn_implementation='sdpa' or 'eager'"
-        )
-    if mask.dim() == 2:
-        return mask[:, -n:] != 0
-    diagonal = mask[:, 0].diagonal(mask.shape[-1] - n, -2, -1)
-    return diagonal >= 0 if mask.is_floating_point() else diagonal != 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -9,12 +10,13 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from shtopk.integrations.decoders.cache import put_slots
+from shtopk.integrations.decoders.cache import SlotLayer, keep, put_slots
 from shtopk.integrations.decoders.families import window_of
+from shtopk.integrations.decoders.installation import pooled_stack
 from shtopk.integrations.decoders.layout import Layout, indices_of
 from shtopk.integrations.decoders.passing import Pass
+from shtopk.integrations.decoders.places import Places
 from shtopk.integrations.decoders.regions import default_regions, given_regions
-from shtopk.integrations.decoders.stack import pooled_stack
 from shtopk.integrations.decoders.state import asking
 from shtopk.pooling import TopKPooling
 
@@ -85,19 +87,16 @@ def read_prompt(
         return cache
     prompt = Layout.of_prompt(real[:, :n], regions[:, :n])
     positions = (real.cumsum(-1) - 1).clamp(min=0)[:, :n]
-    if window is not None:
-        for index in range(first):
-            put_slots(cache, index, prompt.places[:, :0], 0, window_of(stack.config, index))
+    below = [] if window is None else _with_columns(cache, prompt, [window_of(stack.config, i) for i in range(first)])
     parts: Parts = []
     for end in range((n - 1) % piece + 1, n + 1, piece):
         start = max(0, end - piece)
         mask = None if attention_mask is None else attention_mask[:, :end]
-        with asking(k=k, begin=partial(ReadPiece, prompt.columns(start, end), parts)):
+        with asking(k=k, begin=partial(ReadPiece, prompt.between(start, end), parts)):
             stack(input_ids[:, start:end], attention_mask=mask, position_ids=positions[:, start:end],
                   past_key_values=cache, use_cache=True)  # fmt: skip
-        if window is not None:
-            for layer in cache.layers[:first]:
-                layer.keep(_in_window(layer.places, end - window))
+        for layers in below:
+            keep(layers, partial(_in_window, start=end - window))
     vectors, layout = _side_by_side(parts)
     positions = positions.gather(1, layout.places.clamp(min=0))
     with asking(k=k, begin=partial(ReadSlots, vectors, layout, n)):
@@ -111,11 +110,16 @@ class ReadPiece(Pass):
     alone goes on, without a cache.
     """
 
-    def __init__(self, layout: Layout, parts: Parts, poolings: dict[int, TopKPooling], *rest: Any):
+    def __init__(self, layout: Layout, parts: Parts, poolings: Mapping[str, TopKPooling], *rest: Any):
         super().__init__({}, *rest)
-        self.start, self.parts, self.first = layout, parts, min(poolings)
+        self.piece, self.start, self.parts = layout, layout, parts
+        self.first, pooling = next((int(index), pooling) for index, pooling in poolings.items())
         if bool(layout.regions.any()):
-            self.due = [(self.first, poolings[self.first])]
+            self.due = [(self.first, pooling)]
+
+    def begin(self, tokens: Tensor, given: Mapping[str, Any], window: int | None) -> None:
+        self.n = tokens.shape[1]
+        self.real = None if bool(self.piece.real.all()) else self.piece.real
 
     def remembers(self, index: int) -> bool:
         return index < self.first
@@ -124,19 +128,24 @@ class ReadPiece(Pass):
         if index != self.first:
             return vectors
         vectors = super().enter(index, vectors)
-        self.parts.append((vectors, self.start if self.layout is None else self.layout))
-        self.layout = _one(self.start)
+        self.parts.append((vectors, self.piece if self.layout is None else self.layout))
+        self.stand(_one(self.piece))
         return vectors[:, :1]
 
 
 class ReadSlots(Pass):
     """Reads what was put aside, as if it came from the layers below: these get one vector, without a cache."""
 
-    def __init__(self, vectors: Tensor, layout: Layout, n: int, poolings: dict[int, TopKPooling], *rest: Any):
+    def __init__(self, vectors: Tensor, layout: Layout, n: int, poolings: Mapping[str, TopKPooling], *rest: Any):
         super().__init__({}, *rest)
-        self.vectors, self.start, self.columns_read, self.first = vectors, layout, n, min(poolings)
+        self.vectors, self.slots, self.columns_read = vectors, layout, n
+        every = [(int(index), pooling) for index, pooling in poolings.items()]
+        self.first = every[0][0]
         if bool(layout.regions.any()):
-            self.due = list(poolings.items())
+            self.due = every
+
+    def begin(self, tokens: Tensor, given: Mapping[str, Any], window: int | None) -> None:
+        self.n = tokens.shape[1]
 
     @property
     def read(self) -> int:
@@ -147,15 +156,34 @@ class ReadSlots(Pass):
 
     def enter(self, index: int, vectors: Tensor) -> Tensor:
         if index == 0:
-            self.layout, vectors = _one(self.start), vectors[:, :1]
+            self.stand(_one(self.slots))
+            vectors = vectors[:, :1]
         if index == self.first:
-            self.layout, vectors = self.start, self.vectors
-            self.masks.clear()
+            self.stand(self.slots)
+            vectors = self.vectors
         return super().enter(index, vectors)
 
     def tokens(self, layout: Layout) -> Tensor:
-        every = self.start.places.masked_fill(~self.start.real, self.read)
+        every = self.slots.places.masked_fill(~self.slots.real, self.read)
         return torch.searchsorted(every, layout.places.clamp(min=0)).masked_fill(~layout.real, -1)
+
+
+def _with_columns(cache: DynamicCache, prompt: Layout, windows: list[int | None]) -> list[list[SlotLayer]]:
+    """Let the lowest layers of an empty cache know in which columns their vectors stand; those of the same window
+    share that.
+
+    Args:
+        cache: the cache.
+        prompt: what will be read.
+        windows: of the layers.
+
+    Returns:
+        The layers, by window.
+    """
+    shared = {window: Places(prompt.places[:, :0], 0) for window in windows}
+    for index, window in enumerate(windows):
+        put_slots(cache, index, shared[window], windows.index(window) == index, window)
+    return [[cache.layers[i] for i, its in enumerate(windows) if its == window] for window in shared]
 
 
 def _one(layout: Layout) -> Layout:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 IGNORED = -100  # of labels, as everywhere in transformers
@@ -22,12 +21,18 @@ def default_regions(real: Tensor, keep_last: int, prompt: Tensor | None = None) 
 
 
 def prompt_of(labels: Tensor, real: Tensor) -> Tensor:
-    """[B, n] bool, True for the tokens before the first label."""
-    told = (labels != IGNORED) & real
-    if bool(told.any()) and bool(told[torch.arange(len(told)), real.int().argmax(1)].all()):
+    """[B, n] bool, True for the tokens before the first label.
+
+    Raises:
+        ValueError: another shape, or labels from the first token on in every row.
+    """
+    check_labels(labels, real)
+    told = (labels.to(real.device) != IGNORED) & real
+    first = real.int().argmax(1, keepdim=True)
+    if bool(told.any()) and bool(told.gather(1, first).all()):
         raise ValueError(
-            "expected labels of -100 for the tokens of the prompt, got labels from the first token on, which leaves "
-            "no prompt to pool"
+            "expected labels of -100 for the tokens of the prompt, got labels from the first token on, which leaves no "
+            "prompt to pool"
         )
     return told.cumsum(-1) == 0
 
@@ -38,22 +43,34 @@ def given_regions(compress_mask: Tensor, real: Tensor, labels: Tensor | None = N
     Raises:
         ValueError: another shape, nothing or everything marked, or a label on a token that is pooled.
     """
-    if compress_mask.shape != real.shape:
-        raise ValueError(
-            f"expected a compress_mask [B, n] of {list(real.shape)} as the prompt, got {list(compress_mask.shape)}"
-        )
-    regions = compress_mask.long().to(real.device).masked_fill(~real, 0)
-    if int(regions.min()) < 0:
-        raise ValueError(f"expected a compress_mask of 0 and numbers of regions, got {int(regions.min())}")
+    if not isinstance(compress_mask, Tensor) or compress_mask.shape != real.shape:
+        got = list(compress_mask.shape) if isinstance(compress_mask, Tensor) else type(compress_mask).__name__
+        raise ValueError(f"expected a compress_mask [B, n] of {list(real.shape)} as the prompt, got {got}")
+    regions = compress_mask.to(real.device).long().masked_fill(~real, 0)
+    least = int(regions.min())
+    if least < 0:
+        raise ValueError(f"expected a compress_mask of 0 and numbers of regions, got {least}")
     marked = regions > 0
     if not bool(marked.any()):
-        raise ValueError("expected a compress_mask that marks tokens to pool, got 0 everywhere; leave it out for all")
+        raise ValueError(
+            "expected a compress_mask that marks tokens to pool, got none; leave it out to pool the prompt"
+        )
     last = real.shape[1] - 1 - real.flip(-1).int().argmax(-1)
     if bool(marked.gather(1, last.unsqueeze(1)).any()):
         raise ValueError(
             "expected a compress_mask that leaves the last token of each row whole, from which the next one is "
             "predicted; set its last place to 0"
         )
-    if labels is not None and bool((marked[:, :-1] & (labels[:, 1:] != IGNORED)).any()):
-        raise ValueError("expected labels of -100 for tokens that are pooled, and for those after them, got others")
-    return regions
+    if labels is not None:
+        check_labels(labels, real)
+        if bool((marked[:, :-1] & (labels.to(real.device)[:, 1:] != IGNORED)).any()):
+            raise ValueError(
+                "expected labels of -100 for tokens that are pooled, and for those after them, got others"
+            )
+    return regions.unique(return_inverse=True)[1]  # 0 is among them
+
+
+def check_labels(labels: Tensor, real: Tensor) -> None:
+    """Refuse labels of another shape than the tokens'."""
+    if labels.shape != real.shape:
+        raise ValueError(f"expected labels [B, n] of {list(real.shape)} as the tokens, got {list(labels.shape)}")

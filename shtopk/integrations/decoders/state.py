@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 
-class Request(NamedTuple):
+class Request:
     """What a caller wants of a prompt.
 
     Attributes:
@@ -19,49 +20,72 @@ class Request(NamedTuple):
         labels: [B, n] of a language model; they tell where the prompt ends.
         unpooled: the poolings that are switched off.
         begin: what makes the pass, in place of `Pass`.
+        generating: whether `generate` runs, whose steps add tokens and no padding.
+        outer: what the call around it wants.
     """
 
-    k: int | float | None = None
-    compress_mask: Tensor | None = None
-    labels: Tensor | None = None
-    unpooled: tuple[nn.Module, ...] = ()
-    begin: Callable[..., Any] | None = None
+    def __init__(
+        self,
+        k: int | float | None = None,
+        compress_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        unpooled: tuple[nn.Module, ...] = (),
+        begin: Callable[..., Any] | None = None,
+        generating: bool = False,
+        outer: Request | None = None,
+    ):
+        self.k, self.compress_mask, self.labels = k, compress_mask, labels
+        self.unpooled, self.begin = unpooled, begin
+        self.generating, self.outer = generating, outer
+
+    def but(self, given: dict[str, Any]) -> Request:
+        """A request inside this one that wants this, by the names above, and what this one wants beside."""
+        wanted: dict[str, Any] = {"k": self.k, "compress_mask": self.compress_mask, "labels": self.labels}
+        wanted |= {"unpooled": self.unpooled, "begin": self.begin, "generating": self.generating}
+        return Request(**(wanted | given), outer=self)
 
 
-class ThreadState(threading.local):
-    """The state of one thread.
+class OfThread:
+    """A value that each thread has its own of.
 
-    Attributes:
-        request: of the call under way.
-        running: the innermost forward pass.
+    torch.compile cannot trace thread-locals, so compiled code uses one value for the whole process. Every eager write
+    sets it, too; and what compiled code wrote last is read by eager code that it calls.
     """
 
-    def __init__(self) -> None:
-        self.requests: list[Request] = [Request()]  # of the calls under way, the innermost last
-        self.running: Any = None
+    def __init__(self, first: Any):
+        self.of_thread, self.first = threading.local(), first
+        self.of_process, self.compiled = first, False
 
-    @property
-    def request(self) -> Request:
-        return self.requests[-1]
+    def get(self) -> Any:
+        if torch.compiler.is_compiling() or self.compiled:
+            return self.of_process
+        return getattr(self.of_thread, "value", self.first)
 
-    def ask(self, **wanted: Any) -> None:
-        """Begin a call that wants this, by the names of `Request`, beside what those around it want."""
-        given = {name: value for name, value in wanted.items() if value is not None}
-        self.requests.append(self.request._replace(**given))
-
-    def answered(self) -> None:
-        """End the call."""
-        self.requests.pop()
+    def set(self, value: Any) -> None:
+        self.of_process, self.compiled = value, torch.compiler.is_compiling()
+        if not torch.compiler.is_compiling():
+            self.of_thread.value = value
 
 
-STATE = ThreadState()
+REQUEST = OfThread(Request())  # of the innermost call under way
+RUNNING = OfThread(None)  # the innermost forward pass
 
 
 @contextmanager
 def asking(**wanted: Any) -> Iterator[None]:
     """A context in which calls want this of their prompts, by the names of `Request`."""
-    STATE.ask(**wanted)
+    begin_asking(wanted)
     try:
         yield
     finally:
-        STATE.answered()
+        end_asking()
+
+
+def begin_asking(wanted: dict[str, Any]) -> None:
+    """Begin a call that wants this; what is None is left as it was."""
+    REQUEST.set(REQUEST.get().but({name: value for name, value in wanted.items() if value is not None}))
+
+
+def end_asking() -> None:
+    """End it."""
+    REQUEST.set(REQUEST.get().outer)

@@ -16,30 +16,19 @@ from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
 from shtopk.assignment import Assignment
+from shtopk.integrations.layers.between import LayerHook
 from shtopk.integrations.layers.families import Family
 from shtopk.integrations.layers.state import STATE, ForwardPass
 from shtopk.selection import Choice
 
 
-class PoolInput:
+class PoolInput(LayerHook):
     """Runs before a layer: pool the input if a pooling is due, and let the other arguments follow the tokens."""
 
     def __init__(self, layer: nn.Module, index: int, family: Family):
-        self.layer, self.hooked, self.index, self.family = layer, layer, index, family
+        super().__init__(layer)
+        self.index, self.family = index, family
         self.names = list(inspect.signature(layer.forward).parameters)
-        self.handle = layer.register_forward_pre_hook(self, with_kwargs=True)
-
-    def remove(self) -> None:
-        """Remove the hook."""
-        self.handle.remove()
-
-    def move_to(self, standing: nn.Module) -> None:
-        """Run before what stands in the layer's place now: a wrapper, such as that of activation checkpointing, which
-        runs what is inside a second time in the backward pass; or the layer again. A copy of the layer is neither.
-        """
-        if standing is not self.hooked and any(module is self.layer for module in standing.modules()):
-            self.handle.remove()
-            self.hooked, self.handle = standing, standing.register_forward_pre_hook(self, with_kwargs=True)
 
     def __call__(self, layer: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
         forward_pass = STATE.get_running()

@@ -1,0 +1,45 @@
+"""What `generate` of a pooled language model takes beside what it took before, and what it refuses."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from transformers import GenerationMixin
+
+from shtopk.integrations.adapters import PooledModel
+from shtopk.integrations.decoders.state import asking
+
+NAMES = list(inspect.signature(GenerationMixin.generate).parameters)[1:]
+ASSISTED = ("assistant_model", "assistant_early_exit", "prompt_lookup_num_tokens", "use_mtp")
+
+
+class PooledDecoder(PooledModel):
+    """What `pool_decoder` makes of the class of a model, which keeps its name."""
+
+    def generate(self, *args: Any, k: int | float | None = None, compress_mask: Any = None, **kwargs: Any) -> Any:
+        """`generate` of the model, with what `pool_decoder` explains: k and compress_mask."""
+        check_generation(self, dict(zip(NAMES, args, strict=False)) | kwargs, compress_mask)
+        with asking(k=k, compress_mask=compress_mask, generating=True):
+            return super().generate(*args, **kwargs)  # type: ignore[misc]
+
+
+def check_generation(model: Any, given: Mapping[str, Any], compress_mask: Any) -> None:
+    """Refuse what would compress what is generated, or read a prompt otherwise than it was trained."""
+    config = given.get("generation_config") or model.generation_config
+
+    def setting(name: str) -> Any:
+        return given[name] if given.get(name) is not None else getattr(config, name, None)
+
+    if setting("use_cache") is False:
+        raise ValueError("expected use_cache, without which every step would pool what was generated; leave it out")
+    if any(setting(name) for name in ASSISTED):
+        raise ValueError("assisted decoding of a pooled model is not supported; leave out the assistant")
+    if setting("prefill_chunk_size") is not None:
+        raise ValueError("expected a prompt in one piece, got prefill_chunk_size; leave it out")
+    if setting("cache_implementation") == "paged":
+        raise ValueError("expected a cache such as DynamicCache, got cache_implementation='paged'; leave it out")
+    cache = given.get("past_key_values")
+    if compress_mask is not None and cache is not None and int(cache.get_seq_length()):
+        raise ValueError("expected a compress_mask with a prompt, got it with the cache of a prompt; leave it out")

@@ -1,0 +1,92 @@
+"""What every model asks for that pools between its layers, an encoder or a language model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+from torch import nn
+
+from shtopk.options import PoolingOptions
+from shtopk.pooling import TopKPooling
+
+
+def checked_layers(
+    k_by_layer: Mapping[Any, int | float], first: int, layers: int, name: str, why: str
+) -> dict[int, int | float]:
+    """{layer: k}, checked, lowest layer first.
+
+    Args:
+        k_by_layer: as a caller gave it.
+        first: the lowest layer whose input can be pooled.
+        layers: how many there are.
+        name: of what runs them.
+        why: the reason why no lower one can.
+
+    Raises:
+        ValueError: no mapping of layers to k, a layer that is not there, or more vectors at a later layer.
+    """
+    good = isinstance(k_by_layer, Mapping) and all(re.fullmatch(r"\d+", str(layer)) for layer in k_by_layer)
+    by_layer = {int(layer): k_by_layer[layer] for layer in sorted(k_by_layer, key=int)} if good else {}
+    if not by_layer or len(by_layer) < len(k_by_layer):
+        raise ValueError(f"expected different layers and their k, such as {{2: 64}}, got {k_by_layer}")
+    for layer in by_layer:
+        if not first <= layer < layers:
+            reason = f" ({why})" if layer < first else ""
+            raise ValueError(f"expected layers in {first}..{layers - 1} for this {name}, got {layer}{reason}")
+    counts = [k for k in by_layer.values() if isinstance(k, int)]
+    if any(after >= before for before, after in pairwise(counts)):
+        raise ValueError(f"expected fewer vectors at later layers, got {by_layer}")
+    return by_layer
+
+
+def new_poolings(
+    by_layer: Mapping[int, int | float],
+    record: PoolingOptions,
+    layers: Sequence[Any],
+    hidden_size: int,
+    training: bool,
+) -> dict[str, TopKPooling]:
+    """The poolings of these layers by number, each on the device and in the dtype of its layer.
+
+    Raises:
+        ValueError: options that cannot be saved, or slots that would not stand in document order.
+    """
+    record.to_dict()  # which a scorer of one's own has no place in: nothing could load it
+    if not record.keep_order:
+        raise ValueError("expected keep_order to be true between layers, got false; leave it out")
+    poolings = {}
+    for index, k in by_layer.items():
+        like = next(x for x in layers[index].parameters() if x.is_floating_point())  # packed weights are none
+        poolings[str(index)] = TopKPooling(hidden_size, k, record).to(like.device, like.dtype).train(training)
+    return poolings
+
+
+class LayerHook:
+    """A hook on a layer, or on what stands in its place.
+
+    Args:
+        layer: that it runs before.
+    """
+
+    def __init__(self, layer: nn.Module):
+        self.layer, self.hooked = layer, layer
+        self.handle = self.register(layer)
+
+    def register(self, standing: nn.Module) -> Any:
+        """Hook a module; returns the handle."""
+        return standing.register_forward_pre_hook(self, with_kwargs=True)  # type: ignore[call-overload]
+
+    def remove(self) -> None:
+        """Remove the hook."""
+        self.handle.remove()
+
+    def move_to(self, standing: nn.Module) -> None:
+        """Run at what stands in the layer's place now: a wrapper, such as that of activation checkpointing, which
+        runs what is inside a second time in the backward pass; or the layer again. A copy of the layer is neither.
+        """
+        if standing is not self.hooked and any(module is self.layer for module in standing.modules()):
+            self.handle.remove()
+            self.hooked, self.handle = standing, self.register(standing)
