@@ -141,6 +141,16 @@ def test_generate_takes_the_whole_prompt_or_its_last_token(prompts):
     torch.testing.assert_close(said(model, (ids[:, -1:], mask), read_prompt(model, ids, mask, piece=10)), whole)
 
 
+def test_beams_go_on_with_a_cache_for_each(prompts):
+    model = pooled()
+    cache = read_prompt(model, *prompts, window=64)
+    cache.batch_repeat_interleave(3)
+    settings = {"num_beams": 3, "max_new_tokens": 4, "pad_token_id": 0, "attention_mask": prompts[1]}
+    assert torch.equal(
+        model.generate(prompts[0], past_key_values=cache, **settings), model.generate(prompts[0], **settings)
+    )
+
+
 def test_k_is_chosen_for_each_prompt(prompts):
     model = pooled()
     assert vectors_of(read_prompt(model, *prompts, piece=10, k=3)) == [39, 39, 3, 3]

@@ -95,8 +95,9 @@ def read_prompt(
         with asking(k=k, begin=partial(ReadPiece, prompt.between(start, end), parts)):
             stack(input_ids[:, start:end], attention_mask=mask, position_ids=positions[:, start:end],
                   past_key_values=cache, use_cache=True)  # fmt: skip
-        for layers in below:
-            keep(layers, partial(_in_window, start=end - window))
+        if window is not None:
+            for layers in below:
+                keep(layers, partial(_in_window, start=end - window))
     vectors, layout = _side_by_side(parts)
     positions = positions.gather(1, layout.places.clamp(min=0))
     with asking(k=k, begin=partial(ReadSlots, vectors, layout, n)):
