@@ -62,8 +62,7 @@ def test_with_a_hard_choice_pieces_change_nothing(prompts, family, piece):
     model = pooled(family, {2: 8, 3: 5}, keep_last=3, **HARD)
     whole = said(model, prompts)
     torch.testing.assert_close(said(model, prompts, read_prompt(model, *prompts, piece=piece)), whole)
-    if family != "windows":  # these look back less far than that
-        torch.testing.assert_close(said(model, prompts, read_prompt(model, *prompts, piece=piece, window=64)), whole)
+    torch.testing.assert_close(said(model, prompts, read_prompt(model, *prompts, piece=piece, window=64)), whole)
 
 
 def test_the_layers_below_remember_what_they_would_have_without_pieces(prompts):
@@ -75,10 +74,10 @@ def test_the_layers_below_remember_what_they_would_have_without_pieces(prompts):
         torch.testing.assert_close(mine.values[0, :, PADS:], theirs.values[0, :, PADS:])
 
 
-@pytest.mark.parametrize("window", [None, 6])
-def test_a_padded_prompt_is_read_as_alone(prompts, window):
+@pytest.mark.parametrize(("family", "window"), [("rotary", None), ("rotary", 6), ("windows", 6), ("windows", 20)])
+def test_a_padded_prompt_is_read_as_alone(prompts, family, window):
     ids, mask = prompts
-    model = pooled(keep_last=2)
+    model = pooled(family, keep_last=2)
     both = said(model, prompts, read_prompt(model, ids, mask, piece=9, window=window))
     short, long = (ids[:1, PADS:], None), (ids[1:], None)
     torch.testing.assert_close(said(model, short, read_prompt(model, *short, piece=9, window=window)), both[:1])

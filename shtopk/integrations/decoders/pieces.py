@@ -88,6 +88,7 @@ def read_prompt(
     prompt = Layout.of_prompt(real[:, :n], regions[:, :n])
     positions = (real.cumsum(-1) - 1).clamp(min=0)[:, :n]
     below = [] if window is None else _with_columns(cache, prompt, [window_of(stack.config, i) for i in range(first)])
+    sinks = real & (real.cumsum(-1) <= SINKS)
     parts: Parts = []
     for end in range((n - 1) % piece + 1, n + 1, piece):
         start = max(0, end - piece)
@@ -97,7 +98,7 @@ def read_prompt(
                   past_key_values=cache, use_cache=True)  # fmt: skip
         if window is not None:
             for layers in below:
-                keep(layers, partial(_in_window, start=end - window))
+                keep(layers, partial(_in_window, start=end - window, sinks=sinks))
     vectors, layout = _side_by_side(parts)
     positions = positions.gather(1, layout.places.clamp(min=0))
     with asking(k=k, begin=partial(ReadSlots, vectors, layout, n)):
@@ -202,10 +203,9 @@ def _side_by_side(parts: Parts) -> tuple[Tensor, Layout]:
     return vectors * there.unsqueeze(-1), layout.take(index, there)
 
 
-def _in_window(places: Tensor, start: int) -> Tensor:
-    """[B, m] bool, True for the first tokens and for those from a column on."""
-    real = places >= 0
-    return real & ((places >= start) | (real.cumsum(-1) <= SINKS))
+def _in_window(columns: Tensor, start: int, sinks: Tensor) -> Tensor:
+    """[B, m] bool, True for the vectors of columns [B, m] from one on, and of those marked as sinks [B, n]."""
+    return (columns >= 0) & ((columns >= start) | sinks.gather(1, columns.clamp(min=0)))
 
 
 def _checked(input_ids: Tensor, attention_mask: Tensor | None, **counts: int | None) -> Tensor:
