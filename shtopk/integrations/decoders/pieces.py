@@ -211,7 +211,7 @@ def _in_window(columns: Tensor, start: int, sinks: Tensor) -> Tensor:
 def _checked(input_ids: Tensor, attention_mask: Tensor | None, **counts: int | None) -> Tensor:
     """[B, n] bool, True for a token."""
     for name, count in counts.items():
-        if count is not None and (not isinstance(count, int) or count < 1):
+        if count is not None and (type(count) is not int or count < 1):
             raise ValueError(f"expected {name} to be a number of tokens >= 1, got {count!r}")
     if input_ids.dim() != 2 or input_ids.shape[1] == 0:
         raise ValueError(f"expected input_ids [B, n] of prompts, got {list(input_ids.shape)}")
