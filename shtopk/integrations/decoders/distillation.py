@@ -48,9 +48,8 @@ def distillation_loss(
     With p of the model that is not pooled, the teacher, and q of the pooled one, both of logits / temperature, it is
     `temperature**2 * mean(sum(p * log(p / q)))`, the mean over the tokens after the prompt, and over the last token of
     the prompt. It is 0 where nothing is pooled. No gradient flows through the teacher, which is in eval mode, and
-    without the adapter of PEFT if the model has one. So with LoRA, or with all but the scorers frozen, the teacher stays
-    as it was pretrained. If all weights learn it moves along: then add the model's loss on labels, or both may agree on
-    saying nothing.
+    without the adapter of PEFT if the model has one. So with LoRA, or where scorers alone learn, it stays as it was
+    pretrained. If all weights learn, it moves along: then add the loss on labels, or both may agree to say nothing.
 
     Args:
         model: a causal language model that `pool_decoder` was called on, or one of PEFT around it.
