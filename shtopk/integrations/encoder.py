@@ -51,6 +51,7 @@ def pool_encoder(
         ValueError: a model that cannot be pooled, a head that needs every token, or an impossible k_by_layer.
 
     Example:
+        >>> import torch
         >>> from transformers import BertConfig, BertModel
         >>> bert = BertModel(BertConfig(hidden_size=32, num_attention_heads=2, intermediate_size=64)).eval()
         >>> out = pool_encoder(bert, {2: 8})(input_ids=torch.arange(100, 130).unsqueeze(0))

@@ -22,8 +22,8 @@ def check_kind(kind: str, window: int | None) -> None:
         raise ValueError(f"expected sdpa, eager or flash attention, got {kind}; set attn_implementation='sdpa'")
     if is_flash(kind) and window is not None:
         raise ValueError(
-            "expected attention that is told columns, got flash attention, whose sliding window would count slots; set "
-            "attn_implementation='sdpa'"
+            "expected attention that is told columns, got flash attention, whose sliding window would count slots; "
+            "set attn_implementation='sdpa'"
         )
 
 

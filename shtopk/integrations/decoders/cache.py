@@ -85,12 +85,13 @@ class SlotLayer(HoldsSlots, DynamicLayer):
         return keys, values
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return query_length, int(self.shared.seen)  # of a mask that nobody uses: hooks make that of this layer
+        """Those of a mask that nobody uses, so as small as can be: hooks make the layer's own."""
+        return self.before.get_mask_sizes(query_length) if self.empty else (query_length, int(self.shared.seen))
 
     def crop(self, tokens_to_remove: int) -> None:
         if self.trimmed and tokens_to_remove < 0:
             raise ValueError(
-                "expected a cache without a sliding window to drop tokens from, got one that has moved on"
+                "expected a cache without a window to drop tokens from, got one whose window has moved on"
             )
         super().crop(tokens_to_remove)
         if self.leads and tokens_to_remove < 0:
@@ -119,7 +120,7 @@ class FixedSlotLayer(HoldsSlots, StaticLayer):
         return self.shared.columns
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self.most, 0
+        return self.before.get_mask_sizes(query_length) if self.empty else (self.most, 0)
 
     def get_max_length(self) -> int:
         return self.most

@@ -48,9 +48,7 @@ def install(
     stack, family = find(model)
     layers = getattr(stack, family.layers)
     if len({id(layer) for layer in layers}) < len(layers):
-        raise ValueError(
-            f"expected layers that are modules of their own, got a {type(stack).__name__} that shares some"
-        )
+        raise ValueError(f"expected layers that share no modules, got a {type(stack).__name__} with one in two places")
     by_layer = checked_layers(k_by_layer, 1, len(layers), type(stack).__name__, "layer 0 counts the tokens")
     if not isinstance(keep_last, int) or isinstance(keep_last, bool) or keep_last < 1:
         raise ValueError(f"expected keep_last >= 1, got {keep_last!r}: the last token predicts what follows")

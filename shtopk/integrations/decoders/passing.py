@@ -12,7 +12,7 @@ from shtopk.integrations.decoders.attention import check_kind, is_flash, of_foll
 from shtopk.integrations.decoders.cache import places_in, put_back, put_slots, slots_of
 from shtopk.integrations.decoders.layout import Layout, pool, spread
 from shtopk.integrations.decoders.places import FixedPlaces, Places
-from shtopk.integrations.decoders.prompt import check_prompt, real_tokens
+from shtopk.integrations.decoders.prompt import check_prompt, mask_in, real_tokens
 from shtopk.integrations.decoders.regions import default_regions, given_regions, prompt_of
 from shtopk.integrations.decoders.state import Request
 from shtopk.integrations.layers.families import of_tokens
@@ -58,7 +58,7 @@ class Pass:
             window: how many columns the model's layers look back; None: all.
         """
         self.n = tokens.shape[1]
-        cache, mask = given.get("past_key_values"), given.get("attention_mask")
+        cache, mask = given.get("past_key_values"), mask_in(given)
         if cache is not None:
             put_back(cache)
             slots = next((slots_of(cache, i) for i in range(len(cache.layers)) if slots_of(cache, i)), None)
@@ -83,7 +83,7 @@ class Pass:
 
     def begin_prompt(self, tokens: Tensor, given: Mapping[str, Any], window: int | None) -> None:
         """Find what is to be pooled."""
-        batch, request, mask = len(tokens), self.request, given.get("attention_mask")
+        batch, request, mask = len(tokens), self.request, mask_in(given)
         if mask is None:
             real = torch.ones(batch, self.n, dtype=torch.bool, device=tokens.device)
         else:

@@ -13,24 +13,28 @@ from shtopk.integrations.decoders.attention import visible
 PACKED = "expected one text in each row, got {}, which no prompt is told apart in; do without packing"
 
 
-def real_tokens(mask: Any, columns: Tensor) -> Tensor:
+def real_tokens(mask: Tensor, columns: Tensor) -> Tensor:
     """[B, n] bool, True for a token and False for padding.
 
     Args:
-        mask: [B, m] nonzero for a token, or of pairs [B, 1, n, m]; or those by the kind of layers.
+        mask: [B, m] nonzero for a token, or of pairs [B, 1, n, m].
         columns: [n] those of the n tokens among the m, as the mask may know more.
     """
-    mask = one_mask(mask)
     if mask.dim() == 2:
         return mask.index_select(1, columns.to(mask.device)) != 0
     diagonal = mask[:, 0, torch.arange(len(columns), device=mask.device), columns.to(mask.device)]
     return diagonal >= 0 if mask.is_floating_point() else diagonal != 0
 
 
-def one_mask(mask: Any) -> Tensor:
-    """The mask of layers that look back over all tokens, if the model was given one for each kind of layers."""
+def mask_in(given: Mapping[str, Any]) -> Tensor | None:
+    """The attention mask among a model's arguments, of layers that look back over all tokens if there is one for each
+    kind of layers; None: all are tokens.
+    """
+    mask = given.get("attention_mask")
     if isinstance(mask, Mapping):
         mask = mask.get("full_attention", next(iter(mask.values())))
+    if mask is None:
+        return None
     if not isinstance(mask, Tensor) or mask.dim() not in (2, 4):
         got = f"one {list(mask.shape)}" if isinstance(mask, Tensor) else type(mask).__name__
         raise ValueError(f"expected an attention mask [B, n] or [B, 1, n, m], got {got}")
@@ -52,9 +56,11 @@ def check_prompt(given: Mapping[str, Any], real: Tensor, window: int | None) -> 
         side_by_side = real[:, 1:] & real[:, :-1]
         if bool((side_by_side & (position_ids.diff(dim=-1).to(real.device) != 1)).any()):
             raise ValueError(PACKED.format("position_ids that do not rise by one"))
-    if given.get("attention_mask") is None or one_mask(given["attention_mask"]).dim() == 2:
+    pairs = mask_in(given)
+    if pairs is None or pairs.dim() == 2:
         return
-    n, mask = real.shape[1], one_mask(given["attention_mask"])[:, 0, :, : real.shape[1]].to(real.device)
+    n = real.shape[1]
+    mask = pairs[:, 0, :, :n].to(real.device).expand(len(real), -1, -1)
     seen = mask >= 0 if mask.is_floating_point() else mask != 0
     columns = torch.arange(n, device=real.device).expand_as(real).masked_fill(~real, -1)
     plain = [visible(columns, columns, one) for one in {None, window}]

@@ -31,8 +31,8 @@ def prompt_of(labels: Tensor, real: Tensor) -> Tensor:
     first = real.int().argmax(1, keepdim=True)
     if bool(told.any()) and bool(told.gather(1, first).all()):
         raise ValueError(
-            "expected labels of -100 for the tokens of the prompt, got labels from the first token on, which leaves no "
-            "prompt to pool"
+            "expected labels of -100 for the tokens of the prompt, got labels from the first token on, which leaves "
+            "no prompt to pool"
         )
     return told.cumsum(-1) == 0
 
@@ -64,9 +64,7 @@ def given_regions(compress_mask: Tensor, real: Tensor, labels: Tensor | None = N
     if labels is not None:
         check_labels(labels, real)
         if bool((marked[:, :-1] & (labels.to(real.device)[:, 1:] != IGNORED)).any()):
-            raise ValueError(
-                "expected labels of -100 for tokens that are pooled, and for those after them, got others"
-            )
+            raise ValueError("expected labels of -100 for tokens that are pooled and for those after them, got others")
     return regions.unique(return_inverse=True)[1]  # 0 is among them
 
 
