@@ -11,15 +11,14 @@ from torch.nn.functional import pad
 from shtopk.integrations.decoders.layout import Layout
 
 
-def check_kind(kind: str, window: int | None) -> None:
-    """Refuse attention that cannot be told what vectors see.
-
-    Args:
-        kind: of the attention, as transformers names it.
-        window: of a layer above a pooling; None: it has none.
-    """
+def check_kind(kind: str) -> None:
+    """Refuse a kind of attention, by transformers' name, that cannot be told what vectors see."""
     if kind not in ("sdpa", "eager") and (not is_flash(kind) or kind.startswith("paged")):
         raise ValueError(f"expected sdpa, eager or flash attention, got {kind}; set attn_implementation='sdpa'")
+
+
+def check_window(kind: str, window: int | None) -> None:
+    """Refuse a window, of a layer above a pooling, that counts vectors."""
     if is_flash(kind) and window is not None:
         raise ValueError(
             "expected attention that is told columns, got flash attention, whose sliding window would count slots; "

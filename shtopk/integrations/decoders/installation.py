@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from shtopk.integrations.decoders.families import FAMILIES, Family
 from shtopk.integrations.decoders.hooks import BeginPass, LeaveLayers, PoolPrompt, TakeRequest, end_pass, end_request
-from shtopk.integrations.layers.between import checked_layers, new_poolings
+from shtopk.integrations.layers.between import checked_layers, new_poolings, record_of
 from shtopk.options import PoolingOptions
 from shtopk.pooling import TopKPooling
 
@@ -52,9 +52,8 @@ def install(
     by_layer = checked_layers(k_by_layer, 1, len(layers), type(stack).__name__, "layer 0 counts the tokens")
     if not isinstance(keep_last, int) or isinstance(keep_last, bool) or keep_last < 1:
         raise ValueError(f"expected keep_last >= 1, got {keep_last!r}: the last token predicts what follows")
-    if by_name.get("eval_operator") is None:  # the layers above have learnt to read such slots
-        by_name["eval_operator"] = by_name.get("operator", PoolingOptions().operator)
-    record = options or PoolingOptions.of({"protected": PROTECTED} | by_name)
+    pooled_alike = {"eval_operator": by_name.get("operator", PoolingOptions().operator)}  # as the layers above learn
+    record = record_of(options, by_name, {"protected": PROTECTED} | pooled_alike)
     poolings = new_poolings(by_layer, record, layers, stack.config.hidden_size, stack.training)
     stack.prompt_pooling = PromptPooling(poolings, keep_last)
     handles = stack.prompt_pooling.handles

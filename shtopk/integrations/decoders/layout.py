@@ -91,9 +91,8 @@ def pool(pooling: TopKPooling, vectors: Tensor, layout: Layout, k: int | float |
     vectors = torch.cat([slots.reshape(batch, -1, size), _gather(vectors, kept)], 1)
     chosen, filled = chosen.reshape(batch, -1), filled.reshape(batch, -1)
     after = layout.take(torch.cat([chosen, kept], 1), torch.cat([filled, whole], 1))
-    order = after.places.masked_fill(~after.real, vectors.shape[1] + int(layout.places.max())).argsort(
-        dim=1, stable=True
-    )
+    last = torch.iinfo(after.places.dtype).max
+    order = after.places.masked_fill(~after.real, last).argsort(dim=1, stable=True)
     after = after.take(order, after.real.gather(1, order))
     return _gather(vectors, order) * after.real.unsqueeze(-1), after
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from shtopk.integrations.decoders.attention import check_kind, is_flash, of_following, of_prompt
+from shtopk.integrations.decoders.attention import check_kind, check_window, is_flash, of_following, of_prompt
 from shtopk.integrations.decoders.cache import places_in, put_back, put_slots, slots_of
 from shtopk.integrations.decoders.layout import Layout, pool, spread
 from shtopk.integrations.decoders.places import FixedPlaces, Places
@@ -81,6 +81,7 @@ class Pass:
         if self.request.compress_mask is not None and not self.request.generating:
             raise ValueError(f"expected a compress_mask with a prompt, got it with {what}; leave it out")
 
+    @torch.compiler.disable  # how much comes through is not known before
     def begin_prompt(self, tokens: Tensor, given: Mapping[str, Any], window: int | None) -> None:
         """Find what is to be pooled."""
         batch, request, mask = len(tokens), self.request, mask_in(given)
@@ -101,6 +102,7 @@ class Pass:
             prompt = None if request.labels is None else prompt_of(request.labels, real)
             regions = default_regions(real, self.keep_last, prompt)
         if bool(regions.any()):
+            check_kind(self.kind)
             check_prompt(given, real, window)
             self.start = Layout.of_prompt(real, regions)
             self.due = [(int(index), pooling) for index, pooling in self.poolings.items()]
@@ -108,11 +110,15 @@ class Pass:
     def enter(self, index: int, vectors: Tensor) -> Tensor:
         """What a layer gets in place of the vectors [B, m, d]: those pooled so far."""
         while self.due and self.due[0][0] <= index:
-            pooling = self.due.pop(0)[1]
-            layout = self.start if self.layout is None else self.layout
-            assert layout is not None
-            if not self.needed(pooling, layout):
-                continue
+            vectors = self.pool(self.due.pop(0)[1], vectors)
+        return vectors
+
+    @torch.compiler.disable
+    def pool(self, pooling: TopKPooling, vectors: Tensor) -> Tensor:
+        """Pool the vectors, if they are more than there are slots."""
+        layout = self.start if self.layout is None else self.layout
+        assert layout is not None
+        if self.needed(pooling, layout):
             vectors, layout = pool(pooling, vectors, layout, self.request.k)
             self.stand(layout)
         return vectors
@@ -157,7 +163,7 @@ class Pass:
     def mask(self, index: int, given: Any, cache: Any, window: int | None, dtype: torch.dtype) -> Any:
         """The attention mask of a layer, in place of the model's own."""
         if self.layout is not None:
-            check_kind(self.kind, window)
+            check_window(self.kind, window)
             return self.mask_of_prompt(self.layout, index, cache, window, dtype)
         slots = slots_of(cache, index)
         if slots is None:
@@ -169,6 +175,7 @@ class Pass:
             )
         return self.masks[turn, window]
 
+    @torch.compiler.disable
     def mask_of_prompt(self, layout: Layout, index: int, cache: Any, window: int | None, dtype: torch.dtype) -> Any:
         if cache is not None:
             leads = self.places is None

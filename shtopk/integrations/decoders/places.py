@@ -86,6 +86,3 @@ class FixedPlaces(Places):
         self.seen.add_(n)
         self.held.add_(n)
         return new
-
-    def forget(self, n: int) -> None:
-        raise ValueError("expected a cache that grows to drop tokens from, such as DynamicCache, got a StaticCache")

@@ -42,6 +42,22 @@ def checked_layers(
     return by_layer
 
 
+def record_of(
+    options: PoolingOptions | None, by_name: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> PoolingOptions:
+    """The options of all poolings, given as one record or by name; defaults are for what is not given by name.
+
+    Raises:
+        ValueError: both given, or options that are impossible.
+    """
+    if options is None:
+        given = {name: value for name, value in by_name.items() if value is not None or name not in defaults}
+        return PoolingOptions.of({**defaults, **given})
+    if by_name:
+        raise ValueError(f"expected options as one record or by name, got both: {', '.join(by_name)}")
+    return options
+
+
 def new_poolings(
     by_layer: Mapping[int, int | float],
     record: PoolingOptions,

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
-from shtopk.integrations.layers.between import checked_layers, new_poolings
+from shtopk.integrations.layers.between import checked_layers, new_poolings, record_of
 from shtopk.integrations.layers.families import FAMILIES, Family
 from shtopk.integrations.layers.hooks import BeginPass, PoolInput, ReportAssignment, end_pass, enter_model
 from shtopk.integrations.layers.seq2seq import TakeMask, attend_to_slots, carry_mask
@@ -40,9 +40,10 @@ def install(
     encoder, stack, family = find(model)
     layers = getattr(stack, family.layers)
     by_layer = checked_layers(k_by_layer, family.first, len(layers), type(stack).__name__, family.why)
-    if encoder is not model and by_name.get("eval_operator") is None:  # a decoder has learnt to read such slots
-        by_name["eval_operator"] = by_name.get("operator", PoolingOptions().operator)
-    record = options or PoolingOptions.of({"protected": family.protected} | by_name)
+    defaults: dict[str, Any] = {"protected": family.protected}
+    if encoder is not model:  # a decoder has learnt to read such slots
+        defaults["eval_operator"] = by_name.get("operator", PoolingOptions().operator)
+    record = record_of(options, by_name, defaults)
     poolings = new_poolings(by_layer, record, layers, encoder.config.hidden_size, stack.training)
     stack.pooling = EncoderPooling(poolings)
     _hook(model, encoder, stack, layers, family)

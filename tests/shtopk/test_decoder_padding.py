@@ -1,0 +1,73 @@
+"""Batches with padding, before a pooled language model: each prompt is read as if it were alone."""
+
+import pytest
+import torch
+from decoders import CLOSE, NAMES, build, marks, padded, tokens
+
+from shtopk.integrations.decoder import pool_decoder
+
+ALL = pytest.mark.parametrize("name", NAMES)
+SHORT, LONG = tokens(1, 17, seed=3), tokens(1, 24, seed=4)
+GENERATE = {"max_new_tokens": 4, "do_sample": False, "return_dict_in_generate": True, "output_logits": True}
+
+
+def logits_of(model, ids, mask, **more):
+    out = model.generate(ids, attention_mask=mask, **GENERATE, **more)
+    return torch.stack(out.logits, 1)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@ALL
+def test_generation_with_padding_on_the_left_is_that_of_each_prompt_alone(name, attention):
+    """The shorter one has fewer tokens than k: a row without empty slots beside one with some."""
+    model = pool_decoder(build(name, attention), {1: 20, 2: 6}, keep_last=2)
+    ids, mask = (torch.cat(both) for both in zip(padded(SHORT, left=7), padded(LONG), strict=True))
+    both = logits_of(model, ids, mask)
+    for row, alone in enumerate((SHORT, LONG)):
+        torch.testing.assert_close(both[row], logits_of(model, alone, torch.ones_like(alone))[0], **CLOSE)
+
+
+@ALL
+def test_a_pass_with_padding_on_the_right_is_that_of_each_text_alone(name):
+    model = pool_decoder(build(name), {1: 20, 2: 6})
+    ids, mask = (torch.cat(both) for both in zip(padded(SHORT, right=7), padded(LONG), strict=True))
+    labels = ids.masked_fill((torch.arange(24) < 12) | (ids == 0), -100)
+    with torch.no_grad():
+        both = model(ids, attention_mask=mask, labels=labels).logits
+        for row, alone in enumerate((SHORT, LONG)):
+            n = alone.shape[1]
+            expected = model(alone, compress_mask=marks(alone, 11)).logits
+            torch.testing.assert_close(both[row, 11:n], expected[0, 11:], **CLOSE)
+
+
+def test_given_positions_are_those_of_the_tokens():
+    """Shifted rotary positions say the same, wherever the padding is."""
+    model = pool_decoder(build(), {2: 6})
+    right, mask = padded(SHORT, right=5)
+    with torch.no_grad():
+        alone = model(SHORT, k=6).logits[:, -1]
+        ids, left = padded(SHORT, left=5)
+        shifted = model(ids, attention_mask=left, position_ids=torch.arange(22)[None] + 3).logits[:, -1]
+        trailing = model(right, attention_mask=mask, position_ids=torch.arange(22)[None]).logits[:, 16]
+        counted = (left.cumsum(-1) - 1).clamp(min=0)
+        by_mask = model(ids, attention_mask=left, position_ids=counted).logits[:, -1]
+    for said in (shifted, trailing, by_mask):
+        torch.testing.assert_close(said, alone, **CLOSE)
+
+
+def test_a_row_of_padding_alone_is_no_number_problem():
+    model = pool_decoder(build(), {2: 6}).train()
+    ids, mask = (torch.cat(both) for both in zip(padded(LONG), padded(LONG), strict=True))
+    mask[1] = 0
+    logits = model(ids, attention_mask=mask).logits
+    logits[0].sum().backward()
+    assert logits.isfinite().all()
+    assert all(x.grad is None or x.grad.isfinite().all() for x in model.parameters())
+
+
+def test_rows_with_fewer_tokens_than_k_keep_them_all():
+    model = pool_decoder(build(), {2: 20})
+    ids, mask = (torch.cat(both) for both in zip(padded(SHORT, left=7), padded(LONG), strict=True))
+    with torch.no_grad():
+        out = model(ids, attention_mask=mask, use_cache=True)
+    assert (out.past_key_values.layers[2].places >= 0).sum(1).tolist() == [17, 21]
