@@ -8,12 +8,14 @@ from typing import Any, TypeVar
 from transformers import PreTrainedModel
 
 from shtopk.integrations.adapters import let_adapters_forget, let_adapters_train
+from shtopk.integrations.decoders.distillation import distillation_loss, unpooled
 from shtopk.integrations.decoders.generation import PooledDecoder
-from shtopk.integrations.decoders.installation import check_head, install, pooled_stack
+from shtopk.integrations.decoders.installation import check_head, find_stack, install, pooled_stack
+from shtopk.integrations.decoders.pieces import read_prompt
 from shtopk.integrations.saved import load_pooled
 from shtopk.options import PoolingOptions
 
-__all__ = ["load_pooled", "pool_decoder", "unpool_decoder"]
+__all__ = ["distillation_loss", "load_pooled", "pool_decoder", "read_prompt", "unpool_decoder", "unpooled"]
 Model = TypeVar("Model", bound=PreTrainedModel)
 
 
@@ -78,7 +80,7 @@ def pool_decoder(
         >>> [layer.keys.shape[2] for layer in out.past_key_values.layers]
         [41, 10, 10, 10]
     """
-    if pooled_stack(model) is not None:
+    if find_stack(model) is not None:
         raise ValueError(f"this {type(model).__name__} is pooled already; call unpool_decoder first")
     check_head(model)
     record = install(model, k_by_layer, options, keep_last=keep_last, **by_name)
@@ -101,8 +103,6 @@ def unpool_decoder(model: Model) -> Model:
         ValueError: a model that is not pooled.
     """
     stack = pooled_stack(model)
-    if stack is None:
-        raise ValueError(f"expected a model that pool_decoder was called on, got an unpooled {type(model).__name__}")
     for handle in stack.prompt_pooling.handles:
         handle.remove()
     del stack.prompt_pooling

@@ -1,10 +1,13 @@
-"""Anneal the poolings of a model that transformers' Trainer trains, and draw their k."""
+"""Anneal the poolings of a model that transformers' Trainer trains, draw their k, and let it learn from itself."""
 
 from __future__ import annotations
 
-from transformers import TrainerCallback
+from typing import Any
+
+from transformers import Trainer, TrainerCallback
 
 from shtopk.budget import draw_k
+from shtopk.integrations.decoders.distillation import distillation_loss
 from shtopk.pooling import anneal, poolings
 
 
@@ -85,3 +88,28 @@ class DrawK(TrainerCallback):
 
     def on_train_end(self, args, state, control, model=None, **kwargs):
         poolings(model)[-1].training_k = None
+
+
+class DistillationTrainer(Trainer):
+    """A `Trainer` whose loss is `distillation_loss`: a pooled language model learns to say what it says unpooled.
+
+    Rows need labels for their place alone: -100 for the tokens of the prompt. `evaluate` reports the same loss.
+
+    Args:
+        given: all that `Trainer` takes.
+        temperature: of `distillation_loss`.
+        by_name: the same by name.
+
+    Example:
+        >>> trainer = DistillationTrainer(model=model, train_dataset=rows, temperature=2.0)  # doctest: +SKIP
+    """
+
+    loss_is_scaled_for_ga = False  # a mean over a batch, which Trainer divides by the batches of an update
+
+    def __init__(self, *given: Any, temperature: float = 1.0, **by_name: Any):
+        super().__init__(*given, **by_name)
+        self.temperature = temperature
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        loss = distillation_loss(model, **inputs, temperature=self.temperature)
+        return (loss, {"loss": loss}) if return_outputs else loss

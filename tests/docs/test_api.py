@@ -12,10 +12,16 @@ import pytest
 PAGES = Path(__file__).resolve().parents[2] / "docs" / "api"
 PACKAGES = ("shtopk", "shtopk.models", "shtopk.show", "shtopk.tasks", "shtopk.training")
 MODULES = {  # those that users import from, beside the packages
-    "shtopk.integrations.decoder": ("pool_decoder", "unpool_decoder"),
+    "shtopk.integrations.decoder": (
+        "distillation_loss",
+        "pool_decoder",
+        "read_prompt",
+        "unpool_decoder",
+        "unpooled",
+    ),
     "shtopk.integrations.encoder": ("pool_encoder", "load_pooled", "unpool_encoder"),
     "shtopk.integrations.sentence_transformers": ("TopKTokenPooling",),
-    "shtopk.integrations.trainer": ("AnnealTemperature", "DrawK"),
+    "shtopk.integrations.trainer": ("AnnealTemperature", "DistillationTrainer", "DrawK"),
     "shtopk.operators": ("OPERATORS", "Operator"),
     "shtopk.show.answer": ("answer_and_page", "show_document"),
 }

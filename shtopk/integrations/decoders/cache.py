@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from transformers.cache_utils import (
     StaticSlidingWindowLayer,
 )
 
+from shtopk.integrations.decoders.layout import indices_of
 from shtopk.integrations.decoders.places import FixedPlaces, Places
 
 KNOWN = (DynamicLayer, DynamicSlidingWindowLayer, StaticLayer, StaticSlidingWindowLayer)
@@ -83,7 +85,8 @@ class SlotLayer(HoldsSlots, DynamicLayer):
         return keys, values
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self.before.get_mask_sizes(query_length) if self.empty else (self.shared.seen + query_length, 0)
+        """Those of a mask that nobody uses, so as small as can be: hooks make the layer's own."""
+        return self.before.get_mask_sizes(query_length) if self.empty else (query_length, int(self.shared.seen))
 
     def crop(self, tokens_to_remove: int) -> None:
         if self.trimmed and tokens_to_remove < 0:
@@ -159,6 +162,22 @@ def slots_of(cache: Cache | None, index: int) -> SlotLayer | FixedSlotLayer | No
     """A layer of a cache that holds slots; None if it does not."""
     layer = cache.layers[index] if cache is not None and index < len(cache.layers) else None
     return layer if isinstance(layer, SlotLayer | FixedSlotLayer) else None
+
+
+def keep(layers: Sequence[SlotLayer], marked: Callable[[Tensor], Tensor]) -> None:
+    """Let layers that share their places forget vectors.
+
+    Args:
+        layers: one or more.
+        marked: from columns [B, m], -1 for none, to [B, m] bool, True for what they keep.
+    """
+    columns = layers[0].places
+    index, there = indices_of(marked(columns))
+    for layer in layers:
+        numbers = index[:, None, :, None].expand(-1, layer.keys.shape[1], -1, layer.keys.shape[3])
+        layer.keys, layer.values = layer.keys.gather(2, numbers), layer.values.gather(2, numbers)
+    layers[0].shared.columns = columns.gather(1, index).masked_fill(~there, -1)
+    layers[0].shared.filled = bool(there.all())
 
 
 def put_back(cache: Cache) -> None:

@@ -37,7 +37,7 @@ def check_generation(model: Any, given: Mapping[str, Any], compress_mask: Any) -
     if any(setting(name) for name in ASSISTED):
         raise ValueError("assisted decoding of a pooled model is not supported; leave out the assistant")
     if setting("prefill_chunk_size") is not None:
-        raise ValueError("expected a prompt in one piece, got prefill_chunk_size; leave it out")
+        raise ValueError("expected a prompt in one piece, got prefill_chunk_size; call read_prompt")
     if setting("cache_implementation") == "paged":
         raise ValueError("expected a cache such as DynamicCache, got cache_implementation='paged'; leave it out")
     cache = given.get("past_key_values")

@@ -64,7 +64,8 @@ class BeginPass:
         given = dict(zip(self.names, args, strict=False)) | kwargs
         tokens = given.get("inputs_embeds") if given.get("input_ids") is None else given["input_ids"]
         pooling, kind = stack.prompt_pooling, str(stack.config._attn_implementation)
-        run = Pass(pooling, pooling.keep_last, request, kind, RUNNING.get())
+        poolings = {} if any(one is pooling for one in request.unpooled) else pooling
+        run = (request.begin or Pass)(poolings, pooling.keep_last, request, kind, RUNNING.get())
         RUNNING.set(run)
         if tokens is not None:  # or the model says what is wrong
             run.begin(tokens, given, getattr(stack.config, "sliding_window", None))
@@ -97,6 +98,8 @@ class PoolPrompt(LayerHook):
         for argument in FOLLOW:
             if given.get(argument) is not None:
                 given[argument] = run.positions(given[argument], layer)
+        if not run.remembers(self.index):
+            given[self.cache] = None
         given["attention_mask"] = run.mask(
             self.index, given.get("attention_mask"), given.get(self.cache), self.window, given[name].dtype
         )

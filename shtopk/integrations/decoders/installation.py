@@ -57,11 +57,10 @@ def install(
     poolings = new_poolings(by_layer, record, layers, stack.config.hidden_size, stack.training)
     stack.prompt_pooling = PromptPooling(poolings, keep_last)
     handles = stack.prompt_pooling.handles
-    above = range(min(by_layer), len(layers))
     on_layers: list[tuple[int, LayerHook]] = [
-        (index, PoolPrompt(layers[index], index, family, stack.config)) for index in above
+        (index, PoolPrompt(layer, index, family, stack.config)) for index, layer in enumerate(layers)
     ]
-    on_layers.append((above[-1], LeaveLayers(layers[-1])))
+    on_layers.append((len(layers) - 1, LeaveLayers(layers[-1])))
     handles.extend(hook for _, hook in on_layers)
     handles.append(stack.register_forward_pre_hook(BeginPass(stack, family, on_layers), with_kwargs=True))
     handles.append(stack.register_forward_hook(end_pass, always_call=True))
@@ -71,9 +70,21 @@ def install(
     return record
 
 
-def pooled_stack(model: nn.Module) -> Any:
-    """The module that runs the layers and pools between them; None if nothing pools."""
+def find_stack(model: nn.Module) -> Any:
+    """The module inside a model that runs the layers and pools between them; None if nothing pools."""
     return next((x for x in model.modules() if isinstance(getattr(x, "prompt_pooling", None), PromptPooling)), None)
+
+
+def pooled_stack(model: nn.Module) -> Any:
+    """The same.
+
+    Raises:
+        ValueError: a model that is not pooled.
+    """
+    stack = find_stack(model)
+    if stack is None:
+        raise ValueError(f"expected a model that pool_decoder was called on, got an unpooled {type(model).__name__}")
+    return stack
 
 
 def find(model: Any) -> tuple[Any, Family]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from shtopk.pooling import TopKPooling
+from shtopk.topk import TopK
 
 
 class Layout(NamedTuple):
@@ -50,6 +51,10 @@ class Layout(NamedTuple):
         numbers = torch.arange(1, int(self.regions.max()) + 1, device=self.regions.device)
         return int((self.regions.unsqueeze(1) == numbers[:, None]).sum(-1).max())
 
+    def between(self, start: int, end: int) -> Layout:
+        """The layout of some of the columns of a prompt that is not pooled yet."""
+        return Layout(*(part[:, start:end] for part in self))
+
     def take(self, index: Tensor, there: Tensor) -> Layout:
         """The layout of the vectors with these numbers, index [B, t]; there [B, t] False: no vector."""
         places, regions, ends = (part.gather(1, index) for part in self)
@@ -73,7 +78,7 @@ def pool(pooling: TopKPooling, vectors: Tensor, layout: Layout, k: int | float |
     batch, _, size = vectors.shape
     numbers = torch.arange(1, count + 1, device=vectors.device)
     marked = layout.regions.unsqueeze(1) == numbers[:, None]  # [B, R, m]
-    index, there = _first(marked.flatten(0, 1))  # [B * R, p]
+    index, there = indices_of(marked.flatten(0, 1))  # [B * R, p]
     inside = _gather(vectors, index.reshape(batch, -1)).view(batch * count, -1, size)
     most = inside.shape[1]
     if most <= len(pooling.options.protected):
@@ -81,24 +86,30 @@ def pool(pooling: TopKPooling, vectors: Tensor, layout: Layout, k: int | float |
     else:
         pooled = pooling(inside, there, k=k if isinstance(k, float) else min(k, most))
         filled = pooled.attention_mask
-        slots, chosen = pooled.hidden_states, index.gather(1, pooled.positions.masked_fill(~filled, 0))
-    kept, whole = _first(layout.real & (layout.regions == 0))
+        slots, chosen = pooled.hidden_states, index.gather(1, leads(pooled).masked_fill(~filled, 0))
+    kept, whole = indices_of(layout.real & (layout.regions == 0))
     vectors = torch.cat([slots.reshape(batch, -1, size), _gather(vectors, kept)], 1)
-    after = layout.take(torch.cat([chosen.view(batch, -1), kept], 1), torch.cat([filled.view(batch, -1), whole], 1))
+    chosen, filled = chosen.reshape(batch, -1), filled.reshape(batch, -1)
+    after = layout.take(torch.cat([chosen, kept], 1), torch.cat([filled, whole], 1))
     last = torch.iinfo(after.places.dtype).max
     order = after.places.masked_fill(~after.real, last).argsort(dim=1, stable=True)
     after = after.take(order, after.real.gather(1, order))
     return _gather(vectors, order).masked_fill(~after.real.unsqueeze(-1), 0), after
 
 
-def spread(vectors: Tensor, layout: Layout, n: int) -> Tensor:
-    """Put vectors [B, m, d] where their tokens stand among the n of the prompt; 0 where none came through."""
-    places = layout.places.masked_fill(~layout.real, n)
+def leads(pooled: TopK) -> Tensor:
+    """[B, k] the token in whose place each slot stands: the one of the largest weight."""
+    return pooled.positions
+
+
+def spread(vectors: Tensor, places: Tensor, n: int) -> Tensor:
+    """Put vectors [B, m, d] at their places [B, m] among n, -1 for none; 0 where none came through."""
+    places = places.masked_fill(places < 0, n)
     whole = vectors.new_zeros(vectors.shape[0], n + 1, vectors.shape[2])
     return whole.scatter(1, places.unsqueeze(-1).expand_as(vectors), vectors)[:, :n]
 
 
-def _first(marked: Tensor) -> tuple[Tensor, Tensor]:
+def indices_of(marked: Tensor) -> tuple[Tensor, Tensor]:
     """(index [B, p], there [B, p]) of what is marked in each row, in order; p is the largest number of a row."""
     counts = marked.sum(-1, keepdim=True)
     most = int(counts.max())

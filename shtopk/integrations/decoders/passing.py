@@ -69,6 +69,8 @@ class Pass:
                         self.real = None
                 self.refuse_to_pool("the cache of a prompt")
                 return
+        if not self.poolings:
+            return
         if self.n > 1 and (cache is None or not int(cache.get_seq_length())):
             self.begin_prompt(tokens, given, window)
         else:
@@ -122,11 +124,28 @@ class Pass:
         layout = self.start if self.layout is None else self.layout
         assert layout is not None
         if self.needed(pooling, layout):
-            vectors, self.layout = pool(pooling, vectors, layout, self.request.k)
-            self.places = None
-            self.masks.clear()
-            self.moved.clear()
+            vectors, layout = pool(pooling, vectors, layout, self.request.k)
+            self.stand(layout)
         return vectors
+
+    def stand(self, layout: Layout) -> None:
+        """Take note of where the vectors stand from here on."""
+        self.layout, self.places = layout, None
+        self.masks.clear()
+        self.moved.clear()
+
+    def remembers(self, index: int) -> bool:
+        """Whether a layer writes into the cache."""
+        return True
+
+    @property
+    def read(self) -> int:
+        """Columns of a prompt that have been read when this pass ends."""
+        return self.n
+
+    def tokens(self, layout: Layout) -> Tensor:
+        """[B, m] the tokens of this pass that vectors come from, 0..n-1; -1 for none."""
+        return layout.places
 
     def needed(self, pooling: TopKPooling, layout: Layout) -> bool:
         """Whether a region has more vectors than there are slots for it. A share always takes part."""
@@ -142,7 +161,7 @@ class Pass:
         for before, after in self.moved:
             if before is given:
                 return after
-        after = of_tokens(given, self.layout.places.clamp(min=0), layer)
+        after = of_tokens(given, self.tokens(self.layout).clamp(min=0), layer)
         self.moved.append((given, after))
         return after
 
@@ -166,7 +185,7 @@ class Pass:
         if cache is not None:
             leads = self.places is None
             if self.places is None:
-                self.places = places_in(cache, layout.places, self.n)
+                self.places = places_in(cache, layout.places, self.read)
             if is_flash(self.kind) and isinstance(self.places, FixedPlaces):
                 raise ValueError("expected a cache that grows under flash attention, got a StaticCache")
             put_slots(cache, index, self.places, leads, window)
@@ -194,4 +213,4 @@ class Pass:
         if torch.is_grad_enabled():
             scorers = (parameter for pooling in self.poolings.values() for parameter in pooling.parameters())
             vectors = vectors + sum(0 * parameter.sum() for parameter in scorers if parameter.requires_grad)
-        return vectors if self.layout is None else spread(vectors, self.layout, self.n)
+        return vectors if self.layout is None else spread(vectors, self.tokens(self.layout), self.n)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class Request:
@@ -19,6 +19,8 @@ class Request:
         compress_mask: [B, n] what is to be pooled; None: the prompt but its end.
         labels: [B, n] of a language model; they tell where the prompt ends.
         learning: whether a language model is called to be trained, by its own forward.
+        unpooled: the poolings that are switched off.
+        begin: what makes the pass, in place of `Pass`.
         generating: whether `generate` runs, whose steps add tokens and no padding.
         outer: what the call around it wants.
     """
@@ -29,16 +31,20 @@ class Request:
         compress_mask: Tensor | None = None,
         labels: Tensor | None = None,
         learning: bool = False,
+        unpooled: tuple[nn.Module, ...] = (),
+        begin: Callable[..., Any] | None = None,
         generating: bool = False,
         outer: Request | None = None,
     ):
         self.k, self.compress_mask, self.labels = k, compress_mask, labels
-        self.learning, self.generating, self.outer = learning, generating, outer
+        self.unpooled, self.begin, self.learning = unpooled, begin, learning
+        self.generating, self.outer = generating, outer
 
     def but(self, given: dict[str, Any]) -> Request:
         """A request inside this one that wants this, by the names above, and what this one wants beside."""
         wanted: dict[str, Any] = {"k": self.k, "compress_mask": self.compress_mask, "labels": self.labels}
-        wanted |= {"learning": self.learning, "generating": self.generating}
+        wanted |= {"learning": self.learning, "unpooled": self.unpooled, "begin": self.begin}
+        wanted |= {"generating": self.generating}
         return Request(**(wanted | given), outer=self)
 
 
