@@ -1,4 +1,5 @@
-"""Fine-tune and evaluate a classifier or a summarizer whose encoder pools its tokens to k.
+"""Fine-tune and evaluate a classifier or a summarizer whose encoder pools its tokens to k, or a language model whose
+layers pool its prompts.
 
 python train.py --config configs/bbc.yaml [--any_field value ...]
 python train.py --config configs/docstrings.yaml

@@ -1,4 +1,6 @@
-"""Load any classifier or summarizer from a folder, with its tokenizer, to evaluate it or to let it answer."""
+"""Load any classifier, summarizer or language model from a folder, with its tokenizer, to evaluate it or to let it
+answer.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,7 @@ from typing import Any
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
+    AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -18,9 +21,10 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from shtopk.integrations.encoder import load_pooled
+from shtopk.integrations.saved import KINDS, load_pooled
 from shtopk.options import OF_OPERATOR
 
+from .language_model import completes, let_complete, most_prompt_tokens
 from .modeling_topk_pooling import TopKPoolingForSequenceClassification
 from .modeling_topk_pooling_seq2seq import TopKPoolingForConditionalGeneration
 from .windows import positions_of
@@ -30,7 +34,8 @@ OURS = {
     for model_class in (TopKPoolingForSequenceClassification, TopKPoolingForConditionalGeneration)
 }
 HEADS = {"ForSequenceClassification": AutoModelForSequenceClassification,
-         "ForConditionalGeneration": AutoModelForSeq2SeqLM}  # fmt: skip
+         "ForConditionalGeneration": AutoModelForSeq2SeqLM, "ForCausalLM": AutoModelForCausalLM,
+         "LMHeadModel": AutoModelForCausalLM}  # fmt: skip
 ADAPTER = "adapter_config.json"
 UNPOOLED = {"k": 1.0, "k_by_layer": None, "window_k": None}
 TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model")
@@ -41,11 +46,11 @@ class OptionError(ValueError):
 
 
 def load_checkpoint(checkpoint: str | Path, *, unpooled: bool = False, **pooling: Any):
-    """Load a classifier or a summarizer from a folder: (model in eval mode, fast tokenizer).
+    """Load a classifier, a summarizer or a causal language model: (model in eval mode, fast tokenizer).
 
-    It may come from `shtopk train`, from transformers' `Trainer`, or from `pool_encoder` and `save_pretrained`. It may
-    be a PEFT adapter over one of these, or a model that pools nothing. Only safetensors are read. Code that a
-    checkpoint carries is not run: our models use that of `shtopk.models`.
+    It may come from `shtopk train`, from transformers' `Trainer`, or from `pool_encoder` or `pool_decoder` and
+    `save_pretrained`. It may be a PEFT adapter over one of these, or a model that pools nothing. Only safetensors are
+    read. Code that a checkpoint carries is not run: our models use that of `shtopk.models`.
 
     Args:
         checkpoint: a folder. An adapter names the folder, or the model on the hub, that it belongs to.
@@ -71,6 +76,8 @@ def load_checkpoint(checkpoint: str | Path, *, unpooled: bool = False, **pooling
         with quiet():
             model = _load_model(folder, UNPOOLED if unpooled else pooling)
             tokenizer = _load_tokenizer(folder, model)
+            if completes(model):
+                let_complete(model, tokenizer)
     except OptionError:
         raise
     except Exception as error:  # a damaged file can fail in any layer below
@@ -79,7 +86,11 @@ def load_checkpoint(checkpoint: str | Path, *, unpooled: bool = False, **pooling
 
 
 def most_tokens(model: Any) -> int | None:
-    """How many tokens of a document a model can read, special ones included. None: any number, as for ours."""
+    """How many tokens of a document a model can read, special ones included; of a prompt so that a completion has room
+    behind it. None: any number, as for ours.
+    """
+    if completes(model):
+        return most_prompt_tokens(model)
     return None if model.config.model_type in OURS else positions_of(model.config)
 
 
@@ -87,7 +98,7 @@ def _load_model(folder: Path, pooling: dict[str, Any]):
     if (folder / ADAPTER).is_file():
         return _load_adapter(folder, pooling)
     config = with_pooling(AutoConfig.from_pretrained(folder, trust_remote_code=False), pooling)
-    if getattr(config, "encoder_pooling", None) and config.model_type not in OURS:
+    if description_of(config) and config.model_type not in OURS:
         return load_pooled(_auto_class(config), str(folder), config=config, use_safetensors=True)
     model_class = OURS.get(config.model_type) or _auto_class(config)
     model, report = model_class.from_pretrained(folder, config=config, use_safetensors=True, output_loading_info=True)
@@ -119,14 +130,15 @@ def with_pooling(config: PreTrainedConfig, pooling: dict[str, Any]) -> PreTraine
     if not pooling:
         return config
     if pooling is UNPOOLED and config.model_type not in OURS:
-        vars(config).pop("encoder_pooling", None)  # then the weights of its poolings are left out
+        for name in KINDS:
+            vars(config).pop(name, None)  # then the weights of its poolings are left out
         return config
     if config.model_type in OURS:
         return type(config).from_dict(config.to_dict(), **pooling)
-    description = dict(getattr(config, "encoder_pooling", None) or {})
-    if not description:
+    described = description_of(config)
+    if described is None:
         raise OptionError(f"a model of type {config.model_type} without a pooling has no {', '.join(pooling)}")
-    pooling = dict(pooling)
+    pooling, description = dict(pooling), dict(getattr(config, described))
     if "k" in pooling:
         layers = list(description["k_by_layer"])
         if len(layers) > 1:
@@ -134,8 +146,13 @@ def with_pooling(config: PreTrainedConfig, pooling: dict[str, Any]) -> PreTraine
         description["k_by_layer"] = {layers[0]: pooling.pop("k")}
     if pooling.get("operator", description.get("operator")) != description.get("operator"):
         description |= OF_OPERATOR
-    config.encoder_pooling = description | pooling
+    setattr(config, described, description | pooling)
     return config
+
+
+def description_of(config: PreTrainedConfig) -> str | None:
+    """The field of a configuration that describes poolings between layers; None: there is none."""
+    return next((name for name in KINDS if getattr(config, name, None)), None)
 
 
 def _auto_class(config: PreTrainedConfig) -> Any:
@@ -143,7 +160,9 @@ def _auto_class(config: PreTrainedConfig) -> Any:
     (name, *_) = config.architectures or ["no architecture"]
     found = next((auto for end, auto in HEADS.items() if name.endswith(end)), None)
     if found is None:
-        raise ValueError(f"expected a classifier of documents or a summarizer ({', '.join(HEADS)}), got {name}")
+        raise ValueError(
+            f"expected a classifier of documents, a summarizer or a language model ({', '.join(HEADS)}), got {name}"
+        )
     return found
 
 
@@ -155,6 +174,8 @@ def _load_tokenizer(folder: Path, model: Any):
     words, vectors = len(tokenizer), model.get_input_embeddings().weight.shape[0]
     if words > vectors:
         raise ValueError(f"expected a tokenizer of at most {vectors} words, got one of {words}")
+    if tokenizer.pad_token_id is None and completes(model):
+        tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.pad_token_id is None:
         raise ValueError("expected a tokenizer with a padding token, got none; set its pad_token and save it")
     return tokenizer

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
@@ -33,6 +35,15 @@ model = AutoModelForSeq2SeqLM.from_pretrained("{folder}")
 document = tokenizer("A text of any length.", return_tensors="pt")
 tokenizer.batch_decode(model.generate(**document), skip_special_tokens=True)"""
 
+COMPLETE = """from transformers import AutoModelForCausalLM, AutoTokenizer
+from shtopk.integrations.decoder import load_pooled
+
+tokenizer = AutoTokenizer.from_pretrained("{folder}")
+model = load_pooled(AutoModelForCausalLM, "{folder}")
+prompt = tokenizer("A long text, and a question at its end.", return_tensors="pt")
+completion = model.generate(**prompt)[:, prompt["input_ids"].shape[1] :]
+tokenizer.batch_decode(completion, skip_special_tokens=True)"""
+
 KINDS = {  # title, tag, head, code, metrics
     "label": ("Classifier", "text-classification", "a linear classifier over their mean", CLASSIFY,
               ("accuracy", "f1")),
@@ -42,6 +53,7 @@ KINDS = {  # title, tag, head, code, metrics
               ("mse", "mae", "pearson", "spearman")),
     "summary": ("Summarizer", "summarization", "a decoder that sees these k alone", SUMMARIZE,
                 ("rouge1", "rouge2", "rougeL", "rougeLsum")),
+    "completion": ("Language model", "text-generation", "", COMPLETE, ("perplexity", "exact_match", "rougeL")),
 }  # fmt: skip
 
 
@@ -52,8 +64,8 @@ def write_model_card(
 
     Args:
         folder: of the checkpoint.
-        target: what the model predicts: "label" (a class), "labels" (any number of them), "value" (a number) or
-            "summary".
+        target: what the model predicts: "label" (a class), "labels" (any number of them), "value" (a number),
+            "summary" or "completion".
         base_model: the pretrained backbone, a name on the hub or a folder.
         data: a sentence on the corpus.
         licence: a sentence on what its texts may be used for.
@@ -64,7 +76,7 @@ def write_model_card(
     others = results.get("baselines", {})
     columns = ["metric", "this model", *(name.replace("_", " ") for name in others)]
     figures = [{name: results[f"test_{name}"] for name in metrics}, *others.values()]
-    cells = [[name, *(f"{one[name]:.4f}" for one in figures)] for name in metrics]
+    cells = [[name, *(f"{one[name]:.4f}" if name in one else "" for one in figures)] for name in metrics]
     rows = "\n".join(f"| {' | '.join(row)} |" for row in [columns, ["---"] * len(columns), *cells])
     beside = " Beside it stand figures that need no model." if others else ""
     local = Path(base_model).exists() or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", base_model)  # not on the hub
@@ -88,10 +100,7 @@ def write_model_card(
 ---
 # {title} with trainable token pooling
 
-The encoder of {Path(base_model).name if local else base_model}, whose token vectors are pooled to k by
-`{results["arguments"]["operator"]}` top-k (k = {results["arguments"]["k"]}), and {head}. Needs
-`pip install shtopk transformers`. Without `import shtopk.models`, pass `trust_remote_code=True`, which runs
-the copy of the model's code in this folder.
+{_what(target, Path(base_model).name if local else base_model, head, results["arguments"])}
 
 ```python
 {code.format(folder=folder.as_posix())}
@@ -112,6 +121,17 @@ Command: `{command}`
 Code of the model: MIT. Base model: its own, see there. Data: {licence}.
 """
     ModelCard(card).save(folder / "README.md")
+
+
+def _what(target: str, backbone: str, head: str, arguments: Mapping[str, Any]) -> str:
+    if target == "completion":
+        return f"""{backbone}, whose prompts are pooled between its layers by `{arguments["operator"]}` top-k
+(layer:k = {arguments["k_by_layer"]}). From there on the layers see these vectors of a prompt, and what follows it.
+Needs `pip install shtopk transformers`."""
+    return f"""The encoder of {backbone}, whose token vectors are pooled to k by
+`{arguments["operator"]}` top-k (k = {arguments["k"]}), and {head}. Needs
+`pip install shtopk transformers`. Without `import shtopk.models`, pass `trust_remote_code=True`, which runs
+the copy of the model's code in this folder."""
 
 
 def _on_thresholds(results: dict) -> str:

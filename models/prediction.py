@@ -11,12 +11,13 @@ from torch import Tensor
 from transformers import DataCollatorWithPadding
 
 from shtopk.assignment import Assignment
-from shtopk.integrations.reading import least_tokens, read_texts
+from shtopk.integrations.reading import least_tokens, read_prompts, read_texts
 from shtopk.pooling import poolings
 
 from .answers import CLASSES, LABELS, answers
 from .checkpoint import most_tokens
 from .inputs import taken_by
+from .language_model import completes
 from .windows import reading_of
 
 GROWTH = 4  # of a block over the one before
@@ -52,6 +53,7 @@ class Prediction:
         labels: names of the labels that hold, the likeliest first, from a classifier with any number of labels.
         value: the number, from a model of regression; {name: number} if it has several outputs.
         summary: the text, from a summarizer.
+        completion: what follows the text, from a language model.
         kept: the leading tokens of the filled slots, in the order of the slots, if asked for.
     """
 
@@ -61,12 +63,14 @@ class Prediction:
     labels: list[str] | None = None
     value: float | dict[str, float] | None = None
     summary: str | None = None
+    completion: str | None = None
     kept: list[KeptToken] | None = None
 
     @property
     def prediction(self) -> str | list[str] | float | dict[str, float]:
-        """The answer itself: label, labels, value or summary, whichever the model gives."""
-        given: Any = (one for one in (self.label, self.labels, self.value, self.summary) if one is not None)
+        """The answer itself: label, labels, value, summary or completion, whichever the model gives."""
+        fields = self.label, self.labels, self.value, self.summary, self.completion
+        given: Any = (one for one in fields if one is not None)
         return next(given)
 
 
@@ -87,7 +91,7 @@ def predict(
     first answers come soon. The other texts do not change an answer, except by the rounding of sums.
 
     Args:
-        model: a classifier or a summarizer, as `load_checkpoint` gives it. It is put into eval mode.
+        model: a classifier, a summarizer or a language model, as `load_checkpoint` gives it. It is put into eval mode.
         tokenizer: its fast tokenizer.
         texts: any number of texts of any length, empty ones too; for a model of pairs, tuples of two texts. The prefix
             that the model was taught is put before each. A None among them is no text: it asks for the answers
@@ -95,8 +99,8 @@ def predict(
         batch_size: texts that go through the model together, >= 1; fewer if they are long.
         block: texts to read ahead, >= 1; fewer if they are long. With 1 nothing is read ahead, and a batch is one
             text.
-        max_tokens: cut texts to so many tokens, special ones included. None: read them in full, as far as the model
-            has positions.
+        max_tokens: cut texts to so many tokens, special ones included; of prompts the end is kept. None: read them in
+            full, as far as the model has positions.
         kept: also say which tokens were kept.
 
     Yields:
@@ -104,8 +108,8 @@ def predict(
 
     Raises:
         ValueError: at once, for a number below 1, a max_tokens that leaves no room beside the special tokens, or
-            `kept` of a model that pools nothing or whose tokenizer cannot say where tokens stand; later, for
-            something that is no text.
+            `kept` of a model that pools nothing, completes prompts, or whose tokenizer cannot say where tokens stand;
+            later, for something that is no text.
 
     Example:
         >>> model, tokenizer = load_checkpoint("runs/bbc")  # doctest: +SKIP
@@ -115,6 +119,9 @@ def predict(
     for name, value in {"batch_size": batch_size, "block": block}.items():
         if value < 1:
             raise ValueError(f"expected {name} >= 1, got {value}")
+    if kept and completes(model):
+        raise ValueError("expected a model that reads documents to say what was kept, got a language model; leave out "
+                         "kept")  # fmt: skip
     special = least_tokens(tokenizer, prefix=reading_of(model).prefix)
     if max_tokens is not None and max_tokens <= special:
         raise ValueError(f"expected max_tokens > {special}, the tokenizer's special tokens, got {max_tokens}")
@@ -190,10 +197,12 @@ class Reader:
     def __init__(self, model: Any, tokenizer: Any, limit: int | None, kept: bool):
         self.model, self.tokenizer, self.limit, self.kept = model, tokenizer, limit, kept
         self.reading = reading_of(model)
-        self.summarizes = model.config.is_encoder_decoder and model.can_generate()
+        self.summarizes, self.completes = model.config.is_encoder_decoder and model.can_generate(), completes(model)
         self.pad = DataCollatorWithPadding(tokenizer)
 
     def encode(self, texts: Sequence[tuple[str, ...]]) -> list[Document]:
+        if self.completes:
+            return self._prompts(texts)
         firsts, *seconds = zip(*texts, strict=True) if len({len(parts) for parts in texts}) == 1 else ([],)
         if not firsts:
             raise ValueError("expected either single texts or pairs, got both")
@@ -216,6 +225,13 @@ class Reader:
                 row |= {name: [0] for name in row} | {"input_ids": [self.tokenizer.pad_token_id]}
         return [Document("\n".join(parts), row, span) for parts, row, span in zip(texts, rows, spans, strict=True)]
 
+    def _prompts(self, texts: Sequence[tuple[str, ...]]) -> list[Document]:
+        if any(len(parts) > 1 for parts in texts):
+            raise ValueError("expected single texts as prompts, got pairs")
+        rows = read_prompts(self.tokenizer, [text for (text,) in texts], self.limit)
+        ids = [row or [self.tokenizer.pad_token_id] for row in rows]  # no tokens before a prompt, and no prompt
+        return [Document(text, {"input_ids": row}, None) for (text,), row in zip(texts, ids, strict=True)]
+
     @torch.inference_mode()
     def answer(self, documents: Sequence[Document]) -> list[Prediction]:
         inputs = self.pad([document.fields for document in documents]).to(self.model.device)
@@ -224,6 +240,10 @@ class Reader:
             summaries = self.tokenizer.batch_decode(generated, skip_special_tokens=True)
             found: list[dict[str, Any]] = [{"summary": summary.strip()} for summary in summaries]
             assignment = self.model.get_encoder()(**inputs).assignment if self.kept else None
+        elif self.completes:
+            generated = self.model.generate(**inputs)[:, inputs["input_ids"].shape[1] :]
+            completions = self.tokenizer.batch_decode(generated, skip_special_tokens=True)
+            found, assignment = [{"completion": completion.strip()} for completion in completions], None
         else:
             out = self.model(**inputs)
             found = [_fields(answer) for answer in answers(out.logits, self.model.config)]

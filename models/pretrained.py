@@ -71,12 +71,13 @@ def load_config(
         raise ValueError(f"cannot load {what} from {name}: {one_line(error)}") from error
 
 
-def load_tokenizer(backbone: str | Path | None = None, revision: str | None = None):
+def load_tokenizer(backbone: str | Path | None = None, revision: str | None = None, *, pad_with_end: bool = False):
     """Load the tokenizer of a backbone.
 
     Args:
         backbone: folder or hub name; None: the default encoder.
         revision: branch, tag or commit on the hub; None: the newest.
+        pad_with_end: where it has no padding token, take the token that ends a text, as language models can.
 
     Raises:
         ValueError: there is none, or it cannot be read.
@@ -90,6 +91,8 @@ def load_tokenizer(backbone: str | Path | None = None, revision: str | None = No
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision or MAIN)
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"cannot load a tokenizer from {name}: {one_line(error)}") from error
+    if tokenizer.pad_token_id is None and pad_with_end:
+        tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.pad_token_id is None:
         raise ValueError(
             f"expected a tokenizer with a padding token in {name}, got none; set its pad_token and save it"

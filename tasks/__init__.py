@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from shtopk.late import late
 from shtopk.tasks.arguments import DataArguments
+from shtopk.tasks.completion import Completion
 from shtopk.tasks.multi_label import MultiLabelClassification
 from shtopk.tasks.registry import TASKS, check, get_task
 from shtopk.tasks.regression import Regression
@@ -17,11 +18,12 @@ from shtopk.tasks.task import Classification, Summarization, Task
 
 if TYPE_CHECKING:
     from shtopk.tasks.metrics import classification_metrics, multi_label_metrics, regression_metrics
-    from shtopk.tasks.rouge import summarization_metrics
+    from shtopk.tasks.rouge import completion_metrics, summarization_metrics
 
 __all__ = [
     "TASKS",
     "Classification",
+    "Completion",
     "DataArguments",
     "MultiLabelClassification",
     "Regression",
@@ -29,6 +31,7 @@ __all__ = [
     "Task",
     "check",
     "classification_metrics",
+    "completion_metrics",
     "get_task",
     "multi_label_metrics",
     "regression_metrics",
@@ -39,5 +42,5 @@ __all__ = [
 __getattr__ = late(
     __name__,
     dict.fromkeys(("classification_metrics", "multi_label_metrics", "regression_metrics"), "metrics")
-    | {"summarization_metrics": "rouge"},
+    | dict.fromkeys(("completion_metrics", "summarization_metrics"), "rouge"),
 )

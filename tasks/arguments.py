@@ -17,6 +17,9 @@ COLUMNS = {  # problem_type, in transformers' words -> the column that a task's 
 }
 
 
+PROMPT, COMPLETION = "prompt", "completion"  # the usual names of these columns
+
+
 def option(default, help: str):
     """A field with its default and the help that `--help` shows."""
     return field(default=default, metadata={"help": help})
@@ -32,7 +35,7 @@ class DataArguments:
     _argument_group_name: ClassVar[str] = "data"
     task: str | None = option(
         None,
-        "bbc, needle, pairs, docstrings, rfc, files or hub; by default files with a train_file, hub with a "
+        "bbc, needle, pairs, docstrings, rfc, recall, files or hub; by default files with a train_file, hub with a "
         "dataset_name, rfc with an rfc_folder, else bbc",
     )
     dataset_name: str | None = option(None, "data set on the hub, or a folder laid out like one")
@@ -67,11 +70,26 @@ class DataArguments:
     summary_column: str | None = option(
         None, "column with their summaries instead of classes; the model is then an encoder-decoder (files and hub)"
     )
+    prompt_column: str | None = option(
+        None,
+        "column with prompts instead of documents; the model is then a causal language model; by default prompt where "
+        "there is a completion_column (files and hub)",
+    )
+    completion_column: str | None = option(
+        None,
+        "column with what is to follow the prompts; by default completion where there is a prompt_column (files and "
+        "hub); a train_file with the columns prompt and completion and without a text_column needs neither",
+    )
     rfc_folder: str | None = option(
         None, "folder of the RFC Editor's files, rfcN.json and rfcN.txt; `make rfcs` fetches one"
     )
-    max_tokens: int | None = option(None, "cut documents to so many tokens, >= 1; by default they are read in full")
+    max_tokens: int | None = option(
+        None,
+        "cut documents to so many tokens, >= 1; by default they are read in full; of prompts the end is kept, which "
+        "says what is asked",
+    )
     max_summary_tokens: int = option(128, "cut summaries to so many tokens, >= 1, and generate no longer ones")
+    max_completion_tokens: int = option(128, "cut completions to so many tokens, >= 1, and generate no longer ones")
     max_train_samples: int | None = option(None, "documents to train on at most, >= 1; by default all")
     max_eval_samples: int | None = option(None, "documents of validation and test each at most, >= 1; by default all")
     num_proc: int | None = option(None, "processes that tokenise, >= 1; by default one, with a thread for each core")
@@ -83,12 +101,16 @@ class DataArguments:
 
     @property
     def text_columns(self) -> tuple[str, ...]:
-        """The names in text_column."""
-        return names_in(self.text_column)
+        """The columns of the documents, or the one of the prompts."""
+        return (self.prompt_column,) if self.prompt_column else names_in(self.text_column)
 
     @property
     def answer(self) -> str | None:
-        """What files and hub are answered with: "label", "labels", "value" or "summary"; None if the data decides."""
+        """What files and hub are answered with: "label", "labels", "value", "summary" or "completion"; None if the
+        data decides.
+        """
+        if self.completion_column:
+            return "completion"
         if self.summary_column:
             return "summary"
         if self.problem_type is None and self.label_separator is not None:
@@ -100,9 +122,13 @@ class DataArguments:
     @property
     def answer_field(self) -> str:
         """The name of the field that names the column of answers."""
-        return "summary_column" if self.summary_column else "label_column"
+        named = (name for name in ("completion_column", "summary_column") if getattr(self, name))
+        return next(named, "label_column")
 
     def __post_init__(self):
+        if self.prompt_column or self.completion_column:
+            self.prompt_column = self.prompt_column or PROMPT
+            self.completion_column = self.completion_column or COMPLETION
         if self.task is None:
             owners = {owner for name, owner in OWNERS.items() if getattr(self, name)}
             self.task = next((task for task in ("files", "hub", "rfc") if task in owners), "bbc")

@@ -71,7 +71,7 @@ def assemble(
         tables: {split: texts and answers}, "train" at least. Missing ones are drawn from it, class by class: a fifth
             for the test, a tenth for validation; of several labels the rarest counts. Documents that differ only in
             whitespace stay together.
-        answer: "label", "labels", "value" or "summary".
+        answer: "label", "labels", "value", "summary" or "completion".
         sources: {split: what a message calls its data}.
         order: the classes in the order of their numbers; empty: sorted, numbers as numbers.
         seed: of the splits that are drawn.

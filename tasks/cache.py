@@ -96,7 +96,9 @@ def _without_bars() -> Iterator[None]:
 
 
 def _code() -> str:
-    return "".join(file.read_text(encoding="utf-8") for file in sorted(Path(__file__).parent.glob("*.py")))
+    """The version of this code, as hashes: all of it at once would be more than some data."""
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    return "".join(digest(file.read_text(encoding="utf-8")) for file in files)
 
 
 def _remove_old(folder: Path) -> None:

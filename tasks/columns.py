@@ -28,11 +28,27 @@ def read_summary(value: Any, place: str) -> str:
     return value
 
 
+def read_completion(value: Any, place: str) -> str:
+    """What follows a prompt. Raises ValueError if it is empty or no text."""
+    if not isinstance(value, str):
+        raise ValueError(f"expected a text as completion in {place}, got {shown(value)}{chat(value)}")
+    if not value.strip():
+        raise ValueError(f"expected a completion in {place}, got an empty text")
+    return value
+
+
+def chat(value: Any) -> str:
+    """What to do about messages where a text is expected; "" if it is none."""
+    found = isinstance(value, list) and value and all(isinstance(one, dict) for one in value)
+    return "; turn chat messages into texts before, with the tokenizer's apply_chat_template" * bool(found)
+
+
 ANSWERS: dict[str, Callable[[Any, str], Any]] = {
     "label": read_label,
     "labels": read_labels,
     "value": read_number,
     "summary": read_summary,
+    "completion": read_completion,
 }
 
 
@@ -45,7 +61,7 @@ class Columns:
         separator: stands between them.
         pair: the column of the second text, where documents are pairs.
         answer: the column of answers; "": not read.
-        kind: what `answer` holds: "label", "labels", "value" or "summary"; None: see `settled`.
+        kind: what `answer` holds: "label", "labels", "value", "summary" or "completion"; None: see `settled`.
         label_separator: what stands between labels in a text.
         keep: columns to pass through.
     """
@@ -69,7 +85,8 @@ class Columns:
         answer = getattr(arguments, option)
         columns = cls(arguments.text_columns, arguments.text_separator, arguments.text_pair_column,
                       answer, arguments.answer, arguments.label_separator)  # fmt: skip
-        named = {"text_column": columns.text, "text_pair_column": (columns.pair,), option: (answer,)}
+        texts = "prompt_column" if option == "completion_column" else "text_column"
+        named = {texts: columns.text, "text_pair_column": (columns.pair,), option: (answer,)}
         first: dict[str, str] = {}
         for name, column in ((name, column) for name, group in named.items() for column in group if column):
             if column in first:
@@ -88,9 +105,10 @@ class Columns:
     @property
     def wanted(self) -> dict[str, str]:
         """{column: how to choose another one}, for `records`."""
-        options = dict.fromkeys(self.text, "text_column")
+        options = dict.fromkeys(self.text, "prompt_column" if self.kind == "completion" else "text_column")
         options |= {self.pair: "text_pair_column"} if self.pair else {}
-        options |= {self.answer: "summary_column" if self.kind == "summary" else "label_column"} if self.answer else {}
+        by_kind = {"summary": "summary_column", "completion": "completion_column"}
+        options |= {self.answer: by_kind.get(str(self.kind), "label_column")} if self.answer else {}
         return {name: f"choose one with --{option}" for name, option in options.items()}
 
     @property
@@ -109,6 +127,8 @@ class Columns:
             {'text': 'Late: A goal.'}
         """
         row: dict[str, Any] = {TEXT: self._joined(fields, place)}
+        if self.kind == "completion" and not row[TEXT].strip():
+            raise ValueError(f"expected a prompt in {place}, got an empty text")
         if self.pair is not None:
             row[PAIR] = _text(fields.get(self.pair), place, f"text as {self.pair}")
         if self.answer and self.kind is not None:
@@ -123,7 +143,7 @@ class Columns:
 
     def _joined(self, fields: Mapping[str, Any], place: str) -> str:
         if len(self.text) == 1:
-            return _text(fields.get(self.text[0]), place, "text")
+            return _text(fields.get(self.text[0]), place, "text as prompt" if self.kind == "completion" else "text")
         given = {name: fields.get(name) for name in self.text if fields.get(name) is not None}
         texts = [_text(value, place, f"text as {name}") for name, value in given.items()]
         if not texts:
@@ -137,7 +157,7 @@ def _texts(value: Any) -> list[str]:
 
 def _text(value: Any, place: str, what: str) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"expected a {what} in {place}, got {shown(value)}")
+        raise ValueError(f"expected a {what} in {place}, got {shown(value)}{chat(value)}")
     return value
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import codecs
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shtopk.tasks.any_rows import of_any_rows
-from shtopk.tasks.arguments import FILE_FIELDS, DataArguments
+from shtopk.tasks.arguments import COMPLETION, FILE_FIELDS, PROMPT, DataArguments
 from shtopk.tasks.assemble import assemble, tell_kind, to_table
 from shtopk.tasks.cache import cached
-from shtopk.tasks.columns import Columns
-from shtopk.tasks.records import READERS, no_utf8, records, refusing
+from shtopk.tasks.columns import TEXT, Columns
+from shtopk.tasks.records import READERS, Record, no_utf8, records, refusing
 
 if TYPE_CHECKING:  # late: it takes long to import
     from datasets import Dataset, DatasetDict
@@ -36,6 +37,28 @@ def check_files(arguments: DataArguments) -> None:
                 raise ValueError(f"expected documents in {path}, got an empty file")
         except OSError as error:
             raise ValueError(f"cannot read {path}: {error.strerror}") from None
+
+
+def with_completions_found(arguments: DataArguments) -> DataArguments:
+    """The arguments; where they name no columns, and the first row of the training file has a prompt and a completion
+    but no text, with these columns. A file that cannot be read is left to others to refuse.
+    """
+    named = arguments.text_column != DataArguments.text_column or arguments.text_pair_column or arguments.answer
+    if arguments.task != "files" or not arguments.train_file or named:
+        return arguments
+    path = Path(arguments.train_file)
+    if path.suffix.lower() not in READERS or not _has(path, PROMPT, COMPLETION) or _has(path, TEXT):
+        return arguments
+    return replace(arguments, prompt_column=PROMPT, completion_column=COMPLETION)
+
+
+def _has(path: Path, *columns: str) -> bool:
+    """Whether the first row of a file has these columns."""
+    try:
+        first = next(iter(records(path, dict.fromkeys(columns, ""))), None)
+    except ValueError:
+        return False
+    return isinstance(first, Record) and first.fields.keys() >= set(columns)
 
 
 def read(arguments: DataArguments) -> DatasetDict:

@@ -3,6 +3,7 @@
 ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 DEGENERATION = ("prediction_words", "reference_words", "prediction_repeats", "reference_repeats", "empty", "distinct")
 SUMMARIZATION_METRICS = (*(f"{name}{bound}" for name in ROUGE for bound in ("", "_low", "_high")), *DEGENERATION)
+COMPLETION_METRICS = ("exact_match", "exact_match_low", "exact_match_high", *SUMMARIZATION_METRICS)
 ERRORS = ("mse", "mae")  # in the unit of the numbers, however large or small
 
 

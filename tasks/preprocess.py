@@ -11,7 +11,15 @@ import pyarrow
 import pyarrow.compute
 
 from shtopk.integrations import reading
-from shtopk.integrations.reading import WHOLE, Reading, least_tokens, read_texts
+from shtopk.integrations.reading import (
+    WHOLE,
+    Reading,
+    least_tokens,
+    read_completions,
+    read_prompts,
+    read_texts,
+    tokens_before,
+)
 from shtopk.tasks.columns import PAIR, TEXT
 from shtopk.tasks.split import digest
 from shtopk.tasks.table import rows_at_once
@@ -19,7 +27,7 @@ from shtopk.tasks.table import rows_at_once
 if TYPE_CHECKING:  # late: it takes long to import
     from datasets import Dataset, DatasetDict
 
-TARGETS = ("label", "labels", "value", "summary")  # columns that stay
+TARGETS = ("label", "labels", "value", "summary", "completion")  # columns that stay
 LONG = 2**15  # tokens; training on a longer document, which is reported, may run out of memory
 LENGTH = "length"
 
@@ -91,6 +99,45 @@ def encode_summaries(
     starts = tokenizer(text_target="")["input_ids"][:1] == [start]  # then labels are shorter by one token
     empty, limit = tokenizer.num_special_tokens_to_add() - starts, max_tokens - starts
     _tell_shortened("summaries", encoded, "labels", empty=empty, limit=limit, name="max_summary_tokens")
+    return encoded
+
+
+def encode_prompts(
+    tokenizer, dataset: DatasetDict, max_tokens: int | None = None, num_proc: int | None = None
+) -> DatasetDict:
+    """Tokenise the column "text" as prompts, the new columns "input_ids" and "attention_mask" (see `read_prompts`).
+
+    Args:
+        max_tokens: how many tokens at the end of a prompt are kept.
+        num_proc: processes that work on it, >= 1.
+    """
+    names = next(iter(dataset.values())).column_names
+
+    def tokenise(batch):
+        prompts = read_prompts(tokenizer, batch[TEXT], max_tokens)
+        return {"input_ids": prompts, "attention_mask": [[1] * len(prompt) for prompt in prompts]}
+
+    columns = [name for name in names if name not in TARGETS]
+    encoded = _map(dataset, tokenise, columns, "tokenise prompts", f"{_identity(tokenizer)} {max_tokens}", num_proc)
+    empty = len(tokens_before(tokenizer))
+    _tell_shortened("prompts", encoded, "input_ids", empty=empty, limit=max_tokens, name="max_tokens")
+    return encoded
+
+
+def encode_completions(tokenizer, dataset: DatasetDict, max_tokens: int, num_proc: int | None = None) -> DatasetDict:
+    """Tokenise the column "completion" as what follows a prompt, the new column "labels" (see `read_completions`).
+
+    Args:
+        max_tokens: how many tokens at the beginning of a completion are kept, the one that ends it included.
+        num_proc: processes that work on it, >= 1.
+    """
+
+    def tokenise(batch):
+        return {"labels": read_completions(tokenizer, batch["completion"], max_tokens)}
+
+    facts = f"{_identity(tokenizer)} {tokenizer.eos_token_id} {max_tokens}"
+    encoded = _map(dataset, tokenise, ["completion"], "tokenise completions", facts, num_proc)
+    _tell_shortened("completions", encoded, "labels", empty=0, limit=max_tokens, name="max_completion_tokens")
     return encoded
 
 

@@ -11,6 +11,7 @@ from shtopk.tasks.files import FILES
 from shtopk.tasks.hub import HUB
 from shtopk.tasks.needle import NEEDLE
 from shtopk.tasks.pairs import PAIRS
+from shtopk.tasks.recall import RECALL
 from shtopk.tasks.rfc import RFC
 from shtopk.tasks.task import Task
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:  # late: it takes long to import
     from datasets import Dataset
 
 TASKS: dict[str, Task] = {
-    task.name: task for task in (BBC, NEEDLE, PAIRS, DOCSTRINGS, RFC, FILES["label"], HUB["label"])
+    task.name: task for task in (BBC, NEEDLE, PAIRS, DOCSTRINGS, RFC, RECALL, FILES["label"], HUB["label"])
 }
 """The tasks by name; files and hub with classes."""
 ANY_ROWS = {"files": FILES, "hub": HUB}  # tasks that have a record for each kind of answer
@@ -42,7 +43,7 @@ def get_task(arguments: DataArguments, data: Mapping[str, Dataset] | None = None
         known, where = TASKS, ""
     else:
         known = {name: records[answer] for name, records in ANY_ROWS.items()}
-        where = f" with a {'summary_column' if answer == 'summary' else 'problem_type'}"
+        where = f" with a {arguments.answer_field if answer in ('summary', 'completion') else 'problem_type'}"
     if arguments.task not in known:
         raise ValueError(f"expected task to be one of {', '.join(known)}{where}, got {arguments.task!r}")
     if answer is None and data is not None:

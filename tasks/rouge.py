@@ -90,6 +90,45 @@ class RougeAndDegeneration(Metric):
         }
 
 
+def exactly_matches(prediction: str, reference: str) -> bool:
+    """Whether two texts are the same but for whitespace.
+
+    Example:
+        >>> exactly_matches(" Ada  Lovelace", "Ada Lovelace"), exactly_matches("ada", "Ada")
+        (True, False)
+    """
+    return normalise(prediction) == normalise(reference)
+
+
+def completion_metrics(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+    """Figures of what was generated after prompts.
+
+    Args:
+        predictions: completions, n >= 1.
+        references: the true ones, as many.
+
+    Returns:
+        The figures by their names, `names.COMPLETION_METRICS`: exact_match, the share of completions that are right as
+        a whole (see `exactly_matches`), in [0, 1], with its 95 % confidence interval; and those of
+        `summarization_metrics`, which say more of long ones.
+
+    Raises:
+        ValueError: lists of unequal length, or empty ones.
+
+    Example:
+        >>> completion_metrics(["4711", "12"], ["4711", "17"])["exact_match"]
+        0.5
+    """
+    others = summarization_metrics(predictions, references)
+    right = [[float(exactly_matches(*pair))] for pair in zip(predictions, references, strict=True)]
+    (low,), (high,) = confidence_interval(np.array(right))
+    return {
+        "exact_match": float(np.mean(right)),
+        "exact_match_low": float(low),
+        "exact_match_high": float(high),
+    } | others
+
+
 def summarization_metrics(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
     """ROUGE with confidence intervals, and signs of degenerate output.
 

@@ -1,4 +1,4 @@
-"""A model's answers to read: every prediction, and a page of the first summaries beside their references."""
+"""A model's answers to read: every prediction, and a page of the first texts it wrote beside their references."""
 
 from __future__ import annotations
 
@@ -69,14 +69,15 @@ def write_samples(folder: Path, split: Dataset, predictions: list[str], baseline
 
     Args:
         folder: it is there already.
-        split: with the columns "text" and "summary".
-        predictions: a summary for each document.
-        baselines: {name: a summary for each document}.
+        split: with the columns "text" and "summary"; or "text", of which the end is shown, and "completion".
+        predictions: a summary or completion for each document.
+        baselines: {name: likewise}.
     """
-    references = split["summary"][:]
+    prompts = "completion" in split.column_names
+    references = split["completion" if prompts else "summary"][:]
     parts = [f"# The first {SHOWN} test documents, not picked"]
     for i, text in enumerate(split["text"][:SHOWN]):
-        cut = text if len(text) <= LONGEST else text[:LONGEST].rsplit(" ", 1)[0] + " …"
+        cut = text if len(text) <= LONGEST else _end(text) if prompts else text[:LONGEST].rsplit(" ", 1)[0] + " …"
         rows = {"reference": references[i], "model": predictions[i]}
         rows |= {name.replace("_", " "): answers[i] for name, answers in baselines.items()}
         listed = "\n".join(f"- **{name}**: {' '.join(answer.split())}" for name, answer in rows.items())
@@ -84,3 +85,7 @@ def write_samples(folder: Path, split: Dataset, predictions: list[str], baseline
         # Markdown lets HTML through.
         parts.append(f"## Row {i}\n\n{listed}\n\n{document}".replace("<", "&lt;"))
     (folder / "samples.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def _end(text: str) -> str:
+    return "… " + text[-LONGEST:].split(" ", 1)[-1]

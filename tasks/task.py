@@ -1,4 +1,4 @@
-"""The record that describes a task, of one of two kinds: classification or summarization."""
+"""The record that describes a task, and the kinds that have classes or summaries for answers."""
 
 from __future__ import annotations
 
@@ -22,6 +22,10 @@ from shtopk.tasks.word_baselines import class_baselines
 
 if TYPE_CHECKING:  # late, as the metrics: it takes long to import
     from datasets import Dataset, DatasetDict
+
+
+LIMITS = ("max_train_samples", "max_eval_samples", "max_tokens", "max_summary_tokens", "max_completion_tokens",
+          "num_proc")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -72,32 +76,35 @@ class Task(ABC):
         for name, owner in OWNERS.items():
             if getattr(arguments, name) and name not in self.fields:
                 raise ValueError(f"{name} belongs to the task {owner}, but task is {self.name}; leave one of them out")
-        for name in ("max_train_samples", "max_eval_samples", "max_tokens", "max_summary_tokens", "num_proc"):
+        for name in LIMITS:
             if (limit := getattr(arguments, name)) is not None and limit < 1:
                 raise ValueError(f"expected {name} >= 1, got {limit}")
         self._check_answers(arguments)
 
     def _check_answers(self, arguments: DataArguments) -> None:
         given = arguments.problem_type or ("a label_separator" if arguments.label_separator else None)
+        if arguments.completion_column:
+            check_completions(arguments, given)
         if arguments.summary_column and given:
             raise ValueError(f"expected problem_type or summary_column, got {given} and {arguments.summary_column!r}; "
                              "leave one of them out")  # fmt: skip
         if arguments.label_separator and arguments.answer != "labels":
             raise ValueError(f"label_separator is for problem_type multi_label_classification, got {given}; "
                              "leave one of them out")  # fmt: skip
-        if arguments.drop_unknown_labels and arguments.answer in ("value", "summary"):
+        if arguments.drop_unknown_labels and arguments.answer in OF_NO_CLASS:
             raise ValueError("drop_unknown_labels is for classes and labels, but the answers are "
-                             f"{'numbers' if arguments.answer == 'value' else 'summaries'}; leave it out")  # fmt: skip
+                             f"{OF_NO_CLASS[arguments.answer]}; leave it out")  # fmt: skip
 
     def in_short(self, results: dict, split: str = "") -> str:
-        """One line with the metrics in `shown`.
+        """One line with the metrics in `shown`, as far as there are results for them.
 
         Args:
             results: {name: figure}.
             split: stands before each name in results, if given.
         """
         before = f"{split}_" if split else ""
-        return ", ".join(f"{name} {figure_as_text(name, results[before + name])}" for name in self.shown)
+        there = [name for name in self.shown if before + name in results]
+        return ", ".join(f"{name} {figure_as_text(name, results[before + name])}" for name in there)
 
     def load(self, arguments: DataArguments) -> DatasetDict:
         """Check the arguments and read the data.
@@ -244,6 +251,20 @@ class Summarization(Task):
             train: Dataset = texts["train"]
             found["nearest_neighbour"] = nearest_neighbour(train["text"][:], train["summary"][:], test["text"][:])
         return found
+
+
+OF_NO_CLASS = {"value": "numbers", "summary": "summaries", "completion": "completions"}
+
+
+def check_completions(arguments: DataArguments, kind: str | None) -> None:
+    """Raise ValueError for what does not go with a completion_column, such as another kind of answer."""
+    others = {"summary_column": arguments.summary_column, "problem_type": kind,
+              "text_pair_column": arguments.text_pair_column}  # fmt: skip
+    others["text_column"] = None if arguments.text_column == DataArguments.text_column else arguments.text_column
+    for name, value in others.items():
+        if value:
+            raise ValueError(f"expected {name} or completion_column, whose documents are prompt_column; got {value!r} "
+                             f"and {arguments.completion_column!r}; leave one of them out")  # fmt: skip
 
 
 def sample(split: Dataset, limit: int | None, seed: int) -> Dataset:

@@ -15,8 +15,8 @@ os.environ.setdefault("HF_DATASETS_CACHE", str(Path(tempfile.gettempdir()) / CAC
 
 import pytest
 import torch
-from tiny import BERT, tiny_tokenizer
-from transformers import BertConfig, BertModel
+from tiny import BERT, LLAMA, tiny_tokenizer, tiny_writer
+from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM
 
 from shtopk import backends
 
@@ -81,6 +81,37 @@ def words(encoder, documents, tmp_path):
 def summary_words(words, summaries):
     return [*words, "--train_file", str(summaries), "--text_column", "body", "--summary_column", "gist",
             "--copy_head", "true", "--decoder_layers", "1", "--max_summary_tokens", "4"]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def language_model(tmp_path_factory):
+    """Folder of a random Llama of 2 layers with 64 positions, and its tokenizer."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("language_model")
+    LlamaForCausalLM(LlamaConfig(**LLAMA)).save_pretrained(folder)
+    tiny_writer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def prompts(tmp_path_factory):
+    """160 prompts of 30 letters and, among them, one of two words, which decides what follows."""
+    noise, path = random.Random(0), tmp_path_factory.mktemp("data") / "prompts.jsonl"
+    with path.open("w") as file:
+        for i in range(160):
+            words = [*noise.choices("abcdef", k=30), ("goal", "bank")[i % 2]]
+            noise.shuffle(words)
+            file.write(json.dumps({"prompt": " ".join(words), "completion": (" match", " shares")[i % 2]}) + "\n")
+    return path
+
+
+@pytest.fixture
+def prompt_words(words, prompts, language_model):
+    """A command line that trains a language model for a few seconds, from nothing."""
+    at = words.index("--k")
+    return [*words[:at], *words[at + 2 :], "--train_file", str(prompts), "--backbone", str(language_model),
+            "--k_by_layer", "1:4", "--epochs", "10", "--learning_rate", "5e-3", "--max_completion_tokens", "3"
+            ]  # fmt: skip
 
 
 @pytest.fixture(scope="session")

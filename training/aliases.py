@@ -20,6 +20,7 @@ ALIASES = {  # theirs -> ours
     "max_seq_length": "max_tokens",
     "max_source_length": "max_tokens",
     "max_target_length": "max_summary_tokens",
+    "max_completion_length": "max_completion_tokens",
     "preprocessing_num_workers": "num_proc",
     "overwrite_output_dir": "overwrite",
     "resume_from_checkpoint": "resume",

@@ -25,7 +25,7 @@ class TrainArguments:
     batch_size: int = option(16, "documents per process and micro-batch")
     eval_batch_size: int = option(16, "documents per process when evaluating")
     accumulation: int = option(1, "micro-batches per update")
-    learning_rate: float = option(5e-5, "learning rate of the encoder")
+    learning_rate: float = option(5e-5, "learning rate of the encoder, or of a language model")
     decoder_learning_rate: float | None = option(
         None, "learning rate of a pretrained decoder; by default that of the encoder"
     )
@@ -56,7 +56,7 @@ class TrainArguments:
     metric: str | None = option(
         None,
         "metric on validation that picks the best checkpoint; by default accuracy, of several labels f1_micro, of "
-        "numbers mse, of summaries rougeL",
+        "numbers mse, of summaries rougeL, of completions the loss",
     )
     class_weights: str | None = option(
         None,

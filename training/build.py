@@ -6,11 +6,12 @@ import torch
 from datasets import DatasetDict
 
 from shtopk.models import freeze_layers
+from shtopk.models.language_model import completes
 from shtopk.operators import OPERATORS
 from shtopk.pooling import poolings
 from shtopk.training.arguments import Arguments, TrainArguments
 from shtopk.training.kinds import Kind
-from shtopk.training.lora import MATRIX, add_lora
+from shtopk.training.lora import MATRIX, add_lora, backbone_of
 
 
 def build_model(kind: Kind, all_arguments: Arguments, texts: DatasetDict):
@@ -31,11 +32,11 @@ def build_model(kind: Kind, all_arguments: Arguments, texts: DatasetDict):
     kind.set_loss(model, all_arguments, texts)
     # requires_grad is only ever switched off: some backbones fix parts themselves, such as sinusoidal positions.
     if arguments.freeze_encoder:
-        model.encoder.requires_grad_(False)
+        reader_of(model).requires_grad_(False)
         for pooling in poolings(model):
             pooling.requires_grad_(True)
     if arguments.freeze_layers:
-        freeze_layers(model.encoder, arguments.freeze_layers)
+        freeze_layers(reader_of(model), arguments.freeze_layers)
     if arguments.freeze_scorer or not OPERATORS[arguments.operator].teaches:
         for pooling in poolings(model):
             pooling.requires_grad_(False)
@@ -46,6 +47,11 @@ def build_model(kind: Kind, all_arguments: Arguments, texts: DatasetDict):
     return model
 
 
+def reader_of(model: Any) -> Any:
+    """The part of a model that reads documents: its encoder, or a language model as a whole."""
+    return model if completes(model) else model.encoder
+
+
 def checkpoint_layers(model) -> None:
     """Let the layers of a model's backbone keep no activations, and compute them again for the gradients.
 
@@ -53,14 +59,16 @@ def checkpoint_layers(model) -> None:
         ValueError: none of them can.
     """
     if not any(hasattr(module, "gradient_checkpointing") for module in model.modules()):
-        raise ValueError(f"{type(model.backbone).__name__} has no gradient_checkpointing; leave it out")
+        raise ValueError(f"{type(backbone_of(model)).__name__} has no gradient_checkpointing; leave it out")
     model.gradient_checkpointing_enable({"use_reentrant": False})
 
 
 def trained_parts(model) -> dict[str, list[torch.nn.Parameter]]:
-    """The parameters that are trained, by the part of the model: encoder, decoder, lora, new ones and scorer."""
+    """The parameters that are trained, by the part of the model: encoder, decoder, lora, new ones and scorer. A
+    language model is a decoder.
+    """
     parts: dict[str, list[torch.nn.Parameter]] = {name: [] for name in ("encoder", "decoder", "lora", "new", "scorer")}
-    encoder = set(model.encoder.parameters())
+    encoder = set() if completes(model) else set(model.encoder.parameters())
     scorers = {parameter for pooling in poolings(model) for parameter in pooling.parameters()}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:

@@ -82,8 +82,9 @@ def problem_of(arguments: Arguments, writes: bool) -> str | None:
         tasks = possible_tasks(data)
     except ValueError as error:
         return str(error)
-    if minimum > data.max_summary_tokens:
-        return f"expected min_new_tokens <= max_summary_tokens, {data.max_summary_tokens}; got {minimum}"
+    limit = "max_completion_tokens" if tasks[0].target == "completion" else "max_summary_tokens"
+    if minimum > (most := getattr(data, limit)):
+        return f"expected min_new_tokens <= {limit}, {most}; got {minimum}"
     return problem_of_answers(arguments, tasks)
 
 

@@ -13,6 +13,7 @@ import yaml
 from transformers import HfArgumentParser
 
 from shtopk.tasks import DataArguments
+from shtopk.tasks.files import with_completions_found
 from shtopk.training.aliases import ALIASES, meant, our_names, with_our_names
 from shtopk.training.arguments import Arguments, TrainArguments
 from shtopk.training.checks import problem_of, unusable
@@ -52,7 +53,7 @@ def parse(argv: list[str], description: str | None = None, *, writes: bool = Tru
         writes: the output folder must be fit to be written to.
     """
     _, (data, model, training) = read(argv, (DataArguments, ModelArguments, TrainArguments), description)
-    arguments = Arguments(data, model, training)
+    arguments = Arguments(with_completions_found(data), model, training)
     if problem := problem_of(arguments, writes):
         refuse(problem)
     return arguments

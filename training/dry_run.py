@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from shtopk.models.language_model import completes
 from shtopk.models.windows import positions_of
 from shtopk.tasks.preprocess import lengths_of
-from shtopk.training.build import trained_parts
+from shtopk.training.build import reader_of, trained_parts
 from shtopk.training.memory import amount
 from shtopk.training.run import Run
 
@@ -82,9 +83,10 @@ def memory_guess(run: Run) -> tuple[int, int]:
         if parameter.requires_grad
     )
     lengths = np.sort(lengths_of(run.encoded["train"], "input_ids").to_numpy())[-training.batch_size :]
-    config = run.model.encoder.config
+    reader = reader_of(run.model)
+    config = reader.config
     width, number = config.hidden_size, 4 if run.accelerator.mixed_precision == "no" else 2
-    layers = _layers_that_keep(run.model.encoder)
+    layers = _layers_that_keep(reader)
     by_token = width * number * (layers + KEPT_BY_LAYER if training.gradient_checkpointing else layers * KEPT_BY_LAYER)
     return weights, int(lengths.sum()) * by_token
 
@@ -101,7 +103,8 @@ def _layers_that_keep(encoder: Any) -> int:
 
 def window_of(run: Run) -> int | None:
     """How many tokens of a document are read at once; None: all."""
-    return run.model.config.window or positions_of(run.model.encoder.config)
+    model = run.model
+    return None if completes(model) else model.config.window or positions_of(model.encoder.config)
 
 
 def _first(run: Run) -> Iterator[str]:

@@ -5,9 +5,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+from accelerate.utils import send_to_device
 from tqdm.auto import tqdm
 
 from shtopk.training.experiment import Experiment
+from shtopk.training.validation import loss_figures
 
 
 class Evaluated(NamedTuple):
@@ -32,8 +34,8 @@ def predict(experiment: Experiment, split: str, desc: str, stop: Callable[[], bo
         stop: called before each batch on all processes; if it returns true, `Stopped` is raised.
 
     Returns:
-        For each document the logits of its classes or labels, its number in a list, or the tokens of its summary,
-        padded.
+        For each document the logits of its classes or labels, its number in a list, or the tokens of its summary
+        or completion, padded.
     """
     model, accelerator, kind = experiment.model.eval(), experiment.accelerator, experiment.kind
     if model.device.type != accelerator.device.type:
@@ -53,7 +55,7 @@ def predict(experiment: Experiment, split: str, desc: str, stop: Callable[[], bo
 def predict_one(experiment: Experiment, split: str) -> None:
     """Answer the first document of a split and drop the answer. The model is warm then, so that times are fair."""
     model, accelerator = experiment.model.eval().to(experiment.accelerator.device), experiment.accelerator
-    batch = experiment.collate([experiment.encoded[split][0]]).to(accelerator.device)
+    batch = send_to_device(experiment.collate([experiment.encoded[split][0]]), accelerator.device)
     with torch.inference_mode(), accelerator.autocast():
         experiment.kind.answer(model, batch)
 
@@ -77,5 +79,5 @@ def evaluate(experiment: Experiment, split: str, name: str, stop: Callable[[], b
     predictions = experiment.predictions(answers)
     results = experiment.task.compute_metrics(predictions, references)
     results |= {"runtime": seconds, "documents_per_second": len(references) / seconds, "documents": len(predictions)}
-    results |= experiment.kind.speed(experiment.model, answers, seconds)
+    results |= experiment.kind.speed(experiment.model, answers, seconds) | loss_figures(experiment, split)
     return Evaluated({f"{name}_{key}": value for key, value in results.items()}, predictions, answers)

@@ -18,6 +18,7 @@ from shtopk.tasks.rouge import document_scores
 from shtopk.training.evaluation import predict
 from shtopk.training.provenance import device_name, hash_of
 from shtopk.training.trained import Trained
+from shtopk.training.validation import loss_figures
 
 BOUNDS = ("_low", "_high")
 PACKAGES = ("shtopk", "torch", "transformers", "datasets", "accelerate")
@@ -38,7 +39,7 @@ class Measured(NamedTuple):
     scores: list[
         float
     ]  # of every document, more is better: 1 where its class is right, else 0; F1 of its labels; minus
-    # the squared error of its number; ROUGE-L of its summary
+    # the squared error of its number; ROUGE-L of its summary or completion
 
 
 def examine(trained: Trained, *, baselines: bool = True) -> Examined:
@@ -47,7 +48,7 @@ def examine(trained: Trained, *, baselines: bool = True) -> Examined:
     Call `predict_one` before, for times that are fair.
 
     Args:
-        baselines: also measure summaries that need no model.
+        baselines: also measure answers that need no model.
     """
     split, task, model = trained.split, trained.task, trained.model
     references, data = trained.references(split), trained.arguments.data
@@ -56,6 +57,7 @@ def examine(trained: Trained, *, baselines: bool = True) -> Examined:
     answers = predict(trained, split, f"evaluate ({split})")
     seconds = time.perf_counter() - start
     measured = MEASURES[task.target](trained, answers, references)
+    measured.figures["metrics"] = loss_figures(trained, split) | measured.figures["metrics"]
     results = {
         "checkpoint": {"folder": str(trained.checkpoint), "sha256": trained.checkpoint_hash,
                        "model": type(model).__name__},
@@ -96,7 +98,7 @@ def _numbers(trained: Trained, answers: list[list[float]], references: list[floa
     return Measured(*regression_report(trained.predictions(answers), references))
 
 
-def _summaries(trained: Trained, answers: list[list[int]], references: list[str]) -> Measured:
+def _texts(trained: Trained, answers: list[list[int]], references: list[str]) -> Measured:
     texts = trained.predictions(answers)
     found = trained.task.compute_metrics(texts, references)
     intervals = {name: [found[name + bound] for bound in BOUNDS] for name in found if name + BOUNDS[0] in found}
@@ -109,5 +111,6 @@ MEASURES: dict[str, Callable[[Trained, list, list], Measured]] = {
     "label": _classes,
     "labels": _labels,
     "value": _numbers,
-    "summary": _summaries,
+    "summary": _texts,
+    "completion": _texts,
 }  # by what is answered

@@ -1,5 +1,6 @@
 """An experiment: what every command needs, whether it trains, evaluates or predicts."""
 
+from dataclasses import replace
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
 from shtopk.models import load_tokenizer
+from shtopk.models.checkpoint import most_tokens
 from shtopk.models.languages import begin_in, set_languages
 from shtopk.models.windows import reading_of
 from shtopk.tasks import Task, get_task
@@ -97,7 +99,9 @@ class Experiment:
 
     @cached_property
     def kind(self) -> Kind:
-        """Everything that depends on what the model answers with: classes, labels, numbers or summaries."""
+        """Everything that depends on what the model answers with: classes, labels, numbers, summaries
+        or completions.
+        """
         return kind_of(self.task)
 
     @cached_property
@@ -111,7 +115,8 @@ class Experiment:
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer of the backbone, which knows the languages of documents and summaries."""
         given = self.arguments.model
-        tokenizer = load_tokenizer(given.backbone, given.backbone_revision)
+        writes = self.task.target == "completion"
+        tokenizer = load_tokenizer(given.backbone, given.backbone_revision, pad_with_end=writes)
         set_languages(tokenizer, given.source_lang, given.target_lang)
         return tokenizer
 
@@ -121,16 +126,20 @@ class Experiment:
         texts = self.texts
         set_seed(self.arguments.training.seed)
         model = build_model(self.kind, self.arguments, texts)
+        self.kind.let_read(model, self.tokenizer)
         if language := self.arguments.model.target_lang or self.arguments.model.source_lang:
             begin_in(model, self.tokenizer, language)
         return model
 
     @cached_property
     def encoded(self) -> DatasetDict:
-        """The splits as token numbers."""
-        texts, tokenizer, model = self.texts, self.tokenizer, self.model
+        """The splits as token numbers. What a model has no positions for is cut off."""
+        texts, tokenizer, model, data = self.texts, self.tokenizer, self.model, self.arguments.data
+        limits = [limit for limit in (data.max_tokens, most_tokens(model)) if limit is not None]
+        data = replace(data, max_tokens=min(limits, default=None))
         with self.accelerator.main_process_first():
-            return self.task.encode(tokenizer, texts, self.arguments.data, model.generation_start, reading_of(model))
+            start = getattr(model, "generation_start", None)
+            return self.task.encode(tokenizer, texts, data, start, reading_of(model))
 
     @cached_property
     def collate(self):

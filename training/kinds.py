@@ -1,4 +1,4 @@
-"""Classes, labels, numbers or summaries: everything that differs between training for the one and the other.
+"""Classes, labels, numbers, summaries, completions: everything that differs between training for one and the other.
 
 The task decides once which of these a model answers with (`kind_of`). Nothing else in training asks.
 """
@@ -14,6 +14,7 @@ from datasets import Dataset, DatasetDict
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 from transformers import (
+    AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     DataCollatorForSeq2Seq,
@@ -23,9 +24,11 @@ from transformers import (
 from shtopk.models import TopKPoolingForConditionalGeneration, TopKPoolingForSequenceClassification
 from shtopk.models.answers import CLASSES, LABELS, NUMBERS, probabilities
 from shtopk.models.answers import answers as read_answers
+from shtopk.models.language_model import language_model, let_complete, set_completions
 from shtopk.tasks import Task, write_samples
 from shtopk.training.arguments import Arguments
 from shtopk.training.collators import MultiLabelCollator, targets
+from shtopk.training.completions import CompletionCollator, prompts_of
 from shtopk.training.losses import ClassLoss, LabelLoss, NumberLoss, as_tensor, class_weights, label_weights, smoothed
 
 
@@ -35,6 +38,7 @@ class Kind(ABC):
     auto_class: ClassVar[Any]  # loads a saved model
     collator: ClassVar[Any]  # see `collate`
     forward_methods: ClassVar[tuple[str, ...]] = ()  # besides `forward`: FSDP gathers the parameters for them
+    measures_loss: ClassVar[bool] = False  # the loss is a figure of the answers to a split, beside the metrics
 
     @abstractmethod
     def from_backbone(self, arguments: Arguments, texts: DatasetDict, fields: Mapping[str, Any]):
@@ -46,6 +50,10 @@ class Kind(ABC):
         Raises:
             ValueError: the arguments do not fit the labels in the training split.
         """
+        return
+
+    def let_read(self, model, tokenizer) -> None:
+        """Make a new model and its tokenizer ready for each other."""
         return
 
     def training_loss(self, out, labels: Tensor, smoothing: float) -> Tensor:
@@ -62,10 +70,10 @@ class Kind(ABC):
 
     @abstractmethod
     def answer(self, model, batch: Mapping[str, Tensor], new_tokens: int | None = None) -> Tensor:
-        """Answer a batch: logits [B, C] or numbers [B, 1] in float32, or the tokens of summaries [B, T].
+        """Answer a batch: logits [B, C] or numbers [B, 1] in float32, or tokens of summaries or completions [B, T].
 
         Args:
-            new_tokens: generate exactly so many for each summary, whatever the model has learnt.
+            new_tokens: generate exactly so many for each of these, whatever the model has learnt.
         """
 
     @abstractmethod
@@ -218,12 +226,13 @@ class Summarizer(Kind):
         return smoothed(out.loss, out.logits, labels, smoothing) if smoothing else out.loss
 
     def answer(self, model, batch, new_tokens=None):
+        return self.generate(model, {name: value for name, value in batch.items() if name != "labels"}, new_tokens)
+
+    def generate(self, model, inputs: Mapping[str, Tensor], new_tokens: int | None) -> Tensor:
+        """The tokens that a model generates for these inputs."""
         exactly = {} if new_tokens is None else {"min_new_tokens": new_tokens, "max_new_tokens": new_tokens}
-        return model.generate(
-            **{name: value for name, value in batch.items() if name != "labels"},
-            synced_gpus=isinstance(model, FSDPModule),  # whose processes need each other for every token
-            **exactly,
-        )
+        together = isinstance(model, FSDPModule)  # whose processes need each other for every token
+        return model.generate(**inputs, synced_gpus=together, **exactly)
 
     def padding(self, model):
         return model.generation_config.pad_token_id
@@ -240,6 +249,41 @@ class Summarizer(Kind):
         write_samples(folder, split, predictions, baselines)
 
 
+class Completer(Summarizer):
+    """Prompts are answered with completions, by a causal language model."""
+
+    auto_class = AutoModelForCausalLM
+    measures_loss = True
+
+    def from_backbone(self, arguments, texts, fields):
+        given = arguments.model
+        own = {name: value for name, value in fields.items() if name not in OF_ENCODERS}
+        model = language_model(given.backbone, keep_last=given.keep_last, **own)
+        set_completions(model, max_new_tokens=arguments.data.max_completion_tokens, **given.generation_options)
+        return model
+
+    def let_read(self, model, tokenizer):
+        let_complete(model, tokenizer)
+
+    def training_loss(self, out, labels, smoothing):
+        return smoothed(out.loss, out.logits[:, :-1], labels[:, 1:], smoothing) if smoothing else out.loss
+
+    def collate(self, tokenizer, model, **options):
+        return CompletionCollator(tokenizer.pad_token_id, **options)
+
+    def answer(self, model, batch, new_tokens=None):
+        prompts = prompts_of(batch)
+        return self.generate(model, prompts, new_tokens)[:, prompts["input_ids"].shape[1] :]
+
+    def speed(self, model, answers, seconds):
+        pad = self.padding(model)
+        return {"generated_tokens_per_second": sum(token != pad for one in answers for token in one) / seconds}
+
+
+# What does not belong to a language model: it reads prompts whole, and pools between its layers alone.
+OF_ENCODERS = ("k", "window", "windows_at_once", "window_k", "source_prefix")
+
+
 def kind_of(task: Task) -> Kind:
     """The kind of model for a task."""
     kinds: dict[str, type[Kind]] = {
@@ -247,5 +291,6 @@ def kind_of(task: Task) -> Kind:
         "labels": MultiLabelClassifier,
         "value": Regressor,
         "summary": Summarizer,
+        "completion": Completer,
     }
     return kinds[task.target]()

@@ -53,7 +53,10 @@ def fit(run: Run) -> None:
                 try:
                     with uncompiled():
                         evaluated = evaluate(run, "validation", "eval", stopping)
-                        loss = validation_loss(run, evaluated.answers)
+                        measured_already = evaluated.metrics.get("eval_loss")
+                        loss = (
+                            validation_loss(run, evaluated.answers) if measured_already is None else measured_already
+                        )
                 except Stopped:
                     stop = True
                 else:

@@ -32,7 +32,8 @@ def add_lora(model: Any, arguments: ModelArguments) -> None:
 
     layers = linear_layers(model)
     names = sorted({name.rpartition(".")[2] for name in layers})
-    usual = USUAL.get(model.backbone.config.model_type, ())
+    backbone = backbone_of(model)
+    usual = USUAL.get(backbone.config.model_type, ())
     wanted = arguments.lora_layers or [name for name in usual if name in names]
     chosen = [name for name in layers if not wanted or name.rpartition(".")[2] in wanted]
     if unknown := [name for name in wanted if name not in names]:
@@ -46,11 +47,16 @@ def add_lora(model: Any, arguments: ModelArguments) -> None:
     alpha = 2 * rank if arguments.lora_alpha is None else arguments.lora_alpha
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     trained &= model.new_parameters | of_poolings(model)
-    chosen = [name.removeprefix("backbone.") for name in chosen]
+    chosen = [name.removeprefix(f"{model.base_model_prefix}.") for name in chosen]
     config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=arguments.lora_dropout, target_modules=chosen)
-    inject_adapter_in_model(config, model.backbone)  # in a model of ours an adapter would take what is new as its own
+    inject_adapter_in_model(config, backbone)  # in a model of ours an adapter would take what is new as its own
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(MATRIX in name or name in trained)
+
+
+def backbone_of(model: Any) -> Any:
+    """The bare model inside: of ours the backbone, of a language model all but the layer that gives its output."""
+    return getattr(model, model.base_model_prefix)
 
 
 def linear_layers(model: Any) -> dict[str, nn.Linear]:
@@ -59,7 +65,7 @@ def linear_layers(model: Any) -> dict[str, nn.Linear]:
     return {
         name: layer
         for name, layer in model.named_modules()
-        if isinstance(layer, nn.Linear) and name.startswith("backbone.")
+        if isinstance(layer, nn.Linear) and name.startswith(f"{model.base_model_prefix}.")
         if layer.weight.requires_grad and layer is not out and f"{name}.weight" not in new
     }
 

@@ -13,7 +13,8 @@ from shtopk.options import NAMES, PoolingOptions, fill_in, like_options
 MOST_KEPT = 2**20  # vectors: more than any text has tokens
 GENERATION = ("num_beams", "no_repeat_ngram_size", "min_new_tokens", "length_penalty")
 OF_SUMMARIES = ("decoder", "copy_head", "source_lang", "target_lang", "generation", *GENERATION)
-SET_ELSEWHERE = {"max_new_tokens": "max_summary_tokens", "max_length": "max_summary_tokens"}
+LENGTH = "max_summary_tokens, of completions max_completion_tokens"
+SET_ELSEWHERE = {"max_new_tokens": LENGTH, "max_length": LENGTH}
 OUTPUTS = ("num_return_sequences", "return_dict_in_generate", "output_scores", "output_logits", "output_attentions",
            "output_hidden_states")  # fmt: skip
 
@@ -38,8 +39,8 @@ class ModelArguments(OptionArguments):
     _argument_group_name: ClassVar[str] = "model"
     backbone: str | None = _option(
         None,
-        "folder or hub name of an encoder, or for summaries of an encoder-decoder such as BART or T5; by default "
-        "MiniLM from its pip package",
+        "folder or hub name of an encoder, for summaries perhaps of an encoder-decoder such as BART or T5, and for "
+        "completions of a causal language model such as Llama; by default MiniLM from its pip package",
     )
     backbone_revision: str | None = _option(
         None, "branch, tag or commit of a backbone on the hub; by default its newest, and run.json says which it was"
@@ -52,17 +53,18 @@ class ModelArguments(OptionArguments):
     decoder: str | None = _option(None, "folder or hub name of a language model to join to an encoder (summaries)")
     decoder_layers: int = _option(2, "layers of the decoder that is made from the encoder's, if none is given")
     copy_head: bool = _option(False, "let the decoder copy tokens through the vectors kept (summaries)")
-    num_beams: int | None = _option(None, "beams when summaries are generated, >= 1; by default as the backbone says")
+    num_beams: int | None = _option(None, "beams when texts are generated, >= 1; by default as the backbone says")
     no_repeat_ngram_size: int | None = _option(
         None, "allow no sequence of so many tokens twice; by default as the backbone"
     )
     min_new_tokens: int | None = _option(
-        None, "tokens that a summary has at least, >= 0; by default as the backbone says"
+        None, "tokens that a text has at least, >= 0; by default as the backbone says"
     )
     length_penalty: float | None = _option(None, "with beams, > 0 favours long summaries, < 0 short ones")
     generation: str | None = _option(
         None,
-        "further fields of transformers' GenerationConfig, as a mapping: {repetition_penalty: 1.2} (summaries)",
+        "further fields of transformers' GenerationConfig, as a mapping: {repetition_penalty: 1.2} (summaries and "
+        "completions, which by default are the likeliest tokens)",
     )
     source_prefix: str = _option(
         "", "text to put before every document, and in front of every window, such as 'summarize: ' for T5"
@@ -80,10 +82,15 @@ class ModelArguments(OptionArguments):
         None, "pool in two steps: each window to so many vectors, then these to k; by default in one"
     )
     k_by_layer: str | None = _option(
-        None, "pool between the encoder's layers as well: 2:256,4:64 pools the input of layer 2 to 256, of 4 to 64"
+        None,
+        "pool between the encoder's layers as well: 2:256,4:64 pools the input of layer 2 to 256, of 4 to 64; for "
+        "completions the one place to pool a prompt",
     )
+    keep_last: int = _option(1, "tokens at the end of a prompt that are kept whole, >= 1 (completions)")
     classifier_dropout: float = _option(0.1, "dropout before the classifier, in [0, 1)")
-    freeze_encoder: bool = _option(False, "do not train the encoder, nor embeddings that it shares with a decoder")
+    freeze_encoder: bool = _option(
+        False, "do not train the encoder, nor embeddings that it shares with a decoder; nor a language model"
+    )
     freeze_layers: int = _option(0, "do not train so many of the lowest layers of the encoder, nor its embeddings")
     freeze_scorer: bool = _option(False, "do not train the scorer, a control")
     lora_r: int | None = _option(

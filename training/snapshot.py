@@ -93,7 +93,8 @@ class Snapshot:
 
     def write(self, folder: Path, model, tokenizer) -> None:
         """Write the state into a folder, which can also be loaded as a model."""
-        model.save_pretrained(folder, state_dict=self.weights)
+        # By the names that the parameters have in the model, as `load_weights` reads them.
+        model.save_pretrained(folder, state_dict=self.weights, save_original_format=False)
         tokenizer.save_pretrained(folder)
         if self.apart:
             save_file(self.apart, folder / APART)

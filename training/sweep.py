@@ -191,10 +191,10 @@ def rows_of(
             check_count("k", setting.k or 0, int(lengths.max()))
         predict_one(trained, trained.split)
         memory = peak_memory_of(trained.accelerator.device)
-        timed = decoder_seconds(trained.model) if trained.model.can_generate() else nullcontext()
+        timed = decoder_seconds(trained.model) if trained.model.config.is_encoder_decoder else nullcontext()
         with timed as spent:
             results, scores, _ = examine(trained, baselines=False)
-        metric = trained.task.selectors[0]
+        metric = next(name for name in trained.task.selectors if name in results["intervals"])
         row = {
             "way": setting.way,
             "k": setting.k,

@@ -13,14 +13,17 @@ from datasets import DatasetDict
 from shtopk.models import load_checkpoint
 from shtopk.models.answers import CLASSES, LABELS, NUMBERS, problem_type
 from shtopk.models.checkpoint import most_tokens
-from shtopk.models.windows import reading_of
+from shtopk.models.language_model import completes
 from shtopk.tasks import DataArguments
+from shtopk.tasks.arguments import COMPLETION
 from shtopk.tasks.labels import as_classes
 from shtopk.training.arguments import Arguments, EvaluationArguments
 from shtopk.training.console import refusing
 from shtopk.training.experiment import Experiment
 
 SUMMARY = "summary"  # the column of summaries, where none is named
+DOES = {"summary": "summarizes", "completion": "completes prompts"}  # by what a model answers with; else it classifies
+HAS = {"summary": "summaries", "completion": "completions"}  # likewise
 
 
 class Trained(Experiment):
@@ -36,19 +39,29 @@ class Trained(Experiment):
     def __init__(self, checkpoint: str, data: DataArguments, arguments: EvaluationArguments, **pooling: Any):
         with refusing(ValueError):
             self.model, self.tokenizer = load_checkpoint(checkpoint, **pooling)
-            summarizes = self.model.can_generate()
-            if summarizes and data.summary_column is None and data.task in ("files", "hub"):
-                data = replace(data, summary_column=SUMMARY, problem_type=None)
-            if not summarizes:
+            writes = self._writes()
+            if writes is None:
                 data = self._as_answered(data)
+            elif data.answer not in DOES and data.task in ("files", "hub"):
+                column: dict[str, Any] = (
+                    {"summary_column": SUMMARY} if writes == "summary" else {"completion_column": COMPLETION}
+                )
+                data = replace(data, problem_type=None, **column)
             if data.max_tokens is None:
                 data = replace(data, max_tokens=most_tokens(self.model))
             super().__init__(Arguments(data=data, training=arguments.training))
             self.checkpoint, self.split = Path(checkpoint), arguments.split
-            if summarizes != (self.task.target == "summary"):
-                does, has = ("summarizes", "classes") if summarizes else ("classifies", "summaries")
-                cure = "; leave out --summary_column" if data.summary_column else ""
+            target = self.task.target
+            if writes != (target if target in DOES else None):
+                does, has = DOES.get(str(writes), "classifies"), HAS.get(target, "classes")
+                cure = f"; leave out --{data.answer_field}" if data.answer in DOES else ""
                 raise ValueError(f"the model in {checkpoint} {does}, but the task {self.task.name} has {has}{cure}")
+
+    def _writes(self) -> str | None:
+        """What the model writes: "summary" or "completion"; None if it classifies."""
+        if completes(self.model):
+            return "completion"
+        return "summary" if self.model.can_generate() else None
 
     def _as_answered(self, data: DataArguments) -> DataArguments:
         """The data's arguments with the kind of answer that a classifier gives."""
@@ -57,7 +70,7 @@ class Trained(Experiment):
             raise ValueError(
                 f"expected a model with one number a document, got {self.model.config.num_labels} outputs"
             )
-        if data.summary_column:
+        if data.answer in DOES:
             return data
         if data.task not in ("files", "hub"):
             if kind != CLASSES:
@@ -91,9 +104,8 @@ class Trained(Experiment):
 
     @cached_property
     def encoded(self) -> DatasetDict:
-        start = getattr(self.model, "generation_start", None)
         with refusing(ValueError):
-            return self.task.encode(self.tokenizer, self.texts, self.arguments.data, start, reading_of(self.model))
+            return super().encoded
 
     @cached_property
     def checkpoint_hash(self) -> str:

@@ -1,7 +1,8 @@
-"""The loss on validation documents: on all of them at an evaluation, on a few of them between evaluations."""
+"""The loss on the documents of a split: on all of them at an evaluation, on a few of them between evaluations."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -9,9 +10,11 @@ from accelerate.utils import send_to_device
 
 from shtopk.training.batches import items_of
 from shtopk.training.collectives import reduce_sum
+from shtopk.training.experiment import Experiment
 from shtopk.training.run import Run
 
 SPLIT = "validation"
+HIGHEST = 700.0  # of a loss whose exponential is a number
 POINTS = 5  # looks at validation documents that a run has at least, evaluations among them
 
 
@@ -25,14 +28,23 @@ def validation_loss(run: Run, answers: list) -> float:
     """
     model, labels = run.model.eval(), run.encoded[SPLIT]["labels"][:]
     loss = run.kind.loss(model, answers, labels)
-    if loss is not None:
-        return loss
-    accelerator, total, items = run.accelerator, 0.0, 0.0
-    rows, processes = run.by_length[SPLIT], accelerator.num_processes
-    size = run.arguments.training.eval_batch_size * processes
+    return split_loss(run, SPLIT) if loss is None else loss
+
+
+def split_loss(experiment: Experiment, split: str) -> float:
+    """The mean of the model's own loss on a split, over its documents or target tokens. All processes share the work.
+
+    Args:
+        experiment: its model is in eval mode afterwards.
+        split: its name.
+    """
+    accelerator, total, items = experiment.accelerator, 0.0, 0.0
+    experiment.model.eval()
+    rows, processes = experiment.by_length[split], accelerator.num_processes
+    size = experiment.arguments.training.eval_batch_size * processes
     for start in range(0, len(rows), size):
         mine = rows[start : start + size][accelerator.process_index :: processes]
-        output, terms = _forward(run, mine or rows[:1])  # FSDP needs every process for each batch
+        output, terms = _forward(experiment, split, mine or rows[:1])  # FSDP needs every process for each batch
         total += output.loss.item() * terms * bool(mine)
         items += terms * bool(mine)
     total, items = reduce_sum(accelerator, total, items)
@@ -62,12 +74,12 @@ class Probe:
         return bool(self.rows) and self.run.progress.update % self.every == 0 and not self.run.evaluation_due
 
     def measure(self) -> dict[str, float]:
-        """The loss of these documents and, unless they have summaries, the metrics, as "probe_loss" and so on."""
+        """The loss of these documents and, unless texts are written, the metrics, as "probe_loss" and so on."""
         run, answers, total, items = self.run, [], 0.0, 0
         run.model.eval()
         size = run.arguments.training.eval_batch_size
         for start in range(0, len(self.rows), size):
-            output, terms = _forward(run, self.rows[start : start + size])
+            output, terms = _forward(run, SPLIT, self.rows[start : start + size])
             total, items = total + output.loss.item() * terms, items + terms
             answers += run.kind.answers_in(output)
         found = {"loss": total / items, "documents": len(self.rows)}
@@ -78,9 +90,19 @@ class Probe:
         return {f"probe_{name}": value for name, value in found.items()}
 
 
-def _forward(run: Run, rows: list[int]) -> tuple[Any, int]:
-    """The model's output for these validation documents, and the number of terms that its loss is the mean of."""
-    batch = run.collate([run.encoded[SPLIT][row] for row in rows])
+def loss_figures(experiment: Experiment, split: str) -> dict[str, float]:
+    """The loss of a split as a figure of the answers to it, with its exponential, the perplexity; {} where the loss
+    says nothing that the metrics do not.
+    """
+    if not experiment.kind.measures_loss:
+        return {}
+    loss = split_loss(experiment, split)
+    return {"loss": loss, "perplexity": math.exp(min(loss, HIGHEST))}
+
+
+def _forward(experiment: Experiment, split: str, rows: list[int]) -> tuple[Any, int]:
+    """The model's output for these documents, and the number of terms that its loss is the mean of."""
+    batch = experiment.collate([experiment.encoded[split][row] for row in rows])
     terms = items_of(batch["labels"])
-    with torch.inference_mode(), run.accelerator.autocast():
-        return run.model(**send_to_device(batch, run.accelerator.device)), terms
+    with torch.inference_mode(), experiment.accelerator.autocast():
+        return experiment.model(**send_to_device(batch, experiment.accelerator.device)), terms

@@ -8,7 +8,7 @@ import sys
 from importlib import import_module
 
 COMMANDS = {
-    "train": "fine-tune a classifier or a summarizer whose encoder pools its tokens to k",
+    "train": "fine-tune a classifier, a summarizer or a language model that pools its tokens to k",
     "evaluate": "a checkpoint's figures on any data",
     "predict": "a checkpoint's answers to files or standard input, a line each",
     "sweep": "how small may k be? a checkpoint at many k, without training",

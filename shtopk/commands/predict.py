@@ -5,9 +5,10 @@ cat texts | shtopk predict CHECKPOINT -
 
 Files are .json, .jsonl, .csv, .parquet, or .txt, where each line is a document, even an empty one. Documents of
 similar length go through the model together, and lines are written as soon as there are answers. With --resume true, a
-run that was cut off goes on. A line has the columns to keep; "prediction" (the class, the list of labels, the number
-or the summary); "probability" of the class; and on request "probabilities" and "kept". Exit codes: 0 if all went well,
-1 if it failed, 2 if the input was refused; 130, 143 and 141 if Ctrl-C, SIGTERM or a closed pipe stopped it.
+run that was cut off goes on. A line has the columns to keep; "prediction" (the class, the list of labels, the number,
+the summary, or what follows a prompt); "probability" of the class; and on request "probabilities" and "kept". Exit
+codes: 0 if all went well, 1 if it failed, 2 if the input was refused; 130, 143 and 141 if Ctrl-C, SIGTERM or a closed
+pipe stopped it.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ class PredictArguments:
     output: str = option("-", "file of JSON lines to write; - is standard output")
     overwrite: bool = option(False, "replace the output file if it exists")
     resume: bool = option(False, "go on behind the last whole line of the output file; the input has to be the same")
-    text_column: str | None = option(None, "column with the documents; by default that of training, or text")
+    text_column: str | None = option(
+        None, "column with the documents or prompts; by default that of training, or text"
+    )
     text_pair_column: str | None = option(
         None, "column with the second text of a pair; by default that of training, or none"
     )
@@ -59,7 +62,9 @@ class PredictArguments:
     probabilities: bool = option(False, "give the probability of every class")
     kept: bool = option(False, "give the tokens that were kept, with their characters and weights")
     batch_size: int = option(16, "documents that go through the model together, >= 1")
-    max_tokens: int | None = option(None, "cut documents to so many tokens; by default as in training, or not at all")
+    max_tokens: int | None = option(
+        None, "cut documents to so many tokens, prompts at their beginning; by default as in training, or not at all"
+    )
     mixed_precision: Literal["no", "bf16"] = option("no", "bf16: compute in bfloat16 where that does no harm")
 
 
@@ -103,12 +108,14 @@ def _answer(checkpoint: str, max_tokens: int | None, source: Source, lines: Json
 
     from shtopk.models import load_checkpoint, predict
     from shtopk.models.checkpoint import quiet
+    from shtopk.models.language_model import completes
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with refusing(ValueError):
         model, tokenizer = load_checkpoint(checkpoint)
         if options.probabilities and model.can_generate():
-            raise ValueError("expected a classifier to give the probabilities of, got a summarizer; leave them out")
+            got = "a language model" if completes(model) else "a summarizer"
+            raise ValueError(f"expected a classifier to give the probabilities of, got {got}; leave them out")
         answers = predict(model.to(device), tokenizer, source.texts(), batch_size=options.batch_size,
                           max_tokens=max_tokens, kept=options.kept)  # fmt: skip
     halves = torch.autocast(device.type, torch.bfloat16, enabled=options.mixed_precision == "bf16")
@@ -159,7 +166,8 @@ def _reading(checkpoint: str, options: PredictArguments) -> tuple[Columns, int |
     """
     settings = settings_of(checkpoint)
     most = settings.get("max_tokens")
-    text, separator, pair = (options.text_column or settings.get("text_column") or TEXT,
+    given = options.text_column or settings.get("prompt_column") or settings.get("text_column")
+    text, separator, pair = (given or TEXT,
                              settings.get("text_separator") or " ",
                              options.text_pair_column or settings.get("text_pair_column"))  # fmt: skip
     if not all(isinstance(one, str) for one in (text, separator, pair or "")) or not isinstance(most, int | None):
@@ -181,7 +189,7 @@ def _bar(source: Source, lines: JsonLines, options: PredictArguments) -> tqdm:
 
 
 def _positional(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", help="folder of a classifier or a summarizer")
+    parser.add_argument("checkpoint", help="folder of a classifier, a summarizer or a language model")
     parser.add_argument("files", nargs="+", metavar="FILE", help="documents; - is standard input")
 
 

@@ -1,4 +1,5 @@
-"""Fine-tune and evaluate a classifier or a summarizer whose encoder pools its tokens to k.
+"""Fine-tune and evaluate a classifier or a summarizer whose encoder pools its tokens to k, or a language model whose
+layers pool its prompts.
 
 shtopk train --train_file mine.jsonl [--any_field value ...]
 shtopk train --config configs/bbc.yaml

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 
@@ -102,6 +103,57 @@ def read_texts(
             )
             found.setdefault("cut", []).append(bool(encoding.overflowing))
     return found
+
+
+def read_prompts(tokenizer: Any, texts: Sequence[str], max_tokens: int | None = None) -> list[list[int]]:
+    """Turn prompts into tokens, after which a completion's can follow.
+
+    A tokenizer may put special tokens before a text, such as <s>; what it puts after one is left out.
+
+    Args:
+        tokenizer: of transformers.
+        texts: N prompts.
+        max_tokens: keep at most so many tokens of a prompt, those before it included. Its end is kept, and its
+            beginning cut off. None: prompts are read in full.
+
+    Returns:
+        The token numbers of each.
+
+    Raises:
+        ValueError: max_tokens leaves no room for a prompt.
+
+    Example:
+        >>> read_prompts(tokenizer, ["Who was it? Answer:"], max_tokens=3)  # doctest: +SKIP
+        [[1, 673, 29901]]
+    """
+    start = tokens_before(tokenizer)
+    if max_tokens is not None and max_tokens <= len(start):
+        raise ValueError(f"expected max_tokens > {len(start)}, the tokens before a prompt, got {max_tokens}")
+    return [
+        start + ids[-(max_tokens - len(start)) :] if max_tokens else start + ids for ids in _bare(tokenizer, texts)
+    ]
+
+
+def read_completions(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
+    """Turn completions into tokens. Each ends with the token that ends a text, unless it is cut to max_tokens.
+
+    Raises:
+        ValueError: the tokenizer has no such token.
+    """
+    end = tokenizer.eos_token_id
+    if end is None:
+        raise ValueError("expected a tokenizer with a token that ends a text, got none; set its eos_token and save it")
+    return [(ids if ids[-1:] == [end] else [*ids, end])[:max_tokens] for ids in _bare(tokenizer, texts)]
+
+
+def _bare(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    return tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"] if texts else []
+
+
+def tokens_before(tokenizer: Any) -> list[int]:
+    """The special tokens that a tokenizer puts before a text."""
+    encoded = tokenizer("a", return_special_tokens_mask=True)
+    return encoded["input_ids"][: len(list(takewhile(bool, encoded["special_tokens_mask"])))]
 
 
 def least_tokens(tokenizer: Any, pair: bool = False, prefix: str = "") -> int:

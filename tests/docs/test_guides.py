@@ -7,8 +7,9 @@ import torch
 from code_blocks import DOCS, page
 from datasets import Dataset
 from refusals import FIELDS, GROUPS
+from tiny import LLAMA, tiny_writer
 from transcripts import transcript
-from transformers import AutoTokenizer, HfArgumentParser
+from transformers import AutoTokenizer, HfArgumentParser, LlamaConfig, LlamaForCausalLM
 
 from shtopk.commands.predict import PredictArguments
 from shtopk.commands.sweep import SweepArguments
@@ -16,7 +17,7 @@ from shtopk.models import load_checkpoint
 from shtopk.training.aliases import ALIASES
 from shtopk.training.arguments import EvaluationArguments
 
-GUIDES = ("train", "data", "answers", "evaluate", "summarize", "inside_the_encoder", "many_processes")
+GUIDES = ("train", "data", "answers", "evaluate", "summarize", "inside_the_encoder", "many_processes", "completions")
 ELSEWHERE = {  # options of accelerate and torchrun, of compare and show, and of every command
     *("--config_file", "--num_processes", "--machine_rank", "--main_process_ip", "--nproc_per_node"),
     *("--operators", "--seeds", "--output", "--pair", "--config", "--help", "--backbone"),
@@ -70,6 +71,15 @@ def test_an_encoder_pools_between_its_layers(deep_hub, capsys):
     assert list(model.bert.encoder.pooling) == ["2"]
 
 
+def test_trl_trains_a_model_that_completes_prompts(here):
+    pytest.importorskip("trl")
+    name = "HuggingFaceTB/SmolLM2-135M"
+    LlamaForCausalLM(LlamaConfig(**LLAMA | {"num_hidden_layers": 9})).save_pretrained(here / name)
+    tiny_writer().save_pretrained(here / name)
+    names = transcript(page("completions"), here, rows=[{"prompt": "a b c d", "completion": " goal"}] * 8)
+    assert names["trainer"].state.global_step == 2
+
+
 def test_an_index_keeps_8_vectors_of_a_document(hub_in_a_folder):
     documents = ["a b c goal match " * 4, "d e f bank shares " * 4]
     pairs = Dataset.from_dict({"query": ["goal", "bank"] * 4, "document": documents * 4})
@@ -89,7 +99,7 @@ def test_every_name_of_transformers_is_in_the_table():
     assert found == ALIASES
 
 
-@pytest.mark.parametrize("name", ["train", "data", "answers"])
+@pytest.mark.parametrize("name", ["train", "data", "answers", "completions"])
 def test_fields_have_the_defaults_of_the_tables(name):
     text = page(name).read_text(encoding="utf-8")
     fields = [row for row in rows_of_tables(text) if len(row) == 3 and row[0].strip("`") in FIELDS]

@@ -29,6 +29,17 @@ BART = {
     "forced_eos_token_id": None,
     **SPECIAL,
 }
+LLAMA = {
+    "vocab_size": len(WORDS),
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+    "bos_token_id": 2,
+    "eos_token_id": 3,
+}
 
 
 def tiny_tokenizer(words: Sequence[str] | None = None, segment: int = 0) -> PreTrainedTokenizerFast:
@@ -44,3 +55,11 @@ def tiny_tokenizer(words: Sequence[str] | None = None, segment: int = 0) -> PreT
         tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]",
         model_input_names=["input_ids", *["token_type_ids"] * segment, "attention_mask"],
     )  # fmt: skip
+
+
+def tiny_writer() -> PreTrainedTokenizerFast:
+    """The tokenizer of a language model: [CLS] begins a text, [SEP] ends what is written, and there is no padding."""
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A", special_tokens=[("[CLS]", 2)])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]", bos_token="[CLS]", eos_token="[SEP]")

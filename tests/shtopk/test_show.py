@@ -173,7 +173,7 @@ def foreign(folder):
     (of_another_size, "the weights have other shapes than config.json says"),
     (with_another_tokenizer, "expected a tokenizer of at most 34 words, got one of 35"),
     (with_code_for_another_model, "needs code that lies in the checkpoint, which is never run"),
-    (foreign, "expected a classifier of documents or a summarizer"),
+    (foreign, "expected a classifier of documents, a summarizer or a language model"),
 ])  # fmt: skip
 def test_what_is_no_checkpoint_is_refused_in_one_line(change, message, checkpoint, tmp_path, capsys):
     shutil.copytree(checkpoint, tmp_path / "folder")

@@ -256,9 +256,10 @@ def test_documents_are_cut_only_on_request():
 def test_every_task_says_what_it_is_and_whose_texts_it_has():
     for name, task in TASKS.items():
         assert task.name == name and task.description and task.licence
-        answers = ["a b", "c"] if task.target == "summary" else [0, 1]
+        answers = ["a b", "c"] if task.target in ("summary", "completion") else [0, 1]
         assert set(task.metrics) == set(task.compute_metrics(answers, answers))
-        assert set(task.selectors) <= set(task.metrics)
+        measured_beside = {"loss"} if task.target == "completion" else set()
+        assert set(task.selectors) <= set(task.metrics) | measured_beside
 
 
 def test_every_argument_has_help():

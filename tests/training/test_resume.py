@@ -58,12 +58,13 @@ def stopped(last_line):
     return lambda words, code: last_line(train.main, words, code=code)
 
 
-@pytest.mark.parametrize("kind", [pytest.param("classes", marks=pytest.mark.slow), "summaries"])
+@pytest.mark.parametrize("kind", [pytest.param("classes", marks=pytest.mark.slow), "summaries", "completions"])
 def test_a_run_that_is_stopped_goes_on_to_the_same_bits(
-    harder, summary_words, trained, stop_at, stopped, tmp_path, kind
+    harder, summary_words, prompt_words, trained, stop_at, stopped, tmp_path, kind
 ):
     summarizing = [*summary_words, "--epochs", "6", "--classifier_dropout", "0.2", "--show", "1"]
-    words = harder if kind == "classes" else summarizing
+    completing = [*prompt_words, "--epochs", "2", "--k_range", "3:9", "--backbone_dropout", "0.1", "--lora_r", "2"]
+    words = {"classes": harder, "summaries": summarizing, "completions": completing}[kind]
     stop_at(7, signal.SIGTERM)
     said = stopped(words, 143)
     assert_refused(said, "SIGTERM", "update 8", "python train.py --train_file")

@@ -205,5 +205,12 @@ class Pass:
         return len(self.followed) - 1
 
     def leave(self, vectors: Tensor) -> Tensor:
-        """What the model returns in place of the vectors of its last layer: one for each of the n tokens."""
+        """What the model returns in place of the vectors of its last layer: one for each of the n tokens.
+
+        A scorer that had nothing to do, for short prompts, gets a gradient of 0: processes that train together wait
+        for each other's gradients of every parameter.
+        """
+        if torch.is_grad_enabled():
+            scorers = (parameter for pooling in self.poolings.values() for parameter in pooling.parameters())
+            vectors = vectors + sum(0 * parameter.sum() for parameter in scorers if parameter.requires_grad)
         return vectors if self.layout is None else spread(vectors, self.tokens(self.layout), self.n)
