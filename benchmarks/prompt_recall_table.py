@@ -1,0 +1,64 @@
+"""The table of recall: a row for each way, a column for each k."""
+
+import statistics
+
+import numpy as np
+from paired import best_rows
+from prompt_recall_task import FACTS
+from ranking import from_text
+
+
+def table(record: dict) -> str:
+    """Markdown: the share of facts recalled, mean ± standard deviation over the seeds of what was trained.
+
+    Trained ways first; in bold what is best of its k, or within one standard error of the best.
+    """
+    ks, runs = record["k"], record["runs"]
+    names = list(dict.fromkeys(run["way"] for run in sorted(runs, key=lambda run: not run["trained"])))
+    bold = {k: best(record, k) for k in ks}
+    lines = [
+        f"| facts recalled | trained with it | {' | '.join(f'k = {k}' for k in ks)} |",
+        "|---|---|" + "--:|" * len(ks),
+    ]
+    for name in names:
+        its = [run for run in runs if run["way"] == name]
+        cells = []
+        for k in ks:
+            found = [exact(run) for run in its if run["k"] in (k, 0)]
+            text = _cell(found)
+            cells.append(f"**{text}**" if name in bold[k] else text)
+        lines.append(f"| {name} | {'yes' if its[0]['trained'] else 'no'} | {' | '.join(cells)} |")
+    seeds = ", ".join(map(str, sorted({run["seed"] for run in runs if run["trained"]})))
+    prompts = len(from_text(runs[0]["right"])) // FACTS
+    return "\n".join(lines) + (
+        f"\n\n{prompts} prompts of {record['words']} words with {FACTS} facts each, of which k vectors are left from "
+        f"layer {record['layer']} of 4 on; {record['updates']} updates with a way, seeds {seeds}. Bold: best of the "
+        f"ways that pool, or within one standard error of the paired difference to it, over prompts and seeds. "
+        f"`{record['command']}` on {record['device']}, torch {record['torch']}.\n"
+    )
+
+
+def exact(run: dict) -> float:
+    """The share of facts that a run recalled."""
+    return float(from_text(run["right"]).mean())
+
+
+def best(record: dict, k: int) -> set[str]:
+    """The ways that are best with k vectors, or within one standard error."""
+    column: dict[str, list[np.ndarray]] = {}
+    for run in record["runs"]:
+        if run["k"] == k:
+            column.setdefault(run["way"], []).append(from_text(run["right"]))
+    return best_rows(column, owners_of(column)) if column else set()
+
+
+def owners_of(column: dict[str, list[np.ndarray]]) -> np.ndarray:
+    """[facts] the number of the prompt that each fact stands in."""
+    return np.arange(len(next(iter(column.values()))[0])) // FACTS
+
+
+def _cell(found: list[float]) -> str:
+    if not found:
+        return ""
+    spread = f" ± {statistics.stdev(found):.3f}" if len(found) > 1 else ""
+    return f"{statistics.mean(found):.3f}{spread}"

@@ -1,0 +1,105 @@
+"""A registry among documentation: rooms and their numbers, which are asked for when the text has been read.
+
+A prompt of n words is documentation of libraries in which some facts stand, such as `the number of 17 40 71 .`.
+After it all rooms are asked for, one after the other, in another order: `? 17 40 71`. Nobody can know while reading
+which one will be asked for first, and of the documentation nothing ever is. A word is a token. A room is one of 100
+codes and its number are two of them, drawn anew for every prompt, none twice in one.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from shtopk.tasks import filler
+
+WORDS, CODES, FACTS, PARTS = 1000, 100, 8, 2
+PLACES = {"train": (0.0, 0.8), "test": (0.8, 1.0)}  # of the files of the libraries
+STREAM = {"train": 600_000, "test": 60_000}  # words read
+FORMS = ("the number of {room} {number} .", "call {room} {number} ;", "entry : {room} {number} .")
+SPECIAL = ("<pad>", "<s>", "?", "<unk>")
+_WORD = re.compile(r"[a-z]+|[^\w\s]")
+
+
+class Batch(NamedTuple):
+    """Prompts and what is asked behind them.
+
+    Attributes:
+        tokens: [B, n + a] the prompt, then for each fact `?`, its room and its number.
+        labels: [B, n + a] the numbers in the answers, -100 elsewhere.
+        prompt: [B, n + a] 1 for the prompt.
+    """
+
+    tokens: Tensor
+    labels: Tensor
+    prompt: Tensor
+
+
+class Registry:
+    """Draws prompts.
+
+    Args:
+        split: train or test, which read other files.
+        seed: of what is drawn.
+    """
+
+    def __init__(self, split: str, seed: int):
+        train = _stream("train")
+        common = [word for word, _ in Counter(train).most_common(WORDS)]
+        needed = {word for form in FORMS for word in form.split() if "{" not in word}
+        codes = [f"{i:02}" for i in range(CODES)]
+        vocabulary = [*SPECIAL, *sorted({*common} | needed), *codes]
+        self.number = {word: i for i, word in enumerate(vocabulary)}
+        unknown = self.number["<unk>"]
+        text = train if split == "train" else _stream(split)
+        self.text = torch.tensor([self.number.get(word, unknown) for word in text])
+        self.codes = torch.tensor([self.number[code] for code in codes])
+        self.draw = torch.Generator().manual_seed(seed)
+
+    def __len__(self) -> int:
+        return len(self.number)
+
+    def batch(self, size: int, n: int, facts: int = FACTS) -> Batch:
+        """Draw prompts of n words with so many facts."""
+        rows = [self._row(n, facts) for _ in range(size)]
+        tokens, labels = (torch.stack(part) for part in zip(*rows, strict=True))
+        return Batch(tokens, labels, (torch.arange(tokens.shape[1]) < n).long().expand_as(tokens))
+
+    def _row(self, n: int, facts: int) -> tuple[Tensor, Tensor]:
+        codes = self.codes[torch.randperm(CODES, generator=self.draw)[: facts * (1 + PARTS)]].view(facts, -1)
+        rooms, numbers = codes[:, 0], codes[:, 1:]
+        told = [self._fact(room, number) for room, number in zip(rooms, numbers, strict=True)]
+        room = n - 1 - sum(map(len, told))
+        start = int(self._below(len(self.text) - room))
+        cuts = [0, *self._below(room + 1, facts).sort().values.tolist(), room]
+        filling = self.text[start : start + room]
+        parts = [torch.tensor([self.number["<s>"]])]
+        for i in range(facts + 1):
+            parts += [filling[cuts[i] : cuts[i + 1]], *told[i : i + 1]]
+        ignored = torch.full((n,), -100)
+        labels = [ignored]
+        for i in torch.randperm(facts, generator=self.draw).tolist():
+            parts += [torch.tensor([self.number["?"], int(rooms[i])]), numbers[i]]
+            labels += [ignored[:2], numbers[i]]
+        return torch.cat(parts), torch.cat(labels)
+
+    def _fact(self, room: Tensor, number: Tensor) -> Tensor:
+        words: list[int] = []
+        for word in FORMS[int(self._below(len(FORMS)))].split():
+            words += {"{room}": [int(room)], "{number}": number.tolist()}.get(word) or [self.number[word]]
+        return torch.tensor(words)
+
+    def _below(self, high: int, *shape: int) -> Tensor:
+        return torch.randint(high, shape, generator=self.draw)
+
+
+def _stream(split: str) -> list[str]:
+    return [word for _, word in zip(range(STREAM[split]), _words(split), strict=False)]
+
+
+def _words(split: str) -> Iterator[str]:
+    for paragraphs in filler.passages(*PLACES[split]):
+        yield from _WORD.findall(" ".join(paragraphs).lower())
