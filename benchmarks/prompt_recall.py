@@ -3,9 +3,9 @@
 python benchmarks/prompt_recall.py [--k 8 16 32 64 128] [--seeds 0 1 2] [--updates 200] [--words 512]
 
 First a small Llama is trained from scratch to recall the facts of prompt_recall_task.py from whole prompts; it is kept
-in benchmarks/.cache. Then a copy of it is trained with each way to pool its prompts before layer --layer, with a k drawn
-anew for every update, so that one training serves all k. Ways that need no training are used as they are, and some of
-them trained as well. What is pooled is the prompt; the questions come later, and no way sees them while it chooses.
+in benchmarks/.cache. Then a copy is trained with each way to pool its prompts before layer --layer, with a k drawn
+anew for every update, so that one training serves all k. Ways that need no training are used as they are, and some
+of them trained as well. What is pooled is the prompt; the questions come later, and no way sees them as it chooses.
 
 An answer counts if both parts of its number are the likeliest, the second after the right first one, which is what
 greedy generation says. Writes benchmarks/results/prompt-recall.json after every training, so that an interrupted run

@@ -3,7 +3,8 @@
 A prompt of n words is documentation of libraries in which some facts stand, such as `the number of 17 40 71 .`.
 After it all rooms are asked for, one after the other, in another order: `? 17 40 71`. Nobody can know while reading
 which one will be asked for first, and of the documentation nothing ever is. A word is a token. A room is one of 100
-codes and its number are two of them, drawn anew for every prompt, none twice in one.
+codes and its number are two of them, drawn anew for every prompt, none twice in one. Other codes stand in the text as
+well, such as `see page 05 33 92 .`, and are never asked for: a code alone does not say that it matters.
 """
 
 import re
@@ -20,6 +21,8 @@ WORDS, CODES, FACTS, PARTS = 1000, 100, 8, 2
 PLACES = {"train": (0.0, 0.8), "test": (0.8, 1.0)}  # of the files of the libraries
 STREAM = {"train": 600_000, "test": 60_000}  # words read
 FORMS = ("the number of {room} {number} .", "call {room} {number} ;", "entry : {room} {number} .")
+OTHERS = ("see page {room} {number} ,", "figure {room} {number} ,")
+APART = 24  # words for each of the others
 SPECIAL = ("<pad>", "<s>", "?", "<unk>")
 _WORD = re.compile(r"[a-z]+|[^\w\s]")
 
@@ -49,7 +52,7 @@ class Registry:
     def __init__(self, split: str, seed: int):
         train = _stream("train")
         common = [word for word, _ in Counter(train).most_common(WORDS)]
-        needed = {word for form in FORMS for word in form.split() if "{" not in word}
+        needed = {word for form in FORMS + OTHERS for word in form.split() if "{" not in word}
         codes = [f"{i:02}" for i in range(CODES)]
         vocabulary = [*SPECIAL, *sorted({*common} | needed), *codes]
         self.number = {word: i for i, word in enumerate(vocabulary)}
@@ -69,15 +72,18 @@ class Registry:
         return Batch(tokens, labels, (torch.arange(tokens.shape[1]) < n).long().expand_as(tokens))
 
     def _row(self, n: int, facts: int) -> tuple[Tensor, Tensor]:
-        codes = self.codes[torch.randperm(CODES, generator=self.draw)[: facts * (1 + PARTS)]].view(facts, -1)
-        rooms, numbers = codes[:, 0], codes[:, 1:]
-        told = [self._fact(room, number) for room, number in zip(rooms, numbers, strict=True)]
+        codes = self.codes[torch.randperm(CODES, generator=self.draw)]
+        asked, rest = codes[: facts * (1 + PARTS)].view(facts, -1), codes[facts * (1 + PARTS) :]
+        rooms, numbers = asked[:, 0], asked[:, 1:]
+        others = rest[self._below(len(rest), n // APART, 1 + PARTS)]
+        told = [self._sentence(FORMS, codes) for codes in asked] + [self._sentence(OTHERS, codes) for codes in others]
+        told = [told[i] for i in torch.randperm(len(told), generator=self.draw).tolist()]
         room = n - 1 - sum(map(len, told))
         start = int(self._below(len(self.text) - room))
-        cuts = [0, *self._below(room + 1, facts).sort().values.tolist(), room]
+        cuts = [0, *self._below(room + 1, len(told)).sort().values.tolist(), room]
         filling = self.text[start : start + room]
         parts = [torch.tensor([self.number["<s>"]])]
-        for i in range(facts + 1):
+        for i in range(len(told) + 1):
             parts += [filling[cuts[i] : cuts[i + 1]], *told[i : i + 1]]
         ignored = torch.full((n,), -100)
         labels = [ignored]
@@ -86,10 +92,12 @@ class Registry:
             labels += [ignored[:2], numbers[i]]
         return torch.cat(parts), torch.cat(labels)
 
-    def _fact(self, room: Tensor, number: Tensor) -> Tensor:
+    def _sentence(self, forms: tuple[str, ...], codes: Tensor) -> Tensor:
+        """One of the forms with a room and its number in it."""
+        room, *number = codes.tolist()
         words: list[int] = []
-        for word in FORMS[int(self._below(len(FORMS)))].split():
-            words += {"{room}": [int(room)], "{number}": number.tolist()}.get(word) or [self.number[word]]
+        for word in forms[int(self._below(len(forms)))].split():
+            words += {"{room}": [room], "{number}": number}.get(word) or [self.number[word]]
         return torch.tensor(words)
 
     def _below(self, high: int, *shape: int) -> Tensor:
