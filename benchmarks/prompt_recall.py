@@ -1,11 +1,12 @@
 """How much does a language model still know of a prompt of which k vectors are left? All ways side by side.
 
-python benchmarks/prompt_recall.py [--k 8 16 32 64 128] [--seeds 0 1 2] [--updates 200] [--words 512]
+python benchmarks/prompt_recall.py [--k 8 16 32 64 128] [--seeds 0 1 2] [--updates 100] [--words 512]
 
-First a small Llama is trained from scratch to recall the facts of prompt_recall_task.py from whole prompts; it is kept
+First a small Llama is trained from scratch to recall anything of prompt_recall_task.py from whole prompts; it is kept
 in benchmarks/.cache. Then a copy is trained with each way to pool its prompts before layer --layer, with a k drawn
-anew for every update, so that one training serves all k. Ways that need no training are used as they are, and some
-of them trained as well. What is pooled is the prompt; the questions come later, and no way sees them as it chooses.
+anew for every update, so that one training serves all k; as a whole, or the scorer alone. Ways that need no training
+are used as they are, and some of them trained as well. What is pooled is the prompt; the questions come later, and no
+way sees them as it chooses.
 
 An answer counts if both parts of its number are the likeliest, the second after the right first one, which is what
 greedy generation says. Writes benchmarks/results/prompt-recall.json after every training, so that an interrupted run
@@ -35,7 +36,7 @@ from shtopk.integrations.decoder import pool_decoder
 from shtopk.pooling import poolings
 
 CACHE = RESULTS.parent / ".cache"
-STAGES = ((48, 4, 32, 1000), (96, 8, 32, 200), (256, 8, 16, 100), (512, 8, 16, 200))
+STAGES = ((48, 4, 32, 1500), (96, 8, 32, 300), (256, 8, 16, 100), (512, 8, 16, 200))
 """From scratch: (words, facts, prompts of an update, updates). From short prompts recall is learnt soonest."""
 SHAPE = {
     "hidden_size": 128,
@@ -50,6 +51,7 @@ SHAPE = {
     "eos_token_id": None,
 }
 BASE_RATE, RATE, SCORER_RATE = 3e-3, 5e-4, 1e-2  # learning rates
+TRAINED_K = (32, 128)  # between what k is drawn in training
 TEST_PROMPTS = 200
 
 
@@ -60,22 +62,27 @@ class Way(NamedTuple):
         name: of the row.
         options: of `pool_decoder`; None: nothing is pooled.
         rival: a key of `TRAINING_FREE`, in place of a pooling that learns.
-        trained: whether the model is trained with it.
+        trained: what of the model is: all of it ("whole"), the scorer alone, or nothing.
         evaluations: {name of a further row: options that differ in eval mode}.
     """
 
     name: str
     options: dict[str, Any] | None = {}
     rival: str | None = None
-    trained: bool = True
+    trained: str = "whole"
     evaluations: dict[str, dict[str, Any]] = {}
 
 
 RIVALS = [name for name in TRAINING_FREE if name != "SnapKV, question in sight"]  # here nobody sees the questions
-UNLIKE_TRAINING = ("key norm", "expected attention", "SnapKV")  # rows that were not trained
+BY_PLACE = ("first and last tokens", "every (n/k)-th token", "random tokens", "means of stretches")
+LEARNED = {
+    "iterative top-k": {"operator": "iterative"},
+    "hard top-k, gated": {"operator": "hard_gated"},
+    "hard top-k, straight-through": {"operator": "hard_straight_through"},
+}
 WAYS = [
     Way("all tokens", None),
-    Way("all tokens, not trained further", None, trained=False),
+    Way("all tokens, as it was", None, trained="nothing"),
     Way(
         "successive halving",
         evaluations={
@@ -83,11 +90,11 @@ WAYS = [
             "successive halving, evaluated by hard top-k": {"eval_operator": "hard"},
         },
     ),
-    Way("iterative top-k", {"operator": "iterative"}),
-    Way("hard top-k, gated", {"operator": "hard_gated"}),
-    Way("hard top-k, straight-through", {"operator": "hard_straight_through"}),
-    *(Way(f"{name}, trained", rival=name) for name in RIVALS if name not in UNLIKE_TRAINING),
-    *(Way(name, rival=name, trained=False) for name in RIVALS),
+    *(Way(name, options) for name, options in LEARNED.items()),
+    *(Way(f"{name}, trained", rival=name) for name in BY_PLACE),
+    Way("successive halving, the rest frozen", trained="scorer"),
+    *(Way(f"{name}, the rest frozen", options, trained="scorer") for name, options in LEARNED.items()),
+    *(Way(name, rival=name, trained="nothing") for name in RIVALS),
 ]
 
 
@@ -100,17 +107,21 @@ def base_model(seed: int = 0) -> LlamaForCausalLM:
     registry = Registry("train", seed)
     config = LlamaConfig(vocab_size=len(registry), **SHAPE)
     model = LlamaForCausalLM(config)
-    batches = (registry.batch(size, words, facts) for words, facts, size, updates in STAGES for _ in range(updates))
+    batches = (
+        registry.batch(size, words, facts, anything=True)
+        for words, facts, size, updates in STAGES
+        for _ in range(updates)
+    )
     fit(model, batches, sum(updates for *_, updates in STAGES), BASE_RATE)
     model.save_pretrained(folder)
     return model
 
 
-def fit(model: Any, batches: Iterator[Batch], updates: int, rate: float, ks: tuple[int, int] | None = None) -> None:
-    """Train a model; through its pooling where ks says from which range k is drawn."""
+def fit(model: Any, batches: Iterator[Batch], updates: int, rate: float, pooled: bool = False) -> None:
+    """Train what of a model requires a gradient; if it is pooled, with a k drawn for each update."""
     scorers = [parameter for pooling in poolings(model) for parameter in pooling.parameters()]
-    others = [p for p in model.parameters() if not any(p is its for its in scorers)]
-    groups = [{"params": others, "lr": rate}, *([{"params": scorers, "lr": SCORER_RATE}] if scorers else [])]
+    others = [p for p in model.parameters() if p.requires_grad and not any(p is its for its in scorers)]
+    groups = [{"params": its, "lr": lr} for its, lr in ((others, rate), (scorers, SCORER_RATE)) if its]
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.01)
     warmup = min(100, updates // 10 + 1)
     scheduler = torch.optim.lr_scheduler.LambdaLR(
@@ -120,7 +131,9 @@ def fit(model: Any, batches: Iterator[Batch], updates: int, rate: float, ks: tup
     draw = random.Random(0)
     model.train()
     for batch in tqdm(itertools.islice(batches, updates), total=updates, desc="train", leave=False):
-        loss = model(batch.tokens, labels=batch.labels, **asked(batch, ks and log_uniform(draw, *ks))).loss
+        loss = model(
+            batch.tokens, labels=batch.labels, **asked(batch, log_uniform(draw, *TRAINED_K) if pooled else None)
+        ).loss
         optimizer.zero_grad()
         loss.backward()
         for group in groups:
@@ -185,7 +198,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--ways", nargs="+", choices=[way.name for way in WAYS], metavar="WAY", help="all by default")
     parser.add_argument("--k", nargs="+", type=int, default=[8, 16, 32, 64, 128], help="vectors that are left")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--updates", type=int, default=200, help="of 16 prompts, with a way")
+    parser.add_argument("--updates", type=int, default=100, help="of 16 prompts, with a way")
     parser.add_argument("--words", type=int, default=512, help="of a prompt")
     parser.add_argument("--layer", type=int, default=1, help="whose input is pooled, of 4")
     return parser.parse_args()
@@ -201,14 +214,23 @@ def main() -> None:
     tests = [registry.batch(20, arguments.words) for _ in range(TEST_PROMPTS // 20)]
     ways = [way for way in WAYS if arguments.ways is None or way.name in arguments.ways]
     done = {(row["trained_as"], row["seed"]) for row in record["runs"]}
-    plan = [(seed, way) for seed in arguments.seeds for way in ways if way.trained or seed == arguments.seeds[0]]
+    plan = [
+        (seed, way)
+        for seed in arguments.seeds
+        for way in ways
+        if way.trained != "nothing" or seed == arguments.seeds[0]
+    ]
     for seed, way in tqdm([one for one in plan if (one[1].name, one[0]) not in done]):
         torch.manual_seed(seed)
         model = pooled(base, way, arguments.layer, max(ks)).eval()
-        if way.trained:
+        if way.trained == "scorer":
+            model.requires_grad_(False)
+            for pooling in poolings(model):
+                pooling.requires_grad_(True)
+        if way.trained != "nothing":
             texts = Registry("train", 1000 + seed)
             batches = (texts.batch(16, arguments.words) for _ in itertools.count())
-            fit(model, batches, arguments.updates, RATE, None if way.options is None else (min(ks), max(ks)))
+            fit(model, batches, arguments.updates, RATE, pooled=way.options is not None)
         same = {"trained_as": way.name, "seed": seed, "trained": way.trained}
         record["runs"] += [same | row for row in evaluated(model, way, tests, ks)]
         save(record, path)

@@ -7,17 +7,19 @@ from paired import best_rows
 from prompt_recall_task import FACTS
 from ranking import from_text
 
+TRAINED = ("whole", "scorer", "nothing")  # order of the rows
+
 
 def table(record: dict) -> str:
     """Markdown: the share of facts recalled, mean ± standard deviation over the seeds of what was trained.
 
-    Trained ways first; in bold what is best of its k, or within one standard error of the best.
+    In bold what is best of its k, or within one standard error of the best.
     """
     ks, runs = record["k"], record["runs"]
-    names = list(dict.fromkeys(run["way"] for run in sorted(runs, key=lambda run: not run["trained"])))
+    names = list(dict.fromkeys(run["way"] for run in sorted(runs, key=lambda run: TRAINED.index(run["trained"]))))
     bold = {k: best(record, k) for k in ks}
     lines = [
-        f"| facts recalled | trained with it | {' | '.join(f'k = {k}' for k in ks)} |",
+        f"| facts recalled | what is trained | {' | '.join(f'k = {k}' for k in ks)} |",
         "|---|---|" + "--:|" * len(ks),
     ]
     for name in names:
@@ -27,8 +29,8 @@ def table(record: dict) -> str:
             found = [exact(run) for run in its if run["k"] in (k, 0)]
             text = _cell(found)
             cells.append(f"**{text}**" if name in bold[k] else text)
-        lines.append(f"| {name} | {'yes' if its[0]['trained'] else 'no'} | {' | '.join(cells)} |")
-    seeds = ", ".join(map(str, sorted({run["seed"] for run in runs if run["trained"]})))
+        lines.append(f"| {name} | {its[0]['trained']} | {' | '.join(cells)} |")
+    seeds = ", ".join(map(str, sorted({run["seed"] for run in runs if run["trained"] != "nothing"})))
     prompts = len(from_text(runs[0]["right"])) // FACTS
     return "\n".join(lines) + (
         f"\n\n{prompts} prompts of {record['words']} words with {FACTS} facts each, of which k vectors are left from "

@@ -3,8 +3,9 @@
 A prompt of n words is documentation of libraries in which some facts stand, such as `the number of 17 40 71 .`.
 After it all rooms are asked for, one after the other, in another order: `? 17 40 71`. Nobody can know while reading
 which one will be asked for first, and of the documentation nothing ever is. A word is a token. A room is one of 100
-codes and its number are two of them, drawn anew for every prompt, none twice in one. Other codes stand in the text as
-well, such as `see page 05 33 92 .`, and are never asked for: a code alone does not say that it matters.
+codes and its number are two of them, drawn anew for every prompt. Other codes stand in the text as well, such as `see
+page 05 33 92 ,`. They are never asked for, but a model in general would be: `anything` draws prompts where every kind
+of sentence may be asked about. So what matters is for a use to say, and not to be seen in a model that knows no use.
 """
 
 import re
@@ -65,18 +66,26 @@ class Registry:
     def __len__(self) -> int:
         return len(self.number)
 
-    def batch(self, size: int, n: int, facts: int = FACTS) -> Batch:
-        """Draw prompts of n words with so many facts."""
-        rows = [self._row(n, facts) for _ in range(size)]
+    def batch(self, size: int, n: int, facts: int = FACTS, anything: bool = False) -> Batch:
+        """Draw prompts of n words with so many facts that are asked for.
+
+        Args:
+            size: prompts.
+            n: words of each.
+            facts: asked for in each.
+            anything: whether the sentences of what is asked for, and of what is not, have any of all forms.
+        """
+        forms = (FORMS + OTHERS, FORMS + OTHERS) if anything else (FORMS, OTHERS)
+        rows = [self._row(n, facts, *forms) for _ in range(size)]
         tokens, labels = (torch.stack(part) for part in zip(*rows, strict=True))
         return Batch(tokens, labels, (torch.arange(tokens.shape[1]) < n).long().expand_as(tokens))
 
-    def _row(self, n: int, facts: int) -> tuple[Tensor, Tensor]:
+    def _row(self, n: int, facts: int, of_asked: tuple[str, ...], of_others: tuple[str, ...]) -> tuple[Tensor, Tensor]:
         codes = self.codes[torch.randperm(CODES, generator=self.draw)]
         asked, rest = codes[: facts * (1 + PARTS)].view(facts, -1), codes[facts * (1 + PARTS) :]
         rooms, numbers = asked[:, 0], asked[:, 1:]
         others = rest[self._below(len(rest), n // APART, 1 + PARTS)]
-        told = [self._sentence(FORMS, codes) for codes in asked] + [self._sentence(OTHERS, codes) for codes in others]
+        told = [self._sentence(of_asked, its) for its in asked] + [self._sentence(of_others, its) for its in others]
         told = [told[i] for i in torch.randperm(len(told), generator=self.draw).tolist()]
         room = n - 1 - sum(map(len, told))
         start = int(self._below(len(self.text) - room))

@@ -35,6 +35,7 @@ def test_a_tiny_model_goes_through_every_way_to_a_table(monkeypatch, tmp_path):
     monkeypatch.setattr(prompt_recall, "CACHE", tmp_path)
     monkeypatch.setattr(prompt_recall, "STAGES", ((96, 8, 2, 1),))
     monkeypatch.setattr(prompt_recall, "TEST_PROMPTS", 20)
+    monkeypatch.setattr(prompt_recall, "TRAINED_K", (8, 16))
     small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2}
     monkeypatch.setattr(prompt_recall, "SHAPE", prompt_recall.SHAPE | small)
     words = ["prompt_recall.py", "--words", "96", "--k", "8", "--updates", "1", "--seeds", "0"]
@@ -51,10 +52,10 @@ def test_the_table_shows_the_share_recalled_and_marks_what_is_best():
     good, bad = " ".join(["1"] * 60 + ["0"] * 20), " ".join(["0"] * 80)
     record = {"k": [8], "words": 96, "layer": 1, "updates": 1, "command": "c", "device": "d", "torch": "t"}
     record["runs"] = [
-        same | {"way": "ours", "k": 8, "trained": True, "right": good},
-        same | {"way": "theirs", "k": 8, "trained": False, "right": bad},
-        same | {"way": "all tokens", "k": 0, "trained": True, "right": good},
+        same | {"way": "ours", "k": 8, "trained": "whole", "right": good},
+        same | {"way": "theirs", "k": 8, "trained": "nothing", "right": bad},
+        same | {"way": "all tokens", "k": 0, "trained": "whole", "right": good},
     ]
     assert best(record, 8) == {"ours"}
     shown = table(record)
-    assert "| ours | yes | **0.750** |" in shown and "| theirs | no | 0.000 |" in shown
+    assert "| ours | whole | **0.750** |" in shown and "| theirs | nothing | 0.000 |" in shown
