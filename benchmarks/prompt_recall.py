@@ -36,8 +36,9 @@ from shtopk.integrations.decoder import pool_decoder
 from shtopk.pooling import poolings
 
 CACHE = RESULTS.parent / ".cache"
-STAGES = ((48, 4, 32, 1500), (96, 8, 32, 300), (256, 8, 16, 100), (512, 8, 16, 200))
-"""From scratch: (words, facts, prompts of an update, updates). From short prompts recall is learnt soonest."""
+STAGES = ((48, 4, False, 32, 1000), (96, 8, True, 32, 400), (256, 8, True, 16, 100), (512, 8, True, 16, 200))
+"""From scratch: (words, facts, whether anything may be asked, prompts of an update, updates). From short prompts, and
+from questions of one kind, recall is learnt soonest."""
 SHAPE = {
     "hidden_size": 128,
     "intermediate_size": 384,
@@ -108,8 +109,8 @@ def base_model(seed: int = 0) -> LlamaForCausalLM:
     config = LlamaConfig(vocab_size=len(registry), **SHAPE)
     model = LlamaForCausalLM(config)
     batches = (
-        registry.batch(size, words, facts, anything=True)
-        for words, facts, size, updates in STAGES
+        registry.batch(size, words, facts, anything)
+        for words, facts, anything, size, updates in STAGES
         for _ in range(updates)
     )
     fit(model, batches, sum(updates for *_, updates in STAGES), BASE_RATE)
@@ -130,7 +131,8 @@ def fit(model: Any, batches: Iterator[Batch], updates: int, rate: float, pooled:
     )
     draw = random.Random(0)
     model.train()
-    for batch in tqdm(itertools.islice(batches, updates), total=updates, desc="train", leave=False):
+    progress = tqdm(itertools.islice(batches, updates), total=updates, desc="train", leave=False)
+    for batch in progress:
         loss = model(
             batch.tokens, labels=batch.labels, **asked(batch, log_uniform(draw, *TRAINED_K) if pooled else None)
         ).loss
@@ -140,6 +142,7 @@ def fit(model: Any, batches: Iterator[Batch], updates: int, rate: float, pooled:
             nn.utils.clip_grad_norm_(group["params"], 1.0)
         optimizer.step()
         scheduler.step()
+        progress.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
     model.eval()
 
 

@@ -33,7 +33,7 @@ def test_other_seeds_draw_other_prompts_and_the_same_seed_the_same():
 
 def test_a_tiny_model_goes_through_every_way_to_a_table(monkeypatch, tmp_path):
     monkeypatch.setattr(prompt_recall, "CACHE", tmp_path)
-    monkeypatch.setattr(prompt_recall, "STAGES", ((96, 8, 2, 1),))
+    monkeypatch.setattr(prompt_recall, "STAGES", ((96, 8, True, 2, 1),))
     monkeypatch.setattr(prompt_recall, "TEST_PROMPTS", 20)
     monkeypatch.setattr(prompt_recall, "TRAINED_K", (8, 16))
     small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2}
