@@ -53,8 +53,10 @@ def parse(argv: list[str], description: str | None = None, *, writes: bool = Tru
         writes: the output folder must be fit to be written to.
     """
     _, (data, model, training) = read(argv, (DataArguments, ModelArguments, TrainArguments), description)
-    arguments = Arguments(with_completions_found(data), model, training)
-    if problem := problem_of(arguments, writes):
+    with refusing():
+        arguments = Arguments(with_completions_found(data), model, training)
+        problem = problem_of(arguments, writes)
+    if problem:
         refuse(problem)
     return arguments
 
@@ -110,7 +112,9 @@ def of_checkpoint(argv: list[str], group: type[Any], description: str | None) ->
     groups = (DataArguments, group)
     others, _ = read(argv, groups, description, positional=positional)
     folder = Path(others.checkpoint)
-    if not folder.is_dir():
+    with refusing():
+        there = folder.is_dir()
+    if not there:
         refuse(f"expected a folder with a checkpoint, found none: {folder}")
     if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
         refuse(f"expected a checkpoint with a config.json in {folder}, found none")

@@ -1,5 +1,6 @@
 """What a command says on stderr: one line that begins with its name, from the first process only."""
 
+import errno
 import os
 import shlex
 import sys
@@ -54,8 +55,15 @@ def refuse(message: str) -> NoReturn:
 
 @contextmanager
 def refusing(*errors: type[Exception]) -> Iterator[None]:
-    """Inside this context the given errors are refusals: one line, exit code 2."""
+    """Inside this context the given errors are refusals: one line, exit code 2.
+
+    Among them a path that the system does not look at, such as one that is too long.
+    """
     try:
         yield
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG and not isinstance(error, errors):
+            raise
+        refuse(f"{error.strerror}: {error.filename}" if error.errno == errno.ENAMETOOLONG else str(error))
     except errors as error:
         refuse(str(error))

@@ -272,3 +272,9 @@ def test_lora_without_peft_and_deepspeed_are_refused(refusal, monkeypatch):
 
 def test_a_range_of_k_begins_above_the_protected_tokens(refusal):
     assert_refused(refusal("--k_range", "1:8", "--protected", 0), "k_range to begin above the 1 protected")
+
+
+@pytest.mark.parametrize("name", ["rfc_folder", "train_file", "output_dir"])
+def test_a_path_that_is_too_long_is_refused_in_one_line(name, elsewhere, last_line):
+    words = ["--task", "rfc"] if name == "rfc_folder" else []
+    assert "/x/x" in last_line(parse, [*words, f"--{name}={'/x' * 3000}.csv"])
