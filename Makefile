@@ -10,7 +10,7 @@ MINUTES ?= 9
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help env demo test check wheel types compare budgets tune figures scaling speed planted between growth retrieval predict big-data rfcs gpu gpu-kit pages docs clean
+.PHONY: help env demo test check wheel types compare budgets tune figures scaling speed planted between growth retrieval predict recall big-data rfcs gpu gpu-kit pages docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
@@ -78,6 +78,9 @@ retrieval: $(READY) ## what an index of k vectors a document still finds, agains
 
 predict: $(READY) ## what answering many texts takes: memory, speed, the first answer
 	$(RUN) benchmarks/predict.py
+
+recall: $(READY) ## facts that a language model recalls from pooled prompts, all ways; a model from scratch, two hours on a CPU core
+	$(RUN) benchmarks/prompt_recall.py
 
 big-data: $(READY) ## what 1 GiB of text takes in training: memory, and time to the first update; five minutes, 5 GiB of disk
 	OMP_NUM_THREADS=1 $(RUN) benchmarks/big_data.py --mib 1024 --documents 800000 --small 4

@@ -15,6 +15,8 @@ import growth
 import merging
 import planted
 import predict
+import prompt_recall_table
+import prompt_speed
 import retrieval_table
 import scaling
 import speed
@@ -180,6 +182,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "planted-large": lambda: planted.table(record("planted-large")),
     "growth": lambda: growth.table(record("growth")),
     "big-data": lambda: big_data.table(record("big-data")),
+    "prompt-recall": lambda: prompt_recall_table.table(record("prompt-recall")),
+    "prompt-speed": lambda: prompt_speed.table(record("prompt-speed")),
     "predict": lambda: predict.table(record("predict")),
     "finetune-gpu": lambda: finetune_gpu.table(record("gpu/finetune-gpu")),
     "budgets": lambda: budgets.table(record("budgets-needle")),

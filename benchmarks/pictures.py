@@ -12,12 +12,14 @@ from pathlib import Path
 import matplotlib
 from drawing import COLOUR, SIZE, STYLE, save
 from marked_text import draw_marked
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, FuncFormatter
 from panel import doubling, label_ends, line, milliseconds, plain
 from paper import AUTHORS, BATCH
+from prompt_recall_table import exact
 from record import RESULTS, ROOT
 
 PICTURES = ROOT / "docs" / "pictures"
@@ -31,6 +33,16 @@ ACCURACY = {  # variant: its name in the picture, its role
     "first k tokens": ("first k tokens", "muted"),
 }
 WITHOUT_K = {"oracle: mean of the evidence": "oracle", "mean of all tokens": "mean of all tokens"}
+RECALL = {  # way: its name in the picture, its role
+    "successive halving": ("successive halving", "ours"),
+    "iterative top-k": ("iterative top-k", "iterative"),
+    "hard top-k, gated": ("hard top-k, gated", "hard"),
+    "means of stretches, trained": ("means of stretches", "muted"),
+    "expected attention": ("expected attention", "power"),
+    "SnapKV": ("SnapKV", "literal"),
+    "random tokens": ("random tokens", "muted"),
+}
+Found = dict[str, dict[str, list[float]]]  # way -> k -> a figure for each seed
 TIMES = {  # method of paper.py: its name in the picture, its role
     "relative (ours)": ("ours", "ours"),
     "hard top-k": ("hard top-k", "hard"),
@@ -60,9 +72,31 @@ def figure_of(height: float, **places: float) -> Figure:
     return figure
 
 
+def with_spread(panel: Axes, found: Found, names: dict[str, tuple[str, str]]) -> list[tuple[float, str, str]]:
+    """Draw a line for each way: its mean against k, in a band of its standard deviation over seeds.
+
+    Args:
+        found: {way: {k: its figures}}.
+        names: {way: (its name in the picture, its role)}; the first is drawn last, on top.
+
+    Returns:
+        Where each line ends, for `label_ends`.
+    """
+    ends = []
+    for way, (name, role) in reversed(names.items()):
+        own = sorted((int(k), numbers) for k, numbers in found[way].items())
+        at, means = [k for k, _ in own], [statistics.mean(numbers) for _, numbers in own]
+        spread = [statistics.stdev(numbers) if len(numbers) > 1 else 0.0 for _, numbers in own]
+        low, high = ([m + sign * s for m, s in zip(means, spread, strict=True)] for sign in (-1, 1))
+        panel.fill_between(at, low, high, color=COLOUR[role], alpha=0.18, linewidth=0)
+        panel.plot(at, means, color=COLOUR[role], marker="o", markersize=4, linewidth=3 if role == "ours" else 1.6)
+        ends.append((means[-1], name, role))
+    return ends
+
+
 def accuracy(results: Path, path: Path) -> None:
     record = read(results / "compare-needle.json")
-    found: dict[str, dict[str, list[float]]] = {}
+    found: Found = {}
     for run in record["runs"]:
         found.setdefault(run["variant"], {}).setdefault(run["k"], []).append(run["accuracy"])
     figure = figure_of(3.7, left=0.085, right=0.71, bottom=0.15, top=0.9)
@@ -73,14 +107,7 @@ def accuracy(results: Path, path: Path) -> None:
         panel.axhline(mean, color=COLOUR["muted"], linewidth=1.4, linestyle=(0, (4, 3)))
         ends.append((mean, name, "muted"))
     ks = sorted({int(k) for variant in ACCURACY for k in found[variant]})
-    for variant, (name, role) in reversed(ACCURACY.items()):
-        own = sorted((int(k), numbers) for k, numbers in found[variant].items())
-        at, means = [k for k, _ in own], [statistics.mean(numbers) for _, numbers in own]
-        spread = [statistics.stdev(numbers) if len(numbers) > 1 else 0.0 for _, numbers in own]
-        low, high = ([m + sign * s for m, s in zip(means, spread, strict=True)] for sign in (-1, 1))
-        panel.fill_between(at, low, high, color=COLOUR[role], alpha=0.18, linewidth=0)
-        panel.plot(at, means, color=COLOUR[role], marker="o", markersize=4, linewidth=3 if role == "ours" else 1.6)
-        ends.append((means[-1], name, role))
+    ends += with_spread(panel, found, ACCURACY)
     doubling(panel, ks)
     panel.set_xlim(ks[0] / 1.1, ks[-1] * 1.1)
     panel.set_ylim(0, 1)
@@ -89,6 +116,26 @@ def accuracy(results: Path, path: Path) -> None:
     label_ends(panel, ends)
     save(figure, path, "Accuracy against k on the needle task, where two sentences of news hide in 2,000 tokens: "
          "successive halving and its rivals, mean and standard deviation over seeds")  # fmt: skip
+
+
+def recall(results: Path, path: Path) -> None:
+    record = read(results / "prompt-recall.json")
+    found: Found = {}
+    for run in record["runs"]:
+        found.setdefault(run["way"], {}).setdefault(run["k"], []).append(exact(run))
+    figure = figure_of(3.7, left=0.085, right=0.66, bottom=0.15, top=0.9)
+    panel = figure.subplots()
+    whole = statistics.mean(found["all tokens"][0])
+    panel.axhline(whole, color=COLOUR["muted"], linewidth=1.4, linestyle=(0, (4, 3)))
+    ends = [(whole, "all tokens", "muted"), *with_spread(panel, found, RECALL)]
+    doubling(panel, record["k"])
+    panel.set_xlim(record["k"][0] / 1.1, record["k"][-1] * 1.1)
+    panel.set_ylim(0, 1)
+    panel.set_title(f"Facts recalled from a prompt of {record['words']} words")
+    panel.set_xlabel("k, the vectors of the prompt that are left")
+    label_ends(panel, ends)
+    save(figure, path, f"Share of facts that a small Llama recalls from a prompt of {record['words']} words, against "
+         "the k vectors that are left: successive halving and others, mean and spread over seeds")  # fmt: skip
 
 
 def cost(results: Path, path: Path) -> None:
@@ -221,7 +268,8 @@ def kept(results: Path, path: Path) -> None:
     draw_marked(record["runs"][0] | {"k": record["k"]}, path)
 
 
-DRAWN = {"accuracy": accuracy, "annealing": annealing, "cost": cost, "kept": kept, "paper": paper, "time": time}
+DRAWN = {"accuracy": accuracy, "annealing": annealing, "cost": cost, "kept": kept, "paper": paper, "recall": recall,
+         "time": time}  # fmt: skip
 
 
 def draw(folder: Path = PICTURES, results: Path = RESULTS) -> None:

@@ -1,6 +1,6 @@
 """How much does a language model still know of a prompt of which k vectors are left? All ways side by side.
 
-python benchmarks/prompt_recall.py [--k 8 16 32 64 128] [--seeds 0 1 2] [--updates 100] [--words 512]
+python benchmarks/prompt_recall.py [--k 8 16 32 64 128] [--seeds 0 1 2] [--updates 300] [--words 512]
 
 First a small Llama is trained from scratch to recall anything of prompt_recall_task.py from whole prompts; it is kept
 in benchmarks/.cache. Then a copy is trained with each way to pool its prompts before layer --layer, with a k drawn
@@ -201,7 +201,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--ways", nargs="+", choices=[way.name for way in WAYS], metavar="WAY", help="all by default")
     parser.add_argument("--k", nargs="+", type=int, default=[8, 16, 32, 64, 128], help="vectors that are left")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--updates", type=int, default=100, help="of 16 prompts, with a way")
+    parser.add_argument("--updates", type=int, default=300, help="of 16 prompts, with a way")
     parser.add_argument("--words", type=int, default=512, help="of a prompt")
     parser.add_argument("--layer", type=int, default=1, help="whose input is pooled, of 4")
     return parser.parse_args()
