@@ -79,7 +79,7 @@ retrieval: $(READY) ## what an index of k vectors a document still finds, agains
 predict: $(READY) ## what answering many texts takes: memory, speed, the first answer
 	$(RUN) benchmarks/predict.py
 
-recall: $(READY) ## facts that a language model recalls from pooled prompts, all ways; a model from scratch, two hours on a CPU core
+recall: $(READY) ## facts that a language model recalls from pooled prompts, all ways; a model from scratch, hours on a CPU
 	$(RUN) benchmarks/prompt_recall.py
 
 big-data: $(READY) ## what 1 GiB of text takes in training: memory, and time to the first update; five minutes, 5 GiB of disk

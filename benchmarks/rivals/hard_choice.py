@@ -8,11 +8,8 @@ from shtopk import TopK, TopKPooling, hard_topk
 FIRST = (0,)  # what pool_decoder always keeps, too: attention goes there when it has nothing to look at
 
 
-class HardChoice(TopKPooling):
-    """Keep the k tokens with the highest scores, and the first token always. Nothing is learned.
-
-    A `TopKPooling` to stand in `prompt_pooling` of a model that `pool_decoder` was called on. Its scores come from
-    `scores` and not from a scorer, which could not tell tokens from padding.
+class WithoutScorer(TopKPooling):
+    """A way that learns nothing, to stand in `prompt_pooling` of a model that `pool_decoder` was called on.
 
     Args:
         hidden_size: d, the size of the vectors.
@@ -22,8 +19,8 @@ class HardChoice(TopKPooling):
     def __init__(self, hidden_size: int, k: int):
         super().__init__(hidden_size, k, operator="hard", scorer=torch.nn.Identity(), protected=FIRST)
 
-    def scores(self, vectors: Tensor, mask: Tensor, slots: int) -> Tensor:
-        """Scores [B, n] of vectors [B, n, d]; mask [B, n] is True for a token. They get no gradient."""
+    def choose(self, vectors: Tensor, mask: Tensor, slots: int) -> TopK:
+        """Pool vectors [B, n, d] to so many slots; mask [B, n] is True for a token."""
         raise NotImplementedError
 
     def forward(
@@ -36,12 +33,25 @@ class HardChoice(TopKPooling):
         batch_and_n = hidden_states.shape[:2]
         mask = torch.ones(batch_and_n, device=hidden_states.device) if attention_mask is None else attention_mask
         real = mask != 0
-        slots = slots_of_every_row(self, real, k)
-        with torch.no_grad():
-            scores = self.scores(hidden_states.masked_fill(~real.unsqueeze(-1), 0), real, slots)
-        scores = scores.float().masked_fill(first_token(real), torch.inf)
-        out = hard_topk(hidden_states, scores, slots, mask=real, keep_order=True)
+        out = self.choose(hidden_states, real, slots_of_every_row(self, real, k))
         return TopK.of(out.values, out.scores, out.assignment, mask.dtype)
+
+
+class HardChoice(WithoutScorer):
+    """Keep the k tokens with the highest scores, and the first token always.
+
+    Its scores come from `scores` and not from a scorer, which could not tell tokens from padding.
+    """
+
+    def scores(self, vectors: Tensor, mask: Tensor, slots: int) -> Tensor:
+        """Scores [B, n] of vectors [B, n, d]; mask [B, n] is True for a token. They get no gradient."""
+        raise NotImplementedError
+
+    def choose(self, vectors: Tensor, mask: Tensor, slots: int) -> TopK:
+        with torch.no_grad():
+            scores = self.scores(vectors.masked_fill(~mask.unsqueeze(-1), 0), mask, slots)
+        scores = scores.float().masked_fill(first_token(mask), torch.inf)
+        return hard_topk(vectors, scores, slots, mask=mask, keep_order=True)
 
 
 def first_token(mask: Tensor) -> Tensor:

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from rivals.hard_choice import FIRST, first_token, slots_of_every_row
-from shtopk import Assignment, TopK, TopKPooling
+from rivals.hard_choice import WithoutScorer, first_token
+from shtopk import Assignment, TopK
 
 
 def mean_of_slots(values: Tensor, slots: Tensor, k: int) -> TopK:
@@ -36,34 +36,21 @@ class Stretches(nn.Module):
         return mean_of_slots(hidden_states, stretches(mask, self.k), self.k)
 
 
-class StretchesOfPrompt(TopKPooling):
+class StretchesOfPrompt(WithoutScorer):
     """The first token, and the means of k - 1 stretches of equal length of what follows it.
 
-    A `TopKPooling` to stand in `prompt_pooling` of a model that `pool_decoder` was called on. It learns nothing; the
-    model around it can learn to read means, and has to. A slot stands where its stretch begins. Time and memory O(n).
+    The model around it can learn to read means, and has to. A slot stands where its stretch begins. Time and memory
+    O(n).
 
     Source: Feldman and Artzi 2025, "Simple Context Compression: Mean-Pooling and Multi-Ratio Training",
     arXiv:2510.20797. Difference: they pool what a whole encoder made, for a decoder's input, here the upper layers of
     one model read what its lower ones made.
     """
 
-    def __init__(self, hidden_size: int, k: int):
-        super().__init__(hidden_size, k, operator="hard", scorer=nn.Identity(), protected=FIRST)
-
-    def forward(
-        self,
-        hidden_states: Tensor,
-        attention_mask: Tensor | None = None,
-        k: int | float | None = None,
-        counted: Tensor | None = None,
-    ) -> TopK:
-        batch_and_n = hidden_states.shape[:2]
-        mask = torch.ones(batch_and_n, device=hidden_states.device) if attention_mask is None else attention_mask
-        real = mask != 0
-        first, k = first_token(real), slots_of_every_row(self, real, k)
-        slots = stretches(real & ~first, k - 1) + 1
-        out = mean_of_slots(hidden_states, slots.masked_fill(first, 0).masked_fill(~real, -1), k)
-        return TopK.of(out.values, out.scores, out.assignment, mask.dtype)
+    def choose(self, vectors: Tensor, mask: Tensor, slots: int) -> TopK:
+        first = first_token(mask)
+        numbers = stretches(mask & ~first, slots - 1) + 1
+        return mean_of_slots(vectors, numbers.masked_fill(first, 0).masked_fill(~mask, -1), slots)
 
 
 def stretches(mask: Tensor, k: int) -> Tensor:
