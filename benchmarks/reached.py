@@ -49,8 +49,11 @@ class Reach:
         self.others: set[str] = set()
         self.outside: set[str] = set()
         todo = [*self._run(script), *(one for word in words for one in self._said(word))]
+        met: set[Name] = set()
         while todo:
-            todo += self._entered(*todo.pop())
+            if (name := todo.pop()) not in met:
+                met.add(name)
+                todo += self._entered(*name)
 
     def hashes(self) -> dict[str, str]:
         """Path -> a hash of what counts in that file."""
@@ -74,7 +77,7 @@ class Reach:
                     self.names[module][name] = found.definitions[name]
                     yield from self._used(found.definitions[name], found, module)
                     yield from self._effects(module)
-            elif name in found.imports:
+            elif name in found.imports and found.imports[name] != (module, name):
                 yield found.imports[name]
             elif f"{module}.{name}" in self.code.paths:
                 yield f"{module}.{name}", None
@@ -135,7 +138,8 @@ class Reach:
         """What a.b.c stands for, where a stands for a name and chain is b, c."""
         if name is not None and f"{module}.{name}" in self.code.paths:
             found = self.code.module(module) if module in self.code.paths else None
-            if found is None or not (name in found.definitions or name in found.imports):
+            own = found.definitions | found.imports if found else {}
+            if own.get(name) in (None, (module, name)):
                 module, name = f"{module}.{name}", None
         if name is None and chain and module in self.code.paths:
             return self._attribute(module, chain[0], chain[1:])
