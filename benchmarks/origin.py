@@ -56,8 +56,10 @@ def reach(script: str, result: str, cpu: bool, revision: str | None = None) -> R
     if where is None or script not in where.paths:
         return None
     part = parts.part_of(result)
-    known = {"without": part.without, "tasks": part.tasks, "words": part.words} if part else {"without": ()}
-    return Reach(where, script, **known | {"without": (*known["without"], KERNELS if cpu else NATIVE)})
+    other_backend = KERNELS if cpu else NATIVE
+    if part is None:
+        return Reach(where, script, without=[other_backend])
+    return Reach(where, script, without=[other_backend, *part.without], tasks=part.tasks, words=part.words)
 
 
 _of_revision = cache(Code.of_revision)

@@ -50,12 +50,12 @@ def resume(path: Path, device: str, *, anew: bool = False, **facts: Any) -> dict
         "torch": torch.__version__,
         **facts,
     }
-    record = json.loads(path.read_text()) if path.exists() else {"command": "", **current}
+    new = {"command": "", **current, "runs": [], "measured": []}
+    record = json.loads(path.read_text()) if path.exists() else new
     for name, value in current.items():
         if record.get(name) != value:
             sys.exit(f"{path} has figures of {name} {record.get(name)}, this is {value}; move it away to measure anew")
-    if anew or not path.exists():
-        record |= {"runs": [], "measured": []}
+    record = new if anew else record
     _origin(path, record)  # of the code as it is before anything is measured
     return record | current | {"command": command()}
 

@@ -6,9 +6,11 @@ import re
 import shlex
 
 import figures
+import origin
 import pictures
 import pytest
 from parts import PARTS, part_of
+from reached import REGISTRY
 from record import RESULTS
 from sources import ROOT
 
@@ -48,6 +50,13 @@ def test_the_command_of_a_part_is_accepted(command, monkeypatch, tmp_path):
     if of_train and "rfc" not in command:  # whose texts are not here
         monkeypatch.chdir(ROOT)
         assert shtopk.training.parse([*of_train, f"--output_dir={tmp_path / 'run'}"], writes=False)
+
+
+@pytest.mark.parametrize("part", PARTS, ids=lambda part: part.name)
+def test_a_part_that_reads_a_task_says_which(part):
+    reached = [origin.reach(part.script(file), file.split("/")[-1], part.needs != "gpu") for file in part.files]
+    assert None not in reached, "its script is not there"
+    assert any(REGISTRY in one.names for one in reached) == bool(part.tasks)
 
 
 def test_those_that_the_readme_shows_come_first(monkeypatch, tmp_path):
