@@ -10,7 +10,7 @@ MINUTES ?= 9
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help env demo test check wheel versions types compare budgets tune figures scaling speed planted between growth retrieval predict recall big-data rfcs gpu gpu-kit pages docs clean
+.PHONY: help env demo test check wheel versions types compare budgets tune figures scaling speed planted between growth retrieval predict recall big-data stale results rfcs gpu gpu-kit pages docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
@@ -36,6 +36,7 @@ check: $(READY) ## format, lint, types, the documentation, all tests
 	$(RUN) -m ruff check .
 	$(MAKE) --jobs 2 --output-sync types docs
 	$(PYTEST)
+	$(RUN) benchmarks/stale.py --short
 
 wheel: ## build the sdist and the wheel, install that into an empty environment, and try every command there
 	PYTHON=$(PYTHON) tests/wheel.sh build/wheel
@@ -87,6 +88,12 @@ recall: $(READY) ## facts that a language model recalls from pooled prompts, all
 
 big-data: $(READY) ## what 1 GiB of text takes in training: memory, and time to the first update; five minutes, 5 GiB of disk
 	OMP_NUM_THREADS=1 $(RUN) benchmarks/big_data.py --mib 1024 --documents 800000 --small 4
+
+stale: $(READY) ## which results are out of date, and why
+	$(RUN) benchmarks/stale.py
+
+results: $(READY) ## measure what is out of date, the README's first; goes on where it stopped; PARTS="needle bbc": some
+	$(RUN) benchmarks/renew.py $(PARTS)
 
 rfcs: ## fetch the RFCs that tasks/rfc.py summarises into data/rfc, 160 MB; on Debian, without installing anything
 	sh tasks/fetch_rfcs.sh data/rfc

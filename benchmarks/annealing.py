@@ -21,7 +21,7 @@ HELD_OUT, EVERY = 1000, 4  # the seed of the sequence that is looked at, and how
 def main() -> None:
     arguments = CommandLine(__doc__, device=False).parse_args()
     path = arguments.results / "annealing.json"
-    record = resume(path, "cpu", n=SIZE.n, k=SIZE.k, updates=SIZE.updates, seed=SIZE.seeds[0])
+    record = resume(path, "cpu", anew=True, n=SIZE.n, k=SIZE.k, updates=SIZE.updates, seed=SIZE.seeds[0])
     save(record | train(SIZE), path)
 
 

@@ -114,8 +114,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=1, help="of each run")
     arguments = parser.parse_args()
     path = arguments.results / "big-data.json"
-    record = resume(path, "cpu", processes=arguments.processes)
-    record["runs"] = []
+    record = resume(path, "cpu", anew=True, processes=arguments.processes)
     folder = Path(tempfile.mkdtemp())
     try:
         save_encoder(folder / "encoder")

@@ -77,7 +77,7 @@ class FineTuned:
     """Trains the whole model with train.py, the task's configuration and more words of its command line."""
 
     def __init__(self, task: str, device: torch.device, words: list[str]):
-        self.words, self.device = ["--config", str(ROOT / "configs" / f"{task}.yaml"), *words], device
+        self.words, self.device = ["--config", str(ROOT / "configs" / CONFIGURATIONS[task]), *words], device
 
     def command_line(self, variant: Variant, k: int | float, seed: int) -> list[str]:
         pooling = TopKPooling(1, k, **variant.pooling)
@@ -95,6 +95,7 @@ class FineTuned:
             return in_its_own_process(fine_tune, words, folder)
 
 
+CONFIGURATIONS = {"bbc": "bbc.yaml", "docstrings": "docstrings.yaml"}
 BUDGETS = {"docstrings": ["--epochs", "0.4"]}  # 33 trainings of four minutes on one core each
 SHOWN = ("32", "8")  # of the numbers of slots, in summaries
 WITHOUT_K = ("1", "all")  # slots of the rows that stand beside those of any k

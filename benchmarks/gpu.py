@@ -26,8 +26,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import kit
+import origin
+from sources import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "gpu"
 GRACE = 10  # seconds between asking a part to end and ending it
 LAST_LINES = 15
@@ -165,16 +166,10 @@ def facts(device: str, environment: dict[str, str]) -> dict:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def revision() -> str | None:
-    """The git revision, with a + where files were changed; None without git."""
-    try:
-        head, changes = (
-            subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
-            for words in (["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return head + "+" * bool(changes)
+def revision() -> str:
+    """The git revision, with a + where the code is not as it has it."""
+    head, clean = origin.revision()
+    return "unknown, without git" if head is None else head + "+" * (not clean)
 
 
 def table(record: dict) -> str:
@@ -198,14 +193,17 @@ def table(record: dict) -> str:
 
 
 def save(record: dict, folder: Path) -> None:
-    (folder / "gpu.json").write_text(json.dumps(record, indent=1) + "\n")
+    path = folder / "gpu.json"
+    before = json.loads(path.read_text()) if path.exists() else {}
+    record["measured"] = origin.measured(record, before, origin.here("gpu", "gpu", cpu=record["device"] == "CPU"))
+    path.write_text(json.dumps(record, indent=1) + "\n")
     (folder / "gpu.md").write_text(table(record))
 
 
 def begin(folder: Path, current: dict) -> dict:
     """The record in a folder, to be continued; exits with one line if it is of another device or torch."""
     path = folder / "gpu.json"
-    record = json.loads(path.read_text()) if path.exists() else {"parts": []}
+    record = json.loads(path.read_text()) if path.exists() else {"parts": [], "measured": []}
     for name in ("device", "torch"):
         if record.get(name, current[name]) != current[name]:
             sys.exit(f"{folder} has figures of {name} {record[name]}, this is {current[name]}; name another --results")
@@ -239,8 +237,8 @@ def main() -> None:
         words = part.words(seconds, arguments)
         one = run(part, words, seconds, arguments.results / f"{part.name}.log", environment)
         figures = [path.name for name in part.figures for path in sorted(arguments.results.glob(name))]
-        one |= {"device": record["device"], "revision": revision() or "?", "figures": figures}
-        record["parts"] = [other for other in record["parts"] if other["part"] != part.name] + [one]
+        one |= {"device": record["device"], "revision": revision(), "figures": figures}
+        record["parts"] = list(({other["part"]: other for other in record["parts"]} | {part.name: one}).values())
         save(record, arguments.results)
         shutil.make_archive(str(arguments.results), "gztar", arguments.results.parent, arguments.results.name)
         print(f"{part.name}: {one['outcome']}, {one['seconds']:.0f} s; {' '.join(one['last_lines'][-1:])}", flush=True)

@@ -78,7 +78,7 @@ def read(classifier: Classifier, text: str, label: str, device: torch.device) ->
 def main() -> None:
     arguments = CommandLine(__doc__).parse_args()
     path = arguments.results / "kept.json"
-    record = resume(path, arguments.device, k=K, seed=SEED)
+    record = resume(path, arguments.device, anew=True, k=K, seed=SEED)
     frozen = Frozen("needle", torch.device(arguments.device))
     classifier = trained(frozen)
     test = frozen.splits["test"]

@@ -12,6 +12,7 @@ import csv
 import json
 import math
 import time
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -150,6 +151,12 @@ def table(record: dict) -> str:
     )
 
 
+def complete(runs: list[dict]) -> list[dict]:
+    """Those of every n and k at which all methods were measured."""
+    found = Counter((run["n"], run["k"]) for run in runs)
+    return [run for run in runs if found[run["n"], run["k"]] == len(METHODS)]
+
+
 def main() -> None:
     parser = CommandLine(__doc__)
     parser.add_argument("--grid", choices=GRIDS, default="full")
@@ -174,10 +181,7 @@ def main() -> None:
             writer = csv.DictWriter(file, list(runs[0]))
             writer.writeheader()
             writer.writerows(runs)
-    whole = [
-        place for place in GRIDS[arguments.grid] if sum((run["n"], run["k"]) == place for run in runs) == len(METHODS)
-    ]
-    runs = [run for run in runs if (run["n"], run["k"]) in whole]
+    runs = complete(runs)
     publish(record | {"runs": runs}, path, table)
     draw(runs, list(METHODS), ["seconds"], path.with_name(f"{path.stem}-time.png"))
     draw(runs, list(METHODS), ["nccs"], path.with_name(f"{path.stem}-nccs.png"))

@@ -1,12 +1,12 @@
 """How much does a language model still know of a prompt of which k vectors are left? All ways side by side.
 
-python benchmarks/prompt_recall.py [--k 8 16 32 64 128] [--seeds 0 1 2] [--updates 300] [--words 512]
+python benchmarks/prompt_recall.py [--k 8 16 32 64 128] [--seeds 0 1 2] [--updates 400] [--words 512]
 
 First a small Llama is trained from scratch to recall anything of prompt_recall_task.py from whole prompts; it is kept
-in benchmarks/.cache. Then a copy is trained with each way to pool its prompts before layer --layer, with a k drawn
-anew for every update, so that one training serves all k; as a whole, or the scorer alone. Ways that need no training
-are used as they are, and some of them trained as well. What is pooled is the prompt; the questions come later, and no
-way sees them as it chooses.
+in benchmarks/.cache (prompt_recall_base.py). Then a copy is trained with each way to pool its prompts before layer
+--layer, with a k drawn anew for every update, so that one training serves all k; as a whole, or the scorer alone. Ways
+that need no training are used as they are, and some of them trained as well. What is pooled is the prompt; the
+questions come later, and no way sees them as it chooses.
 
 An answer counts if both parts of its number are the likeliest, the second after the right first one, which is what
 greedy generation says. Writes benchmarks/results/prompt-recall.json after every training, so that an interrupted run
@@ -23,37 +23,24 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from prompt_recall_answers import Answers, answers, recall
+from prompt_recall_base import base_model
 from prompt_recall_table import table
-from prompt_recall_task import PARTS, Batch, Registry
-from ranking import to_text
-from record import RESULTS, CommandLine, publish, resume, save
+from prompt_recall_task import Batch, Registry
+from record import CommandLine, publish, resume, save
+from rivals.bearing import Bearing, last_token, middle, slots_bear
+from rivals.presses import PRESSES, installed, make_press, predict
 from rivals.prompts import TRAINING_FREE, put_rival
 from torch import nn
 from tqdm.auto import tqdm
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
 from shtopk.integrations.decoder import pool_decoder
 from shtopk.pooling import poolings
 
-CACHE = RESULTS.parent / ".cache"
-STAGES = ((48, 4, False, 32, 1000), (96, 8, True, 32, 400), (256, 8, True, 16, 100), (512, 8, True, 16, 200))
-"""From scratch: (words, facts, whether anything may be asked, prompts of an update, updates). From short prompts, and
-from questions of one kind, recall is learnt soonest."""
-SHAPE = {
-    "hidden_size": 128,
-    "intermediate_size": 384,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 2,
-    "initializer_range": 0.06,
-    "max_position_embeddings": 2048,
-    "tie_word_embeddings": True,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": None,
-}
-BASE_RATE, RATE, SCORER_RATE = 3e-3, 5e-4, 1e-2  # learning rates
-TRAINED_K = (32, 128)  # between what k is drawn in training
-TEST_PROMPTS = 200
+RATE, SCORER_RATE = 5e-4, 1e-2  # learning rates
+TRAINED_K = (16, 128)  # between what k is drawn in training
+TEST_PROMPTS = 100
 
 
 class Way(NamedTuple):
@@ -63,6 +50,8 @@ class Way(NamedTuple):
         name: of the row.
         options: of `pool_decoder`; None: nothing is pooled.
         rival: a key of `TRAINING_FREE`, in place of a pooling that learns.
+        press: a key of kvpress's `PRESSES`, after the prompt was read, in place of a pooling.
+        bearing: the position that a slot bears; None: that of its heaviest token.
         trained: what of the model is: all of it ("whole"), the scorer alone, or nothing.
         evaluations: {name of a further row: options that differ in eval mode}.
     """
@@ -70,6 +59,8 @@ class Way(NamedTuple):
     name: str
     options: dict[str, Any] | None = {}
     rival: str | None = None
+    press: str | None = None
+    bearing: Bearing | None = None
     trained: str = "whole"
     evaluations: dict[str, dict[str, Any]] = {}
 
@@ -91,38 +82,22 @@ WAYS = [
             "successive halving, evaluated by hard top-k": {"eval_operator": "hard"},
         },
     ),
+    Way("successive halving, a slot where its last token stands", bearing=last_token),
+    Way("successive halving, a slot in the middle of its tokens", bearing=middle),
     *(Way(name, options) for name, options in LEARNED.items()),
     *(Way(f"{name}, trained", rival=name) for name in BY_PLACE),
     Way("successive halving, the rest frozen", trained="scorer"),
     *(Way(f"{name}, the rest frozen", options, trained="scorer") for name, options in LEARNED.items()),
     *(Way(name, rival=name, trained="nothing") for name in RIVALS),
+    *(Way(name, None, press=name, trained="nothing") for name in PRESSES if installed()),
 ]
 
 
-def base_model(seed: int = 0) -> LlamaForCausalLM:
-    """The Llama that recalls facts of whole prompts; trained if it is not in the cache."""
-    folder = CACHE / f"recall-{seed}"
-    if (folder / "model.safetensors").exists():
-        return LlamaForCausalLM.from_pretrained(folder)
-    torch.manual_seed(seed)
-    registry = Registry("train", seed)
-    config = LlamaConfig(vocab_size=len(registry), **SHAPE)
-    model = LlamaForCausalLM(config)
-    batches = (
-        registry.batch(size, words, facts, anything)
-        for words, facts, anything, size, updates in STAGES
-        for _ in range(updates)
-    )
-    fit(model, batches, sum(updates for *_, updates in STAGES), BASE_RATE)
-    model.save_pretrained(folder)
-    return model
-
-
-def fit(model: Any, batches: Iterator[Batch], updates: int, rate: float, pooled: bool = False) -> None:
+def fit(model: Any, batches: Iterator[Batch], updates: int, pooled: bool) -> None:
     """Train what of a model requires a gradient; if it is pooled, with a k drawn for each update."""
     scorers = [parameter for pooling in poolings(model) for parameter in pooling.parameters()]
     others = [p for p in model.parameters() if p.requires_grad and not any(p is its for its in scorers)]
-    groups = [{"params": its, "lr": lr} for its, lr in ((others, rate), (scorers, SCORER_RATE)) if its]
+    groups = [{"params": its, "lr": lr} for its, lr in ((others, RATE), (scorers, SCORER_RATE)) if its]
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.01)
     warmup = min(100, updates // 10 + 1)
     scheduler = torch.optim.lr_scheduler.LambdaLR(
@@ -133,9 +108,7 @@ def fit(model: Any, batches: Iterator[Batch], updates: int, rate: float, pooled:
     model.train()
     progress = tqdm(itertools.islice(batches, updates), total=updates, desc="train", leave=False)
     for batch in progress:
-        loss = model(
-            batch.tokens, labels=batch.labels, **asked(batch, log_uniform(draw, *TRAINED_K) if pooled else None)
-        ).loss
+        loss = answers(model, batch, log_uniform(draw, *TRAINED_K) if pooled else None).loss
         optimizer.zero_grad()
         loss.backward()
         for group in groups:
@@ -146,27 +119,15 @@ def fit(model: Any, batches: Iterator[Batch], updates: int, rate: float, pooled:
     model.eval()
 
 
-def asked(batch: Batch, k: int | None) -> dict[str, Any]:
-    """What a pooled model is told: what to pool, to how many vectors."""
-    return {} if k is None else {"compress_mask": batch.prompt, "k": k}
-
-
 def log_uniform(draw: random.Random, low: int, high: int) -> int:
     return round(math.exp(draw.uniform(math.log(low), math.log(high))))
 
 
-@torch.no_grad()
-def recall(model: Any, tests: list[Batch], k: int | None) -> dict[str, Any]:
-    """Whether each fact was recalled, as text of 0 and 1, and the mean loss of a part of a number."""
-    right, losses = [], []
-    for batch in tests:
-        out = model(batch.tokens, labels=batch.labels, **asked(batch, k))
-        n = int(batch.prompt[0].sum())
-        labels = batch.labels[:, n:].unflatten(1, (-1, PARTS + 2))
-        said = out.logits[:, n - 1 : -1].argmax(-1).view_as(labels)
-        right.append(((said == labels) | (labels == -100)).all(-1).flatten())
-        losses.append(out.loss)
-    return {"right": to_text(torch.cat(right).int()), "loss": float(torch.stack(losses).mean())}
+def pressed_answers(model: Any, batch: Batch, k: int, press: str, layer: int) -> Answers:
+    """Ask for all facts of prompts of which kvpress keeps k keys in each head of each layer from this one on."""
+    context, following = batch.tokens[:, : batch.words], batch.tokens[:, batch.words :]
+    logits = predict(model, make_press(press, batch.words, k), context, following, layer)
+    return Answers.of(logits, batch.labels[:, batch.words :])
 
 
 def pooled(base: LlamaForCausalLM, way: Way, layer: int, most: int) -> Any:
@@ -180,10 +141,15 @@ def pooled(base: LlamaForCausalLM, way: Way, layer: int, most: int) -> Any:
     return model
 
 
-def evaluated(model: Any, way: Way, tests: list[Batch], ks: list[int]) -> Iterator[dict[str, Any]]:
+def evaluated(model: Any, way: Way, tests: list[Batch], ks: list[int], layer: int) -> Iterator[dict[str, Any]]:
     """A row for each k, and for each way to evaluate."""
+    if way.press:
+        for k in ks:
+            said = (pressed_answers(model, batch, k, way.press, layer) for batch in tests)
+            yield {"way": way.name, "k": k} | recall(said)
+        return
     if way.options is None:
-        yield {"way": way.name, "k": 0} | recall(model, tests, None)
+        yield {"way": way.name, "k": 0} | recall(answers(model, batch, None) for batch in tests)
         return
     for name, options in ({way.name: {}} | way.evaluations).items():
         before = [(pooling, pooling.options) for pooling in poolings(model)]
@@ -191,9 +157,20 @@ def evaluated(model: Any, way: Way, tests: list[Batch], ks: list[int]) -> Iterat
             if options:
                 pooling.options = its.__class__.of(its.to_dict() | options)
         for k in ks:
-            yield {"way": name, "k": k} | recall(model, tests, k)
+            yield {"way": name, "k": k} | recall(answers(model, batch, k) for batch in tests)
         for pooling, its in before:
             pooling.options = its
+
+
+def train(model: Any, way: Way, arguments: argparse.Namespace, seed: int) -> None:
+    """Train a model with a way to pool."""
+    if way.trained == "scorer":
+        model.requires_grad_(False)
+        for pooling in poolings(model):
+            pooling.requires_grad_(True)
+    texts = Registry("train", 1000 + seed)
+    batches = (texts.batch(8, arguments.words) for _ in itertools.count())
+    fit(model, batches, arguments.updates, pooled=way.options is not None)
 
 
 def parse() -> argparse.Namespace:
@@ -201,7 +178,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--ways", nargs="+", choices=[way.name for way in WAYS], metavar="WAY", help="all by default")
     parser.add_argument("--k", nargs="+", type=int, default=[8, 16, 32, 64, 128], help="vectors that are left")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--updates", type=int, default=300, help="of 16 prompts, with a way")
+    parser.add_argument("--updates", type=int, default=400, help="of 8 prompts, with a way")
     parser.add_argument("--words", type=int, default=512, help="of a prompt")
     parser.add_argument("--layer", type=int, default=1, help="whose input is pooled, of 4")
     return parser.parse_args()
@@ -226,16 +203,11 @@ def main() -> None:
     for seed, way in tqdm([one for one in plan if (one[1].name, one[0]) not in done]):
         torch.manual_seed(seed)
         model = pooled(base, way, arguments.layer, max(ks)).eval()
-        if way.trained == "scorer":
-            model.requires_grad_(False)
-            for pooling in poolings(model):
-                pooling.requires_grad_(True)
-        if way.trained != "nothing":
-            texts = Registry("train", 1000 + seed)
-            batches = (texts.batch(16, arguments.words) for _ in itertools.count())
-            fit(model, batches, arguments.updates, RATE, pooled=way.options is not None)
         same = {"trained_as": way.name, "seed": seed, "trained": way.trained}
-        record["runs"] += [same | row for row in evaluated(model, way, tests, ks)]
+        with slots_bear(way.bearing):
+            if way.trained != "nothing":
+                train(model, way, arguments, seed)
+            record["runs"] += [same | row for row in evaluated(model, way, tests, ks, arguments.layer)]
         save(record, path)
     publish(record, path, table)
 

@@ -41,6 +41,11 @@ class Batch(NamedTuple):
     labels: Tensor
     prompt: Tensor
 
+    @property
+    def words(self) -> int:
+        """n."""
+        return int(self.prompt[0].sum())
+
 
 class Registry:
     """Draws prompts.

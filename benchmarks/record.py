@@ -1,4 +1,4 @@
-"""The JSON of a benchmark: the figures of its runs, and the command and machine that they come from."""
+"""The JSON of a benchmark: the figures of its runs, and the command, the code and the machine that they come from."""
 
 import argparse
 import json
@@ -9,9 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import origin
 import torch
+from sources import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 sys.path.insert(0, str(ROOT))  # where train.py is
 
@@ -31,7 +32,7 @@ class CommandLine(argparse.ArgumentParser):
         return arguments
 
 
-def resume(path: Path, device: str, **facts: Any) -> dict:
+def resume(path: Path, device: str, *, anew: bool = False, **facts: Any) -> dict:
     """The record in a file, to be continued; a new one with empty "runs" if there is no file.
 
     Exits with one line if the file was measured on another device, with another torch or with other facts: figures of
@@ -39,6 +40,7 @@ def resume(path: Path, device: str, **facts: Any) -> dict:
 
     Args:
         device: a torch device; the record has its name.
+        anew: the figures of the file are all measured again, at once.
         facts: what else all runs have in common.
     """
     threads = torch.get_num_threads()
@@ -48,16 +50,38 @@ def resume(path: Path, device: str, **facts: Any) -> dict:
         "torch": torch.__version__,
         **facts,
     }
-    record = json.loads(path.read_text()) if path.exists() else {"command": "", **current, "runs": []}
+    new = {"command": "", **current, "runs": [], "measured": []}
+    record = json.loads(path.read_text()) if path.exists() else new
     for name, value in current.items():
         if record.get(name) != value:
             sys.exit(f"{path} has figures of {name} {record.get(name)}, this is {value}; move it away to measure anew")
-    command = shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
-    return record | current | {"command": command}
+    record = new if anew else record
+    _origin(path, record)  # of the code as it is before anything is measured
+    return record | current | {"command": command()}
+
+
+def command() -> str:
+    """The command of this process, but for the folder of its results."""
+    words = iter(sys.argv[1:])
+    kept = []
+    for word in words:
+        if word == "--results":
+            next(words, None)
+        elif not word.startswith("--results="):
+            kept.append(word)
+    return shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *kept])
 
 
 def save(record: dict, path: Path) -> None:
+    """Write a record into its file, with the origin of what is new in it (origin.py)."""
+    before = json.loads(path.read_text()) if path.exists() else {}
+    if measured := origin.measured(record, before, _origin(path, record)):
+        record["measured"] = measured
     path.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def _origin(path: Path, record: dict) -> dict[str, Any]:
+    return origin.here(Path(sys.argv[0]).stem, path.stem, "cpu" in record["device"].lower())
 
 
 def publish(record: Any, path: Path, table: Callable[[Any], str]) -> None:

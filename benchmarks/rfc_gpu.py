@@ -106,7 +106,7 @@ def main() -> None:
     tiny, precision = arguments.device == "cpu", "no" if arguments.device == "cpu" else "bf16"
     rfcs, folder = find_rfcs(arguments.run, tiny)
     path = arguments.results / "rfc-gpu.json"
-    record = resume(path, arguments.device, rfcs=rfcs, precision=precision)
+    record = resume(path, arguments.device, anew=True, rfcs=rfcs, precision=precision)
     fields = {"config": ROOT / "configs" / "rfc.yaml", "rfc_folder": folder, "output_dir": arguments.run,
               "resume": "latest", "mixed_precision": precision, "backbone": backbone(), "max_eval_samples": 48,
               **(TINY if tiny else {})}  # fmt: skip

@@ -7,12 +7,11 @@ and the settings of each method, the best first, beside it as .md; variants.py h
 """
 
 import dataclasses
-import json
 import statistics
 
 import torch
 from compare import Frozen
-from record import CommandLine, publish
+from record import CommandLine, publish, resume, save
 from tqdm.auto import tqdm
 from variants import BOTH, RIVAL_ROWS, Variant
 
@@ -48,7 +47,8 @@ UNTAUGHT = ("ward", "stretches")  # rivals with nothing to tune
 def main() -> None:
     arguments = CommandLine(__doc__).parse_args()
     path = arguments.results / "tune-needle.json"
-    runs = json.loads(path.read_text()) if path.exists() else []
+    record = resume(path, arguments.device)
+    runs = record["runs"]
     frozen = Frozen("needle", torch.device(arguments.device))
 
     def train(variants: list[Variant]) -> None:
@@ -57,7 +57,7 @@ def main() -> None:
             setting = {**settings(variant), "seed": seed}
             if not any(setting.items() <= run.items() for run in runs):
                 runs.append({**setting, **frozen(variant, K, seed, split="validation")})
-                path.write_text(json.dumps(runs, indent=1) + "\n")
+                save(record, path)
 
     grid = [
         [Variant(name, {**common, "initial_temperature": start, "temperature": end}) for start, end in temperatures]
@@ -74,7 +74,7 @@ def main() -> None:
     train([
         dataclasses.replace(variant, scorer_learning_rate=rate) for rate in OTHER_LEARNING_RATES for variant in best
     ])  # fmt: skip
-    publish(runs, path, table)
+    publish(record, path, table)
 
 
 def settings(variant: Variant) -> dict:
@@ -98,7 +98,8 @@ def rank(score: tuple[float, float]) -> float:
     return -sum(score)
 
 
-def table(runs: list[dict]) -> str:
+def table(record: dict) -> str:
+    runs = record["runs"]
     keys = ("method", "start", "end", "learning_rate")
     found = [dict(items) for items in dict.fromkeys(tuple((key, run[key]) for key in keys) for run in runs)]
     methods = [*GRID, ATTENTION.name, *(row.name for row in RIVAL_ROWS)]

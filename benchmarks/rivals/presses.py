@@ -100,20 +100,44 @@ def answer(model: Any, press: Any, context: Tensor, question: Tensor, new_tokens
         new_tokens: how many to generate; a caller cuts them where the text ends.
         first_layer: see `pressed`.
     """
+    _, cache = _read(model, press, context, first_layer)
+    new: list[Tensor] = []
+    for step in range(question.shape[1] + new_tokens - 1):
+        ids = question[:, step : step + 1] if step < question.shape[1] else new[-1]
+        logits = _step(model, cache, ids, context.shape[1] + step)
+        if step >= question.shape[1] - 1:
+            new.append(logits.argmax(-1))
+    return torch.cat(new, 1)
+
+
+@torch.inference_mode()
+def predict(model: Any, press: Any, context: Tensor, following: Tensor, first_layer: int = 0) -> Tensor:
+    """Read a context, drop keys and values, then read what follows: logits [B, m, V] of each of its tokens.
+
+    Args:
+        following: [B, m] ids; the others as for `answer`.
+    """
+    logits, cache = _read(model, press, context, first_layer)
+    steps = range(following.shape[1] - 1)
+    rest = [_step(model, cache, following[:, step : step + 1], context.shape[1] + step) for step in steps]
+    return torch.cat([logits, *rest], 1)
+
+
+def _read(model: Any, press: Any, context: Tensor, first_layer: int) -> tuple[Tensor, DynamicCache]:
+    """(logits [B, 1, V] of what comes next, the cache that is left)."""
     if model.config._attn_implementation != "sdpa":
         raise ValueError(f"expected sdpa attention, got {model.config._attn_implementation}: its masks fit one length")
     cache = DynamicCache(config=model.config)
     with nullcontext() if press is None else pressed(model, press, first_layer):
-        model.get_decoder()(input_ids=context, past_key_values=cache)
-    new: list[Tensor] = []
-    # One at a time: layers remember different numbers of keys, and one query sees all without a mask.
-    for step in range(question.shape[1] + new_tokens - 1):
-        ids = question[:, step : step + 1] if step < question.shape[1] else new[-1]
-        positions = torch.full_like(ids, context.shape[1] + step)
-        logits = model(input_ids=ids, past_key_values=cache, position_ids=positions).logits
-        if step >= question.shape[1] - 1:
-            new.append(logits[:, -1].argmax(-1, keepdim=True))
-    return torch.cat(new, 1)
+        return model(context, past_key_values=cache, logits_to_keep=1).logits, cache
+
+
+def _step(model: Any, cache: DynamicCache, ids: Tensor, position: int) -> Tensor:
+    """Logits [B, 1, V] after one more token, ids [B, 1].
+
+    More at a time would need a mask for each layer, as they remember different numbers of keys.
+    """
+    return model(ids, past_key_values=cache, position_ids=torch.full_like(ids, position)).logits
 
 
 def press_and_answer(

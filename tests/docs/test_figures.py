@@ -3,16 +3,26 @@
 import re
 
 import between
+import big_data
+import budgets
 import compare
 import figures
 import fill_pages
 import finetune_gpu
 import gpu
 import growth
+import merging
+import paper
+import planted
+import predict
+import prompt_recall_table
+import prompt_speed
 import pytest
-import retrieval
+import retrieval_table
+import scaling
 import speed
 import speed_gpu
+import tune
 from record import RESULTS
 
 PAGES = fill_pages.pages()
@@ -69,9 +79,25 @@ def test_a_measured_figure_in_prose_is_taken_from_the_results(page):
     assert [line for line in lines if not any(setting in line for setting in SETTINGS)] == []
 
 
-def test_the_pages_of_results_are_those_of_their_figures():
-    tables = {f"compare-{task}": compare.table for task in ("needle", "bbc", "docstrings")}
-    tables |= {"speed": speed.table, "retrieval": retrieval.table, "between": between.table, "growth": growth.table}
-    tables |= {"gpu/speed-gpu": speed_gpu.table, "gpu/gpu": gpu.table, "gpu/finetune-gpu": finetune_gpu.table}
-    for name, table in tables.items():
-        assert (RESULTS / f"{name}.md").read_text() == table(figures.record(name))
+def of_paper(record):
+    return paper.table(record | {"runs": paper.complete(record["runs"])})
+
+
+PAGES_OF_RESULTS = {
+    **{f"compare-{task}": compare.table for task in ("needle", "bbc", "docstrings")},
+    **{f"planted-{size}": planted.table for size in ("small", "large")},
+    **dict.fromkeys(("retrieval", "retrieval-tuning", "retrieval-trained"), retrieval_table.table),
+    **dict.fromkeys(("paper-full", "gpu/paper-full"), of_paper),
+    **{"speed": speed.table, "between": between.table, "growth": growth.table, "scaling": scaling.table},
+    **{"merging": merging.table, "predict": predict.table, "big-data": big_data.table, "tune-needle": tune.table},
+    **{"budgets-needle": budgets.table, "prompt-speed": prompt_speed.table},
+    **{"prompt-recall": prompt_recall_table.table},
+    **{"gpu/speed-gpu": speed_gpu.table, "gpu/gpu": gpu.table, "gpu/finetune-gpu": finetune_gpu.table},
+}
+
+
+@pytest.mark.parametrize("page", [path for path in RESULTS.rglob("*.md") if path.with_suffix(".json").exists()])
+def test_the_page_of_a_result_is_that_of_its_figures(page):
+    name = page.relative_to(RESULTS).with_suffix("").as_posix()
+    assert name in PAGES_OF_RESULTS, "its table goes there"
+    assert page.read_text() == PAGES_OF_RESULTS[name](figures.record(name))
