@@ -10,7 +10,7 @@ MINUTES ?= 9
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help env demo test check wheel types compare budgets tune figures scaling speed planted between growth retrieval predict recall big-data stale results rfcs gpu gpu-kit pages docs clean
+.PHONY: help env demo test check wheel versions types compare budgets tune figures scaling speed planted between growth retrieval predict recall big-data stale results rfcs gpu gpu-kit pages docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
@@ -40,6 +40,9 @@ check: $(READY) ## format, lint, types, the documentation, all tests
 
 wheel: ## build the sdist and the wheel, install that into an empty environment, and try every command there
 	PYTHON=$(PYTHON) tests/wheel.sh build/wheel
+
+versions: ## the tests with the oldest and the newest versions that pyproject.toml allows; VERSIONS=oldest-alone: one of four
+	PYTHON=$(PYTHON) tests/versions.sh build/versions $(VERSIONS)
 
 types: $(READY) ## check the types of everything that is installed
 	rm -rf build/types && mkdir -p build/types/shtopk

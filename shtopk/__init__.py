@@ -8,7 +8,7 @@ from shtopk.options import PoolingOptions
 from shtopk.pooling import TopKPooling, anneal
 from shtopk.topk import TopK
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "Assignment",
     "PoolingOptions",

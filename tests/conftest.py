@@ -6,6 +6,7 @@ import random
 import re
 import shutil
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -15,10 +16,16 @@ os.environ.setdefault("HF_DATASETS_CACHE", str(Path(tempfile.gettempdir()) / CAC
 
 import pytest
 import torch
-from tiny import BERT, LLAMA, tiny_tokenizer, tiny_writer
-from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM
+from imported import missing
 
 from shtopk import backends
+
+
+def pytest_ignore_collect(collection_path):
+    """Where transformers is not installed, the tests of what needs torch alone are left (`make versions`)."""
+    if collection_path.suffix == ".py" and find_spec("transformers") is None and missing(collection_path):
+        return True
+    return None
 
 
 def pytest_collection_modifyitems(items):
@@ -34,6 +41,9 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session")
 def encoder(tmp_path_factory):
     """Folder of a random BERT of 2 layers with 64 positions, and its tokenizer."""
+    from tiny import BERT, tiny_tokenizer
+    from transformers import BertConfig, BertModel
+
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("encoder")
     BertModel(BertConfig(**BERT), add_pooling_layer=False).save_pretrained(folder)
@@ -86,6 +96,9 @@ def summary_words(words, summaries):
 @pytest.fixture(scope="session")
 def language_model(tmp_path_factory):
     """Folder of a random Llama of 2 layers with 64 positions, and its tokenizer."""
+    from tiny import LLAMA, tiny_writer
+    from transformers import LlamaConfig, LlamaForCausalLM
+
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("language_model")
     LlamaForCausalLM(LlamaConfig(**LLAMA)).save_pretrained(folder)

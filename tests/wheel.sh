@@ -14,8 +14,15 @@ trap 'echo "wheel: line $LINENO failed"; tail -n 5 "$folder"/*.log' ERR
 
 step "build the sdist, and a wheel from it"
 "$python" -m venv "$folder/tools"
-"$folder/tools/bin/pip" install --quiet --disable-pip-version-check build
+"$folder/tools/bin/pip" install --quiet --disable-pip-version-check build twine
 (cd "$folder" && tools/bin/python -m build --outdir dist "$clone" > build.log 2>&1)
+"$folder/tools/bin/twine" check --strict "$folder"/dist/* > "$folder/twine.log"
+tar tzf "$folder"/dist/*.tar.gz | cut -d / -f 2- > "$folder/sdist.txt"
+for file in LICENSE README.md CHANGELOG.md configs/bbc.yaml tests/conftest.py tests/shtopk/test_native.py \
+    shtopk/backends/tournament.c shtopk/backends/{tournament,pool,clusters}.h; do
+    grep -qx "$file" "$folder/sdist.txt" || { step "expected $file in the sdist"; exit 1; }
+done
+! grep -E '^(benchmarks|docs|runs|build)/|\.cache|__pycache__|\.(so|pyd)$' "$folder/sdist.txt" || { step "that is not for an sdist"; exit 1; }
 mkdir "$folder/without" && (cd "$folder" && CC=/bin/false tools/bin/pip wheel --quiet --disable-pip-version-check \
     --no-deps --wheel-dir without dist/*.tar.gz)
 

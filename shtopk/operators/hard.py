@@ -14,6 +14,7 @@ from shtopk.slots import pool_by_slot
 from shtopk.topk import TopK
 
 Gradient = Literal["none", "gate", "straight_through"]
+GRADIENTS = get_args(Gradient)  # once: torch.compile of torch 2.6 cannot trace get_args
 
 
 def hard_topk(
@@ -58,8 +59,8 @@ def hard_topk(
         tensor([[0., 1., 0., 0.],
                 [0., 0., 0., 1.]])
     """
-    if gradient not in get_args(Gradient):
-        raise ValueError(f"expected gradient to be one of {', '.join(get_args(Gradient))}; got {gradient!r}")
+    if gradient not in GRADIENTS:
+        raise ValueError(f"expected gradient to be one of {', '.join(GRADIENTS)}; got {gradient!r}")
     given = candidates(values, scores, k, mask, temperature)
     every = bounded(given.scores, given.mask)
     kept, positions, slots = _best(every, k)

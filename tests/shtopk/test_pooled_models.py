@@ -142,6 +142,17 @@ def one_graph(model):
     return torch.compile(model, backend="eager", fullgraph=True)
 
 
+def compiles_unpooled(name):
+    """Whether this torch takes the model of transformers in one graph: torch 2.6 does not."""
+    try:
+        one_graph(encoder(name, "sdpa"))(**with_holes(30, 30, 12))
+    except torch._dynamo.exc.Unsupported:
+        return False
+    finally:
+        torch._dynamo.reset()
+    return True
+
+
 def layer_by_layer(model):
     for layer in list(model.modules()):
         if type(layer).__name__ in ("BertLayer", "ModernBertEncoderLayer", "T5Block"):
@@ -162,6 +173,8 @@ def test_it_compiles_in_one_graph_and_in_parts(name, how):
     model = pool_encoder(encoder(name, "sdpa"), {1: 9, 3: 5})
     batches = [with_holes(n, n, 12) for n in (30, 26)]
     expected = [model(**document) for document in batches]
+    if how is one_graph and not compiles_unpooled(name):
+        pytest.skip(f"torch {torch.__version__} does not compile {name} of transformers in one graph, pooled or not")
     compiled = how(model)
     for document, eager in zip(batches, expected, strict=True):
         out = compiled(**document)
