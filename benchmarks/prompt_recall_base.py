@@ -1,6 +1,7 @@
 """The small Llama that is pooled in prompt_recall.py, trained from scratch to recall anything of whole prompts."""
 
 import sys
+from typing import Any
 
 import torch
 from prompt_recall_answers import answers
@@ -11,16 +12,11 @@ from tqdm.auto import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM
 
 CACHE = RESULTS.parent / ".cache"
-STAGES = (
-    (64, 24, 2, False, 0.3),
-    (32, 96, 8, True, 0.3),
-    (16, 256, 8, True, 0.1),
-    (16, 512, 8, True, 0.02),
-)
-"""(prompts of an update, words, facts, whether anything may be asked, loss up to which it goes on). To look for what
-is asked is learnt all at once, nobody knows when, and soonest from short prompts."""
-MOST = 3000  # updates of a stage
-RATE, WARMUP = 1e-3, 100
+STAGES = ((64, 24, 2, False), (32, 96, 8, True), (16, 256, 8, True), (16, 512, 8, True))
+"""(prompts of an update, words, facts, whether anything may be asked). To look for what is asked is learnt all at
+once, nobody knows when, and soonest from short prompts. So all stages but the last go on until the loss is `ENOUGH`."""
+ENOUGH, MOST = 0.3, 3000  # updates of such a stage
+RATE, WARMUP, LAST = 1e-3, 100, 250  # updates of the last stage, in which the learning rate falls to a twentieth
 SHAPE = {
     "hidden_size": 128,
     "intermediate_size": 384,
@@ -49,22 +45,30 @@ def base_model(seed: int = 0) -> LlamaForCausalLM:
     model = LlamaForCausalLM(LlamaConfig(vocab_size=len(registry), **SHAPE))
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=0.01)
     warmup = torch.optim.lr_scheduler.LinearLR(optimizer, 1 / WARMUP, total_iters=WARMUP)
-    for *drawn, enough in STAGES:
-        mean = 5.0  # loss, over some twenty updates
-        for _ in (progress := tqdm(range(MOST), desc=f"base, {drawn[1]} words", leave=False)):
-            loss = answers(model, registry.batch(*drawn)).loss
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            warmup.step()
-            mean += 0.05 * (loss.item() - mean)
-            progress.set_postfix(loss=f"{mean:.3f}", refresh=False)
-            if mean < enough:
-                break
-        else:
-            sys.exit(
-                f"expected a base with a loss below {enough} of {drawn[1]} words, got {mean:.2f}; try another seed"
-            )
+    *first, last = STAGES
+    for drawn in first:
+        if (loss := learn(model, optimizer, warmup, registry, drawn, MOST, ENOUGH)) > ENOUGH:
+            sys.exit(f"expected a base with a loss of {ENOUGH} on {drawn[1]} words, got {loss:.2f}; try another seed")
+    fall = torch.optim.lr_scheduler.LinearLR(optimizer, 1, 1 / 20, total_iters=LAST)
+    learn(model, optimizer, fall, registry, last, LAST)
     model.save_pretrained(folder)
     return model.eval()
+
+
+def learn(
+    model: Any, optimizer: Any, scheduler: Any, registry: Registry, drawn: tuple, most: int, enough: float = 0.0
+) -> float:
+    """Train for so many updates, or until the loss, over some twenty updates, is enough. Returns it."""
+    mean = 5.0
+    for _ in (progress := tqdm(range(most), desc=f"base, {drawn[1]} words", leave=False)):
+        loss = answers(model, registry.batch(*drawn)).loss
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        scheduler.step()
+        mean += 0.05 * (loss.item() - mean)
+        progress.set_postfix(loss=f"{mean:.3f}", refresh=False)
+        if mean <= enough:
+            break
+    return mean

@@ -38,7 +38,8 @@ def test_other_seeds_draw_other_prompts_and_the_same_seed_the_same():
 
 def test_a_tiny_model_goes_through_every_way_to_a_table(monkeypatch, tmp_path):
     monkeypatch.setattr(prompt_recall_base, "CACHE", tmp_path)
-    monkeypatch.setattr(prompt_recall_base, "STAGES", ((2, 96, 8, True, 9.0),))
+    monkeypatch.setattr(prompt_recall_base, "STAGES", ((2, 96, 8, True),))
+    monkeypatch.setattr(prompt_recall_base, "LAST", 1)
     monkeypatch.setattr(prompt_recall, "TEST_PROMPTS", 20)
     monkeypatch.setattr(prompt_recall, "TRAINED_K", (8, 16))
     small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2}
@@ -68,10 +69,10 @@ def test_the_table_shows_the_share_recalled_and_marks_what_is_best():
 
 def test_a_base_that_never_recalls_enough_is_no_base(monkeypatch, tmp_path):
     monkeypatch.setattr(prompt_recall_base, "CACHE", tmp_path)
-    monkeypatch.setattr(prompt_recall_base, "STAGES", ((2, 96, 8, True, 0.1),))
+    monkeypatch.setattr(prompt_recall_base, "STAGES", ((2, 96, 8, True),) * 2)
     monkeypatch.setattr(prompt_recall_base, "MOST", 2)
     monkeypatch.setattr(prompt_recall_base, "SHAPE", SHAPE | {"hidden_size": 16, "num_hidden_layers": 1})
-    with pytest.raises(SystemExit, match="of 96 words, got"):
+    with pytest.raises(SystemExit, match="on 96 words, got"):
         prompt_recall_base.base_model()
     assert not list(tmp_path.iterdir())
 
