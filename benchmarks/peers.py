@@ -139,9 +139,11 @@ def measure(record: dict, path: Path, here: dict[str, Pool], parts: list[str], s
         save(record, path)
 
     ways = [way for way in WAYS if way.name in here]
+    torch.set_num_threads(1)  # the checks are of small tensors
     for way in tqdm(ways, desc="checks"):
         if not done("checks", way=way.name):  # always: they say what gives no vectors
             add([{"part": "checks", "way": way.name, "version": version_of(way)} | check(way, here[way.name])])
+    torch.set_num_threads(THREADS)
     failed = {run["way"] for run in record["runs"] if "error" in run}
     ways = [way for way in ways if way.name not in failed]
     n, k = SHAPES[FOR_MEMORY]

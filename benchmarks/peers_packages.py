@@ -103,9 +103,9 @@ def soft_sort(folders: dict[str, Path]) -> Pool:
 
 
 def sorting_network(folders: dict[str, Path]) -> Pool:
-    """`DiffTopkNet` with a bitonic network, not sparse, and its own steepness divided by the temperature."""
+    """`DiffTopkNet` with a bitonic network and its own steepness divided by the temperature."""
     module = quietly("difftopk")
-    network = cache(lambda n, k: module.DiffTopkNet("bitonic__non_sparse", n, k))
+    network = cache(lambda n, k: module.DiffTopkNet("bitonic", n, k))
 
     def pool(values: Tensor, scores: Tensor, k: int, temperature: float) -> Tensor:
         net = network(scores.shape[1], k)

@@ -68,11 +68,12 @@ def checks(record: dict) -> str:
     lines = [f"| | from | {' | '.join(CHECKS.values())} |", "|" + "---|" * (len(CHECKS) + 2)]
     for way in shown(record):
         run = found[way.name]
-        cells = [f"{way.source} {run.get('version', '')}".strip(), *(run[name] for name in CHECKS)]
+        cells = [f"{way.source} {run.get('version', '')}".strip(), *(run[name].partition(":")[0] for name in CHECKS)]
         lines.append(f"| {way.name} | {' | '.join(cells)} |")
     return "\n".join(lines) + (
         "\n\nPadding changes nothing where a mask says so, or by scores that are low there; no: it does. Gradient: "
-        f'in float64, beside finite differences; "none": the scores learn nothing. {measured(record)}'
+        f'in float64, beside finite differences; "none": the scores learn nothing. Fails: with an error, which '
+        f"peers.json has. {measured(record)}"
     )
 
 

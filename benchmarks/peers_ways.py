@@ -118,7 +118,7 @@ WAYS = [
         planted="softmax attention, k queries", needle="softmax attention, k queries",
         retrieval="softmax attention, k queries"),
     Way("entmax attention, k queries", entmax_attention, "entmax", queries=True, temperatures=((1.0, 1.0),)),
-    Way("Ward clusters, scipy", ward("scipy.cluster.hierarchy"), "sentence-transformers", needle="Ward clusters",
+    Way("Ward clusters, scipy", ward("scipy.cluster.hierarchy"), "sentence-transformers",
         retrieval="Ward clusters"),
     Way("Ward clusters, fastcluster", ward("fastcluster"), "fastcluster"),
     Way("bipartite merging (ToMe)", merged, "rivals/"),
