@@ -42,7 +42,7 @@ BATCH, DEPTH, THREADS = 8, 256, 2
 SHAPES = [(512, 32), (2048, 32), (4096, 128)]  # n, k
 FOR_MEMORY = 1  # which of them
 TEMPERATURE = 1.0
-TURNS, FEW_TURNS, SLOW, CALLS = 11, 3, 1.0, 0.02  # of ways that take as many seconds; seconds of calls in a turn
+TURNS, FEW_TURNS, SLOW, CALLS = 11, 2, 1.0, 0.02  # of ways that take as many seconds; seconds of calls in a turn
 SEEDS = (0, 1, 2)
 LEARNING_RATES = planted.LEARNING_RATES
 
