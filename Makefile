@@ -10,7 +10,7 @@ MINUTES ?= 9
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help env demo test check wheel versions types compare budgets tune figures scaling speed planted between growth retrieval predict recall big-data stale results rfcs gpu gpu-kit pages docs clean
+.PHONY: help env demo test check wheel versions types compare budgets tune figures scaling speed planted peers between growth retrieval predict recall big-data stale results rfcs gpu gpu-kit pages docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
@@ -70,6 +70,9 @@ speed: $(READY) ## time and memory against hard top-k and the others, side by si
 planted: $(READY) ## does the gradient teach? planted tokens, every way to pool
 	$(RUN) benchmarks/planted.py
 	$(RUN) benchmarks/planted.py --size large
+
+peers: $(READY) ## what people would take instead, side by side; pip install '.[peers]' first; AUTHORS=folder LAPSUM=folder
+	$(RUN) benchmarks/peers.py $(if $(AUTHORS),--authors $(AUTHORS)) $(if $(LAPSUM),--lapsum $(LAPSUM))
 
 between: $(READY) ## what pooling between the encoder's layers saves, and what it costs
 	OMP_NUM_THREADS=1 $(RUN) benchmarks/between.py

@@ -79,6 +79,7 @@ PARTS = (
     Part("speed", ("speed",), ("speed.py",), 15, timed=True, without=("speed_gpu", "speed.time_default")),
     Part("planted", ("planted-tuning", "planted-small"), ("planted.py",), 30),
     Part("planted-large", ("planted-large",), ("planted.py --size large",), 60, reads=("planted-tuning",)),
+    Part("peers", ("peers",), ("peers.py",), 10, timed=True, reads=("compare-needle", "retrieval", "planted-small")),
     Part("annealing", ("annealing",), ("annealing.py",), 1),
     Part("paper", ("paper-full",), ("paper.py",), 40, timed=True),
     Part("growth", ("growth",), ("growth.py --updates 4",), 10, timed=True, threads=1, tasks=("files",)),

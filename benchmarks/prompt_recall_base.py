@@ -14,7 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 CACHE = RESULTS.parent / ".cache"
 STAGES = ((64, 24, 2, False), (32, 96, 8, True), (16, 256, 8, True), (16, 512, 8, True))
 """(prompts of an update, words, facts, whether anything may be asked). To look for what is asked is learnt all at
-once, nobody knows when, and soonest from short prompts. So all stages but the last go on until the loss is `ENOUGH`."""
+once, nobody knows when, and soonest from short prompts. So all stages but the last go on until the loss is ENOUGH."""
 ENOUGH, MOST = 0.3, 3000  # updates of such a stage
 RATE, WARMUP, LAST = 1e-3, 100, 250  # updates of the last stage, in which the learning rate falls to a twentieth
 SHAPE = {

@@ -9,6 +9,7 @@ O(n d) of reading the vectors once, which all have. `prompts` has ways to choose
 from torch import nn
 
 from rivals.attention import AttentionPooling
+from rivals.bipartite import BipartiteMerging
 from rivals.clusters import AttentionGuidedClusters, WardClusters
 from rivals.gates import DFTopK, LapSum
 from rivals.linear_map import LinearMap
@@ -22,6 +23,7 @@ RIVALS: dict[str, type[nn.Module]] = {
     "attention": AttentionPooling,
     "agc": AttentionGuidedClusters,
     "ward": WardClusters,
+    "bipartite": BipartiteMerging,
     "linear_map": LinearMap,
     "stretches": Stretches,
 }

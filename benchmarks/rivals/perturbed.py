@@ -43,7 +43,8 @@ class _Choices(torch.autograd.Function):
         best, chosen = (scores.unsqueeze(1) + temperature * noise).topk(min(k, n), -1)  # [B, S, min(k, n)]
         chosen = chosen.masked_fill(best == -torch.inf, n).sort(-1).values.transpose(1, 2)  # padding last, as n
         weights = scores.new_zeros(batch, k, n + 1)
-        weights[:, : chosen.shape[1]].scatter_add_(-1, chosen, torch.full_like(chosen, 1 / samples, dtype=noise.dtype))
+        share = torch.full_like(chosen, 1 / samples, dtype=weights.dtype)
+        weights[:, : chosen.shape[1]].scatter_add_(-1, chosen, share)
         ctx.save_for_backward(chosen, noise)
         ctx.temperature = temperature
         return weights[..., :n]
@@ -54,7 +55,8 @@ class _Choices(torch.autograd.Function):
         chosen, noise = ctx.saved_tensors
         gradient = F.pad(gradient[:, : chosen.shape[1]], (0, 1))  # padding gains nothing
         gained = gradient.gather(-1, chosen).sum(1)  # [B, S]
-        return torch.einsum("bs,bsn->bn", gained, noise) / (noise.shape[1] * ctx.temperature), None, None, None
+        expected = torch.einsum("bs,bsn->bn", gained, noise.to(gained.dtype)) / noise.shape[1]
+        return expected / ctx.temperature, None, None, None
 
 
 class PerturbedTopK(ScoredPooling):

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from frozen import Classifier, Split, fit, predict
 from planted import METHODS, Size, train
 from rivals import RIVALS
+from rivals.bipartite import bipartite
 from rivals.clusters import AttentionGuidedClusters, WardClusters, ward
 from rivals.gates import dftopk, lapsum
 from rivals.linear_map import LinearMap
@@ -20,7 +21,7 @@ D, K = 6, 3
 LENGTHS = (11, 7, 3, 2, 1, 0)
 OPTIONS = {"ward, trained through": ("ward", {"learned_map": True}), "agc, one query": ("agc", {"queries": 1})}
 EVERY = {name: (name, {}) for name in RIVALS} | OPTIONS
-LEARN = [name for name in EVERY if name not in ("ward", "stretches")]
+LEARN = [name for name in EVERY if name not in ("ward", "bipartite", "stretches")]
 MIXERS = ("attention", "linear_map")  # every slot mixes all tokens
 
 
@@ -214,6 +215,16 @@ def test_ward_clusters_are_those_of_sentence_transformers():
     assert sorted(order.tolist()) == list(range(5))
     torch.testing.assert_close(ours, theirs[order])
     assert ward(values[0], 5).unique_consecutive()[0] == 0  # numbered by their first member
+
+
+def test_the_most_similar_pairs_of_even_and_odd_places_merge_first():
+    """By hand: 0 is most like 3, 2 like 1, 4 like 5; two pairs are too many for k = 4 of 6, and their mean goes on."""
+    angles = torch.tensor([0.0, 2.0, 1.9, 0.01, 4.0, 4.5])
+    vectors = torch.stack([angles.cos(), angles.sin()], -1)
+    assert bipartite(vectors, 6).tolist() == [0, 1, 2, 3, 4, 5]
+    assert bipartite(vectors, 4).tolist() == [1, 0, 0, 1, 2, 3]
+    assert bipartite(vectors, 3).tolist() == [1, 0, 0, 1, 2, 2]
+    assert bipartite(vectors, 1).tolist() == [0] * 6
 
 
 def test_the_gradient_through_ward_is_that_of_the_means_of_fixed_clusters():
