@@ -228,10 +228,11 @@ class Reader:
         if any(len(parts) > 1 for parts in texts):
             raise ValueError("expected single texts as prompts, got pairs")
         prompts = [text for (text,) in texts]
+        spans: Sequence[list[tuple[int, int]] | None] = [None] * len(prompts)
         if self.kept:
             ids, spans, _ = locate_prompts(self.tokenizer, prompts, self.limit)
         else:
-            ids, spans = read_prompts(self.tokenizer, prompts, self.limit), [None] * len(prompts)
+            ids = read_prompts(self.tokenizer, prompts, self.limit)
         ids = [row or [self.tokenizer.pad_token_id] for row in ids]  # no tokens before a prompt, and no prompt
         return [Document(text, {"input_ids": row}, span) for text, row, span in zip(prompts, ids, spans, strict=True)]
 

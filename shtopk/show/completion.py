@@ -91,7 +91,8 @@ def attention_to_prompt(model, whole: Tensor, n: int, kept: int) -> Tensor:
         ValueError: the model does not tell what it attends to.
     """
     stack = find_stack(model)
-    real, cache, asked = torch.ones_like(whole), None, {}
+    real, cache = torch.ones_like(whole), None
+    asked: dict[str, Any] = {}
     if stack is not None:  # what is pooled is known, and nothing of what follows
         regions = default_regions(real[:, :n] > 0, stack.prompt_pooling.keep_last)[:, :-1]
         asked = {"begin": partial(ReadPart, regions)} if n > 1 else {"unpooled": (stack.prompt_pooling,)}
@@ -100,8 +101,8 @@ def attention_to_prompt(model, whole: Tensor, n: int, kept: int) -> Tensor:
             given = {"input_ids": whole[:, : n - 1], "attention_mask": real[:, : n - 1]}
             cache = model(**given, use_cache=True, logits_to_keep=1).past_key_values
         with eager_attention(model):
-            given = {"input_ids": whole[:, n - 1 : -1], "attention_mask": real[:, :-1], "past_key_values": cache}
-            out = model(**given, output_attentions=True)
+            given = {"input_ids": whole[:, n - 1 : -1], "attention_mask": real[:, :-1]}
+            out = model(**given, past_key_values=cache, output_attentions=True)
     first = 0 if stack is None else max(int(layer) for layer in stack.prompt_pooling)
     above = (out.attentions or [])[first:]
     if not above or any(layer is None for layer in above):

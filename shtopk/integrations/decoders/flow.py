@@ -19,7 +19,7 @@ class Flow(NamedTuple):
     Attributes:
         inside: the assignment of the p vectors of each region to its slots, [B * R, p] to [B * R, k]; None: each of
             them is a slot.
-        index: [B * R, p] the numbers of these vectors among the m.
+        members: [B * R, p] the numbers of these vectors among the m.
         there: [B * R, p] bool, False: no vector.
         kept: [B, q] the numbers of the vectors that were kept whole.
         whole: [B, q] bool, False: no vector.
@@ -28,7 +28,7 @@ class Flow(NamedTuple):
     """
 
     inside: Assignment | None
-    index: Tensor
+    members: Tensor
     there: Tensor
     kept: Tensor
     whole: Tensor
@@ -43,9 +43,11 @@ class Flow(NamedTuple):
         slots = regions * k
         row = torch.arange(batch, device=self.kept.device).repeat_interleave(regions)
         numbers = torch.arange(slots, device=self.kept.device).view(regions, k).repeat(batch, 1)
-        pieces = self.there.nonzero(as_tuple=True)
-        tokens = (row[pieces[0]], self.index[pieces])
-        found = inside.reassemble(pieces, tokens, numbers, row, (batch, self.size, slots + self.kept.shape[1]))
+        region, place = self.there.nonzero(as_tuple=True)
+        tokens = (row[region], self.members[region, place])
+        found = inside.reassemble(
+            (region, place), tokens, numbers, row, (batch, self.size, slots + self.kept.shape[1])
+        )
         at, number = self.whole.nonzero(as_tuple=True)
         token, number, one = self.kept[at, number], number + slots, found.weights.new_ones(())
         if found.slots is None:
