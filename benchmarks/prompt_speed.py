@@ -4,8 +4,9 @@ python benchmarks/prompt_speed.py [--sizes 2048:128 8192:512] [--turns 5] [--dev
 
 An untrained Llama of 12 layers reads a prompt of random tokens and one more, then generates 32, greedily. With
 `pool_decoder` the layers above the third read, and remember, k vectors of the prompt and the token that follows it;
-without, they read all. Both have the same weights and take turns in one process, so the machine should have nothing
-else to do. Writes benchmarks/results/prompt-speed.json after every turn, and the table beside it as .md.
+without, they read all. Other ways to choose the k vectors stand in the same place. All have the same weights and take
+turns in one process, so the machine should have nothing else to do. Writes benchmarks/results/prompt-speed.json after
+every turn, and the table beside it as .md.
 """
 
 import copy
@@ -15,6 +16,7 @@ from typing import Any
 
 import torch
 from record import CommandLine, publish, resume, save
+from rivals.prompts import put_rival
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, StoppingCriteria
@@ -30,7 +32,8 @@ SHAPE = {
     "vocab_size": 16000,
 }
 SIZES = ["2048:128", "8192:512"]  # tokens:k
-POOLED, WHOLE = "pooled", "not pooled"
+POOLED, WHOLE = "successive halving", "not pooled"
+RIVALS = ("iterative top-k", "hard top-k, gated", "means of stretches", "SnapKV", "expected attention")
 FOLLOWING = 32  # generated tokens
 GOALS = {"first_token_seconds": 2.0, "token_seconds": 1.5}  # times as fast, at 8,192 tokens
 
@@ -53,10 +56,14 @@ def now(device: torch.device) -> float:
 
 
 def models(k: int, shape: dict[str, int], device: torch.device) -> dict[str, LlamaForCausalLM]:
-    """Both ways, with the same weights."""
+    """All ways, with the same weights."""
     torch.manual_seed(0)
     whole = LlamaForCausalLM(LlamaConfig(**shape, max_position_embeddings=2**17)).eval().to(device)
-    return {WHOLE: whole, POOLED: pool_decoder(copy.deepcopy(whole), {shape["num_hidden_layers"] // 4: k})}
+    layer = shape["num_hidden_layers"] // 4
+    found = {WHOLE: whole} | {way: pool_decoder(copy.deepcopy(whole), {layer: k}) for way in (POOLED, *RIVALS)}
+    for way in RIVALS:
+        put_rival(found[way], layer, way, k)
+    return found
 
 
 def measure(model: LlamaForCausalLM, tokens: int, following: int = FOLLOWING) -> dict[str, float]:
@@ -94,28 +101,29 @@ def _bytes_of_prompt(layer: Any, following: int) -> int:
 
 
 def table(record: dict) -> str:
-    """Markdown: a row for each size, every figure pooled and not, and their ratio."""
+    """Markdown: a row for each size and way, and how many times as fast it is as without pooling."""
     lines = [
-        "| tokens | k | first token, s | times as fast | each further token, ms | times as fast | cache below, MiB | "
-        "cache above, MiB | share |",
-        "|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+        "| tokens | k | pooled by | first token, s | times as fast | each further token, ms | times as fast | "
+        "cache below, MiB | cache above, MiB | share |",
+        "|--:|--:|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
-    for tokens, k in sorted({(run["tokens"], run["k"]) for run in record["runs"]}):
-        pooled, whole = (medians(record, tokens, way) for way in (POOLED, WHOLE))
-        cells = [f"{tokens:,}", f"{k}"]
-        for key, scale, digits in (("first_token_seconds", 1, 2), ("token_seconds", 1000, 1)):
-            cells += [" / ".join(f"{scale * one[key]:.{digits}f}" for one in (pooled, whole))]
-            cells += [f"{whole[key] / pooled[key]:.2f}"]
-        cells += [f"{whole['bytes_below'] / 2**20:.1f}"]
-        above = pooled["bytes_above"], whole["bytes_above"]
-        cells += [" / ".join(f"{one / 2**20:.1f}" for one in above), f"1/{above[1] / above[0]:g}"]
-        lines.append(f"| {' | '.join(cells)} |")
-    shape, turns = record["shape"], len({run["turn"] for run in record["runs"]})
+    runs = record["runs"]
+    for tokens, k in sorted({(run["tokens"], run["k"]) for run in runs}):
+        whole = medians(record, tokens, WHOLE)
+        for way in dict.fromkeys(run["way"] for run in runs if run["tokens"] == tokens):
+            its = medians(record, tokens, way)
+            cells = [f"{tokens:,}", "all" if way == WHOLE else f"{k}", way]
+            for key, scale, digits in (("first_token_seconds", 1, 2), ("token_seconds", 1000, 1)):
+                cells += [f"{scale * its[key]:.{digits}f}", f"{whole[key] / its[key]:.2f}"]
+            cells += [f"{its[key] / 2**20:.1f}" for key in ("bytes_below", "bytes_above")]
+            cells += [f"1/{whole['bytes_above'] / its['bytes_above']:g}"]
+            lines.append(f"| {' | '.join(cells)} |")
+    shape, turns = record["shape"], len({run["turn"] for run in runs})
     return "\n".join(lines) + (
-        f"\n\nPooled before layer {shape['num_hidden_layers'] // 4} of {shape['num_hidden_layers']} / not pooled; an "
+        f"\n\nPooled before layer {shape['num_hidden_layers'] // 4} of {shape['num_hidden_layers']}; an "
         f"untrained Llama of {shape['hidden_size']} dimensions, with {shape['num_key_value_heads']} heads of keys for "
         f"{shape['num_attention_heads']} of queries, float32, one prompt; medians over {turns} turns. The cache is "
-        f"that of the prompt; what follows adds as much to both. Goals at 8,192 tokens: at least "
+        f"that of the prompt; what follows adds as much to all. Goals at 8,192 tokens: at least "
         f"{GOALS['first_token_seconds']:g} and {GOALS['token_seconds']:g} times as fast. "
         f"`{record['command']}` on {record['device']}, torch {record['torch']}.\n"
     )
@@ -138,11 +146,11 @@ def main() -> None:
     record = resume(path, arguments.device, shape=SHAPE)
     done = {(run["tokens"], run["turn"]) for run in record["runs"]}
     for tokens, k in [tuple(map(int, size.split(":"))) for size in arguments.sizes]:
-        both = models(k, SHAPE, device)
-        for model in both.values():
+        ways = models(k, SHAPE, device)
+        for model in ways.values():
             measure(model, tokens=2 * k)  # warm-up
         for turn in tqdm([turn for turn in range(arguments.turns) if (tokens, turn) not in done], desc=f"{tokens}"):
-            runs = [{"tokens": tokens, "k": k, "way": way, "turn": turn} | measure(both[way], tokens) for way in both]
+            runs = [{"tokens": tokens, "k": k, "way": way, "turn": turn} | measure(ways[way], tokens) for way in ways]
             record["runs"] += runs
             save(record, path)
     publish(record, path, table)

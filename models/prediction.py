@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,7 +11,8 @@ from torch import Tensor
 from transformers import DataCollatorWithPadding
 
 from shtopk.assignment import Assignment
-from shtopk.integrations.reading import least_tokens, read_prompts, read_texts
+from shtopk.integrations.decoder import record_assignments
+from shtopk.integrations.reading import least_tokens, locate_prompts, read_prompts, read_texts
 from shtopk.pooling import poolings
 
 from .answers import CLASSES, LABELS, answers
@@ -101,15 +102,16 @@ def predict(
             text.
         max_tokens: cut texts to so many tokens, special ones included; of prompts the end is kept. None: read them in
             full, as far as the model has positions.
-        kept: also say which tokens were kept.
+        kept: also say which tokens were kept. Of a prompt those are the tokens that lead the slots, and those that
+            are kept whole.
 
     Yields:
         A `Prediction` for each text.
 
     Raises:
         ValueError: at once, for a number below 1, a max_tokens that leaves no room beside the special tokens, or
-            `kept` of a model that pools nothing, completes prompts, or whose tokenizer cannot say where tokens stand;
-            later, for something that is no text.
+            `kept` of a model that pools nothing, or whose tokenizer cannot say where tokens stand; later, for
+            something that is no text.
 
     Example:
         >>> model, tokenizer = load_checkpoint("runs/bbc")  # doctest: +SKIP
@@ -119,9 +121,6 @@ def predict(
     for name, value in {"batch_size": batch_size, "block": block}.items():
         if value < 1:
             raise ValueError(f"expected {name} >= 1, got {value}")
-    if kept and completes(model):
-        raise ValueError("expected a model that reads documents to say what was kept, got a language model; leave out "
-                         "kept")  # fmt: skip
     special = least_tokens(tokenizer, prefix=reading_of(model).prefix)
     if max_tokens is not None and max_tokens <= special:
         raise ValueError(f"expected max_tokens > {special}, the tokenizer's special tokens, got {max_tokens}")
@@ -228,9 +227,13 @@ class Reader:
     def _prompts(self, texts: Sequence[tuple[str, ...]]) -> list[Document]:
         if any(len(parts) > 1 for parts in texts):
             raise ValueError("expected single texts as prompts, got pairs")
-        rows = read_prompts(self.tokenizer, [text for (text,) in texts], self.limit)
-        ids = [row or [self.tokenizer.pad_token_id] for row in rows]  # no tokens before a prompt, and no prompt
-        return [Document(text, {"input_ids": row}, None) for (text,), row in zip(texts, ids, strict=True)]
+        prompts = [text for (text,) in texts]
+        if self.kept:
+            ids, spans, _ = locate_prompts(self.tokenizer, prompts, self.limit)
+        else:
+            ids, spans = read_prompts(self.tokenizer, prompts, self.limit), [None] * len(prompts)
+        ids = [row or [self.tokenizer.pad_token_id] for row in ids]  # no tokens before a prompt, and no prompt
+        return [Document(text, {"input_ids": row}, span) for text, row, span in zip(prompts, ids, spans, strict=True)]
 
     @torch.inference_mode()
     def answer(self, documents: Sequence[Document]) -> list[Prediction]:
@@ -241,9 +244,9 @@ class Reader:
             found: list[dict[str, Any]] = [{"summary": summary.strip()} for summary in summaries]
             assignment = self.model.get_encoder()(**inputs).assignment if self.kept else None
         elif self.completes:
-            generated = self.model.generate(**inputs)[:, inputs["input_ids"].shape[1] :]
+            generated, assignment = complete(self.model, inputs, self.kept)
             completions = self.tokenizer.batch_decode(generated, skip_special_tokens=True)
-            found, assignment = [{"completion": completion.strip()} for completion in completions], None
+            found = [{"completion": completion.strip()} for completion in completions]
         else:
             out = self.model(**inputs)
             found = [_fields(answer) for answer in answers(out.logits, self.model.config)]
@@ -267,6 +270,27 @@ class Reader:
         start, end = (document.spans or [])[position] if position < len(document.spans or []) else (0, 0)
         text = document.text[start:end] or self.tokenizer.convert_ids_to_tokens(document.ids[position])
         return KeptToken(text, start, end, weight)
+
+
+def complete(model: Any, inputs: Mapping[str, Tensor], kept: bool) -> tuple[Tensor, Assignment | None]:
+    """Complete a batch of prompts [B, n].
+
+    Args:
+        model: a causal language model.
+        inputs: of it, by name.
+        kept: also say which tokens were kept.
+
+    Returns:
+        The tokens that follow [B, T], and the assignment of the prompts' tokens to the vectors that were kept.
+    """
+    batch, n = inputs["input_ids"].shape
+    if not kept:
+        return model.generate(**inputs)[:, n:], None
+    with record_assignments() as recorded:
+        generated = model.generate(**inputs)[:, n:]
+    mask = inputs["attention_mask"] != 0
+    found = recorded[0] if recorded else Assignment.of_every_token(mask, torch.float32)  # of one token, or unpooled
+    return generated, found.map(lambda x: x[:: len(x) // batch])  # the first beam of each
 
 
 def leading_weights(assignment: Assignment) -> Tensor:

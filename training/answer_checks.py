@@ -18,8 +18,7 @@ NOT_OF_COMPLETIONS = {  # of a language model, which reads prompts whole -> what
     "source_prefix": "write it into the prompts",
     "classifier_dropout": "leave it out, there is backbone_dropout",
     "decoder_layers": "leave it out",
-    "torch_compile": "leave it out",
-    "show": "leave it out",
+    "torch_compile": "leave it out, it compiles encoders",
 }
 
 

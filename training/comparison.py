@@ -30,6 +30,8 @@ COLUMNS = {  # key of a run -> head of the column, decimals, whether the spread 
     "mae": ("MAE", 3, True),
     "pearson": ("Pearson", 3, True),
     "spearman": ("Spearman", 3, True),
+    "exact_match": ("exact match", 3, True),
+    "loss": ("loss", 3, True),
     "rouge1": ("ROUGE-1", 3, True),
     "rouge2": ("ROUGE-2", 3, True),
     "rougeL": ("ROUGE-L", 3, True),
@@ -48,6 +50,7 @@ class Planned(NamedTuple):
     way: str  # of `WAYS`
     k: str  # as the table shows it
     seed: int
+    layer: str | None = None  # that a language model's prompts are pooled before; None: another model, which has a k
 
     @property
     def folder(self) -> str:
@@ -57,13 +60,15 @@ class Planned(NamedTuple):
     def words(self) -> list[str]:
         """The words that its command line has beside those of the comparison."""
         fields = {"k": self.k} | WAYS[self.way] | {"seed": self.seed}
+        if self.layer is not None:
+            fields["k_by_layer"] = f"{self.layer}:{fields.pop('k')}"
         return [f"--{name}={value}" for name, value in fields.items()]
 
 
-def planned(ways: Sequence[str], ks: Sequence[str], seeds: Sequence[int]) -> list[Planned]:
+def planned(ways: Sequence[str], ks: Sequence[str], seeds: Sequence[int], layer: str | None = None) -> list[Planned]:
     """Plan every way with every k and seed, all ways with one seed before the next seed. "none" has no k."""
     rows = [(way, "all" if way == "none" else k) for k, way in itertools.product(ks, ways)]
-    return [Planned(way, k, seed) for seed in seeds for way, k in dict.fromkeys(rows)]
+    return [Planned(way, k, seed, layer) for seed in seeds for way, k in dict.fromkeys(rows)]
 
 
 def in_its_own_process(work: Callable, *arguments: Any) -> Any:
@@ -122,11 +127,12 @@ def compare(
     """
     done = {(run["way"], run["k"], run["seed"]) for run in record["runs"]}
     for one in plan:
-        if tuple(one) in done:
+        what = {"way": one.way, "k": one.k, "seed": one.seed}
+        if tuple(what.values()) in done:
             continue
         place = folder / one.folder
         figures = in_its_own_process(fine_tune, [*words, *one.words, "--resume=latest"], str(place))
-        record["runs"].append(one._asdict() | figures)
+        record["runs"].append(what | figures)
         (folder / "compare.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         for path in place.iterdir():
             if path.name not in ("all_results.json", "predictions.jsonl"):

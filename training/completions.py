@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-IGNORED = -100  # the label of what is not to be predicted, as everywhere in transformers
+from shtopk.integrations.decoders.regions import IGNORED
 
 
 @dataclass

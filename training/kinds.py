@@ -21,6 +21,7 @@ from transformers import (
     DataCollatorWithPadding,
 )
 
+from shtopk.integrations.decoders.few_logits import with_few_logits
 from shtopk.models import TopKPoolingForConditionalGeneration, TopKPoolingForSequenceClassification
 from shtopk.models.answers import CLASSES, LABELS, NUMBERS, probabilities
 from shtopk.models.answers import answers as read_answers
@@ -28,7 +29,7 @@ from shtopk.models.language_model import language_model, let_complete, set_compl
 from shtopk.tasks import Task, write_samples
 from shtopk.training.arguments import Arguments
 from shtopk.training.collators import MultiLabelCollator, targets
-from shtopk.training.completions import CompletionCollator, prompts_of
+from shtopk.training.completions import IGNORED, CompletionCollator, prompts_of
 from shtopk.training.losses import ClassLoss, LabelLoss, NumberLoss, as_tensor, class_weights, label_weights, smoothed
 
 
@@ -55,6 +56,10 @@ class Kind(ABC):
     def let_read(self, model, tokenizer) -> None:
         """Make a new model and its tokenizer ready for each other."""
         return
+
+    def inputs(self, batch: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """What a model takes to make the loss of a batch."""
+        return batch
 
     def training_loss(self, out, labels: Tensor, smoothing: float) -> Tensor:
         """The loss in a model's output for a batch with these labels."""
@@ -265,8 +270,12 @@ class Completer(Summarizer):
     def let_read(self, model, tokenizer):
         let_complete(model, tokenizer)
 
+    def inputs(self, batch):
+        return with_few_logits(batch)
+
     def training_loss(self, out, labels, smoothing):
-        return smoothed(out.loss, out.logits[:, :-1], labels[:, 1:], smoothing) if smoothing else out.loss
+        told = labels[:, 1:][labels[:, 1:] != IGNORED]  # as `inputs` has it
+        return smoothed(out.loss, out.logits, told, smoothing) if smoothing else out.loss
 
     def collate(self, tokenizer, model, **options):
         return CompletionCollator(tokenizer.pad_token_id, **options)

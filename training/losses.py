@@ -69,12 +69,12 @@ def smoothed(loss: Tensor, logits: Tensor, labels: Tensor, smoothing: float) -> 
 
     Args:
         loss: the cross-entropy without that, the mean over the tokens that count.
-        logits: [B, T, V].
-        labels: [B, T], -100 for tokens that do not count.
+        logits: [*, T, V].
+        labels: [*, T], -100 for tokens that do not count.
         smoothing: the share, in [0, 1).
     """
     logits = logits.float()
-    spread = logits.logsumexp(-1) - logits.mean(-1)  # [B, T]
+    spread = logits.logsumexp(-1) - logits.mean(-1)  # [*, T]
     counts = labels != -100
     return (1 - smoothing) * loss + smoothing * (spread * counts).sum() / counts.sum().clamp(min=1)
 

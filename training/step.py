@@ -35,7 +35,8 @@ def train_step(run: Run, parts: list[MicroBatch], meter: Meter) -> dict[str, flo
         share = part.items * accelerator.num_processes / items
         with nullcontext() if i == len(parts) else accelerator.no_sync(run.wrapped):
             inputs = send_to_device(part.inputs, accelerator.device, non_blocking=run.batches.pinned)
-            loss = run.kind.training_loss(run.wrapped(**inputs), inputs["labels"], training.label_smoothing) * share
+            out = run.wrapped(**run.kind.inputs(inputs))
+            loss = run.kind.training_loss(out, inputs["labels"], training.label_smoothing) * share
             accelerator.backward(loss)
         loss_here += loss.detach() / accelerator.num_processes
     documents = sum(part.documents for part in parts)

@@ -104,5 +104,6 @@ def _forward(experiment: Experiment, split: str, rows: list[int]) -> tuple[Any, 
     """The model's output for these documents, and the number of terms that its loss is the mean of."""
     batch = experiment.collate([experiment.encoded[split][row] for row in rows])
     terms = items_of(batch["labels"])
+    inputs = experiment.kind.inputs(send_to_device(batch, experiment.accelerator.device))
     with torch.inference_mode(), experiment.accelerator.autocast():
-        return experiment.model(**send_to_device(batch, experiment.accelerator.device)), terms
+        return experiment.model(**inputs), terms

@@ -7,6 +7,8 @@ The three options are lists with commas between. Four ways to pool are no operat
 those of `shtopk train` and hold for every training. The trainings run one after the other. If they are stopped, the
 same command goes on. compare.json in the output folder grows with each training, and the table, compare.md, comes at
 the end. Figures and predictions of the trainings are kept, their models are not.
+
+Of a language model, --k_by_layer 8:256 names the layer before which prompts are pooled, and --k to how many vectors.
 """
 
 from __future__ import annotations
@@ -18,10 +20,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from shtopk.tasks import DataArguments, get_task
+from shtopk.tasks.files import with_completions_found
 from shtopk.training.aliases import with_our_names
+from shtopk.training.arguments import TrainArguments
 from shtopk.training.command_line import Parser, numbers, parse
+from shtopk.training.command_line import read as fields_of
 from shtopk.training.console import command, refuse, refusing, speaking_as, tell
 from shtopk.training.ending import one_line_at_the_end
+from shtopk.training.model_arguments import ModelArguments
 
 VARIED = ("operator", "scorer", "freeze_scorer", "seed", "resume")  # fields that the comparison gives every training
 
@@ -40,7 +47,7 @@ def main(argv: list[str]) -> None:
             refuse(f"expected operators of {', '.join(WAYS)}; got {', '.join(unknown)}")
         if not (ways and ks and seeds):
             refuse("expected at least one operator, one k and one seed")
-        plan = planned(ways, ks, [int(seed) for seed in seeds])
+        plan = planned(ways, ks, [int(seed) for seed in seeds], layer_of_prompts(words))
         for one in plan:  # so that what is impossible is refused before anything is trained
             given = parse([*words, *one.words, f"--output_dir={own.output_dir}"], __doc__, writes=False)
             if given.training.dry_run or given.training.push_to_hub:
@@ -95,6 +102,19 @@ def read(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         if name in VARIED:
             refuse(f"{name} differs from training to training here; leave it out, or see --operators, --k and --seeds")
     return own, words
+
+
+def layer_of_prompts(words: list[str]) -> str | None:
+    """The layer before which a language model's prompts are pooled, as --k_by_layer names it; None: another model."""
+    with refusing(ValueError):
+        _, (data, model, _) = fields_of(words, (DataArguments, ModelArguments, TrainArguments), __doc__)
+        if get_task(with_completions_found(data)).target != "completion":
+            return None
+        layers = list(model.shares_or_counts or {})
+    if len(layers) != 1:
+        refuse(f"expected k_by_layer to name the one layer before which prompts are pooled, such as 8:256, got "
+               f"{model.k_by_layer or 'none'}")  # fmt: skip
+    return layers[0]
 
 
 def begin(folder: Path, words: list[str], overwrite: bool) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A page that shows which tokens of a document were kept, and what became of them.
+"""A page that shows which tokens of a document or a prompt were kept, and what became of them.
 
 shtopk show CHECKPOINT document.txt [--output page.html]
 """

@@ -9,13 +9,15 @@ from transformers import PreTrainedModel
 
 from shtopk.integrations.adapters import let_adapters_forget, let_adapters_train
 from shtopk.integrations.decoders.distillation import distillation_loss, unpooled
+from shtopk.integrations.decoders.flow import record_assignments
 from shtopk.integrations.decoders.generation import PooledDecoder
 from shtopk.integrations.decoders.installation import check_head, find_stack, install, pooled_stack
 from shtopk.integrations.decoders.pieces import read_prompt
 from shtopk.integrations.saved import load_pooled
 from shtopk.options import PoolingOptions
 
-__all__ = ["distillation_loss", "load_pooled", "pool_decoder", "read_prompt", "unpool_decoder", "unpooled"]
+__all__ = ["distillation_loss", "load_pooled", "pool_decoder", "read_prompt", "record_assignments", "unpool_decoder",
+           "unpooled"]  # fmt: skip
 Model = TypeVar("Model", bound=PreTrainedModel)
 
 

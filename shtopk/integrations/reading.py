@@ -86,9 +86,7 @@ def read_texts(
     if not located:
         return found
     if not getattr(tokenizer, "is_fast", False):
-        raise ValueError(
-            f"expected a fast tokenizer, which says where its tokens stand, got {type(tokenizer).__name__}"
-        )
+        raise ValueError(_too_slow(tokenizer))
     for row, encoding in enumerate(encoded.encodings):
         order: Sequence[int] = range(len(encoding.ids))
         if window and len(encoding.ids) > window and (prefix or pairs is not None):
@@ -103,6 +101,20 @@ def read_texts(
             )
             found.setdefault("cut", []).append(bool(encoding.overflowing))
     return found
+
+
+class Prompts(NamedTuple):
+    """Prompts in tokens.
+
+    Attributes:
+        ids: the token numbers of each.
+        spans: for each token its first character and its last + 1; (0, 0) for those that stand before a text.
+        cut: whether a prompt has more tokens, before those that are read.
+    """
+
+    ids: list[list[int]]
+    spans: list[list[tuple[int, int]]]
+    cut: list[bool]
 
 
 def read_prompts(tokenizer: Any, texts: Sequence[str], max_tokens: int | None = None) -> list[list[int]]:
@@ -126,12 +138,36 @@ def read_prompts(tokenizer: Any, texts: Sequence[str], max_tokens: int | None = 
         >>> read_prompts(tokenizer, ["Who was it? Answer:"], max_tokens=3)  # doctest: +SKIP
         [[1, 673, 29901]]
     """
+    start, most = _room(tokenizer, max_tokens)
+    return [start + (ids[-most:] if most else ids) for ids in _bare(tokenizer, texts)]
+
+
+def locate_prompts(tokenizer: Any, texts: Sequence[str], max_tokens: int | None = None) -> Prompts:
+    """Turn prompts into the same tokens as `read_prompts`, and say where they stand in the texts.
+
+    Raises:
+        ValueError: max_tokens leaves no room for a prompt, or the tokenizer is too slow to say where its tokens stand.
+    """
+    start, most = _room(tokenizer, max_tokens)
+    if not getattr(tokenizer, "is_fast", False):
+        raise ValueError(_too_slow(tokenizer))
+    encoded = tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    rows = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+    found = [(start + ids[-(most or len(ids)) :], [(0, 0)] * len(start) + spans[-(most or len(ids)) :],
+              most is not None and len(ids) > most) for ids, spans in rows]  # fmt: skip
+    return Prompts(*(list(part) for part in zip(*found, strict=True)))
+
+
+def _room(tokenizer: Any, max_tokens: int | None) -> tuple[list[int], int | None]:
+    """The special tokens before a prompt, and how many of its own there is room for; None: any number."""
     start = tokens_before(tokenizer)
     if max_tokens is not None and max_tokens <= len(start):
         raise ValueError(f"expected max_tokens > {len(start)}, the tokens before a prompt, got {max_tokens}")
-    return [
-        start + ids[-(max_tokens - len(start)) :] if max_tokens else start + ids for ids in _bare(tokenizer, texts)
-    ]
+    return start, None if max_tokens is None else max_tokens - len(start)
+
+
+def _too_slow(tokenizer: Any) -> str:
+    return f"expected a fast tokenizer, which says where its tokens stand, got {type(tokenizer).__name__}"
 
 
 def read_completions(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> list[list[int]]:

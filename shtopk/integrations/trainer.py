@@ -8,7 +8,10 @@ from transformers import Trainer, TrainerCallback
 
 from shtopk.budget import draw_k
 from shtopk.integrations.decoders.distillation import distillation_loss
+from shtopk.integrations.decoders.few_logits import with_few_logits
 from shtopk.pooling import anneal, poolings
+
+__all__ = ["AnnealTemperature", "DistillationTrainer", "DrawK", "with_few_logits"]
 
 
 class AnnealTemperature(TrainerCallback):

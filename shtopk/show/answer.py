@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from shtopk.models import TopKPoolingSeq2SeqConfig
 from shtopk.models.answers import Answer
+from shtopk.models.language_model import completes
 from shtopk.show.classification import Truth, page
+from shtopk.show.completion import describe_completion
 from shtopk.show.describe import describe, describe_summary
 from shtopk.show.summary import summary_page
 
@@ -39,17 +41,18 @@ def answer_and_page(
     Args:
         model: a classifier of `shtopk.models`, one that `pool_encoder` was called on, or one of transformers without
             any pooling, for one label, several labels or numbers (see `shtopk.show.page`). Or a summarizer of
-            `shtopk.models` (see `shtopk.show.summary_page`). It is put into eval mode.
+            `shtopk.models`, or a causal language model, best one that `pool_decoder` was called on (see
+            `shtopk.show.summary_page`). It is put into eval mode.
         tokenizer: the model's fast tokenizer.
-        text: the document, of any length, empty too; for a model of pairs, both texts.
+        text: the document or the prompt, of any length, empty too; for a model of pairs, both texts.
         label: for a classifier, the true answer, if it is known: the class, the labels, the number.
-        reference: for a summarizer, a summary to compare with, if there is one.
+        reference: for a summarizer or a language model, a text to compare with, if there is one.
         title: headline; None: the first line of the text.
-        max_tokens: tokens of the document that the model reads. None: all; a model that is not of `shtopk.models`
-            reads as many as it has positions.
+        max_tokens: tokens of the document that the model reads, of a prompt the last ones. None: all; a model that is
+            not of `shtopk.models` reads as many as it has positions.
 
     Raises:
-        ValueError: a model that neither classifies nor summarizes, or a `label` that is no number where the answer is
+        ValueError: a model that neither classifies nor writes, or a `label` that is no number where the answer is
             one.
 
     Example:
@@ -61,9 +64,18 @@ def answer_and_page(
     if len(first_line) > 70:
         first_line = first_line[:70].rsplit(" ", 1)[0] + " …"
     title = title or first_line or "An empty document"
+    if completes(model):
+        if not isinstance(text, str):
+            raise ValueError("expected one text as a prompt, got a pair")
+        parts = describe_completion(model, tokenizer, text, max_tokens)
+        answer = " ".join("".join(token.text for token in parts["tokens"]).split())
+        return answer or "no completion", summary_page(**parts, reference=reference, title=title)
     if model.can_generate():
         if model.config.model_type != TopKPoolingSeq2SeqConfig.model_type:
-            raise ValueError(f"expected a classifier, or a summarizer of shtopk.models, got {type(model).__name__}")
+            raise ValueError(
+                "expected a classifier, a summarizer of shtopk.models or a causal language model, got "
+                f"{type(model).__name__}"
+            )
         parts = describe_summary(model, tokenizer, text, max_tokens)
         answer = " ".join("".join(token.text for token in parts["tokens"]).split())
         return answer or "no summary", summary_page(**parts, reference=reference, title=title)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,8 +37,8 @@ def main(
     parser = argparse.ArgumentParser(
         prog=program, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("checkpoint", help="folder of a classifier or a summarizer")
-    parser.add_argument("file", type=Path, help="the document, a text file")
+    parser.add_argument("checkpoint", help="folder of a classifier, a summarizer or a language model")
+    parser.add_argument("file", type=Path, help="the document or the prompt, a text file")
     parser.add_argument("--pair", type=Path, help="the second text, for a model of pairs: a text file")
     parser.add_argument(
         "--output", type=Path, help="page to write; by default the name of FILE with .html, in this folder"
@@ -59,11 +60,14 @@ def main(
         texts = text if arguments.pair is None else (text, read_text(arguments.pair))
         try:
             from shtopk.models import load_checkpoint
+            from shtopk.models.language_model import completes
             from shtopk.show.answer import answer_and_page
         except ImportError as error:
             raise ValueError(f"{error}; run pip install 'shtopk[train]'") from error
 
         model, tokenizer = load_checkpoint(arguments.checkpoint)
+        if completes(model) and isinstance(texts, str):
+            texts = re.sub(r"\r?\n\Z", "", texts)  # which ends a line, and no prompt
         answer, page = answer_and_page(model, tokenizer, texts, title=arguments.file.name)
         try:
             output.write_text(page, encoding="utf-8")

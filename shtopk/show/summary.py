@@ -1,6 +1,6 @@
-"""The page of a summarized document: for each token of the summary, which kept tokens it came from.
+"""The page of a summary or a completion: for each of its tokens, which kept tokens it came from.
 
-The page has no scripts. Each token of the summary is the label of a radio button; a CSS rule for each button sets the
+The page has no scripts. Each of these tokens is the label of a radio button; a CSS rule for each button sets the
 custom properties that shade the document (--t7 for token 7) and show the details (--d3 for button 3).
 """
 
@@ -20,7 +20,7 @@ STYLE = """
 @media (min-height: 44rem) and (min-width: 40rem) { .summary { position: sticky; top: 0; }
   .output { max-height: 30vh; overflow-y: auto; } }
 .output { font-size: 1.375rem; line-height: 1.6; margin: 0; padding: .2rem .25rem; white-space: pre-wrap; }
-.output:empty::before { content: "An empty summary."; color: var(--quiet); font-style: italic; }
+.output:empty::before { content: "Nothing was written."; color: var(--quiet); font-style: italic; }
 .token { position: relative; cursor: pointer; border-radius: 3px; padding: .05em 0;
   box-shadow: inset 0 -3px 0 rgb(var(--mark) / var(--c)); }
 .token:hover { background: rgb(var(--mark) / .3); }
@@ -60,10 +60,10 @@ MOST_SHADED = 24  # tokens of the document that a token of the summary shades
 
 @dataclass(frozen=True)
 class OutputToken:
-    """A token of the summary, and how much each kept vector contributed to it.
+    """A token of a summary or a completion, and how much each kept vector contributed to it.
 
     Attributes:
-        text: with the space before it; the texts of all tokens joined are the summary.
+        text: with the space before it; the texts of all tokens joined are the summary or the completion.
         attention: the decoder's share for each slot; they sum to 1.
         pointing: the copy head's share for each slot; they sum to 1. None without a copy head.
         copying: 1 - g, with g the copy head's gate, in [0, 1].
@@ -95,18 +95,22 @@ def summary_page(
     reference: str | None = None,
     facts: Sequence[str] = (),
     smallest_weight: float = 0.01,
+    what: str = "summary",
+    reader: str = "the decoder",
 ) -> str:
-    """Draw the page of a document that was summarized.
+    """Draw the page of a document that was summarized, or of a prompt that was completed.
 
     Args:
         text: the document.
         spans: for each token its (start, end) characters in the text; start == end for a token without text ([CLS]).
         slots: what was kept.
-        tokens: the summary.
+        tokens: what was written.
         title: headline of the page.
-        reference: a summary to compare with.
+        reference: another one to compare with.
         facts: short remarks under the headline.
         smallest_weight: tokens below it are not shaded, which keeps the page of a long document small.
+        what: what the tokens are, as the page calls it.
+        reader: who saw the kept vectors alone, as the page calls it.
 
     Returns:
         One HTML page, complete in itself and without scripts, with every text escaped.
@@ -128,16 +132,16 @@ def summary_page(
     copies = any(token.pointing is not None for token in shown)
     output = "".join(_token(number, token) for number, token in choices[1:])
     output += escape("".join(token.text for token in tokens[MOST_ROWS:]))
-    details = "".join(_detail(number, token, copies, text, spans, slots) for number, token in choices)
+    details = "".join(_detail(number, token, what, copies, text, spans, slots) for number, token in choices)
     compared = "" if reference is None else f'<p class="reference"><b>reference</b> {escape(reference)}</p>'
     body = f"""<div class="summary">
 <p class="output">{output}</p>
 {compared}
-{_bar(copies) if shown else ""}
+{_bar(what, copies) if shown else ""}
 {details}
 </div>
 <h2>What was kept</h2>
-<p class="legend">Underlined: the tokens that lead one of the {len(slots)} kept vectors, all that the decoder saw.
+<p class="legend">Underlined: the tokens that lead one of the {len(slots)} kept vectors, all that {escape(reader)} saw.
 Shaded: how much of what is chosen above came from them{how if copies else ""}. The strip shows where they stand.</p>
 {strip(text, spans, slots, style)}
 <p class="document">{marked_text(text, spans, slots, smallest_weight, style)}</p>
@@ -147,15 +151,15 @@ Shaded: how much of what is chosen above came from them{how if copies else ""}. 
     return frame(title, facts, body, STYLE + rules)
 
 
-def _bar(copies: bool) -> str:
-    """A line on how to use the page, and the button of the whole summary, which is chosen at first."""
+def _bar(what: str, copies: bool) -> str:
+    """A line on how to use the page, and the button of the whole text, which is chosen at first."""
     lines = " Underlined: copied." if copies else ""
     return f"""<div class="bar"><span>Choose a word, or walk with the arrow keys.{lines}</span>
-<label class="token whole"><input type="radio" name="token" id="o0" checked>whole summary</label></div>"""
+<label class="token whole"><input type="radio" name="token" id="o0" checked>whole {escape(what)}</label></div>"""
 
 
 def _whole(tokens: Sequence[OutputToken]) -> OutputToken:
-    """The whole summary as one token: the mean attention, and the pointing weighted by how much was copied."""
+    """The whole text as one token: the mean attention, and the pointing weighted by how much was copied."""
 
     def mean(rows: Sequence[Sequence[float]], weights: Sequence[float]) -> list[float]:
         total = sum(weights)
@@ -199,10 +203,10 @@ def _token(number: int, token: OutputToken) -> str:
 
 
 def _detail(
-    number: int, token: OutputToken, copies: bool, text: str, spans: Sequence[Span], slots: Sequence[Slot]
+    number: int, token: OutputToken, what: str, copies: bool, text: str, spans: Sequence[Span], slots: Sequence[Slot]
 ) -> str:
     """The details of a chosen token: how much was copied, and the sources with their shares."""
-    name = escape(_name(token)) if number else "The whole summary"
+    name = escape(_name(token)) if number else f"The whole {escape(what)}"
     how = f"{_percent(token.copied)} copied, the gate {_percent(token.copying)} open to copying" if copies else ""
     sources = "".join(
         f'<div class="source" style="opacity:{strength:.2f}"><h3>{head}</h3>'

@@ -89,6 +89,16 @@ def test_where_nothing_is_pooled_nothing_is_pooled_between_the_layers_either(wor
     assert parse([*words, "--k_by_layer=1:4", *hard.words]).model.shares_or_counts == {"1": 4}
 
 
+def test_of_a_language_model_the_vectors_before_one_layer_differ(trainings, shtopk, refused, prompt_words, tmp_path):
+    given = [*prompt_words, "--operators=strided,none", "--k=3", "--seeds=0", f"--output_dir={tmp_path / 'out'}"]
+    shtopk("compare", *given)
+    found = [parse([*words, f"--output_dir={tmp_path / 'run'}"]).model.shares_or_counts for words in trainings]
+    assert found == [{"1": 3}, {"1": 1.0}]
+    assert not any(word.startswith("--k=") for words in trainings for word in words)
+    for layers in ("none", "1:8,2:4"):
+        assert "the one layer before which prompts are pooled" in refused("compare", *given, f"--k_by_layer={layers}")
+
+
 def test_the_table_shows_the_spread_over_seeds():
     runs = [
         {"way": "hard", "k": "8", "seed": seed, "accuracy": a, "peak_mib": 100.0} for seed, a in enumerate((0.5, 0.7))
@@ -104,6 +114,15 @@ def test_real_trainings_are_compared(shtopk, words, tmp_path):
     assert [run["way"] for run in runs] == ["hard_gated", "first"]
     assert all(run["peak_mib"] > 0 and run["documents_per_second"] > 0 for run in runs)
     assert "| first | 2 |" in shown
+
+
+@pytest.mark.slow
+def test_real_trainings_of_a_language_model_are_compared(shtopk, prompt_words, tmp_path):
+    given = ["--epochs=1", "--operators=hard_gated,none", "--k=4", "--seeds=0", f"--output_dir={tmp_path}"]
+    shown = shtopk("compare", *prompt_words, *given)
+    runs = json.loads((tmp_path / "compare.json").read_text())["runs"]
+    assert all(run["loss"] > 0 and 0 <= run["exact_match"] <= 1 for run in runs)
+    assert "| none | all |" in shown and "| exact match | loss |" in shown
 
 
 @pytest.mark.slow

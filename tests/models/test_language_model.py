@@ -8,7 +8,7 @@ from refusals import assert_refused
 from tiny import LLAMA, tiny_tokenizer, tiny_writer
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from shtopk.integrations.decoder import pool_decoder
+from shtopk.integrations.decoder import pool_decoder, record_assignments
 from shtopk.models import load_checkpoint, predict
 from shtopk.models.checkpoint import most_tokens
 from shtopk.models.language_model import language_model as build
@@ -91,10 +91,40 @@ def test_any_causal_language_model_completes_prompts(tmp_path):
 
 
 def test_what_prompts_cannot_be_answered_with_is_refused(loaded):
-    for texts, options, named in ((["a"], {"kept": True}, ["kept"]), ([("a", "b")], {}, ["pairs"])):
-        with pytest.raises(ValueError) as caught:
-            list(predict(*loaded, texts, **options))
-        assert_refused(str(caught.value), *named)
+    with pytest.raises(ValueError) as caught:
+        list(predict(*loaded, [("a", "b")]))
+    assert_refused(str(caught.value), "pairs")
+
+
+@pytest.mark.parametrize("num_beams", [1, 2])
+def test_of_a_prompt_the_tokens_are_kept_that_lead_its_slots_and_those_that_are_kept_whole(loaded, num_beams):
+    model, tokenizer = loaded
+    model.generation_config.num_beams = num_beams
+    answers = list(predict(model, tokenizer, PROMPTS, kept=True))
+    assert [answer.completion for answer in answers] == completions(model, tokenizer, PROMPTS)
+    for text, answer in zip(PROMPTS, answers, strict=True):
+        ids = torch.tensor([tokenizer(text)["input_ids"]])
+        words = ["[CLS]", *text.split()]
+        expected = list(range(len(words)))
+        if len(words) > 5:
+            with record_assignments() as found, torch.no_grad():
+                model(ids)
+            expected = found[0].positions[0].tolist()
+        assert [one.token for one in answer.kept] == [words[at] for at in expected]
+        assert [text[one.start : one.end] for one in answer.kept[1:]] == [one.token for one in answer.kept[1:]]
+        assert (answer.kept[0][1:], answer.kept[-1].weight) == ((0, 0, 1.0), 1.0)
+
+
+def test_what_was_kept_of_a_prompt_that_is_cut_stands_at_its_end(loaded):
+    text = "a b c d e f g h"
+    (answer,) = predict(*loaded, [text], max_tokens=5, kept=True)
+    assert [(one.token, one.start) for one in answer.kept] == [("[CLS]", 0), *((text[i], i) for i in (8, 10, 12, 14))]
+
+
+def test_a_model_that_keeps_every_token_says_nothing_of_it(checkpoint):
+    with pytest.raises(ValueError) as caught:
+        list(predict(*load_checkpoint(checkpoint, unpooled=True), ["a"], kept=True))
+    assert_refused(str(caught.value), "kept")
 
 
 @pytest.mark.parametrize(("given", "named"), [

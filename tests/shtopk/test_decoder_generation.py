@@ -75,8 +75,63 @@ def test_a_conversation_goes_on_with_the_cache_of_a_pooled_prompt(cache):
     assert second.past_key_values.layers[3].shared.seen == whole.shape[1] - 1
 
 
+def test_a_turn_may_be_given_without_what_stands_before_it():
+    model, more = pooled(), {"max_new_tokens": 4, "do_sample": False, "return_dict_in_generate": True}
+    first = model.generate(IDS, attention_mask=ONES, **more)
+    new = torch.cat([first.sequences[:, -1:], tokens(n=6, seed=8)], 1)  # the last token was not read yet
+    real = torch.ones(2, N + 4 + 6, dtype=torch.long)
+    said = model.generate(new, attention_mask=real, past_key_values=first.past_key_values, output_logits=True, **more)
+    whole = torch.cat([first.sequences[:, :-1], said.sequences], 1)
+    with torch.no_grad():
+        expected = model(whole, compress_mask=marks(whole, N - 2)).logits[:, -5:-1]
+    torch.testing.assert_close(torch.stack(said.logits, 1), expected, **CLOSE)
+
+
+@pytest.mark.parametrize("left", [0, 3], ids=["the prompt", "padding, too"])
+def test_marks_behind_padding_are_those_of_the_prompt_alone(left):
+    model, more = pooled(), {"max_new_tokens": 4, "do_sample": False, "return_dict_in_generate": True,
+                             "output_logits": True}  # fmt: skip
+    ids, mask = (torch.cat(both) for both in zip(padded(IDS[:1, :17], left=7), padded(IDS[1:]), strict=True))
+    both = torch.zeros(2, N, dtype=torch.long)
+    both[0, 9 - left * 3 : 20] = both[1, 3:15] = 1
+    together = model.generate(ids, attention_mask=mask, compress_mask=both, **more)
+    alone = model.generate(IDS[:1, :17], compress_mask=(both * mask)[:1, 7:], **more)
+    for one, other in zip(together.logits, alone.logits, strict=True):
+        torch.testing.assert_close(one[:1], other, **CLOSE)
+
+
+def test_in_bf16_by_autocast_and_in_inference_mode_steps_say_what_one_pass_does():
+    model = pooled()
+    more = {"attention_mask": ONES, "max_new_tokens": 4, "do_sample": False, "return_dict_in_generate": True}
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        out = model.generate(IDS, output_logits=True, **more)
+        whole = out.sequences
+        expected = model(whole, compress_mask=marks(whole, N - 2)).logits[:, N - 1 : -1]
+    said = torch.stack(out.logits, 1).float()
+    assert (said - expected.float()).abs().max() < 0.05 * said.abs().max()  # bf16 has 8 bits
+    with torch.inference_mode():
+        inside = model.generate(IDS, **more).sequences
+    assert inside.equal(model.generate(IDS, **more).sequences)
+
+
+def test_a_negative_prompt_is_pooled_as_any():
+    model, other = pooled(), tokens(n=20, seed=4)
+    more = {"negative_prompt_ids": other, "negative_prompt_attention_mask": torch.ones_like(other)}
+    out = model.generate(IDS, attention_mask=ONES, guidance_scale=1.5, max_new_tokens=1, do_sample=False,
+                         return_dict_in_generate=True, output_scores=True, **more)  # fmt: skip
+    with torch.no_grad():
+        said, unwanted = (model(ids).logits[:, -1].log_softmax(-1) for ids in (IDS, other))
+    torch.testing.assert_close(out.scores[0], unwanted + 1.5 * (said - unwanted), **CLOSE)
+
+
+def test_it_may_assist_another_model():
+    plain, more = build(), {"attention_mask": ONES[:1], "max_new_tokens": 12, "do_sample": False}
+    assert plain.generate(IDS[:1], assistant_model=pooled(), **more).equal(plain.generate(IDS[:1], **more))
+
+
 def test_embeddings_of_a_prompt_say_what_its_tokens_do():
     model, more = pooled(), {"attention_mask": ONES, "max_new_tokens": 4, "do_sample": False}
+    more |= {"compress_mask": marks(IDS, 12), "num_beams": 2}
     embeddings = model.get_input_embeddings()(IDS)
     assert model.generate(inputs_embeds=embeddings, **more).equal(model.generate(IDS, **more)[:, N:])
 
@@ -112,15 +167,32 @@ def test_a_prompt_of_one_token_and_one_that_fits_are_just_read():
     ({"assistant_early_exit": 1}, "assisted decoding of a pooled model is not supported; leave out"),
     ({"prefill_chunk_size": 8}, "expected a prompt in one piece, got prefill_chunk_size"),
     ({"cache_implementation": "paged"}, "got cache_implementation='paged'"),
+    ({"cache_implementation": "quantized"}, "got cache_implementation='quantized'"),
+    ({"generation_config": GenerationConfig(cache_implementation="quantized")}, "cache_implementation='quantized'"),
+    ({"attention_mask": ONES * torch.tensor([[1], [0]])}, "at least one token in each prompt .* of padding alone"),
     ({"attention_mask": ONES.masked_fill(torch.arange(N) > 20, 0)}, "expected padding on the left to generate"),
     ({"compress_mask": ONES[:, 1:]}, r"expected a compress_mask \[B, n\] of \[2, 24\] as the prompt, got \[2, 23\]"),
-    ({"compress_mask": ONES[:1]}, "leaves the last token of each row whole"),
+    ({"compress_mask": ONES}, "leaves the last token of each row whole"),
+    ({"compress_mask": ONES[:1]}, r"expected a compress_mask \[B, n\] of \[2, 24\] as the prompt, got \[1, 24\]"),
     ({"compress_mask": [1, 0]}, r"expected a compress_mask \[B, n\] of \[2, 24\] as the prompt, got list"),
     ({"k": 0}, "expected k to be a whole number >= 1 or a share"),
 ])  # fmt: skip
 def test_what_cannot_be_generated_is_told_in_a_line(more, message):
     with pytest.raises(ValueError, match=message):
         pooled().generate(IDS, **{"attention_mask": ONES, "max_new_tokens": 2} | more)
+
+
+@pytest.mark.parametrize(
+    "given", [{"inputs": IDS[:, :0]}, {"input_ids": IDS[:, :0]}], ids=lambda given: next(iter(given))
+)
+def test_a_prompt_of_no_tokens_is_told_in_a_line(given):
+    with pytest.raises(ValueError, match="expected prompts of at least one token to generate, got none"):
+        pooled().generate(**given, max_new_tokens=2)
+
+
+def test_continuous_batching_is_refused_before_it_takes_memory():
+    with pytest.raises(ValueError, match="continuous batching of a pooled model is not supported; call generate"):
+        pooled().generate_batch([IDS[0].tolist()], max_new_tokens=2)
 
 
 def test_padding_that_transformers_finds_itself_is_refused_on_the_right():

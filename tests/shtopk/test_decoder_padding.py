@@ -72,7 +72,7 @@ def test_what_stands_in_padding_reaches_no_layer_above():
     pooling = TopKPooling(4, 3, operator="hard", protected=(0,))
     real = torch.tensor([[True] * 9, [False] * 4 + [True] * 5])
     vectors = torch.randn(2, 9, 4).masked_fill(~real[..., None], torch.inf)
-    after, layout = pool(pooling, vectors, Layout.of_prompt(real, torch.tensor([1] * 6 + [0] * 3).expand(2, -1)))
+    after, layout, _ = pool(pooling, vectors, Layout.of_prompt(real, torch.tensor([1] * 6 + [0] * 3).expand(2, -1)))
     assert layout.real.tolist() == [[True] * 6, [True] * 5 + [False]]
     assert after.isfinite().all() and not after[1, 5].any() and after[1, :5].any(-1).all()
 

@@ -103,6 +103,8 @@ def test_in_training_something_must_tell_where_the_prompt_ends():
     (marks(IDS, N - 1)[:1], r"expected a compress_mask \[B, n\] of \[2, 24\] as the prompt, got \[1, 24\]"),
     (marks(IDS, 3).flatten(), r"of \[2, 24\] as the prompt, got \[48\]"),
     (-marks(IDS, 3), "expected a compress_mask of 0 and numbers of regions, got -1"),
+    (marks(IDS, 3) * 0.5, "expected a compress_mask of 0 and numbers of regions, got 0.5"),
+    (marks(IDS, 3) * torch.nan, "expected a compress_mask of 0 and numbers of regions, got nan"),
 ])  # fmt: skip
 def test_an_impossible_compress_mask_is_told_in_a_line(mask, message):
     with pytest.raises(ValueError, match=message):

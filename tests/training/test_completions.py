@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from pages import Text
 from refusals import assert_refused
 from run_files import course, results, rows_of
 from safetensors.torch import load_file
@@ -64,6 +65,21 @@ def test_a_saved_model_completes_files_of_prompts(learnt, prompts, tmp_path):
     assert [line["prediction"] for line in lines] == [line["completion"].strip() for line in lines]
     alone = predict(*load_checkpoint(learnt), prompts_in(prompts)[:5], block=1)
     assert [answer.completion for answer in alone] == [line["prediction"] for line in lines[:5]]
+
+
+def test_it_is_said_and_shown_which_tokens_of_a_prompt_were_kept(learnt, prompts, prompt_words, trained, tmp_path):
+    """The one that decides is among them, in a slot that it shares with others."""
+    main(["predict", str(learnt), str(prompts), "--kept", "--output", str(tmp_path / "out.jsonl")])
+    kept = [line["kept"] for line in rows_of(tmp_path / "out.jsonl")]
+    assert all(len(tokens) == 4 + 1 for tokens in kept)
+    assert sum(any(one["token"] in ("goal", "bank") for one in tokens) for tokens in kept) > 0.9 * len(kept)
+    run = trained([*prompt_words, "--eval_every", "999", "--show", "2"])
+    assert all("reference" in (run / f"document_{i}.html").read_text() for i in range(2))
+    (tmp_path / "prompt.txt").write_text(prompts_in(prompts)[0] + "\n")
+    main(["show", str(learnt), str(tmp_path / "prompt.txt"), "--output", str(tmp_path / "page.html")])
+    shown = Text((tmp_path / "page.html").read_text())
+    assert shown.document == prompts_in(prompts)[0] and "match" in shown.said
+    assert "5 of 32 tokens kept from layer 1 on" in shown.said
 
 
 def test_a_sweep_says_how_many_vectors_a_prompt_needs(learnt, tmp_path, capsys):
@@ -131,7 +147,6 @@ def test_a_batch_has_labels_behind_the_prompts_alone():
     (["--keep_last", "0"], ["keep_last", "0"]),
     (["--k", "8"], ["k", "k_by_layer"]),
     (["--window", "32"], ["window"]),
-    (["--show", "2"], ["show"]),
     (["--torch_compile", "true"], ["torch_compile"]),
     (["--copy_head", "true"], ["copy_head", "summaries"]),
     (["--class_weights", "balanced"], ["class_weights", "completions"]),

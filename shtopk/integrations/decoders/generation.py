@@ -6,17 +6,28 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from torch import Tensor
 from transformers import GenerationMixin
 
 from shtopk.integrations.adapters import PooledModel
+from shtopk.integrations.decoders.regions import check_shape
 from shtopk.integrations.decoders.state import asking
 
 NAMES = list(inspect.signature(GenerationMixin.generate).parameters)[1:]
+PROMPTS = ("inputs_embeds", "inputs", "input_ids")
 ASSISTED = ("assistant_model", "assistant_early_exit", "prompt_lookup_num_tokens", "use_mtp")
 
 
 class PooledDecoder(PooledModel):
     """What `pool_decoder` makes of the class of a model, which keeps its name."""
+
+    def init_continuous_batching(self, *args: Any, **kwargs: Any) -> Any:
+        """Of transformers, which `generate_batch` begins with: it reads prompts into pages of a cache of its own.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError("continuous batching of a pooled model is not supported; call generate with a batch")
 
     def generate(self, *args: Any, k: int | float | None = None, compress_mask: Any = None, **kwargs: Any) -> Any:
         """`generate` of the model, with what `pool_decoder` explains: k and compress_mask."""
@@ -38,8 +49,14 @@ def check_generation(model: Any, given: Mapping[str, Any], compress_mask: Any) -
         raise ValueError("assisted decoding of a pooled model is not supported; leave out the assistant")
     if setting("prefill_chunk_size") is not None:
         raise ValueError("expected a prompt in one piece, got prefill_chunk_size; call read_prompt")
-    if setting("cache_implementation") == "paged":
-        raise ValueError("expected a cache such as DynamicCache, got cache_implementation='paged'; leave it out")
+    if (kind := setting("cache_implementation")) in ("paged", "quantized"):
+        raise ValueError(f"expected a cache such as DynamicCache, got cache_implementation={kind!r}; leave it out")
     cache = given.get("past_key_values")
     if compress_mask is not None and cache is not None and int(cache.get_seq_length()):
         raise ValueError("expected a compress_mask with a prompt, got it with the cache of a prompt; leave it out")
+    tokens = next((given[name] for name in PROMPTS if given.get(name) is not None), None)
+    if isinstance(tokens, Tensor) and tokens.dim() > 1:
+        if not tokens.shape[1]:
+            raise ValueError("expected prompts of at least one token to generate, got none")
+        if compress_mask is not None:
+            check_shape(compress_mask, tokens.shape[:2])  # before there is a row for each beam

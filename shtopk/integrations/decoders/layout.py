@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from shtopk.integrations.decoders.flow import Flow
 from shtopk.pooling import TopKPooling
 from shtopk.topk import TopK
 
@@ -61,7 +62,9 @@ class Layout(NamedTuple):
         return Layout(places.masked_fill(~there, -1), regions.masked_fill(~there, 0), ends)
 
 
-def pool(pooling: TopKPooling, vectors: Tensor, layout: Layout, k: int | float | None = None) -> tuple[Tensor, Layout]:
+def pool(
+    pooling: TopKPooling, vectors: Tensor, layout: Layout, k: int | float | None = None
+) -> tuple[Tensor, Layout, Flow]:
     """Pool each region of a prompt to k vectors, and keep what is in none.
 
     Args:
@@ -71,7 +74,7 @@ def pool(pooling: TopKPooling, vectors: Tensor, layout: Layout, k: int | float |
         k: in place of the pooling's own.
 
     Returns:
-        Vectors [B, t, d], with zeros where there is none, and their layout.
+        Vectors [B, t, d], with zeros where there is none; their layout; and which vectors they come from.
     """
     count = int(layout.regions.max())
     k = pooling.current_k if k is None else k
@@ -82,10 +85,10 @@ def pool(pooling: TopKPooling, vectors: Tensor, layout: Layout, k: int | float |
     inside = _gather(vectors, index.reshape(batch, -1)).view(batch * count, -1, size)
     most = inside.shape[1]
     if most <= len(pooling.options.protected):
-        slots, chosen, filled = inside, index, there
+        slots, chosen, filled, assignment = inside, index, there, None
     else:
         pooled = pooling(inside, there, k=k if isinstance(k, float) else min(k, most))
-        filled = pooled.attention_mask
+        filled, assignment = pooled.mask, pooled.assignment
         slots, chosen = pooled.hidden_states, index.gather(1, leads(pooled).masked_fill(~filled, 0))
     kept, whole = indices_of(layout.real & (layout.regions == 0))
     vectors = torch.cat([slots.reshape(batch, -1, size), _gather(vectors, kept)], 1)
@@ -94,7 +97,8 @@ def pool(pooling: TopKPooling, vectors: Tensor, layout: Layout, k: int | float |
     last = torch.iinfo(after.places.dtype).max
     order = after.places.masked_fill(~after.real, last).argsort(dim=1, stable=True)
     after = after.take(order, after.real.gather(1, order))
-    return _gather(vectors, order).masked_fill(~after.real.unsqueeze(-1), 0), after
+    flow = Flow(assignment, index, there, kept, whole, order, size=layout.places.shape[1])
+    return _gather(vectors, order).masked_fill(~after.real.unsqueeze(-1), 0), after, flow
 
 
 def leads(pooled: TopK) -> Tensor:

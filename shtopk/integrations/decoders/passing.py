@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from shtopk.assignment import Assignment
 from shtopk.integrations.decoders.attention import check_kind, check_window, is_flash, of_following, of_prompt
 from shtopk.integrations.decoders.cache import places_in, put_back, put_slots, slots_of
 from shtopk.integrations.decoders.layout import Layout, pool, spread
@@ -33,6 +34,7 @@ class Pass:
         due: (layer, pooling) of the poolings that have not run yet, lowest layer first; none in a pass over what
             follows a prompt.
         layout: where the vectors stand now; None as long as nothing was pooled.
+        kept: if somebody asks, the assignment of the tokens of a prompt to the vectors so far; else None.
         places: those that layers remember from this height on; None: no layer does yet.
         followed: (places, columns [B, n] of the tokens in them) of those that know of this pass.
     """
@@ -44,6 +46,7 @@ class Pass:
         self.due: list[tuple[int, TopKPooling]] = []
         self.start: Layout | None = None
         self.layout: Layout | None = None
+        self.kept: Assignment | None = None
         self.places: Places | None = None
         self.followed: list[tuple[Places, Tensor]] = []
         self.masks: dict[Any, Any] = {}  # of this height, by window
@@ -89,6 +92,8 @@ class Pass:
             real = torch.ones(batch, self.n, dtype=torch.bool, device=tokens.device)
         else:
             real = real_tokens(mask, 0, self.n).to(tokens.device).expand(batch, -1)
+        if request.generating and not bool(real.any(-1).all()):
+            raise ValueError("expected at least one token in each prompt to generate, got a row of padding alone")
         if request.generating and not bool(real[:, -1].all()):
             raise ValueError(
                 "expected padding on the left to generate, got a row that ends in padding; set padding_side='left'"
@@ -106,6 +111,8 @@ class Pass:
         else:
             prompt = None if request.labels is None else prompt_of(request.labels, real)
             regions = default_regions(real, self.keep_last, prompt)
+        if request.record is not None:
+            self.kept = Assignment.of_every_token(real, torch.float32)
         if bool(regions.any()):
             check_kind(self.kind)
             check_prompt(given, real, window)
@@ -124,7 +131,10 @@ class Pass:
         layout = self.start if self.layout is None else self.layout
         assert layout is not None
         if self.needed(pooling, layout):
-            vectors, layout = pool(pooling, vectors, layout, self.request.k)
+            vectors, layout, flow = pool(pooling, vectors, layout, self.request.k)
+            if self.kept is not None:
+                assignment = self.kept.then(flow.assignment())
+                self.kept = assignment._replace(positions=layout.places.clamp(min=0))  # as the layers above know them
             self.stand(layout)
         return vectors
 
@@ -204,13 +214,40 @@ class Pass:
         self.followed.append((places, places.follow(self.n, self.real)))
         return len(self.followed) - 1
 
+    @torch.compiler.disable
+    def record(self) -> None:
+        """Tell who asked what was kept."""
+        assert self.request.record is not None and self.kept is not None
+        self.request.record.append(self.kept.map(Tensor.detach))
+
     def leave(self, vectors: Tensor) -> Tensor:
         """What the model returns in place of the vectors of its last layer: one for each of the n tokens.
 
         A scorer that had nothing to do, for short prompts, gets a gradient of 0: processes that train together wait
         for each other's gradients of every parameter.
         """
+        if self.kept is not None:
+            self.record()
         if torch.is_grad_enabled():
             scorers = (parameter for pooling in self.poolings.values() for parameter in pooling.parameters())
             vectors = vectors + sum(0 * parameter.sum() for parameter in scorers if parameter.requires_grad)
         return vectors if self.layout is None else spread(vectors, self.tokens(self.layout), self.n)
+
+
+class ReadPart(Pass):
+    """Reads the beginning of a prompt, of which is told what is to be pooled, before another pass reads on.
+
+    Args:
+        regions: [B, n] as in `Layout`.
+        others: the arguments of `Pass`.
+    """
+
+    def __init__(self, regions: Tensor, *others: Any):
+        super().__init__(*others)
+        self.regions = regions
+
+    def begin_prompt(self, tokens: Tensor, given: Mapping[str, Any], window: int | None) -> None:
+        if bool(self.regions.any()):
+            check_kind(self.kind)
+            self.start = Layout.of_prompt(torch.ones_like(self.regions, dtype=torch.bool), self.regions)
+            self.due = [(int(index), pooling) for index, pooling in self.poolings.items()]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from torch import Tensor
 
 IGNORED = -100  # of labels, as everywhere in transformers
@@ -41,15 +44,14 @@ def given_regions(compress_mask: Tensor, real: Tensor, labels: Tensor | None = N
     """[B, n] from what a caller marks: nonzero for a token to pool, and different numbers for regions apart.
 
     Raises:
-        ValueError: another shape, nothing or everything marked, or a label on a token that is pooled.
+        ValueError: another shape, no numbers of regions, nothing or everything marked, or a label on a token that is
+            pooled.
     """
-    if not isinstance(compress_mask, Tensor) or compress_mask.shape != real.shape:
-        got = list(compress_mask.shape) if isinstance(compress_mask, Tensor) else type(compress_mask).__name__
-        raise ValueError(f"expected a compress_mask [B, n] of {list(real.shape)} as the prompt, got {got}")
-    regions = compress_mask.to(real.device).long().masked_fill(~real, 0)
-    least = int(regions.min())
-    if least < 0:
-        raise ValueError(f"expected a compress_mask of 0 and numbers of regions, got {least}")
+    check_shape(compress_mask, real.shape)
+    given = compress_mask.to(real.device).masked_fill(~real, 0)
+    regions = given.long()
+    if bool((odd := (regions != given) | (given < 0)).any()):
+        raise ValueError(f"expected a compress_mask of 0 and numbers of regions, got {given[odd][0].item()}")
     marked = regions > 0
     if not bool(marked.any()):
         raise ValueError(
@@ -66,6 +68,13 @@ def given_regions(compress_mask: Tensor, real: Tensor, labels: Tensor | None = N
         if bool((marked[:, :-1] & (labels.to(real.device)[:, 1:] != IGNORED)).any()):
             raise ValueError("expected labels of -100 for tokens that are pooled and for those after them, got others")
     return regions.unique(return_inverse=True)[1]  # 0 is among them
+
+
+def check_shape(compress_mask: Any, shape: Sequence[int]) -> None:
+    """Refuse a compress_mask of another shape than the prompt's [B, n]."""
+    if not isinstance(compress_mask, Tensor) or compress_mask.shape != tuple(shape):
+        got = list(compress_mask.shape) if isinstance(compress_mask, Tensor) else type(compress_mask).__name__
+        raise ValueError(f"expected a compress_mask [B, n] of {list(shape)} as the prompt, got {got}")
 
 
 def check_labels(labels: Tensor, real: Tensor) -> None:

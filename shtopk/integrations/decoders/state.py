@@ -22,6 +22,7 @@ class Request:
         unpooled: the poolings that are switched off.
         begin: what makes the pass, in place of `Pass`.
         generating: whether `generate` runs, whose steps add tokens and no padding.
+        record: a list that gets the assignment of each prompt; None: nobody asks.
         outer: what the call around it wants.
     """
 
@@ -34,17 +35,18 @@ class Request:
         unpooled: tuple[nn.Module, ...] = (),
         begin: Callable[..., Any] | None = None,
         generating: bool = False,
+        record: list[Any] | None = None,
         outer: Request | None = None,
     ):
         self.k, self.compress_mask, self.labels = k, compress_mask, labels
         self.unpooled, self.begin, self.learning = unpooled, begin, learning
-        self.generating, self.outer = generating, outer
+        self.generating, self.record, self.outer = generating, record, outer
 
     def but(self, given: dict[str, Any]) -> Request:
         """A request inside this one that wants this, by the names above, and what this one wants beside."""
         wanted: dict[str, Any] = {"k": self.k, "compress_mask": self.compress_mask, "labels": self.labels}
         wanted |= {"learning": self.learning, "unpooled": self.unpooled, "begin": self.begin}
-        wanted |= {"generating": self.generating}
+        wanted |= {"generating": self.generating, "record": self.record}
         return Request(**(wanted | given), outer=self)
 
 
