@@ -53,6 +53,7 @@ class Way(NamedTuple):
         press: a key of kvpress's `PRESSES`, after the prompt was read, in place of a pooling.
         bearing: the position that a slot bears; None: that of its heaviest token.
         trained: what of the model is: all of it ("whole"), the scorer alone, or nothing.
+        rate: learning rate of what is no scorer.
         evaluations: {name of a further row: options that differ in eval mode}.
     """
 
@@ -62,11 +63,13 @@ class Way(NamedTuple):
     press: str | None = None
     bearing: Bearing | None = None
     trained: str = "whole"
+    rate: float = RATE
     evaluations: dict[str, dict[str, Any]] = {}
 
 
 RIVALS = [name for name in TRAINING_FREE if name != "SnapKV, question in sight"]  # here nobody sees the questions
 BY_PLACE = ("first and last tokens", "every (n/k)-th token", "random tokens", "means of stretches")
+BY_ITSELF = {"eval_operator": "successive_halving"}  # by default select and merge pools after training
 LEARNED = {
     "iterative top-k": {"operator": "iterative"},
     "hard top-k, gated": {"operator": "hard_gated"},
@@ -78,13 +81,14 @@ WAYS = [
     Way(
         "successive halving",
         evaluations={
-            "successive halving, evaluated by select and merge": {"eval_operator": "select_and_merge"},
+            "successive halving, evaluated by itself": BY_ITSELF,
             "successive halving, evaluated by hard top-k": {"eval_operator": "hard"},
         },
     ),
-    Way("successive halving, a slot where its last token stands", bearing=last_token),
-    Way("successive halving, a slot in the middle of its tokens", bearing=middle),
+    Way("successive halving, a slot where its last token stands", BY_ITSELF, bearing=last_token),
+    Way("successive halving, a slot in the middle of its tokens", BY_ITSELF, bearing=middle),
     *(Way(name, options) for name, options in LEARNED.items()),
+    *(Way(f"{name}, at a fifth of the rate", options, rate=RATE / 5) for name, options in LEARNED.items()),
     *(Way(f"{name}, trained", rival=name) for name in BY_PLACE),
     Way("successive halving, the rest frozen", trained="scorer"),
     *(Way(f"{name}, the rest frozen", options, trained="scorer") for name, options in LEARNED.items()),
@@ -93,11 +97,11 @@ WAYS = [
 ]
 
 
-def fit(model: Any, batches: Iterator[Batch], updates: int, pooled: bool) -> None:
+def fit(model: Any, batches: Iterator[Batch], updates: int, rate: float, pooled: bool) -> None:
     """Train what of a model requires a gradient; if it is pooled, with a k drawn for each update."""
     scorers = [parameter for pooling in poolings(model) for parameter in pooling.parameters()]
     others = [p for p in model.parameters() if p.requires_grad and not any(p is its for its in scorers)]
-    groups = [{"params": its, "lr": lr} for its, lr in ((others, RATE), (scorers, SCORER_RATE)) if its]
+    groups = [{"params": its, "lr": lr} for its, lr in ((others, rate), (scorers, SCORER_RATE)) if its]
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.01)
     warmup = min(100, updates // 10 + 1)
     scheduler = torch.optim.lr_scheduler.LambdaLR(
@@ -170,7 +174,7 @@ def train(model: Any, way: Way, arguments: argparse.Namespace, seed: int) -> Non
             pooling.requires_grad_(True)
     texts = Registry("train", 1000 + seed)
     batches = (texts.batch(8, arguments.words) for _ in itertools.count())
-    fit(model, batches, arguments.updates, pooled=way.options is not None)
+    fit(model, batches, arguments.updates, way.rate, pooled=way.options is not None)
 
 
 def parse() -> argparse.Namespace:

@@ -64,7 +64,7 @@ def pool_decoder(
         options: one record of options for the poolings of all layers.
         keep_last: >= 1 tokens at the end of the prompt that are kept whole.
         by_name: the options by name, instead; `shtopk.PoolingOptions` explains them. By default `protected` is (0,):
-            the first token is always kept. Slots are pooled in eval mode as in training, which the layers above know.
+            the first token is always kept.
 
     Returns:
         The model.

@@ -90,7 +90,8 @@ def test_trainer_lets_the_temperature_fall_and_the_scorer_learn(tmp_path):
 
 
 def test_in_half_precision_it_says_nearly_the_same_and_generates_alike_in_steps():
-    model = pooled()
+    # By scores alone: which of two leaders a random vector is more like hangs on the last bits.
+    model = pooled(eval_operator="successive_halving")
     with torch.no_grad():
         expected = model(IDS).logits[:, -1]
         half = model.to(torch.bfloat16)

@@ -52,8 +52,7 @@ def install(
     by_layer = checked_layers(k_by_layer, 1, len(layers), type(stack).__name__, "layer 0 counts the tokens")
     if not isinstance(keep_last, int) or isinstance(keep_last, bool) or keep_last < 1:
         raise ValueError(f"expected keep_last >= 1, got {keep_last!r}: the last token predicts what follows")
-    pooled_alike = {"eval_operator": by_name.get("operator", PoolingOptions().operator)}  # as the layers above learn
-    record = record_of(options, by_name, {"protected": PROTECTED} | pooled_alike)
+    record = record_of(options, by_name, {"protected": PROTECTED})
     poolings = new_poolings(by_layer, record, layers, stack.config.hidden_size, stack.training)
     stack.prompt_pooling = PromptPooling(poolings, keep_last)
     handles = stack.prompt_pooling.handles
