@@ -13,6 +13,7 @@ import gpu
 import growth
 import merging
 import paper
+import peers_table
 import planted
 import predict
 import prompt_recall_table
@@ -91,7 +92,7 @@ PAGES_OF_RESULTS = {
     **{"speed": speed.table, "between": between.table, "growth": growth.table, "scaling": scaling.table},
     **{"merging": merging.table, "predict": predict.table, "big-data": big_data.table, "tune-needle": tune.table},
     **{"budgets-needle": budgets.table, "prompt-speed": prompt_speed.table},
-    **{"prompt-recall": prompt_recall_table.table},
+    **{"prompt-recall": prompt_recall_table.table, "peers": peers_table.table},
     **{"gpu/speed-gpu": speed_gpu.table, "gpu/gpu": gpu.table, "gpu/finetune-gpu": finetune_gpu.table},
 }
 
