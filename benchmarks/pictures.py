@@ -36,10 +36,9 @@ WITHOUT_K = {"oracle: mean of the evidence": "oracle", "mean of all tokens": "me
 RECALL = {  # way: its name in the picture, its role
     "successive halving": ("successive halving", "ours"),
     "iterative top-k": ("iterative top-k", "iterative"),
-    "hard top-k, gated": ("hard top-k, gated", "hard"),
-    "means of stretches, trained": ("means of stretches", "muted"),
-    "expected attention": ("expected attention", "power"),
-    "SnapKV": ("SnapKV", "literal"),
+    "means of stretches, trained": ("means of stretches, trained", "hard"),
+    "kvpress: key difference": ("key difference (kvpress)", "power"),
+    "expected attention": ("expected attention", "literal"),
     "random tokens": ("random tokens", "muted"),
 }
 Found = dict[str, dict[str, list[float]]]  # way -> k -> a figure for each seed
