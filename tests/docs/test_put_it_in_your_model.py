@@ -69,7 +69,7 @@ def check_that_they_keep_what_is_marked(names):
 
     model, prompt = names["compressed"], names["prompt"]
     share, memory = share_kept(prompt < 8, model, lambda: model.read(prompt, names["mask"]))
-    assert share > 0.35  # by chance: 0.19
+    assert share > 0.3  # by chance: 0.19
     assert [layer.keys.shape[2] for layer in memory.cache.layers] == [32, 6]
 
 
