@@ -48,7 +48,7 @@ def check_the_simplest(names):
 
 @torch.no_grad()
 def check_that_they_keep_what_is_marked(names):
-    """Far more often than by chance, though not always: the layer below lets other tokens know."""
+    """Far more often than by chance, though not always where a layer below lets other tokens know."""
 
     def share_kept(marked, model, run):
         pooled = answers(model.pooling)
@@ -69,8 +69,8 @@ def check_that_they_keep_what_is_marked(names):
 
     model, prompt = names["compressed"], names["prompt"]
     share, memory = share_kept(prompt < 8, model, lambda: model.read(prompt, names["mask"]))
-    assert share > 0.3  # by chance: 0.19
-    assert [layer.keys.shape[2] for layer in memory.cache.layers] == [32, 6]
+    assert share > 0.8  # by chance: 0.19; nothing else lets the answer know
+    assert [layer.keys.shape[2] for layer in memory.cache.layers] == [6, 6]
 
 
 def test_an_encoder_of_torchs_layers_does_not_see_padding():
@@ -137,6 +137,7 @@ def test_what_follows_a_compressed_prompt_does_not_depend_on_later_tokens(mode):
     torch.testing.assert_close(changed[:, :3], logits[:, :3])
     assert not torch.allclose(changed[:, 3:], logits[:, 3:])
     memory, one_by_one = model.read(prompt, PADDED), []
+    assert [layer.keys.shape[2] for layer in memory.cache.layers] == [12, 12, 4, 4]
     for token in rest.split(1, dim=1):
         step, memory = model(memory, token)
         one_by_one.append(step)
