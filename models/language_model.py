@@ -126,6 +126,12 @@ def let_complete(model: Any, tokenizer: Any) -> None:
 
 
 def most_prompt_tokens(model: Any) -> int | None:
-    """How many tokens a prompt may have, so that its completion has room as well. None: any number."""
-    positions = positions_of(model.config)
-    return None if positions is None else max(1, positions - (model.generation_config.max_new_tokens or NEW_TOKENS))
+    """How many tokens a prompt may have, so that its completion has room as well. None: any number.
+
+    Raises:
+        ValueError: a completion would need all positions of the model.
+    """
+    positions, new = positions_of(model.config), model.generation_config.max_new_tokens or NEW_TOKENS
+    if positions is not None and positions <= new:
+        raise ValueError(f"expected max_new_tokens below the {positions} positions of the model, got {new}; lower it")
+    return None if positions is None else positions - new

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shtopk.integrations.decoders.families import FAMILIES
 from shtopk.models import TopKPoolingSeq2SeqConfig
 from shtopk.models.answers import Answer
 from shtopk.models.language_model import completes
@@ -41,8 +42,8 @@ def answer_and_page(
     Args:
         model: a classifier of `shtopk.models`, one that `pool_encoder` was called on, or one of transformers without
             any pooling, for one label, several labels or numbers (see `shtopk.show.page`). Or a summarizer of
-            `shtopk.models`, or a causal language model, best one that `pool_decoder` was called on (see
-            `shtopk.show.summary_page`). It is put into eval mode.
+            `shtopk.models`, or a causal language model of a kind that `pool_decoder` takes, best one that it was
+            called on (see `shtopk.show.summary_page`). It is put into eval mode.
         tokenizer: the model's fast tokenizer.
         text: the document or the prompt, of any length, empty too; for a model of pairs, both texts.
         label: for a classifier, the true answer, if it is known: the class, the labels, the number.
@@ -64,7 +65,7 @@ def answer_and_page(
     if len(first_line) > 70:
         first_line = first_line[:70].rsplit(" ", 1)[0] + " …"
     title = title or first_line or "An empty document"
-    if completes(model):
+    if completes(model) and model.config.model_type in FAMILIES:
         if not isinstance(text, str):
             raise ValueError("expected one text as a prompt, got a pair")
         parts = describe_completion(model, tokenizer, text, max_tokens)
@@ -73,8 +74,8 @@ def answer_and_page(
     if model.can_generate():
         if model.config.model_type != TopKPoolingSeq2SeqConfig.model_type:
             raise ValueError(
-                "expected a classifier, a summarizer of shtopk.models or a causal language model, got "
-                f"{type(model).__name__}"
+                "expected a classifier, a summarizer of shtopk.models, or a language model that pool_decoder takes, "
+                f"got {type(model).__name__}"
             )
         parts = describe_summary(model, tokenizer, text, max_tokens)
         answer = " ".join("".join(token.text for token in parts["tokens"]).split())

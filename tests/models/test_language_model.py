@@ -88,6 +88,9 @@ def test_any_causal_language_model_completes_prompts(tmp_path):
     assert model.generation_config.max_new_tokens == 128
     assert most_tokens(model) == 200 - 128
     assert completions(model, tokenizer, ["a " * 300])
+    model.generation_config.max_new_tokens = 200
+    with pytest.raises(ValueError, match="max_new_tokens below the 200 positions of the model, got 200"):
+        completions(model, tokenizer, ["a"])
 
 
 def test_what_prompts_cannot_be_answered_with_is_refused(loaded):

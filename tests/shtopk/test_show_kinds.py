@@ -6,7 +6,7 @@ import pytest
 import torch
 from pages import HOSTILE, Text, harmless
 from tiny import BERT, tiny_tokenizer
-from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification, BertModel
+from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification, BertLMHeadModel, BertModel
 
 from shtopk.integrations.encoder import pool_encoder
 from shtopk.models import TopKPoolingForSequenceClassification
@@ -162,7 +162,7 @@ def test_a_model_without_windows_reads_as_far_as_its_positions_and_the_page_says
     assert Text(shown(model, text=long)[1]).document == long
 
 
-@pytest.mark.parametrize("model_class", [BertModel, BertForMaskedLM])
+@pytest.mark.parametrize("model_class", [BertModel, BertForMaskedLM, BertLMHeadModel])
 def test_a_model_that_classifies_nothing_is_refused(model_class):
     with pytest.raises(ValueError, match=f"expected a .*classif.*, got {model_class.__name__}"):
-        shown(model_class(BertConfig(**BERT)))
+        shown(model_class(BertConfig(**BERT, is_decoder=model_class is BertLMHeadModel)))
