@@ -11,6 +11,7 @@ of sentence may be asked about. So what matters is for a use to say, and not to 
 import re
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -118,6 +119,7 @@ class Registry:
         return torch.randint(high, shape, generator=self.draw)
 
 
+@cache
 def _stream(split: str) -> list[str]:
     return [word for _, word in zip(range(STREAM[split]), _words(split), strict=False)]
 
