@@ -98,10 +98,10 @@ def test_in_half_precision_it_says_nearly_the_same_and_generates_alike_in_steps(
         whole = half(IDS).logits[:, -1]
     assert whole.dtype == torch.bfloat16 and half.model.prompt_pooling["1"].scorer.weight.dtype == torch.bfloat16
     assert (whole.float() - expected).abs().mean() < 0.1 * expected.abs().mean()
-    for half in (half, pooled().to(torch.bfloat16)):
-        out = half.generate(IDS, max_new_tokens=2, do_sample=False, return_dict_in_generate=True, output_logits=True)
+    for each in (half, pooled().to(torch.bfloat16)):
+        out = each.generate(IDS, max_new_tokens=2, do_sample=False, return_dict_in_generate=True, output_logits=True)
         assert out.past_key_values.layers[3].keys.dtype == torch.bfloat16
-        grads = gradients(half, use_cache=False)
+        grads = gradients(each, use_cache=False)
         assert all(grad.isfinite().all() for grad in grads.values())
 
 
