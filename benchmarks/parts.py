@@ -55,7 +55,6 @@ class Part:
 
 
 EVERY_K = shlex.join(variant.name for variant in VARIANTS + NEEDLE_ONLY)
-RIVALS = "DFTopK LapSum 'perturbed top-k' 'attention-guided clusters' 'linear map over places' 'means of k stretches'"
 TRAINED = "'all tokens' 'successive halving' 'select and merge in both modes' 'Ward clusters'"
 DOCSTRINGS, RFC = "--config configs/docstrings.yaml", "--config configs/rfc-small.yaml"
 ANNEALED, FROM_A_HALF = (f"--temperature 0.0625 --initial_temperature {start}" for start in (4, 0.5))
@@ -63,10 +62,10 @@ FROZEN = ("compare.FineTuned", "pace")  # what compare.py does not do where the 
 
 PARTS = (
     Part("needle", ("compare-needle",),
-         (f"compare.py --tasks needle --k 8 32 --variants {RIVALS}",
-          f"compare.py --tasks needle --k 2 4 8 16 32 64 128 --variants {EVERY_K}"),
-         60, readme=True, tasks=("bbc", "needle"), without=FROZEN),
-    Part("bbc", ("compare-bbc",), ("compare.py --tasks bbc",), 120, readme=True, tasks=("bbc",), without=FROZEN),
+         ("compare.py --tasks needle", f"compare.py --tasks needle --k 2 4 8 16 32 64 128 --variants {EVERY_K}"),
+         60, readme=True, threads=1, tasks=("bbc", "needle"), without=FROZEN),
+    Part("bbc", ("compare-bbc",), ("compare.py --tasks bbc",), 60, readme=True, threads=1, tasks=("bbc",),
+         without=FROZEN),
     Part("between", ("between",), ("between.py",), 90, timed=True, readme=True, threads=1, tasks=("bbc",)),
     Part("scaling", ("scaling",), ("scaling.py",), 8, timed=True, readme=True),
     Part("retrieval", ("retrieval",), ("retrieval.py",), 100, readme=True, threads=1, tasks=("bbc", "needle")),

@@ -127,9 +127,9 @@ def evaluate(model: MultiVectorEncoder, way: Way, split: Texts) -> dict[str, dic
     for name, options in ({way.name: {}} | EVALUATIONS.get(way.name, {})).items():
         for module, its in trained:
             module.options = dataclasses.replace(its, **options)
-        start = time.perf_counter()
+        start = time.process_time()
         index = pooled(pooling, documents)
-        seconds = time.perf_counter() - start
+        seconds = time.process_time() - start
         rows[name] = found(index, queries, owners) | size_of(index) | {"pool_ms": 1000 * seconds / len(index)}
     for module, its in trained:
         module.options = its
@@ -137,13 +137,13 @@ def evaluate(model: MultiVectorEncoder, way: Way, split: Texts) -> dict[str, dic
 
 
 def facts(split: Texts, arguments: argparse.Namespace) -> dict:
-    """The sizes of a task, and the milliseconds to encode a document before anything is trained."""
+    """The sizes of a task, and the milliseconds of CPU time to encode a document before anything is trained."""
     model = encoder(arguments.encoder, most_tokens=arguments.tokens)
     some, times = split.documents[:32], []
     for _ in range(2):
-        start = time.perf_counter()
+        start = time.process_time()
         vectors = encode(model, "document", some)
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
     return {
         "documents": len(split.documents),
         "queries": len(split.queries),
@@ -183,22 +183,24 @@ def main() -> None:
     ways = [way for way in WAYS if way.name in arguments.ways]
     for task in arguments.tasks:
         splits = texts(task, arguments.tokens)
-        if task not in record.setdefault("tasks", {}):
-            record["tasks"][task] = facts(splits[arguments.split], arguments)
+        of_task = record.get("tasks", {}).get(task) or facts(splits[arguments.split], arguments)
         rows = itertools.product(arguments.seeds, arguments.k, ways)
         plan = dict.fromkeys((way, k if way.k is None else way.k, seed) for seed, k, way in rows)
         done = {(row["task"], row["trained_as"], row["k"], row["seed"]) for row in record["runs"]}
         for way, k, seed in tqdm([one for one in plan if (task, one[0].name, *one[1:]) not in done], desc=task):
             torch.manual_seed(seed)
             model = build(way, k, arguments)
-            start = time.perf_counter()
+            start = time.process_time()
             updates = fit(model, splits["train"], seed, arguments)
-            seconds = time.perf_counter() - start
+            seconds = time.process_time() - start
             same = {"task": task, "trained_as": way.name, "k": k, "seed": seed, "trained": True, "updates": updates,
                     "train_seconds": seconds}  # fmt: skip
             evaluated = evaluate(model, way, splits[arguments.split])
+            record = resume(path, "cpu", **settings)  # again: other tasks or seeds may be running beside this one
+            record.setdefault("tasks", {})[task] = of_task
             record["runs"] += [same | {"way": name} | figures for name, figures in evaluated.items()]
             save(record, path)
+    record = resume(path, "cpu", **settings)
     save(record, path)
     publish(record, path, table)
 
