@@ -31,10 +31,10 @@ demo: $(READY) ## fine-tune on BBC News, evaluate, write pages that show what wa
 test: $(READY) ## run the tests but for the slow ones, in a minute or two
 	$(PYTEST) -m "not slow"
 
-check: $(READY) ## format, lint, types, the documentation, all tests
+check: $(READY) ## format, lint, types, the documentation, all tests; BESIDE=wheel: that, too
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
-	$(MAKE) --jobs 2 --output-sync types docs
+	$(MAKE) --jobs 2 --output-sync types docs $(BESIDE)
 	$(PYTEST)
 	$(RUN) benchmarks/stale.py --short
 

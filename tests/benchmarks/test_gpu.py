@@ -233,7 +233,7 @@ def test_the_table_of_fine_tuning_shows_what_there_is():
 def test_the_rfcs_are_learnt_for_as_long_as_there_is_time(tmp_path, monkeypatch):
     monkeypatch.setitem(rfc_gpu.TINY, "epochs", 50)
     words = ["rfc_gpu.py", "--device=cpu", f"--results={tmp_path}", f"--run={tmp_path / 'run'}"]
-    monkeypatch.setattr(sys, "argv", [*words, "--seconds=20"])
+    monkeypatch.setattr(sys, "argv", [*words, "--seconds=12"])
     rfc_gpu.main()
     (run,) = json.loads((tmp_path / "rfc-gpu.json").read_text())["runs"]
     assert run["updates"] > 0 and not run["ended"]
