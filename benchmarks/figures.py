@@ -189,6 +189,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "finetune-gpu": lambda: finetune_gpu.table(record("gpu/finetune-gpu")),
     "budgets": lambda: budgets.table(record("budgets-needle")),
     "merging": lambda: merging.table(record("merging")),
+    "peers-cost": lambda: peers_table.cost(record("peers")),
     "peers-checks": lambda: peers_table.checks(record("peers")),
     "peers-quality": lambda: peers_table.quality(record("peers")),
     "peers-absent": lambda: peers_table.absent(record("peers")),

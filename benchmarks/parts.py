@@ -72,7 +72,7 @@ PARTS = (
     Part("merging", ("merging",), ("merging.py",), 2, timed=True, readme=True),
     Part("speed-default", ("speed-default",), ("speed.py --default-only",), 3, timed=True, readme=True,
          without=("speed_gpu",)),
-    Part("kept", ("kept",), ("kept.py",), 8, readme=True, tasks=("bbc", "needle")),
+    Part("kept", ("kept",), ("kept.py",), 8, readme=True, threads=1, tasks=("bbc", "needle")),
     Part("gpu", ("gpu/gpu", "gpu/speed-gpu", "gpu/finetune-gpu", "gpu/paper-full"), ("gpu.py",), 9, timed=True,
          readme=True, needs="gpu", scripts=("gpu", "speed_gpu", "finetune_gpu", "paper"), tasks=("bbc", "files")),
     Part("speed", ("speed",), ("speed.py",), 15, timed=True, without=("speed_gpu", "speed.time_default")),

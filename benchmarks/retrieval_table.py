@@ -49,7 +49,7 @@ def table(record: dict) -> str:
             parts.append(found)
     legend = f" {LEGEND}" if compared else ""
     return "\n\n".join(parts) + (
-        f"\n\nVectors and bytes (float16) of a document in the index; CPU time to pool one, and to encode it. "
+        f"\n\nVectors and bytes (float16) of a document in the index; time to pool one, beside encoding it. "
         f"{record['split'].title()} split, mean ± standard deviation over seeds {seeds(record)} of what is drawn or "
         f"trained.{legend} {_source(record)}\n"
     )
