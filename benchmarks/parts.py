@@ -62,7 +62,7 @@ FROZEN = ("compare.FineTuned", "pace")  # what compare.py does not do where the 
 
 PARTS = (
     Part("needle", ("compare-needle",),
-         ("compare.py --tasks needle", f"compare.py --tasks needle --k 2 4 8 16 32 64 128 --variants {EVERY_K}"),
+         (f"compare.py --tasks needle --k 2 4 16 64 128 --variants {EVERY_K}", "compare.py --tasks needle"),
          60, readme=True, threads=1, tasks=("bbc", "needle"), without=FROZEN),
     Part("bbc", ("compare-bbc",), ("compare.py --tasks bbc",), 60, readme=True, threads=1, tasks=("bbc",),
          without=FROZEN),

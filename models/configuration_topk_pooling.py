@@ -210,7 +210,7 @@ class TopKPoolingSeq2SeqConfig(PooledBackboneConfig):
 
     model_type = "topk_pooling_seq2seq"
     sub_configs_defaults = {"backbone": SubConfigSpec(config_class=AutoConfig, model_type="bart")}
-    keys_to_ignore_at_inference = ["past_key_values"]
+    keys_to_ignore_at_inference = ["past_key_values", "cache"]  # of transformers before 5.24, and since
 
     is_encoder_decoder: bool = True
     copy_head: bool = False

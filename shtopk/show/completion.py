@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from shtopk.assignment import Assignment
+from shtopk.integrations.decoders.families import CACHE
 from shtopk.integrations.decoders.flow import record_assignments
 from shtopk.integrations.decoders.installation import find_stack
 from shtopk.integrations.decoders.passing import ReadPart
@@ -91,18 +92,20 @@ def attention_to_prompt(model, whole: Tensor, n: int, kept: int) -> Tensor:
         ValueError: the model does not tell what it attends to.
     """
     stack = find_stack(model)
-    real, cache = torch.ones_like(whole), None
+    real = torch.ones_like(whole)
     asked: dict[str, Any] = {}
+    cached: dict[str, Any] = {}
     if stack is not None:  # what is pooled is known, and nothing of what follows
         regions = default_regions(real[:, :n] > 0, stack.prompt_pooling.keep_last)[:, :-1]
         asked = {"begin": partial(ReadPart, regions)} if n > 1 else {"unpooled": (stack.prompt_pooling,)}
     with asking(**asked):
         if n > 1:
             given = {"input_ids": whole[:, : n - 1], "attention_mask": real[:, : n - 1]}
-            cache = model(**given, use_cache=True, logits_to_keep=1).past_key_values
+            read = model(**given, use_cache=True, logits_to_keep=1)
+            cached = {name: read[name] for name in CACHE if name in read}  # arguments have the names of outputs
         with eager_attention(model):
             given = {"input_ids": whole[:, n - 1 : -1], "attention_mask": real[:, :-1]}
-            out = model(**given, past_key_values=cache, output_attentions=True)
+            out = model(**given, output_attentions=True, **cached)
     first = 0 if stack is None else max(int(layer) for layer in stack.prompt_pooling)
     above = (out.attentions or [])[first:]
     if not above or any(layer is None for layer in above):

@@ -1,6 +1,7 @@
 """The caches of a pooled language model: what stands in them, fixed sizes, resets, compiled steps."""
 
 import copy
+import functools
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from shtopk.integrations.decoder import pool_decoder
 from shtopk.integrations.decoders.cache import FixedSlotLayer, SlotLayer
+from shtopk.integrations.decoders.families import with_cache
 from shtopk.integrations.decoders.state import asking
 
 IDS = tokens()
@@ -26,6 +28,29 @@ def pooled(name="llama", **more):
 
 def logits_of(out):
     return torch.stack(out.logits, 1)
+
+
+@pytest.mark.parametrize("called", ["cache", "past_key_values"])
+def test_layers_may_be_given_their_cache_by_its_old_and_its_new_name(called):
+    """It is `cache` since transformers 5.24."""
+    plain = build("llama")
+    model = copy.deepcopy(plain)
+    for layer in model.model.layers:
+        own, forward = next(iter(with_cache(layer, None))), layer.forward
+
+        def rename(layer, args, given, own=own):
+            return args, {called if name == own else name: value for name, value in given.items()}
+
+        def renamed(*args, own=own, forward=forward, **given):
+            return forward(*args, **{own if name == called else name: value for name, value in given.items()})
+
+        layer.forward = functools.wraps(forward)(renamed)
+        layer.register_forward_pre_hook(rename, with_kwargs=True)
+    expected, found = (
+        pool_decoder(one, {1: 8, 3: 5}, scorer="first").generate(IDS, **GENERATE) for one in (plain, model)
+    )
+    torch.testing.assert_close(logits_of(found), logits_of(expected))
+    assert [type(layer) for layer in found.past_key_values.layers][1:] == [SlotLayer] * 3
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])

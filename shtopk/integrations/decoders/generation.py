@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import GenerationMixin
 
 from shtopk.integrations.adapters import PooledModel
+from shtopk.integrations.decoders.families import cache_in
 from shtopk.integrations.decoders.regions import check_shape
 from shtopk.integrations.decoders.state import asking
 
@@ -51,7 +52,7 @@ def check_generation(model: Any, given: Mapping[str, Any], compress_mask: Any) -
         raise ValueError("expected a prompt in one piece, got prefill_chunk_size; call read_prompt")
     if (kind := setting("cache_implementation")) in ("paged", "quantized"):
         raise ValueError(f"expected a cache such as DynamicCache, got cache_implementation={kind!r}; leave it out")
-    cache = given.get("past_key_values")
+    cache = cache_in(given)
     if compress_mask is not None and cache is not None and int(cache.get_seq_length()):
         raise ValueError("expected a compress_mask with a prompt, got it with the cache of a prompt; leave it out")
     tokens = next((given[name] for name in PROMPTS if given.get(name) is not None), None)

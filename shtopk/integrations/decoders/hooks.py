@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from transformers import GenerationMixin
 
-from shtopk.integrations.decoders.families import Family, window_of
+from shtopk.integrations.decoders.families import Family, cache_name, window_of
 from shtopk.integrations.decoders.passing import Pass
 from shtopk.integrations.decoders.state import REQUEST, RUNNING, begin_asking, end_asking
 from shtopk.integrations.layers.between import LayerHook
@@ -82,9 +82,9 @@ def end_pass(stack: nn.Module, args: tuple, output: Any) -> None:
 class PoolPrompt(LayerHook):
     """Runs before a layer: pool the prompt if a pooling is due, and let mask, positions and cache follow."""
 
-    def __init__(self, layer: nn.Module, index: int, family: Family, config: Any):
+    def __init__(self, layer: nn.Module, index: int, config: Any):
         super().__init__(layer)
-        self.index, self.cache = index, family.cache
+        self.index = index
         self.names = list(inspect.signature(layer.forward).parameters)
         self.window = window_of(config, index)
 
@@ -98,10 +98,11 @@ class PoolPrompt(LayerHook):
         for argument in FOLLOW:
             if given.get(argument) is not None:
                 given[argument] = run.positions(given[argument], layer)
-        if not run.remembers(self.index):
-            given[self.cache] = None
+        cache = cache_name(given)
+        if cache is not None and not run.remembers(self.index):
+            given[cache] = None
         given["attention_mask"] = run.mask(
-            self.index, given.get("attention_mask"), given.get(self.cache), self.window, given[name].dtype
+            self.index, given.get("attention_mask"), cache and given[cache], self.window, given[name].dtype
         )
         return tuple(given.pop(name) for name in self.names[: len(args)]), given
 

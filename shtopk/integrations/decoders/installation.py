@@ -57,7 +57,7 @@ def install(
     stack.prompt_pooling = PromptPooling(poolings, keep_last)
     handles = stack.prompt_pooling.handles
     on_layers: list[tuple[int, LayerHook]] = [
-        (index, PoolPrompt(layer, index, family, stack.config)) for index, layer in enumerate(layers)
+        (index, PoolPrompt(layer, index, stack.config)) for index, layer in enumerate(layers)
     ]
     on_layers.append((len(layers) - 1, LeaveLayers(layers[-1])))
     handles.extend(hook for _, hook in on_layers)

@@ -11,6 +11,7 @@ from torch import Tensor
 from shtopk.assignment import Assignment
 from shtopk.integrations.decoders.attention import check_kind, check_window, is_flash, of_following, of_prompt
 from shtopk.integrations.decoders.cache import places_in, put_back, put_slots, slots_of
+from shtopk.integrations.decoders.families import cache_in
 from shtopk.integrations.decoders.layout import Layout, pool, spread
 from shtopk.integrations.decoders.places import FixedPlaces, Places
 from shtopk.integrations.decoders.prompt import check_prompt, mask_in, real_tokens
@@ -61,7 +62,7 @@ class Pass:
             window: how many columns the model's layers look back; None: all.
         """
         self.n = tokens.shape[1]
-        cache, mask = given.get("past_key_values"), mask_in(given)
+        cache, mask = cache_in(given), mask_in(given)
         if cache is not None:
             put_back(cache)
             slots = next((slots_of(cache, i) for i in range(len(cache.layers)) if slots_of(cache, i)), None)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from shtopk.integrations.decoders.cache import SlotLayer, keep, put_slots
-from shtopk.integrations.decoders.families import window_of
+from shtopk.integrations.decoders.families import window_of, with_cache
 from shtopk.integrations.decoders.installation import pooled_stack
 from shtopk.integrations.decoders.layout import Layout, indices_of
 from shtopk.integrations.decoders.passing import Pass
@@ -95,14 +95,14 @@ def read_prompt(
         mask = None if attention_mask is None else attention_mask[:, :end]
         with asking(k=k, begin=partial(ReadPiece, prompt.between(start, end), parts)):
             stack(input_ids[:, start:end], attention_mask=mask, position_ids=positions[:, start:end],
-                  past_key_values=cache, use_cache=True)  # fmt: skip
+                  use_cache=True, **with_cache(stack, cache))  # fmt: skip
         if window is not None:
             for layers in below:
                 keep(layers, partial(_in_window, start=end - window, sinks=sinks))
     vectors, layout = _side_by_side(parts)
     positions = positions.gather(1, layout.places.clamp(min=0))
     with asking(k=k, begin=partial(ReadSlots, vectors, layout, n)):
-        stack(inputs_embeds=vectors, position_ids=positions, past_key_values=above, use_cache=True)
+        stack(inputs_embeds=vectors, position_ids=positions, use_cache=True, **with_cache(stack, above))
     cache.layers[first:] = above.layers[first:]
     return cache
 
