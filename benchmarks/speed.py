@@ -233,8 +233,8 @@ def table(record: dict) -> str:
         lines.append(row(n, k, [f"{cells[n, k, way]['seconds'] / hard:.2g}" for way in (OURS, *boosts, TENSORS)]))
     lines += [
         "",
-        f"Time divided by that of {HARD}: two sharp choices; the default, T = 1; a softer one; and the first by tensor "
-        "operations alone, as where no C compiler was found.",
+        f"Time divided by that of {HARD}: two sharp choices; the default, T = 1; a softer one; and the first by "
+        "tensor operations alone, as where no C compiler was found.",
         "",
         *head(["µs", *(f"/ {method}" for method in (HARD, GATED, ITERATIVE))]),
     ]
