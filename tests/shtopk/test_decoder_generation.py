@@ -217,3 +217,18 @@ def test_marks_without_a_prompt_are_refused():
     unpooled = model(IDS[:, :4], use_cache=True).past_key_values
     with pytest.raises(ValueError, match="got it with the cache of a prompt; leave it out"):
         model(IDS[:, :3], past_key_values=unpooled, compress_mask=marks(IDS, 1, 3))
+
+
+def test_a_call_that_fails_before_it_begins_leaves_the_next_as_it_is():
+    model = pool_decoder(build(), {2: 3})
+    expected = model(IDS).logits
+
+    def fail(*_):
+        raise RuntimeError("no")
+
+    for module in (model, model.model):
+        handle = module.register_forward_pre_hook(fail, prepend=True)
+        with pytest.raises(RuntimeError, match="no"):
+            model(IDS)
+        handle.remove()
+        torch.testing.assert_close(model(IDS).logits, expected)

@@ -161,7 +161,7 @@ def put_slots(cache: Cache, index: int, places: Places, leads: bool, window: int
 def slots_of(cache: Cache | None, index: int) -> SlotLayer | FixedSlotLayer | None:
     """A layer of a cache that holds slots; None if it does not."""
     layer = cache.layers[index] if cache is not None and index < len(cache.layers) else None
-    return layer if isinstance(layer, SlotLayer | FixedSlotLayer) else None
+    return layer if isinstance(layer, (SlotLayer, FixedSlotLayer)) else None
 
 
 def keep(layers: Sequence[SlotLayer], marked: Callable[[Tensor], Tensor]) -> None:
@@ -183,5 +183,5 @@ def keep(layers: Sequence[SlotLayer], marked: Callable[[Tensor], Tensor]) -> Non
 def put_back(cache: Cache) -> None:
     """Let the layers of a cache that was reset be what they were before there were slots in them."""
     for index, layer in enumerate(cache.layers):
-        if isinstance(layer, SlotLayer | FixedSlotLayer) and layer.empty:
+        if isinstance(layer, HoldsSlots) and layer.empty:
             cache.layers[index] = layer.before

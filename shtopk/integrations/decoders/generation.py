@@ -13,6 +13,7 @@ from shtopk.integrations.adapters import PooledModel
 from shtopk.integrations.decoders.families import cache_in
 from shtopk.integrations.decoders.regions import check_shape
 from shtopk.integrations.decoders.state import asking
+from shtopk.integrations.layers.arguments import by_name
 
 NAMES = list(inspect.signature(GenerationMixin.generate).parameters)[1:]
 PROMPTS = ("inputs_embeds", "inputs", "input_ids")
@@ -32,7 +33,7 @@ class PooledDecoder(PooledModel):
 
     def generate(self, *args: Any, k: int | float | None = None, compress_mask: Any = None, **kwargs: Any) -> Any:
         """`generate` of the model, with what `pool_decoder` explains: k and compress_mask."""
-        check_generation(self, dict(zip(NAMES, args, strict=False)) | kwargs, compress_mask)
+        check_generation(self, by_name(NAMES, args, kwargs), compress_mask)
         with asking(k=k, compress_mask=compress_mask, generating=True):
             return super().generate(*args, **kwargs)  # type: ignore[misc]
 

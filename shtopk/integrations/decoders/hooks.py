@@ -10,9 +10,10 @@ import torch
 from torch import nn
 from transformers import GenerationMixin
 
-from shtopk.integrations.decoders.families import Family, cache_name, window_of
+from shtopk.integrations.decoders.families import Family, cache_in, cache_name, window_of
 from shtopk.integrations.decoders.passing import Pass
 from shtopk.integrations.decoders.state import REQUEST, RUNNING, begin_asking, end_asking
+from shtopk.integrations.layers.arguments import by_name
 from shtopk.integrations.layers.between import LayerHook
 
 ASKED = ("k", "compress_mask")  # arguments of a call that are ours
@@ -29,15 +30,16 @@ class TakeRequest:
     def __call__(self, model: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         wanted = {name: kwargs.pop(name) for name in ASKED if name in kwargs}
         if self.labelled:
-            wanted["labels"] = (dict(zip(self.names, args, strict=False)) | kwargs).get("labels")
+            wanted["labels"] = by_name(self.names, args, kwargs).get("labels")
             wanted["learning"] = model.training and torch.is_grad_enabled() and REQUEST.get().outer is None
-        begin_asking(wanted)
+        begin_asking(wanted, of=model)
         return args, kwargs
 
 
 def end_request(model: nn.Module, args: tuple, output: Any) -> None:
-    """Runs after a model, also if it failed."""
-    end_asking()
+    """Runs after a model, also if it failed, even before its call began."""
+    if REQUEST.get().of is model:
+        end_asking()
 
 
 class BeginPass:
@@ -61,11 +63,11 @@ class BeginPass:
         request = REQUEST.get()
         if wanted := {name: kwargs.pop(name) for name in ASKED if kwargs.get(name) is not None}:
             request = request.but(wanted)
-        given = dict(zip(self.names, args, strict=False)) | kwargs
+        given = by_name(self.names, args, kwargs)
         tokens = given.get("inputs_embeds") if given.get("input_ids") is None else given["input_ids"]
         pooling, kind = stack.prompt_pooling, str(stack.config._attn_implementation)
         poolings = {} if any(one is pooling for one in request.unpooled) else pooling
-        run = (request.begin or Pass)(poolings, pooling.keep_last, request, kind, RUNNING.get())
+        run = (request.begin or Pass)(poolings, pooling.keep_last, request, kind, stack, RUNNING.get())
         RUNNING.set(run)
         if tokens is not None:  # or the model says what is wrong
             run.begin(tokens, given, getattr(stack.config, "sliding_window", None))
@@ -73,9 +75,9 @@ class BeginPass:
 
 
 def end_pass(stack: nn.Module, args: tuple, output: Any) -> None:
-    """Runs after the layers, also if one of them failed: end the pass."""
+    """Runs after the layers, also if one of them failed, or the pass before it began: end the pass."""
     run = RUNNING.get()
-    if run is not None:
+    if run is not None and run.of is stack:
         RUNNING.set(run.outer)
 
 
@@ -92,7 +94,7 @@ class PoolPrompt(LayerHook):
         run = RUNNING.get()
         if run is None:
             return None
-        given = dict(zip(self.names, args, strict=False)) | kwargs
+        given = by_name(self.names, args, kwargs)
         name = self.names[0]
         given[name] = run.enter(self.index, given[name])
         for argument in FOLLOW:
@@ -102,7 +104,7 @@ class PoolPrompt(LayerHook):
         if cache is not None and not run.remembers(self.index):
             given[cache] = None
         given["attention_mask"] = run.mask(
-            self.index, given.get("attention_mask"), cache and given[cache], self.window, given[name].dtype
+            self.index, given.get("attention_mask"), cache_in(given), self.window, given[name].dtype
         )
         return tuple(given.pop(name) for name in self.names[: len(args)]), given
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from shtopk.assignment import Assignment
 from shtopk.integrations.decoders.attention import check_kind, check_window, is_flash, of_following, of_prompt
@@ -29,6 +29,7 @@ class Pass:
         keep_last: tokens at the end of a prompt that are kept.
         request: what the caller wants.
         kind: of the attention.
+        of: the module that runs the layers.
         outer: the pass of another model, if this one runs inside it.
         n: tokens of this pass.
         real: [B, n] bool, True for a token; None: all are.
@@ -40,8 +41,17 @@ class Pass:
         followed: (places, columns [B, n] of the tokens in them) of those that know of this pass.
     """
 
-    def __init__(self, poolings: Mapping[str, Any], keep_last: int, request: Request, kind: str, outer: Pass | None):
-        self.poolings, self.keep_last, self.request, self.kind, self.outer = poolings, keep_last, request, kind, outer
+    def __init__(
+        self,
+        poolings: Mapping[str, Any],
+        keep_last: int,
+        request: Request,
+        kind: str,
+        of: nn.Module,
+        outer: Pass | None,
+    ):
+        self.poolings, self.keep_last, self.request = poolings, keep_last, request
+        self.kind, self.of, self.outer = kind, of, outer
         self.n = 0
         self.real: Tensor | None = None
         self.due: list[tuple[int, TopKPooling]] = []

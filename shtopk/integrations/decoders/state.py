@@ -23,6 +23,7 @@ class Request:
         begin: what makes the pass, in place of `Pass`.
         generating: whether `generate` runs, whose steps add tokens and no padding.
         record: a list that gets the assignment of each prompt; None: nobody asks.
+        of: the model that is called; None: `asking` was.
         outer: what the call around it wants.
     """
 
@@ -36,18 +37,19 @@ class Request:
         begin: Callable[..., Any] | None = None,
         generating: bool = False,
         record: list[Any] | None = None,
+        of: nn.Module | None = None,
         outer: Request | None = None,
     ):
         self.k, self.compress_mask, self.labels = k, compress_mask, labels
         self.unpooled, self.begin, self.learning = unpooled, begin, learning
-        self.generating, self.record, self.outer = generating, record, outer
+        self.generating, self.record, self.of, self.outer = generating, record, of, outer
 
-    def but(self, given: dict[str, Any]) -> Request:
+    def but(self, given: dict[str, Any], of: nn.Module | None = None) -> Request:
         """A request inside this one that wants this, by the names above, and what this one wants beside."""
         wanted: dict[str, Any] = {"k": self.k, "compress_mask": self.compress_mask, "labels": self.labels}
         wanted |= {"learning": self.learning, "unpooled": self.unpooled, "begin": self.begin}
         wanted |= {"generating": self.generating, "record": self.record}
-        return Request(**(wanted | given), outer=self)
+        return Request(**(wanted | given), of=of, outer=self)
 
 
 class OfThread:
@@ -87,9 +89,9 @@ def asking(**wanted: Any) -> Iterator[None]:
         end_asking()
 
 
-def begin_asking(wanted: dict[str, Any]) -> None:
-    """Begin a call that wants this; what is None is left as it was."""
-    REQUEST.set(REQUEST.get().but({name: value for name, value in wanted.items() if value is not None}))
+def begin_asking(wanted: dict[str, Any], of: nn.Module | None = None) -> None:
+    """Begin a call, of a model, that wants this; what is None is left as it was."""
+    REQUEST.set(REQUEST.get().but({name: value for name, value in wanted.items() if value is not None}, of))
 
 
 def end_asking() -> None:

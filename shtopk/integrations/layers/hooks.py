@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
 from shtopk.assignment import Assignment
+from shtopk.integrations.layers.arguments import by_name
 from shtopk.integrations.layers.between import LayerHook
 from shtopk.integrations.layers.families import Family
 from shtopk.integrations.layers.state import STATE, ForwardPass
@@ -34,7 +35,7 @@ class PoolInput(LayerHook):
         forward_pass = STATE.get_running()
         if forward_pass is None:
             return None
-        given = dict(zip(self.names, args, strict=False)) | kwargs
+        given = by_name(self.names, args, kwargs)
         hidden_states = given.pop(self.names[0])
         local: Tensor | None = None  # [B, k] positions of the slots among the vectors of the layer below
         while forward_pass.due and forward_pass.due[0][0] <= self.index:  # lower, where layerdrop skipped a layer

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 from transformers.utils import ModelOutput
 
+from shtopk.integrations.layers.arguments import by_name
 from shtopk.integrations.layers.state import STATE
 
 
@@ -27,7 +28,7 @@ class TakeMask:
 
     def __call__(self, model: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
         STATE.set_finished(None)
-        given = dict(zip(self.names, args, strict=False)) | kwargs
+        given = by_name(self.names, args, kwargs)
         mask = getattr(given.get("encoder_outputs"), "attention_mask", None)
         if mask is None:
             return None
