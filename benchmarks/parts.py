@@ -18,7 +18,7 @@ class Part:
     Attributes:
         name: as `make results PARTS="..."` has it.
         files: in benchmarks/results/, without .json.
-        commands: of scripts in benchmarks/, one after the other; the last is the one that the record keeps.
+        commands: of scripts in benchmarks/, one after the other. A record keeps the only one, or the name of the part.
         minutes: that they take, about.
         timed: it measures time, so nothing else may run.
         readme: the README shows some of it.

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import platform
 import shlex
 import sys
@@ -61,7 +62,9 @@ def resume(path: Path, device: str, *, anew: bool = False, **facts: Any) -> dict
 
 
 def command() -> str:
-    """The command of this process, but for the folder of its results."""
+    """The command of this process, but for the folder of its results; or what `make results` says in MADE_BY."""
+    if made_by := os.environ.get("MADE_BY"):
+        return made_by
     words = iter(sys.argv[1:])
     kept = []
     for word in words:

@@ -59,6 +59,8 @@ def measure(part: Part) -> str | None:
         environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
         environment |= {"OMP_NUM_THREADS": str(part.threads)} if part.threads else {}
         environment = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"} | environment
+        if len(part.commands) > 1:  # none of them alone makes the record
+            environment["MADE_BY"] = f"make results PARTS={part.name}"
         for command in part.commands:
             script, *words = shlex.split(command)
             words = [sys.executable, f"benchmarks/{script}", f"--results={folder}", *words]

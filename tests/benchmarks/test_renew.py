@@ -6,20 +6,22 @@ import sys
 import origin
 import parts
 import pytest
+import record
 import renew
 import stale
 from parts import Part
 from sources import Code
 
 SCRIPT = """
-import json, sys
+import json, os, sys
 from pathlib import Path
 folder = Path(sys.argv[1].removeprefix("--results="))
 begun = (folder / "begun").exists()
 (folder / "begun").touch()
 if "fail" in sys.argv and not begun:
     sys.exit(3)
-(folder / f"{sys.argv[2]}.json").write_text(json.dumps({"words": sys.argv[2:], "begun": begun, "measured": [ORIGIN]}))
+record = {"words": sys.argv[2:], "begun": begun, "made by": os.environ.get("MADE_BY"), "measured": [ORIGIN]}
+(folder / f"{sys.argv[2]}.json").write_text(json.dumps(record))
 (folder / f"{sys.argv[2]}.md").write_text("a table")
 """
 ORIGIN = {"revision": "aaaaaaaaaaaa", "clean": True, "files": origin.digest({"a.py": "1"}), "minutes": 2.5}
@@ -146,6 +148,15 @@ def test_what_needs_more_than_is_here_is_named_and_the_rest_is_measured(place, m
     assert "some: done" in said and code == 1  # because of tuned
     said, code = run(monkeypatch, capsys, *some[:2])
     assert code == 0 and said.count("needs a GPU") == 2 and "nothing to measure" in said
+
+
+def test_a_record_that_several_commands_make_names_the_part(place, monkeypatch, capsys):
+    both = Part("both", ("some",), ("script.py some first", "script.py some"), 10)
+    run(monkeypatch, capsys, both, part("other", "script.py other"))
+    kept = {name: json.loads((place[0] / "results" / f"{name}.json").read_text()) for name in ("some", "other")}
+    assert kept["some"]["made by"] == "make results PARTS=both" and kept["other"]["made by"] is None
+    monkeypatch.setenv("MADE_BY", "make results PARTS=both")
+    assert record.command() == "make results PARTS=both"
 
 
 def test_only_the_named_parts_are_measured(place, monkeypatch, capsys):
