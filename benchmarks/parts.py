@@ -55,6 +55,7 @@ class Part:
 
 
 EVERY_K = shlex.join(variant.name for variant in VARIANTS + NEEDLE_ONLY)
+FIVE_SEEDS = "--seeds 0 1 2 3 4"
 TRAINED = "'all tokens' 'successive halving' 'select and merge in both modes' 'Ward clusters'"
 DOCSTRINGS, RFC = "--config configs/docstrings.yaml", "--config configs/rfc-small.yaml"
 ANNEALED, FROM_A_HALF = (f"--temperature 0.0625 --initial_temperature {start}" for start in (4, 0.5))
@@ -62,10 +63,11 @@ FROZEN = ("compare.FineTuned", "pace")  # what compare.py does not do where the 
 
 PARTS = (
     Part("needle", ("compare-needle",),
-         (f"compare.py --tasks needle --k 2 4 16 64 128 --variants {EVERY_K}", "compare.py --tasks needle"),
-         60, readme=True, threads=1, tasks=("bbc", "needle"), without=FROZEN),
-    Part("bbc", ("compare-bbc",), ("compare.py --tasks bbc",), 60, readme=True, threads=1, tasks=("bbc",),
-         without=FROZEN),
+         (f"compare.py --tasks needle --k 2 4 16 64 128 --variants {EVERY_K}",
+          f"compare.py --tasks needle {FIVE_SEEDS}"),
+         150, readme=True, threads=1, tasks=("bbc", "needle"), without=FROZEN),
+    Part("bbc", ("compare-bbc",), (f"compare.py --tasks bbc {FIVE_SEEDS}",), 90, readme=True, threads=1,
+         tasks=("bbc",), without=FROZEN),
     Part("between", ("between",), ("between.py",), 90, timed=True, readme=True, threads=1, tasks=("bbc",)),
     Part("scaling", ("scaling",), ("scaling.py",), 8, timed=True, readme=True),
     Part("retrieval", ("retrieval",), ("retrieval.py",), 100, readme=True, threads=1, tasks=("bbc", "needle")),
