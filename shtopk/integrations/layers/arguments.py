@@ -9,7 +9,7 @@ from typing import Any
 def by_name(names: Sequence[str], args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """All arguments of a call by the names that its signature has.
 
-    No `zip`: within `dict`, torch.compile traces one since torch 2.10.
+    Without `zip`, which torch.compile of torch 2.9 does not trace here.
 
     >>> by_name(["hidden_states", "attention_mask"], [1], {"attention_mask": 2})
     {'hidden_states': 1, 'attention_mask': 2}
