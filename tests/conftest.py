@@ -5,6 +5,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +14,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 CACHE = f"shtopk-tests-{getattr(os, 'getuid', int)()}"  # of prepared data, for all workers
 os.environ.setdefault("HF_DATASETS_CACHE", str(Path(tempfile.gettempdir()) / CACHE))
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a job in the background; what tests start is to stop
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 import torch
