@@ -28,7 +28,7 @@ demo: $(READY) ## fine-tune on BBC News, evaluate, write pages that show what wa
 	$(RUN) train.py --config configs/bbc.yaml --overwrite true
 	@echo "Open runs/bbc/document_0.html (and _1, _2) to see which tokens were kept; all figures: runs/bbc/all_results.json"
 
-test: $(READY) ## run the tests but for the slow ones, in a minute or two
+test: $(READY) ## run the tests but for the slow ones, in a few minutes
 	$(PYTEST) -m "not slow"
 
 check: $(READY) ## format, lint, types, the documentation, all tests; BESIDE=wheel: that, too
