@@ -125,7 +125,7 @@ def pays() -> str:
          mean("compare-bbc", "accuracy", variant="mean of all tokens"),
          mean("compare-bbc", "accuracy", variant=OURS, k="8"), 8,
          best_rival("compare-bbc", "accuracy", "variant", k="8"), "no: the topic is all over the text"),
-        ("writing a summary of 16,384 tokens, seconds", generating[1], generating[0], 64, "",
+        ("summarizing a document of 16,384 tokens, seconds; not trained", generating[1], generating[0], 64, "",
          f"yes, and {memory[1] / memory[0]:.1f} times less memory; training is hardly faster"),
         ("search for two sentences in 500 tokens: the right document first", recall("needle", "all tokens", 0),
          recall("needle", OURS, 8), 8, best_rival("retrieval", "recall@1", "way", task="needle", k=8),

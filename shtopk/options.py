@@ -23,7 +23,8 @@ def _option(default: Any, help: str, **more: Any) -> Any:
 
 @dataclass(frozen=True)
 class PoolingOptions:
-    """How a `TopKPooling` chooses, without its k. Defaults are the same wherever options can be given.
+    """How a `TopKPooling` chooses, without its k. Defaults are the same wherever options can be given, but for
+    `protected` and `eval_operator`, which suit the model.
 
     They come from this library's benchmarks (docs/benchmarks.md). Making a record fills in what the operator decides,
     its temperatures and its eval_operator, and `dataclasses.replace` keeps them.
