@@ -10,7 +10,7 @@ MINUTES ?= 9
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help env demo test check wheel versions types compare budgets tune figures scaling speed planted peers between growth retrieval predict recall big-data stale results rfcs gpu gpu-kit pages docs clean
+.PHONY: help env demo test check wheel versions types compare budgets tune figures scaling speed planted peers between growth retrieval predict recall big-data stale results confirm rfcs gpu gpu-kit pages docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
@@ -97,6 +97,9 @@ stale: $(READY) ## which results are out of date, and why
 
 results: $(READY) ## measure what is out of date, the README's first; goes on where it stopped; PARTS="needle bbc": some
 	$(RUN) benchmarks/renew.py $(PARTS)
+
+confirm: $(READY) ## make a sample of PARTS again, which changed code made out of date; the same figures count as up to date
+	$(RUN) benchmarks/confirm.py $(PARTS)
 
 rfcs: ## fetch the RFCs that tasks/rfc.py summarises into data/rfc, 160 MB; on Debian, without installing anything
 	sh tasks/fetch_rfcs.sh data/rfc

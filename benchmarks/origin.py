@@ -113,8 +113,8 @@ def measured(record: dict, before: dict, origin: dict[str, Any]) -> list[dict]:
                 continue
             for entry in entries:
                 if entry is mine or was is None or not was.items() <= item.items():  # replaced, not completed
-                    places = _places(entry.get(name)) - {place} | ({place} if entry is mine else set())
-                    entry |= {name: _ranges(places)}
+                    its = places(entry.get(name)) - {place} | ({place} if entry is mine else set())
+                    entry |= {name: _ranges(its)}
     now = time.monotonic()
     mine["minutes"] = round(mine.get("minutes", 0) + (now - _last[0]) / 60, 3)
     _last[0] = now
@@ -149,9 +149,9 @@ def _ranges(places: Any) -> str:
     return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
 
 
-def _places(ranges: str | None) -> set[int]:
+def places(ranges: str | None) -> set[int]:
     """
-    >>> _places("0-2, 5") == {0, 1, 2, 5}
+    >>> places("0-2, 5") == {0, 1, 2, 5}
     True
     """
     found = re.findall(r"(\d+)(?:-(\d+))?", ranges or "")

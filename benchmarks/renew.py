@@ -56,22 +56,29 @@ def measure(part: Part) -> str | None:
         if lock is None:
             return "is being measured by another process"
         prepare(part, folder)
-        environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
-        environment |= {"OMP_NUM_THREADS": str(part.threads)} if part.threads else {}
-        environment = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"} | environment
-        if len(part.commands) > 1:  # none of them alone makes the record
-            environment["MADE_BY"] = f"make results PARTS={part.name}"
-        for command in part.commands:
-            script, *words = shlex.split(command)
-            words = [sys.executable, f"benchmarks/{script}", f"--results={folder}", *words]
-            if code := run(words, environment, lock):
-                return f"failed with exit code {code}; what it has measured stays in {folder}: {command}"
+        if failed := run_commands(part, folder, lock):
+            return failed
         missing = [file for file in part.files if not staged(folder, file).exists()]
         if missing:
             return f"made no {', '.join(missing)}"
         put_in_place(part, folder)
     reasons = stale(part)
     return f"was measured, and is out of date again: {next(iter(reasons.values()))}" if reasons else None
+
+
+def run_commands(part: Part, folder: Path, lock: int) -> str | None:
+    """Run the commands of a part, with their results in a folder. Returns what failed, None if nothing did."""
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    environment |= {"OMP_NUM_THREADS": str(part.threads)} if part.threads else {}
+    environment = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"} | environment
+    if len(part.commands) > 1:  # none of them alone makes the record
+        environment["MADE_BY"] = f"make results PARTS={part.name}"
+    for command in part.commands:
+        script, *words = shlex.split(command)
+        words = [sys.executable, f"benchmarks/{script}", f"--results={folder}", *words]
+        if code := run(words, environment, lock):
+            return f"failed with exit code {code}; what it has measured stays in {folder}: {command}"
+    return None
 
 
 def staged(folder: Path, file: str) -> Path:

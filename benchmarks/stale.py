@@ -2,9 +2,9 @@
 
 python benchmarks/stale.py [--short]
 
-A result is up to date if all that its figures depend on is as it was when they were measured (reached.py), and the
-versions of torch and what else they depend on, too. A line for each that is not: why, and about how long it takes to
-measure it anew (`make results`). --short: only how many there are, if there are any.
+A result is up to date if all that its figures depend on is as it was when they were measured (reached.py) or confirmed
+(confirm.py), and the versions of torch and what else they depend on, too. A line for each that is not: why, and about
+how long it takes to measure it anew (`make results`). --short: only how many there are, if there are any.
 """
 
 import argparse
@@ -29,7 +29,7 @@ def why(part: Part, file: str, path: Path | None = None) -> str | None:
     if not measured or any(entry.get("files") is None for entry in measured):
         return "no revision recorded" if len(measured) < 2 else "no revision recorded for some of it"
     script, result, cpu = part.script(file), path.stem, part.needs != "gpu"
-    for entry in measured:
+    for entry in (entry.get("confirmed", entry) for entry in measured):
         if found := _other_packages(entry, cpu) or _other_files(entry, script, result, cpu):
             return found
     return None

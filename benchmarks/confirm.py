@@ -1,0 +1,98 @@
+"""Are figures still what they were, although the code has changed? `make confirm PARTS="needle bbc"`.
+
+python benchmarks/confirm.py needle bbc ...
+
+A change that should leave figures alone makes a result out of date all the same. Here a sample of its runs, one of
+each way and revision, is made again with the code of today. If every figure of the sample is the same to the last
+digit, times and memory left out, each entry of the record's list "measured" gets "confirmed": the revision, the hash
+of the files, and how many runs were compared. Then the result counts as up to date. If one differs, it is named, and
+nothing is changed: the part has to be measured anew (`make results`), as a part that measures times always has.
+"""
+
+import argparse
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import origin
+import renew
+from parts import NAMES, Part
+from stale import RESULTS, stale
+
+WAY = ("task", "variant", "way", "method", "trained", "trained_as")  # fields that name what a run is of
+MEASURED = re.compile("seconds|_ms$|per_second|mib")  # fields that differ from run to run
+
+
+def confirm(part: Part) -> str | None:
+    """Make a sample of a part's runs again, and write into its records that they are the same. Returns why not."""
+    if part.timed:
+        return "measures times, which only another measurement can confirm"
+    records = {file: json.loads((RESULTS / f"{file}.json").read_text()) for file in part.files}
+    samples = {file: sample(record) for file, record in records.items()}
+    if not all(samples.values()) or any(entry.get("files") is None for record in records.values()
+                                        for entry in record.get("measured", [{}])):  # fmt: skip
+        return "has no runs of a known revision to be made again"
+    folder = renew.STAGING / f"{part.name}-again"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    with renew.locked(folder.with_suffix(".lock")) as lock:
+        if lock is None:
+            return "is being confirmed by another process"
+        renew.prepare(part, folder)
+        for file, record in records.items():
+            kept = [run for run in record["runs"] if run not in samples[file]]
+            renew.staged(folder, file).write_text(json.dumps(record | {"runs": kept}))
+        if failed := renew.run_commands(part, folder, lock):
+            return failed
+    for file, runs in samples.items():
+        again = [figures(run) for run in json.loads(renew.staged(folder, file).read_text())["runs"]]
+        if other := next((run for run in runs if figures(run) not in again), None):
+            return f"differs: {file}.json has {shown(other)}, which did not come out again; see {folder}"
+    for file, record in records.items():
+        write(RESULTS / f"{file}.json", record, part, len(samples[file]))
+    shutil.rmtree(folder)
+    return None
+
+
+def sample(record: dict) -> list[dict]:
+    """The first run of each way that each entry of "measured" has."""
+    found: dict[tuple, dict] = {}
+    for number, entry in enumerate(record.get("measured", [])):
+        for place in sorted(origin.places(entry.get("runs"))):
+            run = record["runs"][place]
+            found.setdefault((number, *(run.get(name) for name in WAY)), run)
+    return list(found.values())
+
+
+def figures(run: dict) -> str:
+    """All of a run but what differs each time, to be compared."""
+    return json.dumps({name: value for name, value in run.items() if not MEASURED.search(name)}, sort_keys=True)
+
+
+def shown(run: dict) -> str:
+    """A run in one line, without its long lists."""
+    return ", ".join(f"{name} {value}" for name, value in run.items() if len(str(value)) < 40)
+
+
+def write(path: Path, record: dict, part: Part, runs: int) -> None:
+    here = origin.here(part.script(path.stem), path.stem, part.needs != "gpu")
+    for entry in record["measured"]:
+        entry["confirmed"] = here | {"runs": runs}
+    path.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="+", metavar="PART", choices=NAMES, help=f"of {', '.join(NAMES)}")
+    failed = False
+    for part in (NAMES[name] for name in parser.parse_args().parts):
+        reason = confirm(part) if stale(part) else "is up to date"
+        failed |= reason not in (None, "is up to date")
+        print(f"{part.name}: {reason or 'confirmed'}", flush=True)
+    sys.exit(failed)
+
+
+if __name__ == "__main__":
+    main()

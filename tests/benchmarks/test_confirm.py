@@ -1,0 +1,106 @@
+"""Figures that come out the same with other code count as up to date, and no others."""
+
+import json
+import sys
+
+import confirm
+import origin
+import pytest
+import renew
+import stale
+from parts import Part
+
+SCRIPT = """
+import json, sys
+from pathlib import Path
+path = Path(sys.argv[1].removeprefix("--results=")) / "some.json"
+record = json.loads(path.read_text())
+made = [{"way": way, "seed": seed, "accuracy": {"ours": ACCURACY}.get(way, 0.5), "train_seconds": 7.0}
+        for seed in (0, 1) for way in ("ours", "theirs")]
+known = [(run["way"], run["seed"]) for run in record["runs"]]
+record["runs"] += [run for run in made if (run["way"], run["seed"]) not in known]
+path.write_text(json.dumps(record))
+"""
+RUNS = [{"way": way, "seed": seed, "accuracy": {"ours": 0.9}.get(way, 0.5), "train_seconds": 1.0 + seed}
+        for seed in (0, 1) for way in ("ours", "theirs")]  # fmt: skip
+THEN = {"revision": "aaaaaaaaaaaa", "clean": True, "files": "of then", "runs": "0-3"}
+NOW = {"revision": "bbbbbbbbbbbb", "clean": True, "files": origin.digest({"a.py": "2"})}
+PART = Part("some", ("some",), ("script.py",), 10)
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A result that changed code has made out of date, and a script that makes what its record lacks."""
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "results").mkdir()
+    for module in (confirm, renew, stale):
+        monkeypatch.setattr(module, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(renew, "ROOT", tmp_path)
+    monkeypatch.setattr(renew, "STAGING", tmp_path / "runs")
+    monkeypatch.setattr(origin, "here", lambda script, result, cpu: dict(NOW))
+    hashes = {None: {"a.py": "2"}, "aaaaaaaaaaaa": {"a.py": "1"}}
+    monkeypatch.setattr(stale, "_hashes", lambda script, result, cpu, revision=None: hashes.get(revision))
+    keep(tmp_path, {"runs": RUNS, "measured": [THEN]})
+    return tmp_path
+
+
+def keep(folder, record):
+    (folder / "results" / "some.json").write_text(json.dumps(record))
+
+
+def kept(folder):
+    return json.loads((folder / "results" / "some.json").read_text())
+
+
+def comes_out(folder, accuracy):
+    (folder / "benchmarks" / "script.py").write_text(f"ACCURACY = {accuracy}\n{SCRIPT}")
+
+
+def test_the_same_figures_count_as_up_to_date_whatever_time_they_took(place):
+    comes_out(place, 0.9)
+    assert "changed since aaaaaaaaaaaa" in stale.stale(PART)["some"]
+    assert confirm.confirm(PART) is None
+    assert kept(place) == {"runs": RUNS, "measured": [THEN | {"confirmed": NOW | {"runs": 2}}]}
+    assert stale.stale(PART) == {}
+    assert list((place / "runs").iterdir()) == [place / "runs" / "some-again.lock"]
+
+
+def test_each_way_of_each_revision_is_made_again(place):
+    comes_out(place, 0.9)
+    keep(place, {"runs": RUNS, "measured": [THEN | {"runs": "0-1"}, THEN | {"clean": False, "runs": "2-3"}]})
+    assert confirm.confirm(PART) is None
+    assert [entry["confirmed"]["runs"] for entry in kept(place)["measured"]] == [4, 4]
+
+
+def test_other_figures_are_named_and_confirm_nothing(place):
+    comes_out(place, 0.9000001)
+    assert "differs: some.json has way ours, seed 0, accuracy 0.9" in confirm.confirm(PART)
+    assert kept(place)["measured"] == [THEN]
+    assert stale.stale(PART)
+
+
+def test_what_fails_confirms_nothing(place):
+    (place / "benchmarks" / "script.py").write_text("raise SystemExit(3)")
+    assert "failed with exit code 3" in confirm.confirm(PART)
+    assert kept(place)["measured"] == [THEN]
+
+
+def test_what_cannot_be_compared_is_refused(place):
+    assert "measures times" in confirm.confirm(Part("some", ("some",), ("script.py",), 10, timed=True))
+    for record in (
+        {"figures": 1, "measured": [NOW]},
+        {"runs": RUNS},
+        {"runs": RUNS, "measured": [{"revision": None}]},
+    ):
+        keep(place, record)
+        assert "no runs of a known revision" in confirm.confirm(PART)
+
+
+def test_the_command_says_of_each_part_what_came_out(place, monkeypatch, capsys):
+    comes_out(place, 0.9)
+    monkeypatch.setattr(confirm, "NAMES", {"some": PART})
+    monkeypatch.setattr(sys, "argv", ["confirm.py", "some"])
+    for said in ("some: confirmed\n", "some: is up to date\n"):
+        with pytest.raises(SystemExit) as stop:
+            confirm.main()
+        assert (capsys.readouterr().out, stop.value.code) == (said, False)
