@@ -42,7 +42,7 @@ class PoolingOptions:
             `"strided"` wants every (n / k)-th real token.
         keep_order: True: the pooled vectors stand in document order. False: by falling score.
         protected: places of tokens that are always kept, each alone in a slot with weight 1, without a score. Fewer
-            than k. 0 is the first place, that of [CLS]; -1 is a row's last real token, that of [SEP].
+            than k. 0 is a row's first real token, that of [CLS]; -1 is its last one, that of [SEP].
 
     Raises:
         ValueError: an unknown name, a temperature that is not > 0, or a place given twice.
@@ -68,7 +68,7 @@ class PoolingOptions:
     )
     keep_order: bool = _option(True, "kept vectors stand in document order")
     protected: list[int] | tuple[int, ...] = _option(
-        (), "places of tokens that are always kept; 0 is the first, -1 the last real one"
+        (), "places of real tokens that are always kept; 0 is the first, -1 the last one"
     )
 
     def __post_init__(self) -> None:
@@ -106,10 +106,8 @@ class PoolingOptions:
         Raises:
             ValueError: k is neither a count >= 1 nor a share in (0, 1], or leaves no slot beside the protected tokens.
         """
-        count = isinstance(k, int) and not isinstance(k, bool) and k >= 1
-        if not count and not (isinstance(k, float) and 0 < k <= 1):
-            raise ValueError(f"expected k to be a whole number >= 1 or a share in (0, 1], got {k!r}")
-        if count and len(self.protected) >= k:
+        check_budget(k)
+        if isinstance(k, int) and len(self.protected) >= k:
             raise ValueError(f"expected fewer protected tokens than k = {k}, got {len(self.protected)}; raise k")
 
     def temperature_at(self, progress: float) -> float:
@@ -130,6 +128,13 @@ class PoolingOptions:
         if isinstance(self.scorer, nn.Module):
             raise ValueError(f"expected a scorer that has a name ({', '.join(SCORERS)}) to be saved, got a module")
         return {name: getattr(self, name) for name in NAMES} | {"protected": list(self.protected)}
+
+
+def check_budget(k: Number) -> None:
+    """Raise ValueError if k is neither a count >= 1 nor a share in (0, 1]."""
+    count = isinstance(k, int) and not isinstance(k, bool) and k >= 1
+    if not count and not (isinstance(k, float) and 0 < k <= 1):
+        raise ValueError(f"expected k to be a whole number >= 1 or a share in (0, 1], got {k!r}")
 
 
 def fill_in(fields: Any) -> None:

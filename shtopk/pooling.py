@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from shtopk.operators import OPERATORS
-from shtopk.options import NAMES, PoolingOptions
+from shtopk.options import NAMES, PoolingOptions, check_budget
 from shtopk.rows import topk_by_row, with_slots
 from shtopk.scorers import SCORERS, ByPlace, ScorerLinear
 from shtopk.selection import PooledTokens
@@ -99,8 +99,12 @@ class TopKPooling(nn.Module):
         Args:
             n: real tokens.
             k: a count or a share to use in place of the module's k.
+
+        Raises:
+            ValueError: k is neither a count >= 1 nor a share in (0, 1].
         """
         k = self.current_k if k is None else k
+        check_budget(k)
         return max(math.ceil(k * n) if isinstance(k, float) else k, len(self.options.protected) + 1)
 
     def forward(
@@ -114,7 +118,7 @@ class TopKPooling(nn.Module):
 
         Args:
             hidden_states: [B, n, d] the token vectors.
-            attention_mask: [B, n] nonzero for a real token; None: all are real.
+            attention_mask: [B, n] positive for a real token, 0 for padding; None: all are real.
             k: a count or a share for this call, in place of the module's k.
             counted: [B, N] nonzero for the tokens that a share is one of, where the vectors given are slots of these;
                 None: the vectors given.
@@ -122,11 +126,16 @@ class TopKPooling(nn.Module):
         Returns:
             TopK: `hidden_states` [B, k, d], the pooled vectors; `attention_mask` [B, k], which slots hold a token, in
             the dtype of the mask given (bool without one); `positions` [B, k], the token that leads each slot;
-            `scores`; `assignment`.
+            `scores`; `assignment`. In a row of which a real token's score is NaN, all vectors are NaN.
+
+        Raises:
+            ValueError: an impossible k, or, on a CPU, a mask with negative numbers.
         """
-        mask = (
-            hidden_states.new_ones(hidden_states.shape[:2]).bool() if attention_mask is None else attention_mask != 0
-        )
+        if attention_mask is None:
+            mask = hidden_states.new_ones(hidden_states.shape[:2]).bool()
+        else:
+            _check_mask(attention_mask)
+            mask = attention_mask != 0
         k = self.current_k if k is None else k
         counted = attention_mask if counted is None else counted
         slots = self.slots_for((mask if counted is None else counted).shape[1], k)
@@ -153,6 +162,8 @@ class TopKPooling(nn.Module):
             )
         else:
             out = topk(hidden_states, scores, ks - len(protected), free)
+        if not self._by_place:
+            out = _with_nan(out, scores, free)
         if protected:
             out = out.with_protected(hidden_states, alone)
         if self.options.keep_order:
@@ -236,16 +247,38 @@ def _numbers(hidden_states: Tensor, mask: Tensor) -> Tensor:
     A NaN there times its gradient, which is 0, would be a part of the scorer's gradient. On a CPU a look at the sum
     saves the copy nearly always. On a GPU it would be a wait for the device.
     """
-    on_cpu = hidden_states.device.type == "cpu" and not torch.compiler.is_compiling()
-    if on_cpu and hidden_states.detach().sum(dtype=torch.float32).isfinite():
+    if _can_be_read(hidden_states) and hidden_states.detach().sum(dtype=torch.float32).isfinite():
         return hidden_states
     return hidden_states.masked_fill(~mask.unsqueeze(-1), 0)
 
 
+def _with_nan(out: TopK, scores: Tensor, mask: Tensor) -> TopK:
+    """The same, with vectors of NaN in a row of which a real token has such a score.
+
+    An operator leaves its slot empty, and a model that has diverged would go on with a loss that is a number.
+    """
+    if _can_be_read(scores) and scores.detach().sum(dtype=torch.float32).isfinite():
+        return out
+    lost = (scores.isnan() & mask).any(1)
+    values = out.values.masked_fill(lost[:, None, None], torch.nan)
+    return TopK(values, out.scores, out.assignment, out.attention_mask)
+
+
+def _check_mask(mask: Tensor) -> None:
+    if mask.is_floating_point() and _can_be_read(mask) and (mask < 0).any():
+        raise ValueError("expected a mask of 1 for a real token and 0 for padding, got negative numbers; an additive "
+                         "mask has 0 for a real token, so give mask == 0")  # fmt: skip
+
+
+def _can_be_read(x: Tensor) -> bool:
+    """Whether a look at a tensor's numbers costs no wait for a device, and belongs to no graph."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
 def _alone(protected: Sequence[int], mask: Tensor) -> Tensor:
     """[B, p, n] True where each protected token stands. A place that a row lacks, or has already, is left out."""
-    place = torch.arange(mask.shape[1], device=mask.device).expand(mask.shape)
-    to_end = mask.flip(-1).cumsum(-1).flip(-1)  # real tokens from here on: 1 at the last
-    found = [mask & (place == p if p >= 0 else to_end == -p) for p in protected]
+    from_start = mask.cumsum(-1)  # real tokens up to here: 1 at the first
+    to_end = from_start[:, -1:] - from_start + 1  # and from here on: 1 at the last
+    found = [mask & (from_start == p + 1 if p >= 0 else to_end == -p) for p in protected]
     alone = torch.stack(found, 1) if found else mask.new_zeros(mask.shape[0], 0, mask.shape[1])
     return alone & (alone.cumsum(1) == 1)

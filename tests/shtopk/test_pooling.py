@@ -40,9 +40,9 @@ def test_in_eval_mode_the_eval_operator_pools_by_the_same_scores(options, functi
 
 @pytest.mark.parametrize("operator", OPERATORS)
 @pytest.mark.parametrize(("protected", "places"), [
-    ((0, 2), [(0, 2), (0, 2), ()]),
-    ((0, -1), [(0, 19), (0, 14), (7,)]),  # counted from the last real token
-    ((0, 7, -1), [(0, 7, 19), (0, 7, 14), (7,)]),  # twice the same token in the third row
+    ((0, 2), [(0, 2), (0, 2), (7,)]),  # places of real tokens
+    ((0, -1), [(0, 19), (0, 14), (7,)]),  # twice the same token in the third row
+    ((0, 7, -1), [(0, 7, 19), (0, 8, 14), (7,)]),
 ])  # fmt: skip
 def test_protected_tokens_stand_alone_in_their_slot_with_weight_one(operator, protected, places):
     torch.manual_seed(0)
@@ -64,6 +64,16 @@ def test_protected_tokens_stand_alone_in_their_slot_with_weight_one(operator, pr
     torch.testing.assert_close(pooled.pool(hidden), pooled.hidden_states)
     shorter = pooling(hidden[1:2, :15], mask[1:2, :15])
     torch.testing.assert_close(shorter.hidden_states, pooled.hidden_states[1:2])
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_padding_on_the_left_changes_nothing_where_tokens_are_protected(operator):
+    torch.manual_seed(0)
+    hidden = torch.randn(2, 9, 8)
+    pooling = TopKPooling(8, 4, operator=operator, protected=(0, 2, -1)).eval()
+    padded = pooling(torch.cat([torch.randn(2, 3, 8), hidden], 1), (torch.arange(12) >= 3).expand(2, 12))
+    torch.testing.assert_close(padded.hidden_states, pooling(hidden).hidden_states)
+    assert padded.positions.equal(pooling(hidden).positions + 3)
 
 
 def test_protecting_a_token_does_not_change_how_sharply_the_others_are_chosen():
@@ -194,6 +204,36 @@ def test_a_nan_behind_the_mask_reaches_nothing(operator, scorer):
         assert holes.grad.isfinite().all()
         given = [parameter.grad for parameter in pooling.parameters() if parameter.grad is not None]
         assert all(gradient.isfinite().all() for gradient in given)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_a_nan_of_a_real_token_is_not_hidden(operator, training):
+    hidden, mask = tokens()
+    hidden[0, 4] = torch.nan
+    pooling = TopKPooling(8, 4, operator=operator, protected=(0,)).train(training)
+    pooled = pooling(hidden, mask)
+    assert pooled.hidden_states[0, 1:].isnan().all()
+    torch.testing.assert_close(pooled.hidden_states[1:], pooling(hidden[1:], mask[1:]).hidden_states)
+    torch.compiler.reset()
+    compiled = torch.compile(pooling, backend="eager", fullgraph=True)(hidden, mask)
+    torch.testing.assert_close(compiled.hidden_states, pooled.hidden_states, equal_nan=True)
+
+
+@pytest.mark.parametrize("k", [0, -5, True, 1.5, 2.0, 0.0, float("nan"), "4"])
+def test_an_impossible_k_of_a_call_is_refused(k):
+    pooling = TopKPooling(8, 4)
+    with pytest.raises(ValueError, match=r"expected k to be a whole number >= 1 or a share in \(0, 1\], got"):
+        pooling(torch.randn(2, 10, 8), k=k)
+    pooling.k = k
+    with pytest.raises(ValueError, match="expected k to be"):
+        pooling(torch.randn(2, 10, 8))
+
+
+def test_a_mask_to_be_added_is_refused():
+    hidden, mask = tokens()
+    with pytest.raises(ValueError, match="got negative numbers; an additive mask has 0 for a real token"):
+        TopKPooling(8, 4)(hidden, (1.0 - mask) * torch.finfo(torch.float32).min)
 
 
 @pytest.mark.parametrize("temperature", [torch.tensor([0.5]), "0.5"])
