@@ -54,17 +54,20 @@ def load_checkpoint(checkpoint: str | Path, *, unpooled: bool = False, **pooling
 
     Args:
         checkpoint: a folder. An adapter names the folder, or the model on the hub, that it belongs to.
-        unpooled: True: keep every token.
+        unpooled: True: keep every token; without options of the pooling beside it.
         pooling: `k` and fields of `shtopk.PoolingOptions` that are to differ from those in the checkpoint. If a model
             pools between its layers only, and once, `k` is that of this pooling.
 
     Raises:
         ValueError: in one line: no checkpoint, a damaged or incomplete one, a model of another kind, no tokenizer, or
-            options that the model cannot have.
+            options that the model cannot have, or any of them beside unpooled.
 
     Example:
         >>> model, tokenizer = load_checkpoint("runs/bbc", k=8)  # doctest: +SKIP
     """
+    if unpooled and pooling:
+        given = ", ".join(pooling)
+        raise OptionError(f"expected unpooled=True or options of the pooling, got both; leave out {given}")
     folder = Path(checkpoint)
     if not folder.is_dir():
         raise ValueError(

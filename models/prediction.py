@@ -109,15 +109,17 @@ def predict(
         A `Prediction` for each text.
 
     Raises:
-        ValueError: at once, for a number below 1, a max_tokens that leaves no room beside the special tokens, or
-            `kept` of a model that pools nothing, or whose tokenizer cannot say where tokens stand; later, for
-            something that is no text.
+        ValueError: at once, for one text in place of a list, a number below 1, a max_tokens that leaves no room
+            beside the special tokens, or `kept` of a model that pools nothing, or whose tokenizer cannot say where
+            tokens stand; later, for something that is no text.
 
     Example:
         >>> model, tokenizer = load_checkpoint("runs/bbc")  # doctest: +SKIP
         >>> [answer.label for answer in predict(model, tokenizer, ["The match ended 2-1."])]  # doctest: +SKIP
         ['sport']
     """
+    if isinstance(texts, str | bytes | bytearray):
+        raise ValueError(f"expected a list of texts, got {type(texts).__name__}; put a single text into a list")
     for name, value in {"batch_size": batch_size, "block": block}.items():
         if value < 1:
             raise ValueError(f"expected {name} >= 1, got {value}")

@@ -25,6 +25,7 @@ FLOORS = {  # from the ground up; a module may import its own package and the fl
     "shtopk.training": 4,
     "shtopk.commands": 5,
     "shtopk.__main__": 6,
+    "shtopk.show.__main__": 6,
     "train": 6,
 }
 OUTSIDE = {  # what a package may import of others; training and train.py anything

@@ -8,7 +8,9 @@ from typing import Any
 
 import yaml
 
-from shtopk.tasks.arguments import FILE_FIELDS, HUB_FIELDS, DataArguments
+from shtopk.tasks.arguments import FILE_FIELDS, HUB_FIELDS, DataArguments, names_in
+from shtopk.tasks.columns import PAIR, TEXT, Columns
+from shtopk.tasks.pairs import PAIRS
 from shtopk.training.aliases import with_our_names
 
 SOURCES = ("task", *FILE_FIELDS, *HUB_FIELDS, "rfc_folder")  # the fields that say where data comes from
@@ -33,6 +35,24 @@ def settings_of(checkpoint: str | Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError(f"expected {path} to hold 'field: value' lines, got {type(found).__name__}")
     return {name: value for name, value in found.items() if name in TAKEN}
+
+
+def texts_of(checkpoint: str | Path) -> tuple[Columns, int | None]:
+    """The columns of texts that a checkpoint's training read, and to how many tokens it cut them; None: not at all.
+
+    Without arguments.yaml the columns are the usual ones.
+
+    Raises:
+        ValueError: the file is not what `train.py` wrote.
+    """
+    settings = {name: value for name, value in settings_of(checkpoint).items() if value is not None}
+    text = settings.get("prompt_column") or settings.get("text_column") or TEXT
+    separator = settings.get("text_separator", Columns.separator)
+    pair = settings.get("text_pair_column") or (PAIR if settings.get("task") == PAIRS.name else None)
+    most = settings.get("max_tokens")
+    if not all(isinstance(one, str) for one in (text, separator, pair or "")) or not isinstance(most, int | None):
+        raise ValueError(f"expected names of columns and a number of max_tokens in {checkpoint}/arguments.yaml")
+    return Columns(names_in(text), separator, pair), most
 
 
 def defaults_of(checkpoint: str | Path, argv: list[str]) -> dict[str, Any]:

@@ -14,31 +14,33 @@ pipe stopped it.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from shtopk.tasks.arguments import names_in, option
-from shtopk.tasks.columns import TEXT, Columns
+from shtopk.tasks.columns import Columns
 from shtopk.tasks.jsonl import JsonLines
-from shtopk.tasks.streams import STDIN, check, count, plain
+from shtopk.tasks.streams import STDIN, Row, check, count, plain
 from shtopk.training.aliases import with_our_names
 from shtopk.training.command_line import read
 from shtopk.training.console import command, refuse, refusing, speaking_as, tell
 from shtopk.training.ending import Terminated, handling, terminate
 from shtopk.training.exhaustion import is_out_of_memory, out_of_memory
-from shtopk.training.settings import settings_of
+from shtopk.training.settings import texts_of
 from shtopk.training.source import FIELDS, Source, fields_of
 
 if TYPE_CHECKING:  # late: it takes long to import
     from tqdm import tqdm
 
 STDOUT = "-"
+FIRST_LINE = "line 1 of standard input"
 AGAIN = ("--resume", "--overwrite")  # what the command that goes on has otherwise
 
 
@@ -116,7 +118,7 @@ def _answer(checkpoint: str, max_tokens: int | None, source: Source, lines: Json
         if options.probabilities and model.can_generate():
             got = "a language model" if completes(model) else "a summarizer"
             raise ValueError(f"expected a classifier to give the probabilities of, got {got}; leave them out")
-        answers = predict(model.to(device), tokenizer, source.texts(), batch_size=options.batch_size,
+        answers = predict(model.to(device), tokenizer, _texts(source), batch_size=options.batch_size,
                           max_tokens=max_tokens, kept=options.kept)  # fmt: skip
     halves = torch.autocast(device.type, torch.bfloat16, enabled=options.mixed_precision == "bf16")
     with quiet(), halves, _bar(source, lines, options) as bar:
@@ -131,6 +133,22 @@ def _answer(checkpoint: str, max_tokens: int | None, source: Source, lines: Json
                 lines.flush()
             bar.update()
         lines.flush()
+
+
+def _texts(source: Source) -> Iterator[str | tuple[str, str] | None]:
+    """The texts of a source. Says so if standard input is read as lines of text, and its first is a JSON object."""
+    for text in source.texts():
+        if text is not None and source.lines == "txt" and _begins_with_json(source.waiting[-1]):
+            tell(f"{FIRST_LINE} is a JSON object, and is answered as text; for JSON lines give --format jsonl")
+        yield text
+
+
+def _begins_with_json(row: Row) -> bool:
+    """Whether a row is the first line of standard input, and a JSON object."""
+    try:
+        return row.place == FIRST_LINE and isinstance(json.loads(row.text), dict)
+    except (RecursionError, ValueError):
+        return False
 
 
 def _check(checkpoint: str, files: Sequence[str], options: PredictArguments) -> None:
@@ -164,18 +182,13 @@ def _reading(checkpoint: str, options: PredictArguments) -> tuple[Columns, int |
     """What to read of a row, and how many tokens of its text: as in the checkpoint's training, if nothing else is
     given.
     """
-    settings = settings_of(checkpoint)
-    most = settings.get("max_tokens")
-    given = options.text_column or settings.get("prompt_column") or settings.get("text_column")
-    text, separator, pair = (given or TEXT,
-                             settings.get("text_separator") or " ",
-                             options.text_pair_column or settings.get("text_pair_column"))  # fmt: skip
-    if not all(isinstance(one, str) for one in (text, separator, pair or "")) or not isinstance(most, int | None):
-        raise ValueError(f"expected names of columns and a number of max_tokens in {checkpoint}/arguments.yaml")
+    columns, most = texts_of(checkpoint)
     keep = tuple(dict.fromkeys(names_in(options.keep or "")))
     if taken := [name for name in keep if name in FIELDS]:
         raise ValueError(f"expected columns to keep other than {', '.join(FIELDS)}, got {taken[0]}; rename it")
-    return Columns(names_in(text), separator, pair, keep=keep), options.max_tokens or most
+    text = names_in(options.text_column) if options.text_column else columns.text
+    pair = options.text_pair_column or columns.pair
+    return replace(columns, text=text, pair=pair, keep=keep), options.max_tokens or most
 
 
 def _bar(source: Source, lines: JsonLines, options: PredictArguments) -> tqdm:

@@ -1,6 +1,6 @@
 """See what was kept: one HTML page for a document, its kept tokens, their weights and the prediction or summary.
 
-python -m shtopk.show CHECKPOINT FILE [--output page.html]
+shtopk show CHECKPOINT FILE [--output page.html]
 """
 
 from shtopk.show.classification import page

@@ -1,5 +1,7 @@
+"""Another name of `shtopk show`."""
+
 import sys
 
-from shtopk.show.command import main
+from shtopk.commands import main
 
-sys.exit(main())
+sys.exit(main(["show", *sys.argv[1:]]))

@@ -85,6 +85,27 @@ def test_standard_input_holds_lines_of_text_or_json_lines_on_request(
     assert [line["id"] for line in answers(out)] == [0, 1, 2]
 
 
+@pytest.mark.parametrize(("content", "words", "told"), [
+    ('{"text": "a"}\n{"text": "b"}\n', [], True),
+    ('\ufeff{"text": "a"}\n', [], True),
+    ('{"text": "{}"}\n', ["--format", "jsonl"], False),
+    ("a\n{}\n", [], False),
+    ('{"text": "a"\n', [], False),
+    ("5\n", [], False),
+    ("[" * 99_999 + "\n", [], False),
+])  # fmt: skip
+def test_json_lines_that_are_read_as_text_are_answered_and_told_once(
+    checkpoint, write, out, monkeypatch, capsys, content, words, told
+):
+    with open(write("a", content.encode())) as file:
+        monkeypatch.setattr(sys, "stdin", file)
+        assert main(["predict", str(checkpoint), "-", "--output", str(out), *words]) == 0
+    assert len(answers(out)) == content.count("\n")
+    hint = "line 1 of standard input is a JSON object, and is answered as text; for JSON lines give --format jsonl"
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("shtopk")]
+    assert said == ([f"shtopk predict: {hint}"] if told else [])
+
+
 def test_summaries_are_answers_too(shtopk, write, tmp_path, out):
     config = TopKPoolingSeq2SeqConfig(backbone=BartConfig(**BART | {"init_std": 0.5}), k=4, **SPECIAL)
     model = TopKPoolingForConditionalGeneration(config)
@@ -105,6 +126,25 @@ def test_texts_are_read_as_in_training_unless_said_otherwise(shtopk, refused, co
         assert answers(out)[0]["probability"] == pytest.approx(expected.probability, abs=1e-5)
     (copy / "arguments.yaml").write_text("max_tokens: many\n")
     assert "arguments.yaml" in refused("predict", copy, source)
+
+
+@pytest.mark.parametrize("separator", ["", "\n"], ids=repr)
+def test_texts_of_several_columns_are_joined_as_in_training(shtopk, copy, rows, out, separator):
+    (copy / "arguments.yaml").write_text(f"text_column: title,body\ntext_separator: {json.dumps(separator)}\n")
+    shtopk("predict", copy, rows([{"title": "go", "body": "al b"}]), "--output", out, "--kept")
+    text = f"go{separator}al b"
+    (expected,) = predict(*load_checkpoint(copy), [text], kept=True)
+    (line,) = answers(out)
+    assert line["probability"] == pytest.approx(expected.probability, abs=1e-5)
+    assert [(token["token"], token["end"]) for token in line["kept"]] == [one[0:3:2] for one in expected.kept]
+
+
+def test_a_model_of_the_task_pairs_reads_pairs(shtopk, refused, copy, rows, write, out):
+    (copy / "arguments.yaml").write_text("task: pairs\n")
+    shtopk("predict", copy, rows([{"text": "a b", "text_pair": "c d"}]), "--output", out)
+    (expected,) = predict(*load_checkpoint(copy), [("a b", "c d")])
+    assert answers(out)[0]["probability"] == pytest.approx(expected.probability, abs=1e-5)
+    assert "no column 'text_pair'" in refused("predict", copy, write("a.txt", "a b\n"))
 
 
 def without_weights(folder):

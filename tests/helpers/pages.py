@@ -3,7 +3,7 @@
 import re
 from html.parser import HTMLParser
 
-from shtopk.show.command import main
+from shtopk.commands.show import main
 
 CONTROLS = "".join(map(chr, (*range(9), *range(11, 13), *range(14, 32), 127, 0x85, 0x202E, 0x2028)))
 HOSTILE = f"""<script>alert('x')</script> & "&amp;" </p></style></title> <img src=x onerror="x"> --> {CONTROLS}."""

@@ -115,6 +115,12 @@ def test_the_only_pooling_between_layers_takes_another_k(tmp_path):
     assert (pooling.k, pooling.options.operator) == (3, "hard")
 
 
+@pytest.mark.parametrize("given", [{"k": 3}, {"operator": "hard", "temperature": 0.5}], ids=" ".join)
+def test_options_of_a_pooling_beside_unpooled_are_refused(ours, given):
+    with pytest.raises(ValueError, match=f"^expected unpooled=True or .*, got both; leave out {', '.join(given)}$"):
+        load_checkpoint(ours, unpooled=True, **given)
+
+
 def without_tokenizer(folder):
     for path in folder.glob("token*"):
         path.unlink()

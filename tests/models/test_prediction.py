@@ -287,6 +287,12 @@ def test_what_is_no_text_is_refused():
         list(predict(ours(), tiny_tokenizer(), ["a", ("a", "b")], batch_size=2))
 
 
+@pytest.mark.parametrize("one", ["a text", b"a text", bytearray(b"a")], ids=lambda one: type(one).__name__)
+def test_a_single_text_in_place_of_a_list_is_refused_at_once(one):
+    with pytest.raises(ValueError, match=f"^expected a list of texts, got {type(one).__name__}; .*list$"):
+        predict(ours(), tiny_tokenizer(), one)
+
+
 def test_the_model_is_put_into_eval_mode():
     model = ours(classifier_dropout=0.5).train()
     first, second = (list(predict(model, tiny_tokenizer(), ["a b c"])) for _ in range(2))

@@ -15,10 +15,10 @@ from safetensors.torch import load_file, save_file
 from tiny import BERT, tiny_tokenizer
 from transformers import BertConfig, BertForTokenClassification
 
+from shtopk.commands.show import main
 from shtopk.models import TopKPoolingForSequenceClassification
 from shtopk.show import Slot, page
 from shtopk.show.answer import show_document
-from shtopk.show.command import main
 
 from_backbone = TopKPoolingForSequenceClassification.from_backbone
 CLASSES = {"id2label": {0: "sport", 1: "<b>money</b>"}, "num_labels": 2}

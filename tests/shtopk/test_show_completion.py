@@ -9,10 +9,10 @@ from pages import HOSTILE, Text, harmless, refusal
 from tiny import LLAMA, tiny_writer
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from shtopk.commands.show import main
 from shtopk.integrations.decoder import pool_decoder, record_assignments
 from shtopk.models.language_model import let_complete, set_completions
 from shtopk.show.answer import answer_and_page
-from shtopk.show.command import main
 from shtopk.show.completion import attention_to_prompt, describe_completion
 
 TEXT = "a goal b match c d bank e f shares g h i j k l m n o p"

@@ -13,11 +13,11 @@ from tiny import WORDS, tiny_tokenizer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from shtopk.commands.show import main
 from shtopk.models import TopKPoolingForConditionalGeneration
 from shtopk.show import OutputToken, Slot
 from shtopk.show import summary_page as page_with_fixed_spaces
 from shtopk.show.answer import show_document
-from shtopk.show.command import main
 from shtopk.show.describe import describe_summary, eager_attention, pieces
 
 TEXT = "a goal b match c d bank e f shares"
