@@ -42,7 +42,7 @@ def load_backbone(
     (`bert.embeddings...`). A key_mapping would load them, too, but `save_pretrained` reverses it and writes a
     checkpoint that nothing loads.
     """
-    with one_line_errors(name):
+    with one_line_errors(f"cannot load the weights of {name}"):
         model, report = auto_class.from_pretrained(
             name,
             config=config,
@@ -84,7 +84,7 @@ def build_around(backbone: Backbone, model_class: Any, fields: dict[str, Any], a
     except StrictDataclassError as error:
         raise ValueError(one_line(error.__cause__)) from error
     weights = {f"backbone.{key}": tensor for key, tensor in backbone.weights.items()}
-    with one_line_errors(backbone.name):
+    with one_line_errors(f"cannot build a model around {backbone.name}"):
         model = model_class.from_pretrained(None, config=config, state_dict=weights)
     model.name_or_path = model.config.name_or_path = backbone.name
     model.backbone_commit = commit_of(backbone.config)
@@ -100,6 +100,15 @@ def is_encoder(config: PreTrainedConfig) -> bool:
     """Whether this is the configuration of an encoder of text."""
     text = hasattr(config, "hidden_size") and hasattr(config, "vocab_size")
     return text and not isinstance(config, PooledBackboneConfig) and not getattr(config, "is_encoder_decoder", False)
+
+
+def instead_of(config: PreTrainedConfig) -> str:
+    """What to do where an encoder was expected and a model with this configuration was given; "" if it is unknown."""
+    if isinstance(config, PooledBackboneConfig):
+        return ", which shtopk trained; go on with that by --resume latest, or name the model that it was made from"
+    if getattr(config, "is_encoder_decoder", False):
+        return "; to classify with it, call pool_encoder on its AutoModelForSequenceClassification"
+    return ""
 
 
 def encoder_options(config: PreTrainedConfig) -> dict[str, bool]:
@@ -156,15 +165,15 @@ def freeze_layers(encoder: Any, count: int) -> None:
 
 
 @contextmanager
-def one_line_errors(name: str) -> Iterator[None]:
-    """Inside this context errors are one line, and transformers reports no missing weights, which may be meant to be
-    new.
+def one_line_errors(problem: str) -> Iterator[None]:
+    """Inside this context errors are one line that begins with the problem, and transformers reports no missing
+    weights, which may be meant to be new.
     """
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
         yield
     except (OSError, ValueError, SafetensorError, RuntimeError) as error:
-        raise ValueError(f"cannot load the weights of {name}: {one_line(error)}") from error
+        raise ValueError(f"{problem}: {one_line(error)}") from error
     finally:
         logging.set_verbosity(verbosity)

@@ -50,6 +50,7 @@ def with_cross_attention(config: PreTrainedConfig, **changes) -> PreTrainedConfi
             return config
     raise ValueError(
         f"a model of type {config.model_type} cannot decode what an encoder kept; BERT, RoBERTa, ELECTRA and GPT-2 can"
+        "; name one of these, with the encoder's vocabulary, as decoder"
     )
 
 

@@ -58,7 +58,7 @@ def language_model(
         raise ValueError(f"expected a causal language model as backbone ({', '.join(FAMILIES)}), got one of type "
                          f"{config.model_type}: {name}")  # fmt: skip
     set_dropout(config, backbone_dropout)
-    with one_line_errors(name):
+    with one_line_errors(f"cannot load the weights of {name}"):
         model, report = AutoModelForCausalLM.from_pretrained(
             name,
             config=config,
@@ -96,7 +96,7 @@ def set_completions(model: Any, *, max_new_tokens: int, **options: Any) -> None:
     positions = positions_of(model.config)
     if positions is not None and max_new_tokens >= positions:
         raise ValueError(f"expected completions of less than {positions} tokens, as the model has positions; got "
-                         f"{max_new_tokens}")  # fmt: skip
+                         f"{max_new_tokens}; lower max_completion_tokens")  # fmt: skip
     given = {name: value for name, value in options.items() if value is not None}
     known = {name: getattr(model.generation_config, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     try:

@@ -14,7 +14,7 @@ from shtopk.integrations.adapters import TrainsNewModules
 from shtopk.integrations.encoder import install
 from shtopk.scorers import ScorerLinear
 
-from .backbone import build_around, encoder_options, is_encoder, load_encoder, read_alike, set_dropout
+from .backbone import build_around, encoder_options, instead_of, is_encoder, load_encoder, read_alike, set_dropout
 from .configuration_topk_pooling import TopKPoolingConfig
 from .inputs import checked_inputs
 from .outputs import TopKPoolingClassifierOutput, TopKPoolingModelOutput
@@ -175,7 +175,8 @@ class TopKPoolingForSequenceClassification(TopKPoolingPreTrainedModel):
         """
         name, config = load_config(backbone, "an encoder", backbone_sha256, backbone_revision)
         if not is_encoder(config):
-            raise ValueError(f"expected an encoder such as BERT in {name}, got a model of type {config.model_type}")
+            raise ValueError(f"expected an encoder such as BERT in {name}, got a model of type {config.model_type}"
+                             f"{instead_of(config)}")  # fmt: skip
         set_dropout(config, backbone_dropout)
         return build_around(load_encoder(name, config), cls, fields, attn_implementation)
 

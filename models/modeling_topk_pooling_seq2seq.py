@@ -14,7 +14,7 @@ from transformers.utils import can_return_tuple
 from shtopk import TopKPooling
 from shtopk.integrations.encoder import install
 
-from .backbone import build_around, is_encoder, load_backbone, read_alike, set_dropout
+from .backbone import build_around, instead_of, is_encoder, load_backbone, read_alike, set_dropout
 from .configuration_topk_pooling import TopKPoolingSeq2SeqConfig
 from .copy_head import CopyHead
 from .inputs import argument_names, checked_inputs
@@ -161,7 +161,7 @@ class TopKPoolingForConditionalGeneration(TopKPoolingPreTrainedModel, Generation
         else:
             raise ValueError(
                 f"expected an encoder-decoder such as BART or T5 in {name}, or an encoder such as BERT to join a "
-                f"decoder to; got a model of type {config.model_type}"
+                f"decoder to; got a model of type {config.model_type}{instead_of(config)}"
             )
         return build_around(loaded, cls, fields, attn_implementation)
 
@@ -188,7 +188,7 @@ class TopKPoolingForConditionalGeneration(TopKPoolingPreTrainedModel, Generation
         positions = getattr(decoder, "max_decoder_position_embeddings", None) or positions_of(decoder)
         if positions is not None and max_new_tokens >= positions:
             raise ValueError(f"expected summaries of less than {positions} tokens, as the decoder has positions; "
-                             f"got {max_new_tokens}")  # fmt: skip
+                             f"got {max_new_tokens}; lower max_summary_tokens")  # fmt: skip
         given = {name: value for name, value in options.items() if value is not None}
         if given.get("num_beams") == 1:  # a checkpoint's options for several beams would be refused
             given |= {"early_stopping": False, "length_penalty": 1.0}

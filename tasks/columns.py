@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -43,7 +42,7 @@ def chat(value: Any) -> str:
     return "; turn chat messages into texts before, with the tokenizer's apply_chat_template" * bool(found)
 
 
-ANSWERS: dict[str, Callable[[Any, str], Any]] = {
+ANSWERS: dict[str, Callable[..., Any]] = {
     "label": read_label,
     "labels": read_labels,
     "value": read_number,
@@ -64,6 +63,7 @@ class Columns:
         kind: what `answer` holds: "label", "labels", "value", "summary" or "completion"; None: see `settled`.
         label_separator: what stands between labels in a text.
         keep: columns to pass through.
+        asked: the kind was asked for, and not found in the data.
     """
 
     text: tuple[str, ...] = (TEXT,)
@@ -73,6 +73,7 @@ class Columns:
     kind: str | None = "label"
     label_separator: str | None = None
     keep: tuple[str, ...] = ()
+    asked: bool = True
 
     @classmethod
     def of(cls, arguments: DataArguments) -> Columns:
@@ -100,7 +101,8 @@ class Columns:
         if self.kind is not None or not self.answer:
             return self
         first = islice((record for record in records if isinstance(record, Record)), FIRST)
-        return replace(self, kind=kind_of_answers(record.fields.get(self.answer) for record in first))
+        found = kind_of_answers(record.fields.get(self.answer) for record in first)
+        return replace(self, kind=found, asked=False)
 
     @property
     def wanted(self) -> dict[str, str]:
@@ -132,9 +134,8 @@ class Columns:
         if self.pair is not None:
             row[PAIR] = _text(fields.get(self.pair), place, f"text as {self.pair}")
         if self.answer and self.kind is not None:
-            of_labels = partial(read_labels, separator=self.label_separator)
-            read = of_labels if self.kind == "labels" else ANSWERS[self.kind]
-            row[self.kind] = read(fields.get(self.answer), place)
+            own: dict[str, Any] = {"label": {"asked": self.asked}, "labels": {"separator": self.label_separator}}
+            row[self.kind] = ANSWERS[self.kind](fields.get(self.answer), place, **own.get(self.kind, {}))
         try:
             "".join(text for value in row.values() for text in _texts(value)).encode()
         except UnicodeEncodeError:

@@ -12,7 +12,7 @@ from shtopk.tasks.arguments import COMPLETION, FILE_FIELDS, PROMPT, DataArgument
 from shtopk.tasks.assemble import assemble, tell_kind, to_table
 from shtopk.tasks.cache import cached
 from shtopk.tasks.columns import TEXT, Columns
-from shtopk.tasks.records import READERS, Record, no_utf8, records, refusing
+from shtopk.tasks.records import READERS, Record, no_utf8, of_ending, records, refusing
 
 if TYPE_CHECKING:  # late: it takes long to import
     from datasets import Dataset, DatasetDict
@@ -29,7 +29,7 @@ def check_files(arguments: DataArguments) -> None:
     """Raise ValueError for a file that is missing, empty or of an unknown extension. No file is read."""
     for path in _paths(arguments).values():
         if path.suffix.lower() not in READERS:
-            raise ValueError(f"expected a file ending in {', '.join(READERS)}, got {path}")
+            raise ValueError(f"expected a file ending in {', '.join(READERS)}, got {path}{of_ending(path)}")
         try:
             if not path.is_file():
                 raise ValueError(f"expected the file {path}, found {'a folder' if path.is_dir() else 'none there'}")

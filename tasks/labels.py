@@ -17,10 +17,9 @@ if TYPE_CHECKING:  # late: it takes long to import
 NO_LABEL = ("", "nan", "NaN", "None", "<NA>")  # what pandas and Python write for a missing value
 
 
-HINTS = {
-    float: "; numbers to predict are asked for with problem_type regression",
-    list: "; several labels a document are asked for with problem_type multi_label_classification",
-}
+REGRESSION = "; numbers to predict are asked for with problem_type regression"
+WHOLE = "; write classes as whole numbers or texts, or ask for them with problem_type single_label_classification"
+SEVERAL = "; several labels a document are asked for with problem_type multi_label_classification"
 
 
 def is_missing(value: Any) -> bool:
@@ -33,28 +32,36 @@ def is_missing(value: Any) -> bool:
     return value is None or value != value or (isinstance(value, str) and value.strip() in NO_LABEL)
 
 
-def read_label(value: Any, place: str) -> str:
+def read_label(value: Any, place: str, *, asked: bool = False) -> str:
     """The name of a class. Spaces around it do not count.
 
     Args:
         value: of the cell: a string or a whole number.
         place: where it stands, for messages.
+        asked: classes were asked for by name, so 1.0, which pandas makes of 1 beside a missing value, is class 1.
 
     Raises:
         ValueError: it is missing, or something else.
 
     Example:
-        >>> read_label("sport ", "row 1"), read_label(3, "row 2")
-        ('sport', '3')
+        >>> read_label("sport ", "row 1"), read_label(3, "row 2"), read_label(1.0, "row 3", asked=True)
+        ('sport', '3', '1')
     """
     if is_missing(value):
         got = "an empty text" if isinstance(value, str) and not value.strip() else shown(value)
         name = "; if it is the name of a class, rename it" if isinstance(value, str) and value.strip() else ""
         raise ValueError(f"expected a label in {place}, got {got}{name}")
+    if asked and is_whole(value):
+        value = int(value)
     if not isinstance(value, str | int):
-        hint = HINTS.get(type(value), "")
+        hint = WHOLE * is_whole(value) + REGRESSION * isinstance(value, float) + SEVERAL * isinstance(value, list)
         raise ValueError(f"expected a string or a whole number as label in {place}, got {shown(value)}{hint}")
     return str(value).strip()
+
+
+def is_whole(value: Any) -> bool:
+    """Whether a value is a float without a fraction."""
+    return isinstance(value, float) and value.is_integer()
 
 
 def different_labels(split: Dataset, column: str) -> set[str]:

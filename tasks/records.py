@@ -15,7 +15,10 @@ from typing import Any, NamedTuple
 import pyarrow
 import pyarrow.parquet
 
+from shtopk.tasks.arguments import COMPLETION, PROMPT
+
 LONGEST = 2**28  # bytes of a line, and characters of a CSV cell: binary files and open quotes have no end
+TABLES = (".tsv", ".tab", ".xlsx", ".ods")  # which are not read
 SIGNATURES = {  # first bytes -> kind of file, and its cure
     b"\x1f\x8b": ("a gzip archive", "unpack it with gunzip"),
     b"PK\x03\x04": ("a zip archive or a spreadsheet", "unpack or export it"),
@@ -94,6 +97,8 @@ def some(names: Sequence[str]) -> str:
 def lacking(column: str, place: str, names: Sequence[str], cure: str) -> str:
     """A message: a column is not among the names."""
     shown = some([name if len(name) <= 40 else f"{name[:40]} …" for name in names]) or "none"
+    if "label_column" in cure and {PROMPT, COMPLETION} <= set(names):
+        cure += f"; a causal language model learns completions, with --prompt_column {PROMPT}"
     return f"expected a column {column!r} in {place}, got {shown}" + (f"; {cure}" if cure else "")
 
 
@@ -184,8 +189,10 @@ def _record(value: Any, place: str) -> Record | Broken:
 
 def _check_columns(names: Sequence[str], path: Path, wanted: Mapping[str, str]) -> None:
     check_different(names)
+    other = next((mark for mark in (";", "\t") if len(names) == 1 and mark in names[0]), None)
     for column, cure in wanted.items():
         if column not in names:
+            cure = cure if other is None else f"put commas between the cells of a .csv, in place of {other!r}"
             raise ValueError(lacking(column, str(path), names, cure))
 
 
@@ -252,6 +259,11 @@ def _read_parquet(path: Path, wanted: Mapping[str, str]) -> Records:
             for fields in found:
                 number += 1
                 yield Record(f"row {number} of {path}", fields)
+
+
+def of_ending(path: Path) -> str:
+    """What to do about a file with an ending that nothing reads; "" if nothing is known of it."""
+    return "; save it as .csv, with commas between the cells" * (path.suffix.lower() in TABLES)
 
 
 READERS: dict[str, Callable[[Path, Mapping[str, str]], Records]] = {

@@ -29,6 +29,7 @@ from shtopk.tasks.records import (
     lacking,
     lines_of,
     numbered,
+    of_ending,
     records,
     refusing,
 )
@@ -96,7 +97,8 @@ def check(source: str, columns: Columns, *, skip: bool = False) -> None:
         return
     path = Path(source)
     if path.suffix.lower() not in ENDINGS:
-        raise ValueError(f"expected a file ending in {', '.join(ENDINGS)}, or - for standard input; got {path}")
+        given = f"{path}{of_ending(path)}"
+        raise ValueError(f"expected a file ending in {', '.join(ENDINGS)}, or - for standard input; got {given}")
     try:
         if not path.exists() or path.is_dir():
             raise ValueError(f"expected the file {path}, found {'a folder' if path.is_dir() else 'none there'}")

@@ -44,6 +44,7 @@ ALIASES = {  # theirs -> ours
     "hub_private_repo": "private",
 }
 
+SWEEP = "a trained model has its own; `shtopk sweep` tries others, such as `shtopk sweep CHECKPOINT --k 4,8`"
 ALWAYS = "leave it out, it is always so here"
 WITHOUT = {  # names of theirs that no field has -> what to do
     **dict.fromkeys(
@@ -59,6 +60,7 @@ WITHOUT = {  # names of theirs that no field has -> what to do
     **dict.fromkeys(("load_best_model_at_end", "predict_with_generate"), ALWAYS),
     **dict.fromkeys(("logging_steps", "logging_strategy"), "leave it out, every update is logged"),
     **dict.fromkeys(("deepspeed", "fsdp"), "use configs/accelerate/fsdp.yaml with accelerate launch"),
+    **dict.fromkeys(("k", "operator", "temperature"), SWEEP),  # where a command takes a checkpoint
     "logging_dir": "leave it out, logs lie in the folder logs of output_dir",
     "pad_to_max_length": "leave it out, a batch is padded to its longest document",
     "trust_remote_code": "leave it out, code that a model carries is never run",

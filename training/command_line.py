@@ -14,6 +14,7 @@ from transformers import HfArgumentParser
 
 from shtopk.tasks import DataArguments
 from shtopk.tasks.files import with_completions_found
+from shtopk.tasks.records import READERS
 from shtopk.training.aliases import ALIASES, meant, our_names, with_our_names
 from shtopk.training.arguments import Arguments, TrainArguments
 from shtopk.training.checks import problem_of, unusable
@@ -90,7 +91,7 @@ def read(
     with refusing(ValueError):
         path = first.parse_known_args(_checked(argv))[0].config
         words = ([] if path is None else _checked(yaml_words(path, parser))) + with_our_names(argv)
-        words = [*_words_of(defaults or {}, parser), *words]
+        words = _apart([*_words_of(defaults or {}, parser), *words], parser)
     *found, others, unknown = parser.parse_args_into_dataclasses(
         words, look_for_args_file=False, return_remaining_strings=True
     )
@@ -166,11 +167,27 @@ def yaml_words(path: str, parser: argparse.ArgumentParser) -> list[str]:
     return _words_of({ours[name]: value for name, value in fields.items()}, parser)
 
 
+def _apart(words: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:
+    """The words, with lists such as 0,-1 as several words where a field takes several."""
+    several = {f"--{action.dest}" for action in parser._actions if action.nargs == "*"}
+    found: list[str] = []
+    option = ""
+    for word in words:
+        if word.startswith("--"):
+            option = word.partition("=")[0]
+        several_here = option in several and "," in word
+        found += filter(None, re.split(r"[=,]\s*", word)) if several_here else [word]
+    return found
+
+
 def _advice(unknown: Sequence[str], parser: argparse.ArgumentParser, dashes: str = "") -> str:
     """What to do about the first of these names that something is known of. Options have dashes in front."""
     fields = {action.dest for action in parser._actions if action.option_strings}
     names = [word[len(dashes) :].partition("=")[0] for word in unknown if word.startswith(dashes)]
     found = next(filter(None, (meant(name, fields, dashes) for name in names)), None)
+    if dashes and not unknown[0].startswith(dashes) and unknown[0].lower().endswith(tuple(READERS)):
+        trained = any(not action.option_strings for action in parser._actions)  # a checkpoint comes first
+        found = f"give documents with --{'test_file' if trained else 'train_file'}"
     help = f"ee {program()} --help"
     return f"s{help}" if found is None else f"{found} S{help}" if found.endswith("?") else found
 

@@ -26,7 +26,7 @@ from shtopk.models import TopKPoolingForConditionalGeneration, TopKPoolingForSeq
 from shtopk.models.answers import CLASSES, LABELS, NUMBERS, probabilities
 from shtopk.models.answers import answers as read_answers
 from shtopk.models.language_model import language_model, let_complete, set_completions
-from shtopk.tasks import Task, write_samples
+from shtopk.tasks import DataArguments, Task, write_samples
 from shtopk.training.arguments import Arguments
 from shtopk.training.collators import MultiLabelCollator, targets
 from shtopk.training.completions import IGNORED, CompletionCollator, prompts_of
@@ -195,6 +195,7 @@ class Regressor(Classifier):
 
     def from_backbone(self, arguments, texts, fields):
         numbers = torch.tensor(texts["train"]["value"][:], dtype=torch.float64)
+        check_different(numbers, arguments.data)
         scale = {"target_mean": numbers.mean().item(), "target_std": numbers.std(correction=0).item()}
         return self._from_backbone(arguments, [arguments.data.label_column], {**fields, **scale}, NUMBERS)
 
@@ -206,6 +207,14 @@ class Regressor(Classifier):
 
     def truth(self, model, answer):
         return {"label": answer}
+
+
+def check_different(numbers: Tensor, data: DataArguments) -> None:
+    """Raise ValueError if the numbers of all training documents are equal."""
+    if numbers.amin() == numbers.amax():
+        column = f"the column {data.label_column!r} of {data.train_file or data.dataset_name}"
+        got = f"{numbers[0].item():g} for all {len(numbers):,} training documents, so there is nothing to learn"
+        raise ValueError(f"expected numbers that differ in {column}, got {got}; choose one with --label_column")
 
 
 class Summarizer(Kind):

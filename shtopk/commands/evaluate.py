@@ -6,8 +6,9 @@ shtopk evaluate runs/latest --dataset_name imdb --split train --max_eval_samples
 accelerate launch -m shtopk evaluate runs/latest --test_file new.jsonl
 
 The checkpoint comes from train.py, from Trainer, from pool_encoder and save_pretrained, or is a PEFT adapter over one
-of these. Columns and limits are those of its training, if no others are given. It prints the figures, and writes
-results.json, predictions.jsonl and, for classes, confusion.png into the output folder.
+of these. Columns and max_tokens are those of its training, if no others are given; max_eval_samples is not taken over.
+It prints the figures, and writes results.json, predictions.jsonl and, for classes, confusion.png into the output
+folder.
 """
 
 from __future__ import annotations

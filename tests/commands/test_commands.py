@@ -30,6 +30,16 @@ def test_an_unknown_command_is_refused(capsys):
     assert "expected a command of train, evaluate, " in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("words", "named"), [
+    (["evaluate", "run", "--k", "4"], "shtopk sweep CHECKPOINT --k"),
+    (["predict", "run", "new.csv", "--k", "4"], "shtopk sweep CHECKPOINT --k"),
+    (["evaluate", "run", "new.csv"], "--test_file"),
+    (["train", "new.jsonl"], "--train_file"),
+])  # fmt: skip
+def test_words_that_belong_elsewhere_are_refused_with_where(words, named, refused):
+    assert named in refused(*words)
+
+
 def test_configurations_are_listed_printed_and_copied_but_never_over_another_file(shtopk, refused, tmp_path):
     assert "BBC News" in shtopk("configs")
     assert "head_learning_rate" in shtopk("configs", "bbc")

@@ -52,7 +52,7 @@ def test_what_cannot_be_joined_is_refused_in_one_line(encoder, tmp_path, monkeyp
 
 
 @pytest.mark.parametrize(("config", "message"), [
-    (MPNetConfig(**BERT), "of type mpnet cannot decode what an encoder kept; BERT"),
+    (MPNetConfig(**BERT), "of type mpnet cannot decode what an encoder kept; BERT.* name one of these, .* as decoder"),
     (ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2),
      r"an encoder-decoder such as BART or T5 .* got a model of type vit"),
 ], ids=["mpnet", "vit"])  # fmt: skip

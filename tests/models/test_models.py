@@ -235,7 +235,7 @@ def test_gradient_checkpointing_and_attention_implementations(encoder):
     ({"window": 65}, "at most 64 tokens"),
     ({"classifier_dropout": 1.0}, "classifier_dropout in"),
     ({"k": "many"}, "k"),
-    ({"k_by_layer": {9: 4}}, r"expected layers in 0\.\.1"),
+    ({"k_by_layer": {9: 4}}, r"expected k_by_layer to name layers in 0\.\.1"),
     ({"k_by_layer": {1: 0}}, "expected k to be a whole number >= 1"),
     ({"k_by_layer": {1: 9}, "protected": [0]}, "does not go with protected tokens"),
     ({"backbone_sha256": "00"}, "not the expected ones"),
@@ -254,7 +254,8 @@ def test_a_configuration_draws_no_random_numbers():
 
 @pytest.mark.parametrize(("config", "weights", "message"), [
     (None, None, "cannot load an encoder"),
-    ({"model_type": "bart"}, None, "expected an encoder such as BERT"),
+    ({"model_type": "bart"}, None, "expected an encoder such as BERT .* call pool_encoder on its AutoModelForSeq"),
+    ({"model_type": "topk_pooling"}, None, "expected an encoder such as BERT .* shtopk trained; go on .* --resume"),
     ({"model_type": "vit"}, None, "got a model of type vit"),
     (ENCODER, None, "cannot load the weights"),
     (ENCODER, "pytorch_model.bin", "no file named model.safetensors"),  # a pickle

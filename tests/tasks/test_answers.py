@@ -57,6 +57,17 @@ def test_numbers_in_csv_are_numbers_where_that_is_asked_for(write):
     assert_refused(message, path, "a test split", "problem_type regression")
 
 
+@pytest.mark.parametrize(
+    ("kind", "content"), [("jsonl", lines), ("parquet", lambda rows: parquet(Table.from_pylist(rows)))]
+)
+def test_whole_numbers_with_a_point_are_classes_where_classes_are_asked_for(kind, content, write):
+    rows = [{"text": f"a {i}", "label": float(i % 2)} for i in range(40)]
+    path = write(f"a.{kind}", content(rows))
+    data = load(train_file=path, problem_type="single_label_classification")
+    assert data["train"].features["label"].names == ["0", "1"]
+    assert_refused(complaint(train_file=path), "label", "document 1", "0.0 (float)", path)
+
+
 @pytest.mark.parametrize(("rows", "given", "named"), [
     ([0.5, "high"], {}, ["number", "document 2", "'high' (str)"]),
     ([0.5, float("nan")], {}, ["number", "document 2", "nan (float)"]),

@@ -54,6 +54,7 @@ BROKEN = {  # name -> content, and what the message names beside the file
     **{f"wide.{suffix}": (LINES.encode("utf-16"), "UTF-16", "iconv") for suffix in TEXT_FILES},
     # Another content than the name says, or than documents have.
     "notes.txt": ("a", ".json, .jsonl, .csv, .parquet"),
+    "cells.tsv": (CSV, ".json, .jsonl, .csv, .parquet", "save it as .csv"),
     "deep.json": ("[" * 100_000, "cannot read"),
     "number.json": ("3", "line 1", "int"),
     "strings.json": ('["a"]', "entry 1", "str"),
@@ -63,7 +64,9 @@ BROKEN = {  # name -> content, and what the message names beside the file
     "list.csv": (json.dumps(ROWS), "different names", """' "label": "a"}'""", "twice"),
     **{f"parquet.{suffix}": (PARQUET, "Parquet", ".parquet") for suffix in TEXT_FILES},
     # Columns.
-    "semicolons.csv": (CSV.replace(",", ";"), "text_column", "'text'", "'text;label'"),
+    "semicolons.csv": (CSV.replace(",", ";"), "'text'", "'text;label'", "commas", "';'"),
+    "tabs.csv": (CSV.replace(",", "\t"), "'text'", r"'text\tlabel'", "commas", r"'\t'"),
+    "prompts.csv": ("prompt,completion,text\na,b,c\n", "label_column", "prompt_column"),
     "wide.jsonl.json": (json.dumps([{f"column {i}": 1 for i in range(99)}]), "text_column", "'column 9'", "89 more"),
     "label.csv": ("text,topic\na,b\n", "label_column", "'label'", "'text', 'topic'"),
     "lacking.parquet": (parquet(TWICE.select([0])), "label_column", "'label'", "'text'"),
@@ -72,7 +75,7 @@ BROKEN = {  # name -> content, and what the message names beside the file
     "twice.parquet": (parquet(TWICE), "different names", "'text'", "twice"),
     # Missing texts and labels, and those of another type.
     "int.jsonl": ('{"text": 3, "label": 1}', "text", "document 1", "3 (int)"),
-    "float.jsonl": ('{"text": "a", "label": 5.0}', "label", "document 1", "5.0 (float)", "regression"),
+    "float.jsonl": ('{"text": "a", "label": 5.0}', "label", "5.0", "single_label_classification", "regression"),
     "bare.jsonl": ('{"text": "a", "label": 1}\n{"text": "b"}', "label", "document 2", "nothing"),
     "null.jsonl": (LINES + '{"text": null, "label": "a"}', "text", "document 41", "nothing"),
     "null.parquet": (parquet(NO_TEXT), "text", "document 2", "nothing"),

@@ -77,6 +77,13 @@ def test_the_texts_of_several_columns_are_joined_in_the_order_given(write):
     assert_refused(complaint(train_file=write("b.jsonl", content), text_column="title,body"), "'body'", "text_column")
 
 
+def test_an_empty_cell_is_joined_as_an_empty_text_and_a_missing_value_is_left_out(write):
+    cells = write("a.csv", "title,text,label\n" + "".join(f",document {i},{WORDS[i % 2]}\n" for i in range(40)))
+    for path, start in ((cells, " | document"), (write("a.jsonl", lines(rows(title=lambda i: None))), "document")):
+        data = load(train_file=path, text_column="title,text", text_separator=" | ")
+        assert all(text.startswith(start) for text in data["train"]["text"])
+
+
 def test_a_second_text_stands_beside_the_first(write):
     path = write("a.jsonl", lines(rows(other=lambda i: f"other {i}")))
     data = load(train_file=path, text_pair_column="other")

@@ -106,6 +106,7 @@ REFUSED = {
     "a header alone": ("a.csv", b"text,id\n", "got none"),
     "no rows": ("a.jsonl", b"\n\n", "got none"),
     "another kind": ("a.docx", b"x", "expected a file ending in .txt"),
+    "a table of another kind": ("a.TSV", b"text\tid", "save it as .csv, with commas"),
     "a gzip archive": ("a.txt", gzip.compress(b"hello" * 99), "gunzip"),
     "a gzip archive as JSON": ("a.json", gzip.compress(b"hello" * 99), "gunzip"),
     "a gzip archive as CSV": ("a.csv", gzip.compress(b"hello" * 99), "gzip|UTF-8|column"),

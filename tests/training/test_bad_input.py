@@ -172,7 +172,9 @@ def with_options(*words):
     *with_options("--output_dir=file/run", "--output_dir=nowhere", "--output_dir=" + "x" * 300),
     ("--output_dir=a\0b", r"a\x00b"),
     ("--k_by_layer=1:2097152", "layer 1 in k_by_layer"),
-    ("--k_by_layer=7:3", "layers in 0..1 for this BertEncoder, got 7"),
+    ("--k_by_layer=7:3", "k_by_layer to name layers in 0..1 for this BertEncoder, got 7"),
+    ("--k_by_layer=1:2", "k_by_layer, at layer 1: expected fewer protected tokens than k = 2"),
+    ("--k_by_layer=1:8,01:4", "each layer once"),
     ("--freeze_layers=3", "freeze 3 layers"),
     ("--backbone=/nowhere", "/nowhere"),
     ("--backbone_sha256=00", "00"),
@@ -193,13 +195,15 @@ def with_options(*words):
 def test_a_command_line_says_what_is_wrong(word, named, elsewhere, refusal):
     (elsewhere / "file").write_text("")
     (elsewhere / "nowhere").symlink_to(elsewhere / "gone")
-    assert_refused(refusal(word), named)
+    message = refusal(word)
+    assert_refused(message, named)
+    assert "cannot load the weights" not in message
 
 
 @pytest.mark.parametrize(("word", "named"), [
     *with_options("--metric=accuracy", "--metric=empty", "--decoder_layers=3", "--window_k=0", "--num_beams=0"),
     *with_options("--min_new_tokens=1000", "--max_summary_tokens=2", "--length_penalty=2.0", "--task=bbc"),
-    ("--max_summary_tokens=64", "64 tokens"),
+    ("--max_summary_tokens=64", "lower max_summary_tokens"),
     ("--summary_column=points", "'points'"),
     ("--attn_implementation=flash_attention_2", "FlashAttention2"),
 ])  # fmt: skip
@@ -228,6 +232,18 @@ def test_a_command_line_for_summaries_says_what_is_wrong(word, named, refusal, s
 def test_a_yaml_file_says_what_is_wrong(text, named, elsewhere, refusal):
     (elsewhere / "any.yaml").write_text(text)
     assert_refused(refusal("--config=any.yaml"), named)
+
+
+def test_numbers_that_are_all_equal_are_refused_by_their_column_and_file(refusal, write):
+    path = write("equal.csv", "text,stars\n" + "".join(f"document {i},2.1\n" for i in range(40)))
+    message = refusal("--train_file", path, "--label_column", "stars", "--problem_type", "regression")
+    assert_refused(message, "'stars'", path, "2.1 for all 28 training documents", "nothing to learn")
+
+
+@pytest.mark.parametrize("words", [["--protected", "0", "-1"], ["--protected", "0,-1"], ["--protected=0, -1"]])
+def test_a_list_may_have_commas_between(words, elsewhere):
+    assert parse(words).model.protected == [0, -1]
+    assert parse(["--protected", "-1,0", "--k", "4"]).model.protected == [-1, 0]
 
 
 def test_a_bare_no_is_no_and_a_byte_order_mark_is_none(elsewhere):

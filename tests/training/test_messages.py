@@ -17,7 +17,7 @@ CASES = [  # what is given, the file of documents, the line that is said
     (["--config={path}"], "text_column: no",
      "expected a text as text_column, got False (bool) in YAML; put it in quotes"),
     (["--train_file={path}"], "text;label\na;b\n",
-     "expected a column 'text' in {path}, got 'text;label'; choose one with --text_column"),
+     "expected a column 'text' in {path}, got 'text;label'; put commas between the cells of a .csv, in place of ';'"),
     (["--train_file={path}"], gzip.compress(b"text,label\na,b\n", mtime=0),
      "expected {path} to be text, got a gzip archive; unpack it with gunzip"),
     (["--train_file={path}"], "text,label\na,b\nc\n",
