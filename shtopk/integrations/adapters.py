@@ -33,7 +33,7 @@ class TrainsNewModules:
         vars(self)["peft_config"] = recipes
         for adapter, recipe in recipes.items():
             if not recipe.inference_mode:
-                train_new_modules(self, adapter, recipe)
+                train_new_modules(self, adapter, recipes)
 
     @peft_config.deleter
     def peft_config(self) -> None:
@@ -78,37 +78,23 @@ def restored(model_class: type, mixin: Any) -> Any:
     return object.__new__(pooled_class(model_class, mixin))
 
 
-def train_new_modules(model: Any, adapter: str, recipe: Any) -> None:
+def train_new_modules(model: Any, adapter: str, recipes: Mapping[str, Any]) -> None:
     """Let an adapter that is in a model train and save scorers and a copy head, and write it into its recipe."""
     from peft.utils import ModulesToSaveWrapper
+
+    from shtopk.integrations.wrapped import NewModule
 
     wrappers = [module for module in model.modules() if isinstance(module, ModulesToSaveWrapper)]
     trained = {module for wrapper in wrappers for module in wrapper.modules()}
     for owner, name in ((module, name) for module in list(model.modules()) for name in new_modules_of(module)):
         module = getattr(owner, name)
-        if module in trained:
-            continue
-        plain = without_adapter(module)
-        wrapper = ModulesToSaveWrapper(plain, adapter)
-        wrapper.set_adapter(adapter)
-        setattr(owner, name, wrapper)
-        recipe.modules_to_save = sorted({*(recipe.modules_to_save or ()), name})
+        if isinstance(module, NewModule):
+            module.add(adapter)
+        elif module not in trained:
+            setattr(owner, name, NewModule(module, name, adapter, recipes))
 
 
 def new_modules_of(module: nn.Module) -> list[str]:
     """Names of the modules directly inside one that are drawn, not loaded, and learn."""
     names = ["scorer"] if isinstance(module, TopKPooling) else ["copy_head"] if hasattr(module, "copy_head") else []
     return [name for name in names if any(True for _ in getattr(module, name).parameters())]
-
-
-def without_adapter(module: nn.Module) -> nn.Module:
-    """A module without the adapter that target_modules="all-linear" puts into each linear layer: it is trained
-    itself.
-    """
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    if isinstance(module, BaseTunerLayer):
-        return module.get_base_layer()
-    for name, child in module.named_children():
-        setattr(module, name, without_adapter(child))
-    return module

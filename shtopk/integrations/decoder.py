@@ -55,7 +55,9 @@ def pool_decoder(
     a region; with padding on either side, on the left to generate; and with `DynamicCache` and `StaticCache`. With the
     latter, layers above a pooling get a fixed size, too (a growing one if all layers of the model have a window), and
     a step compiles in one graph. A prompt compiles in several. Offloaded caches move these layers as any others;
-    quantised ones are refused, as are assisted decoding and packed texts.
+    quantised ones are refused, as are assisted decoding and packed texts. PEFT's prefix tuning works without pooling
+    alone, as its prompts come with a cache, and warns. Tokens that followed may be dropped by `crop` or hidden by the
+    attention mask [B, m] of a later pass, those of the prompt not any more.
 
     Args:
         model: a causal language model that is loaded, or the bare model inside: Gemma 3, GPT-2, GPT-NeoX, Llama,

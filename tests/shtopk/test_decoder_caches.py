@@ -134,6 +134,56 @@ def test_tokens_that_followed_can_be_dropped_again():
     assert places(cache, 3)[:, -5:].tolist() == [list(range(N - 1, N + 4))] * 2
 
 
+def test_a_prompt_is_not_cut():
+    model = pooled()
+    with torch.no_grad():
+        cache = model(IDS, use_cache=True).past_key_values
+        model(tokens(n=3, seed=10), past_key_values=cache)
+    with pytest.raises(ValueError, match=rf"that followed a pooled prompt of {N}, got 4 of {N + 3} to drop; read"):
+        cache.crop(-4)
+
+
+@pytest.mark.parametrize("fixed", [False, True], ids=["growing", "static"])
+def test_what_followed_is_hidden_by_the_mask_of_a_later_pass(fixed):
+    """As if it had never been there; what a slot stands for cannot be hidden any more."""
+    model, more = pooled(), tokens(n=2, seed=9)
+    positions = {"position_ids": torch.arange(N, N + 2).expand(2, 2)}
+    mask = (torch.arange(N + 5) < N) | (torch.arange(N + 5) >= N + 3)
+    said = []
+    with torch.no_grad():
+        for hidden in (False, True):
+            cache = StaticCache(config=model.config, max_cache_len=40) if fixed else DynamicCache()
+            model(IDS, past_key_values=cache)
+            if hidden:
+                model(tokens(n=3, seed=10), past_key_values=cache)
+                positions |= {"attention_mask": mask.long().expand(2, -1)}
+            said.append(model(more, past_key_values=cache, **positions).logits)
+    torch.testing.assert_close(*said, **CLOSE)
+
+
+def test_what_followed_stays_hidden_while_more_is_generated():
+    model, turn = pooled(), tokens(n=3, seed=10)
+    new = tokens(n=4, seed=11)
+    said = []
+    for mid in (turn, turn.flip(1)):
+        with torch.no_grad():
+            cache = model(IDS, use_cache=True).past_key_values
+            model(mid, past_key_values=cache)
+        whole = torch.cat([IDS, mid, new], 1)
+        mask = torch.ones_like(whole)
+        mask[:, N : N + 3] = 0
+        said.append(logits_of(model.generate(whole, past_key_values=cache, **GENERATE | {"attention_mask": mask})))
+    torch.testing.assert_close(*said, **CLOSE)
+
+
+def test_a_mask_of_pairs_after_a_prompt_is_refused():
+    model = pooled()
+    with torch.no_grad():
+        cache = model(IDS, use_cache=True).past_key_values
+    with pytest.raises(ValueError, match=r"expected an attention mask \[B, m\] after a prompt, got one of pairs"):
+        model(IDS[:, :2], past_key_values=cache, attention_mask=torch.ones(2, 1, 2, N + 2, dtype=torch.bool))
+
+
 def test_padding_among_what_follows_is_not_seen():
     model = pooled()
     following = tokens(n=5, seed=11)

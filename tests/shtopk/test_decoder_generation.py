@@ -152,6 +152,30 @@ def test_each_thread_asks_for_its_own_k():
     assert kept == {3: 3 + 2 + 1, 7: 7 + 2 + 1}
 
 
+@pytest.mark.parametrize(("name", "value", "message"), [
+    ("use_cache", False, "expected use_cache, without which"),
+    ("prefill_chunk_size", 8, "expected a prompt in one piece, got prefill_chunk_size"),
+    ("prompt_lookup_num_tokens", 2, "assisted decoding of a pooled model is not supported"),
+    ("cache_implementation", "quantized", "got cache_implementation='quantized'"),
+])  # fmt: skip
+def test_what_the_models_own_settings_say_counts_beside_a_given_configuration(name, value, message):
+    model, given = pooled(), {"attention_mask": ONES, "generation_config": GenerationConfig(max_new_tokens=2)}
+    setattr(model.generation_config, name, value)
+    with pytest.raises(ValueError, match=message):
+        model.generate(IDS, **given)
+
+
+def test_a_given_configuration_is_stronger_than_the_models_own():
+    model = pooled()
+    model.generation_config.use_cache = False
+    assert model.generate(IDS, GenerationConfig(max_new_tokens=2, use_cache=True)).shape == (2, N + 2)
+
+
+def test_marks_with_a_negative_prompt_are_refused():
+    with pytest.raises(ValueError, match="expected a compress_mask without a negative prompt"):
+        pooled().generate(IDS, compress_mask=marks(IDS, 9), negative_prompt_ids=IDS, guidance_scale=2.0)
+
+
 def test_a_prompt_of_one_token_and_one_that_fits_are_just_read():
     model, plain = pooled(), build()
     for ids in (IDS[:, :1], IDS[:, :6]):

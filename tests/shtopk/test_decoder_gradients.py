@@ -2,6 +2,7 @@
 
 import copy
 
+import accelerate
 import pytest
 import torch
 from decoders import CLOSE, build, marks, tokens
@@ -72,6 +73,45 @@ def test_an_adapter_trains_and_saves_the_scorers(name, tmp_path):
     said = again.generate(input_ids=IDS, **more)
     assert said.equal(model.generate(input_ids=IDS, **more))
     assert said.equal(again.merge_and_unload().generate(IDS, **more))
+
+
+@pytest.mark.parametrize("layers", [["q_proj", "v_proj"], "all-linear"], ids=["two", "all-linear"])
+def test_an_adapter_that_is_added_trains_and_saves_scorers_of_its_own(layers, tmp_path):
+    peft = pytest.importorskip("peft")
+
+    def recipe():
+        return peft.LoraConfig(task_type="CAUSAL_LM", target_modules=layers)
+
+    model = peft.get_peft_model(pooled(), recipe(), adapter_name="a")
+    model.add_adapter("b", recipe())
+    for adapter in ("b", "a"):
+        model.set_adapter(adapter)
+        new = [key for key, x in model.named_parameters() if x.requires_grad and ".scorer." in key]
+        assert len(new) == 4 and all(f"modules_to_save.{adapter}." in key for key in new)
+        optimizer = torch.optim.SGD([x for x in model.parameters() if x.requires_grad], lr=0.5)
+        gradients(model, use_cache=False)
+        optimizer.step()
+    model.eval().save_pretrained(tmp_path)
+    said = []
+    for adapter in ("a", "b"):
+        model.set_adapter(adapter)
+        again = peft.PeftModel.from_pretrained(pooled(), tmp_path / adapter).eval()
+        with torch.no_grad():
+            said.append(model(IDS).logits)
+            torch.testing.assert_close(again(IDS).logits, said[-1])
+    again.load_adapter(tmp_path / "a", "other")
+    again.set_adapter("other")
+    with torch.no_grad():
+        torch.testing.assert_close(again(IDS).logits, said[0])
+
+
+def test_poolings_that_are_offloaded_compute_with_gradients_too(tmp_path):
+    model = pooled()
+    expected = model(IDS).logits
+    places = dict.fromkeys(("model.embed_tokens", "model.layers", "model.norm", "model.rotary_emb", "lm_head"), "cpu")
+    places |= {"model.prompt_pooling": "disk"}
+    model = accelerate.dispatch_model(model, places, main_device="cpu", offload_dir=str(tmp_path))
+    torch.testing.assert_close(model(IDS).logits, expected)
 
 
 def test_trainer_lets_the_temperature_fall_and_the_scorer_learn(tmp_path):

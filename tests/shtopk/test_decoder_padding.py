@@ -3,6 +3,7 @@
 import pytest
 import torch
 from decoders import CLOSE, NAMES, build, marks, padded, tokens
+from transformers import GPT2ForSequenceClassification, LlamaForSequenceClassification
 
 from shtopk.integrations.decoder import pool_decoder
 from shtopk.integrations.decoders.layout import Layout, pool
@@ -83,3 +84,15 @@ def test_rows_with_fewer_tokens_than_k_keep_them_all():
     with torch.no_grad():
         out = model(ids, attention_mask=mask, use_cache=True)
     assert (out.past_key_values.layers[2].places >= 0).sum(1).tolist() == [17, 21]
+
+
+@pytest.mark.parametrize("kind", [LlamaForSequenceClassification, GPT2ForSequenceClassification])
+def test_a_row_is_classified_by_its_last_token_that_is_not_padding_without_a_mask_too(kind):
+    name = kind.config_class.model_type
+    model = pool_decoder(kind(build(name).config).eval(), {1: 6})
+    ids, mask = (torch.cat(both) for both in zip(padded(SHORT, right=7), padded(LONG), strict=True))
+    with torch.no_grad():
+        alone = torch.cat([model(SHORT).logits, model(LONG).logits])
+        for given in ({"input_ids": ids, "attention_mask": mask}, {"input_ids": ids}):
+            torch.testing.assert_close(model(**given).logits, alone, **CLOSE)
+        torch.testing.assert_close(model(ids).logits, alone, **CLOSE)

@@ -1,5 +1,8 @@
 """Models, options and calls that `pool_decoder` cannot serve: each is told in one line."""
 
+import warnings
+
+import accelerate
 import pytest
 import torch
 from decoders import V, build, tokens
@@ -8,6 +11,7 @@ from transformers import (
     BartConfig,
     BartForConditionalGeneration,
     BertModel,
+    DynamicCache,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaForTokenClassification,
@@ -55,15 +59,15 @@ def test_a_model_that_cannot_be_pooled_is_told_in_a_line(model, message):
 
 
 @pytest.mark.parametrize(("k_by_layer", "options", "message"), [
-    ({4: 8}, {}, r"expected layers in 1..3 for this LlamaModel, got 4$"),
-    ({0: 8}, {}, r"expected layers in 1..3 for this LlamaModel, got 0 \(layer 0 counts the tokens\)"),
+    ({4: 8}, {}, r"expected k_by_layer to name layers in 1..3 for this LlamaModel, got 4$"),
+    ({0: 8}, {}, r"to name layers in 1..3 for this LlamaModel, got 0 \(layer 0 counts the tokens\)"),
     ({}, {}, "expected different layers and their k"),
     ({"one": 8}, {}, "expected different layers and their k"),
     ({1: 8, "1": 4}, {}, "expected different layers and their k"),
     (8, {}, "expected different layers and their k"),
     ({1: 8, 2: 8}, {}, "expected fewer vectors at later layers"),
     ({1: 0}, {}, "expected k to be a whole number >= 1 or a share"),
-    ({1: 1}, {}, "expected fewer protected tokens than k = 1"),
+    ({1: 1}, {}, "k_by_layer, at layer 1: expected fewer protected tokens than k = 1"),
     ({1: 8}, {"keep_last": 0}, "expected keep_last >= 1, got 0"),
     ({1: 8}, {"keep_last": True}, "expected keep_last >= 1, got True"),
     ({1: 8}, {"keep_order": False}, "expected keep_order to be true between layers"),
@@ -122,6 +126,29 @@ def test_a_mask_that_knows_less_than_the_tokens_is_refused():
         cache = model(IDS, use_cache=True).past_key_values
     with pytest.raises(ValueError, match="of all 3 tokens and of the 24 in the cache, got one of 3"):
         model(IDS[:, :3], past_key_values=cache, attention_mask=torch.ones(2, 3))
+
+
+def test_layers_that_are_offloaded_are_refused(tmp_path):
+    model = build()
+    places = dict.fromkeys(("model.embed_tokens", "model.norm", "model.rotary_emb", "lm_head", "model.layers"), "cpu")
+    places |= {"model.layers.2": "disk"}
+    model = accelerate.dispatch_model(model, places, main_device="cpu", offload_dir=str(tmp_path))
+    with pytest.raises(ValueError, match="expected layers in memory, got layer 2 offloaded; pool first"):
+        pool_decoder(model, {2: 4})
+
+
+def test_a_cache_that_a_pooled_model_did_not_fill_is_told_and_its_own_is_not():
+    peft = pytest.importorskip("peft")
+    model = pool_decoder(build(), {1: 8})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with torch.no_grad():
+            for cache in (DynamicCache(), model(IDS[:, :5], use_cache=True).past_key_values):
+                model(IDS[:, :5], past_key_values=cache)
+                model(IDS, past_key_values=cache)
+    prefix = peft.get_peft_model(model, peft.PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4))
+    with pytest.warns(UserWarning, match="such as PEFT's prefix tuning makes, no prompt is pooled"):
+        prefix.eval()(input_ids=IDS)
 
 
 def test_a_mask_of_pairs_that_says_where_padding_is_is_taken():

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from decoders import CLOSE, HARD, WINDOWS, build, marks, padded, tokens, with_holes
+from transformers import DynamicCache
 
 from shtopk.integrations.decoder import pool_decoder
 from shtopk.integrations.decoders.state import RUNNING
@@ -54,6 +55,17 @@ def test_generation_past_the_window_says_what_one_pass_does(name, cache):
         with torch.no_grad():
             logits = model(whole, compress_mask=marks(whole, N - 2) * real, **given).logits
         torch.testing.assert_close(torch.stack(out.logits, 1), logits[:, N - 1 : -1], **CLOSE)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@ALL
+def test_a_cache_that_was_told_no_windows_says_the_same(name, attention):
+    model = pool_decoder(build(name, attention, WINDOWS), {2: 12})
+    told, untold = (
+        model.generate(IDS, past_key_values=cache, **GENERATE)
+        for cache in (DynamicCache(config=model.config), DynamicCache())
+    )
+    torch.testing.assert_close(torch.stack(untold.logits), torch.stack(told.logits), **CLOSE)
 
 
 def test_a_layer_with_a_window_remembers_no_more_vectors_than_one_without_slots():

@@ -7,9 +7,10 @@ import pytest
 import torch
 from encoders import CONFIGS, LAYERS, SHARP, VIT, build, lively, with_holes
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import apply_activation_checkpointing
-from transformers import ViTModel
+from transformers import AutoModel, ViTModel
 
 from shtopk.integrations.encoder import pool_encoder, unpool_encoder
+from shtopk.integrations.layers.state import STATE
 
 FAMILIES = pytest.mark.parametrize("name", CONFIGS)
 ATTENTION = pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -159,6 +160,49 @@ def test_copies_and_threads_do_not_meet():
         torch.testing.assert_close(each, [wanted] * 5, atol=1e-6, rtol=1e-6)
 
 
+def interrupt(module, call):
+    """Ctrl-C where a module is to run, for which torch calls no hook that ends a pass."""
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    hook = module.register_forward_pre_hook(stop)
+    with pytest.raises(KeyboardInterrupt):
+        call()
+    hook.remove()
+
+
+def test_what_was_interrupted_does_not_change_what_is_said_next():
+    model, other, document = (
+        pool_encoder(build("bert"), {1: 9}),
+        pool_encoder(build("mpnet"), {2: 7}),
+        with_holes(30, 30, 12),
+    )
+    expected = vectors(model, document)
+    for module in (model.encoder.layer[2], model.pooler):  # before the pass ends, and after
+        interrupt(module, lambda: vectors(model, document))
+        assert vectors(other, document).pooled_attention_mask.shape == (2, 7)
+        out = vectors(model, document)
+        assert out.last_hidden_state.equal(expected.last_hidden_state)
+        assert out.assignment.positions.equal(expected.assignment.positions)
+        assert STATE.of_thread.running is None and STATE.of_thread.called is None and STATE.of_thread.finished is None
+
+
+def test_a_decoder_alone_sees_no_slots_of_a_pass_that_was_interrupted():
+    models = [lively(AutoModel.from_config(CONFIGS["bart"])) for _ in range(2)]
+    document = with_holes(30, 30, 12) | {"decoder_input_ids": torch.full((2, 3), 5)}
+    given = {"input_ids": torch.full((2, 3), 5), "encoder_hidden_states": torch.randn(2, 9, 32)}
+    given |= {"encoder_attention_mask": (torch.arange(9) < 4).long().expand(2, 9)}
+    expected = [vectors(model.get_decoder(), given).last_hidden_state for model in models]
+    for model in models:
+        pool_encoder(model, {1: 9})
+    interrupt(models[0].encoder.layers[2], lambda: vectors(models[0], document))
+    for model in (models[1], models[0]):
+        vectors(model, document)
+        found = [vectors(each.get_decoder(), given).last_hidden_state for each in models]
+        torch.testing.assert_close(found, expected)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision(dtype):
     model = pool_encoder(build("modernbert").to(dtype), {1: 9})
@@ -167,10 +211,10 @@ def test_half_precision(dtype):
 
 
 BAD = {
-    "another layer": ("bert", {7: 4}, {}, r"expected layers in 0\.\.3 for this BertEncoder, got 7"),
+    "another layer": ("bert", {7: 4}, {}, r"expected k_by_layer to name layers in 0\.\.3 for this BertEncoder, got 7"),
     "nothing": ("bert", {}, {}, r"such as \{2: 64\}, got \{\}"),
     "more later": ("bert", {1: 4, 2: 8}, {}, "expected fewer vectors at later layers"),
-    "position bias": ("t5", {0: 4}, {}, r"expected layers in 1\.\.3 .*got 0 \(layer 0 makes the position bias"),
+    "position bias": ("t5", {0: 4}, {}, r"to name layers in 1\.\.3 .*got 0 \(layer 0 makes the position bias"),
     "convolution": ("deberta-v2", {0: 4}, {}, "a convolution reads"),
     "disorder": ("bert", {1: 4}, {"keep_order": False}, "expected keep_order to be true"),
     "no layer": ("bert", {"a": 4}, {}, r"such as \{2: 64\}, got \{'a': 4\}"),

@@ -237,7 +237,7 @@ def test_nothing_is_left_behind_when_a_part_runs_alone_or_a_layer_fails():
     hook = model.bert.encoder.layer[2].register_forward_hook(lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         model(**document)
-    assert STATE.of_thread.finished is None and STATE.of_thread.running is None and STATE.of_thread.depth == 0
+    assert STATE.of_thread.finished is None and STATE.of_thread.running is None and STATE.of_thread.called is None
     hook.remove()
     assert model(**document).assignment.positions.shape == (2, 9)
 

@@ -41,7 +41,7 @@ class HoldsSlots(CacheLayerMixin):
 
     def hold(self, places: Places, leads: bool, window: int | None, before: CacheLayerMixin) -> None:
         self.shared, self.leads, self.window, self.before, self.empty = places, leads, window, before, False
-        self.is_sliding = window is not None
+        self.is_sliding = before.is_sliding  # transformers sizes the masks below by the first layer that slides
 
     def columns(self, n: int) -> Tensor:
         """[B, m] where the vectors stand that the next n tokens see, these included, once the places know of them."""
@@ -92,6 +92,11 @@ class SlotLayer(HoldsSlots, DynamicLayer):
         if self.trimmed and tokens_to_remove < 0:
             raise ValueError(
                 "expected a cache without a window to drop tokens from, got one whose window has moved on"
+            )
+        if self.leads and self.shared.seen + tokens_to_remove < self.shared.prompt:
+            raise ValueError(
+                f"expected to drop tokens that followed a pooled prompt of {self.shared.prompt}, got "
+                f"{-tokens_to_remove} of {self.shared.seen} to drop; read the prompt again"
             )
         super().crop(tokens_to_remove)
         if self.leads and tokens_to_remove < 0:
@@ -178,6 +183,16 @@ def keep(layers: Sequence[SlotLayer], marked: Callable[[Tensor], Tensor]) -> Non
         layer.keys, layer.values = layer.keys.gather(2, numbers), layer.values.gather(2, numbers)
     layers[0].shared.columns = columns.gather(1, index).masked_fill(~there, -1)
     layers[0].shared.filled = bool(there.all())
+
+
+def own(cache: Cache) -> None:
+    """Mark a cache that a pooled model filled, be it with slots or not."""
+    vars(cache)["of_pooled"] = True
+
+
+def is_own(cache: Cache) -> bool:
+    """Whether it is marked."""
+    return "of_pooled" in vars(cache)
 
 
 def put_back(cache: Cache) -> None:

@@ -85,7 +85,7 @@ def distillation_loss(
     inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "logits_to_keep": columns, "use_cache": False}
     with torch.no_grad(), _as_teacher(model):
         teacher = model(**inputs).logits
-    with asking(labels=labels, k=k, compress_mask=compress_mask):
+    with asking(of=pooled_stack(model), labels=labels, k=k, compress_mask=compress_mask):
         student = model(**inputs).logits
     at = said[:, columns]
     teacher, student = (log_softmax(x[at].float() / temperature, -1) for x in (teacher, student))

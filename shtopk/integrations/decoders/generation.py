@@ -11,6 +11,7 @@ from transformers import GenerationMixin
 
 from shtopk.integrations.adapters import PooledModel
 from shtopk.integrations.decoders.families import cache_in
+from shtopk.integrations.decoders.installation import find_stack
 from shtopk.integrations.decoders.regions import check_shape
 from shtopk.integrations.decoders.state import asking
 from shtopk.integrations.layers.arguments import by_name
@@ -34,16 +35,18 @@ class PooledDecoder(PooledModel):
     def generate(self, *args: Any, k: int | float | None = None, compress_mask: Any = None, **kwargs: Any) -> Any:
         """`generate` of the model, with what `pool_decoder` explains: k and compress_mask."""
         check_generation(self, by_name(NAMES, args, kwargs), compress_mask)
-        with asking(k=k, compress_mask=compress_mask, generating=True):
+        with asking(of=find_stack(self), k=k, compress_mask=compress_mask, generating=True):
             return super().generate(*args, **kwargs)  # type: ignore[misc]
 
 
 def check_generation(model: Any, given: Mapping[str, Any], compress_mask: Any) -> None:
     """Refuse what would compress what is generated, or read a prompt otherwise than it was trained."""
-    config = given.get("generation_config") or model.generation_config
+    # What a given configuration leaves out, transformers takes from the model's own.
+    configs = (given.get("generation_config"), model.generation_config)
+    values = (given, *(vars(config) for config in configs if config is not None))
 
     def setting(name: str) -> Any:
-        return given[name] if given.get(name) is not None else getattr(config, name, None)
+        return next((each[name] for each in values if each.get(name) is not None), None)
 
     if setting("use_cache") is False:
         raise ValueError("expected use_cache, without which every step would pool what was generated; leave it out")
@@ -56,6 +59,8 @@ def check_generation(model: Any, given: Mapping[str, Any], compress_mask: Any) -
     cache = cache_in(given)
     if compress_mask is not None and cache is not None and int(cache.get_seq_length()):
         raise ValueError("expected a compress_mask with a prompt, got it with the cache of a prompt; leave it out")
+    if compress_mask is not None and given.get("negative_prompt_ids") is not None:
+        raise ValueError("expected a compress_mask without a negative prompt, which it does not mark; leave one out")
     tokens = next((given[name] for name in PROMPTS if given.get(name) is not None), None)
     if isinstance(tokens, Tensor) and tokens.dim() > 1:
         if not tokens.shape[1]:

@@ -10,36 +10,62 @@ import torch
 from torch import nn
 from transformers import GenerationMixin
 
+from shtopk.integrations.decoders.cache import own
 from shtopk.integrations.decoders.families import Family, cache_in, cache_name, window_of
 from shtopk.integrations.decoders.passing import Pass
-from shtopk.integrations.decoders.state import REQUEST, RUNNING, begin_asking, end_asking
+from shtopk.integrations.decoders.state import REQUEST, RUNNING, begin_call, take_request
 from shtopk.integrations.layers.arguments import by_name
 from shtopk.integrations.layers.between import LayerHook
+from shtopk.integrations.layers.state import still_under_way
 
 ASKED = ("k", "compress_mask")  # arguments of a call that are ours
+ANSWERS_ONCE = "ForSequenceClassification"  # names of heads that answer once for a row end so
 FOLLOW = ("position_embeddings", "position_ids")  # arguments of a layer with entries for all tokens
 
 
 class TakeRequest:
-    """Runs before a model: take what the caller wants of the prompt; a language model's labels tell where it ends."""
+    """Runs before a model: take what the caller wants of the prompt; a language model's labels tell where it ends.
 
-    def __init__(self, model: nn.Module):
+    Args:
+        model: the model.
+        stack: the module inside that runs the layers.
+    """
+
+    def __init__(self, model: nn.Module, stack: nn.Module):
+        self.stack = stack
         self.names = list(inspect.signature(model.forward).parameters)
         self.labelled = isinstance(model, GenerationMixin)  # a label for each token
+        self.answers_once = any(kind.__name__.endswith(ANSWERS_ONCE) for kind in type(model).__mro__)
 
     def __call__(self, model: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         wanted = {name: kwargs.pop(name) for name in ASKED if name in kwargs}
         if self.labelled:
             wanted["labels"] = by_name(self.names, args, kwargs).get("labels")
-            wanted["learning"] = model.training and torch.is_grad_enabled() and REQUEST.get().outer is None
-        begin_asking(wanted, of=model)
-        return args, kwargs
+            wanted["learning"] = model.training and torch.is_grad_enabled() and REQUEST.get() is REQUEST.first
+        begin_call(self.stack, wanted)
+        return self.without_padding(model, args, kwargs) if self.answers_once else (args, kwargs)
+
+    def without_padding(self, model: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        """The arguments with a mask where none is given: the head reads the last token that is not padding."""
+        given, padding = by_name(self.names, args, kwargs), model.config.pad_token_id
+        if given.get("attention_mask") is not None or given.get("input_ids") is None or padding is None:
+            return args, kwargs
+        given["attention_mask"] = (given["input_ids"] != padding).long()
+        return tuple(given.pop(name) for name in self.names[: len(args)]), given
 
 
-def end_request(model: nn.Module, args: tuple, output: Any) -> None:
-    """Runs after a model, also if it failed, even before its call began."""
-    if REQUEST.get().of is model:
-        end_asking()
+class EndCall:
+    """Runs after a model, also if it failed, even before its call or its pass began.
+
+    Args:
+        stack: as above.
+    """
+
+    def __init__(self, stack: nn.Module):
+        self.stack = stack
+
+    def __call__(self, model: nn.Module, args: tuple, output: Any) -> None:
+        take_request(self.stack)
 
 
 class BeginPass:
@@ -60,14 +86,15 @@ class BeginPass:
             layers = getattr(stack, self.family.layers)
             for index, hook in self.hooks:
                 hook.move_to(layers[index])
-        request = REQUEST.get()
+        request = take_request(stack)
         if wanted := {name: kwargs.pop(name) for name in ASKED if kwargs.get(name) is not None}:
             request = request.but(wanted)
         given = by_name(self.names, args, kwargs)
         tokens = given.get("inputs_embeds") if given.get("input_ids") is None else given["input_ids"]
         pooling, kind = stack.prompt_pooling, str(stack.config._attn_implementation)
         poolings = {} if any(one is pooling for one in request.unpooled) else pooling
-        run = (request.begin or Pass)(poolings, pooling.keep_last, request, kind, stack, RUNNING.get())
+        outer = still_under_way(RUNNING.get(), stack)
+        run = (request.begin or Pass)(poolings, pooling.keep_last, request, kind, stack, outer)
         RUNNING.set(run)
         if tokens is not None:  # or the model says what is wrong
             run.begin(tokens, given, getattr(stack.config, "sliding_window", None))
@@ -84,15 +111,15 @@ def end_pass(stack: nn.Module, args: tuple, output: Any) -> None:
 class PoolPrompt(LayerHook):
     """Runs before a layer: pool the prompt if a pooling is due, and let mask, positions and cache follow."""
 
-    def __init__(self, layer: nn.Module, index: int, config: Any):
+    def __init__(self, layer: nn.Module, index: int, stack: Any):
         super().__init__(layer)
-        self.index = index
+        self.index, self.stack = index, stack
         self.names = list(inspect.signature(layer.forward).parameters)
-        self.window = window_of(config, index)
+        self.window = window_of(stack.config, index)
 
     def __call__(self, layer: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
         run = RUNNING.get()
-        if run is None:
+        if run is None or run.of is not self.stack:
             return None
         given = by_name(self.names, args, kwargs)
         name = self.names[0]
@@ -101,6 +128,8 @@ class PoolPrompt(LayerHook):
             if given.get(argument) is not None:
                 given[argument] = run.positions(given[argument], layer)
         cache = cache_name(given)
+        if cache is not None and self.index == 0 and not torch.compiler.is_compiling():
+            own(given[cache])
         if cache is not None and not run.remembers(self.index):
             given[cache] = None
         given["attention_mask"] = run.mask(
@@ -112,11 +141,15 @@ class PoolPrompt(LayerHook):
 class LeaveLayers(LayerHook):
     """Runs after the last layer: give the model a vector for each token again."""
 
+    def __init__(self, layer: nn.Module, stack: nn.Module):
+        super().__init__(layer)
+        self.stack = stack
+
     def register(self, standing: nn.Module) -> Any:
         return standing.register_forward_hook(self)
 
     def __call__(self, layer: nn.Module, args: tuple, output: Any) -> Any:
         run = RUNNING.get()
-        if run is None:
+        if run is None or run.of is not self.stack:
             return output
         return (run.leave(output[0]), *output[1:]) if isinstance(output, tuple) else run.leave(output)

@@ -9,7 +9,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from shtopk.integrations.decoders.families import FAMILIES, Family
-from shtopk.integrations.decoders.hooks import BeginPass, LeaveLayers, PoolPrompt, TakeRequest, end_pass, end_request
+from shtopk.integrations.decoders.hooks import BeginPass, EndCall, LeaveLayers, PoolPrompt, TakeRequest, end_pass
 from shtopk.integrations.layers.between import LayerHook, checked_layers, new_poolings, record_of
 from shtopk.options import PoolingOptions
 from shtopk.pooling import TopKPooling
@@ -57,19 +57,19 @@ def install(
     stack.prompt_pooling = PromptPooling(poolings, keep_last)
     handles = stack.prompt_pooling.handles
     on_layers: list[tuple[int, LayerHook]] = [
-        (index, PoolPrompt(layer, index, stack.config)) for index, layer in enumerate(layers)
+        (index, PoolPrompt(layer, index, stack)) for index, layer in enumerate(layers)
     ]
-    on_layers.append((len(layers) - 1, LeaveLayers(layers[-1])))
+    on_layers.append((len(layers) - 1, LeaveLayers(layers[-1], stack)))
     handles.extend(hook for _, hook in on_layers)
     handles.append(stack.register_forward_pre_hook(BeginPass(stack, family, on_layers), with_kwargs=True))
     handles.append(stack.register_forward_hook(end_pass, always_call=True))
     if model is not stack:
-        handles.append(model.register_forward_pre_hook(TakeRequest(model), with_kwargs=True))
-        handles.append(model.register_forward_hook(end_request, always_call=True))
+        handles.append(model.register_forward_pre_hook(TakeRequest(model, stack), with_kwargs=True))
+        handles.append(model.register_forward_hook(EndCall(stack), always_call=True))
     return record
 
 
-def find_stack(model: nn.Module) -> Any:
+def find_stack(model: Any) -> Any:
     """The module inside a model that runs the layers and pools between them; None if nothing pools."""
     return next((x for x in model.modules() if isinstance(getattr(x, "prompt_pooling", None), PromptPooling)), None)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from shtopk.assignment import Assignment
 from shtopk.integrations.decoders.attention import check_kind, check_window, is_flash, of_following, of_prompt
-from shtopk.integrations.decoders.cache import places_in, put_back, put_slots, slots_of
+from shtopk.integrations.decoders.cache import is_own, places_in, put_back, put_slots, slots_of
 from shtopk.integrations.decoders.families import cache_in
 from shtopk.integrations.decoders.layout import Layout, pool, spread
 from shtopk.integrations.decoders.places import FixedPlaces, Places
@@ -19,6 +20,11 @@ from shtopk.integrations.decoders.regions import default_regions, given_regions,
 from shtopk.integrations.decoders.state import Request
 from shtopk.integrations.layers.families import of_tokens
 from shtopk.pooling import TopKPooling
+
+OF_OTHERS = (
+    "expected the cache of a prompt that a pooled model read, or none; with another, such as PEFT's prefix tuning "
+    "makes, no prompt is pooled"
+)
 
 
 class Pass:
@@ -33,6 +39,7 @@ class Pass:
         outer: the pass of another model, if this one runs inside it.
         n: tokens of this pass.
         real: [B, n] bool, True for a token; None: all are.
+        shown: [B, m] nonzero for the columns read so far that a later pass sees, if they followed; None: all.
         due: (layer, pooling) of the poolings that have not run yet, lowest layer first; none in a pass over what
             follows a prompt.
         layout: where the vectors stand now; None as long as nothing was pooled.
@@ -54,6 +61,7 @@ class Pass:
         self.kind, self.of, self.outer = kind, of, outer
         self.n = 0
         self.real: Tensor | None = None
+        self.shown: Tensor | None = None
         self.due: list[tuple[int, TopKPooling]] = []
         self.start: Layout | None = None
         self.layout: Layout | None = None
@@ -77,10 +85,8 @@ class Pass:
             put_back(cache)
             slots = next((slots_of(cache, i) for i in range(len(cache.layers)) if slots_of(cache, i)), None)
             if slots is not None:
-                if mask is not None and not (self.request.generating and self.n == 1):
-                    self.real = real_tokens(mask, slots.shared.seen, self.n)
-                    if not torch.compiler.is_compiling() and bool(self.real.all()):
-                        self.real = None
+                if mask is not None:
+                    self.look_at(mask, slots.shared)
                 self.refuse_to_pool("the cache of a prompt")
                 return
         if not self.poolings:
@@ -89,6 +95,25 @@ class Pass:
             self.begin_prompt(tokens, given, window)
         else:
             self.refuse_to_pool("one token" if self.n == 1 else "the cache of a prompt")
+            if self.n > 1 and not is_own(cache) and not torch.compiler.is_compiling():
+                warnings.warn(OF_OTHERS, stacklevel=2)
+
+    def look_at(self, mask: Tensor, places: Places) -> None:
+        """Take note of what the mask of a later pass hides."""
+        pairs, generating = mask.dim() == 4, self.request.generating
+        if pairs and not generating:
+            raise ValueError("expected an attention mask [B, m] after a prompt, got one of pairs of tokens")
+        if generating and self.n == 1:  # nothing waits, and nothing new is hidden
+            self.shown = mask if places.hides and not pairs else None
+            return
+        self.real = real_tokens(mask, places.seen, self.n)
+        if not torch.compiler.is_compiling():
+            plain = bool((self.real if pairs else mask[:, places.prompt :]).all())
+            places.hides = not plain and not pairs
+            if plain:
+                self.real = None
+                return
+        self.shown = None if pairs else mask
 
     def refuse_to_pool(self, what: str) -> None:
         """Refuse a compress_mask where no prompt begins."""
@@ -196,9 +221,11 @@ class Pass:
             return given
         turn = self.turn_of(slots.shared)
         if (turn, window) not in self.masks:
-            self.masks[turn, window] = of_following(
-                self.followed[turn][1], slots.columns(self.n), slots.shared.filled, window, dtype, self.kind
-            )
+            columns, filled = slots.columns(self.n), slots.shared.filled
+            if self.shown is not None:
+                columns, filled = slots.shared.shown(columns, self.shown), False
+            queries = self.followed[turn][1]
+            self.masks[turn, window] = of_following(queries, columns, filled, window, dtype, self.kind)
         return self.masks[turn, window]
 
     @torch.compiler.disable
@@ -240,9 +267,13 @@ class Pass:
         if self.kept is not None:
             self.record()
         if torch.is_grad_enabled():
-            scorers = (parameter for pooling in self.poolings.values() for parameter in pooling.parameters())
-            vectors = vectors + sum(0 * parameter.sum() for parameter in scorers if parameter.requires_grad)
+            vectors = vectors + sum(0 * parameter.sum().to(vectors.device) for parameter in self.learning(vectors))
         return vectors if self.layout is None else spread(vectors, self.tokens(self.layout), self.n)
+
+    def learning(self, vectors: Tensor) -> list[Tensor]:
+        """The parameters of the poolings that learn; those that are offloaded do not."""
+        every = [parameter for pooling in self.poolings.values() for parameter in pooling.parameters()]
+        return [x for x in every if x.requires_grad and (vectors.is_meta or not x.is_meta)]
 
 
 class ReadPart(Pass):

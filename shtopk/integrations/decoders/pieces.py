@@ -93,7 +93,7 @@ def read_prompt(
     for end in range((n - 1) % piece + 1, n + 1, piece):
         start = max(0, end - piece)
         mask = None if attention_mask is None else attention_mask[:, :end]
-        with asking(k=k, begin=partial(ReadPiece, prompt.between(start, end), parts)):
+        with asking(of=stack, k=k, begin=partial(ReadPiece, prompt.between(start, end), parts)):
             stack(input_ids[:, start:end], attention_mask=mask, position_ids=positions[:, start:end],
                   use_cache=True, **with_cache(stack, cache))  # fmt: skip
         if window is not None:
@@ -101,7 +101,7 @@ def read_prompt(
                 keep(layers, partial(_in_window, start=end - window, sinks=sinks))
     vectors, layout = _side_by_side(parts)
     positions = positions.gather(1, layout.places.clamp(min=0))
-    with asking(k=k, begin=partial(ReadSlots, vectors, layout, n)):
+    with asking(of=stack, k=k, begin=partial(ReadSlots, vectors, layout, n)):
         stack(inputs_embeds=vectors, position_ids=positions, use_cache=True, **with_cache(stack, above))
     cache.layers[first:] = above.layers[first:]
     return cache

@@ -14,13 +14,15 @@ class Places:
     Attributes:
         columns: [B, m] the column in which each vector stands, -1 for none.
         seen: how many columns have been read, pooled or not.
+        prompt: how many of them are of the prompt.
+        hides: whether the mask of a later pass hid some of the others.
         filled: whether there is a vector at every place.
     """
 
     seen: Any  # a number, or a tensor where the size is fixed
 
     def __init__(self, columns: Tensor, seen: int):
-        self.columns, self.seen = columns, seen
+        self.columns, self.seen, self.prompt, self.hides = columns, seen, seen, False
         self.filled = bool((columns >= 0).all())
 
     def follow(self, n: int, real: Tensor | None) -> Tensor:
@@ -42,6 +44,11 @@ class Places:
     def _new(self, n: int, real: Tensor | None) -> Tensor:
         new = (self.seen + torch.arange(n, device=self.columns.device)).expand(len(self.columns), n)
         return new if real is None else new.masked_fill(~real.to(new.device), -1)
+
+    def shown(self, columns: Tensor, mask: Tensor) -> Tensor:
+        """Columns [B, m], -1 also for those that a mask [B, n] of all that was read hides, if they followed."""
+        hidden = (columns >= self.prompt) & (mask.to(columns.device).gather(1, columns.clamp(min=0)) == 0)
+        return columns.masked_fill(hidden, -1)
 
     def forget(self, n: int) -> None:
         """Drop the last n tokens."""

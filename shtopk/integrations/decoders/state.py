@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from shtopk.integrations.layers.state import still_under_way
+
 
 class Request:
     """What a caller wants of a prompt.
@@ -23,8 +25,8 @@ class Request:
         begin: what makes the pass, in place of `Pass`.
         generating: whether `generate` runs, whose steps add tokens and no padding.
         record: a list that gets the assignment of each prompt; None: nobody asks.
-        of: the model that is called; None: `asking` was.
-        outer: what the call around it wants.
+        of: the module that runs the layers of the model that is asked; None: any model is.
+        outer: what a call around it wants, whose pass has not begun either.
     """
 
     def __init__(
@@ -44,12 +46,18 @@ class Request:
         self.unpooled, self.begin, self.learning = unpooled, begin, learning
         self.generating, self.record, self.of, self.outer = generating, record, of, outer
 
-    def but(self, given: dict[str, Any], of: nn.Module | None = None) -> Request:
-        """A request inside this one that wants this, by the names above, and what this one wants beside."""
+    def but(self, given: dict[str, Any], outer: Request | None = None) -> Request:
+        """A request that wants this, by the names above, and beside it what this one wants; None changes nothing."""
         wanted: dict[str, Any] = {"k": self.k, "compress_mask": self.compress_mask, "labels": self.labels}
-        wanted |= {"learning": self.learning, "unpooled": self.unpooled, "begin": self.begin}
+        wanted |= {"learning": self.learning, "unpooled": self.unpooled, "begin": self.begin, "of": self.of}
         wanted |= {"generating": self.generating, "record": self.record}
-        return Request(**(wanted | given), of=of, outer=self)
+        return Request(**(wanted | {name: value for name, value in given.items() if value is not None}), outer=outer)
+
+    def to(self, stack: nn.Module | None) -> Request:
+        """What is asked of the model with this stack: if another one is, to be unpooled and to record alone."""
+        if stack is None or self.of is None or self.of is stack:
+            return self
+        return Request(unpooled=self.unpooled, record=self.record)
 
 
 class OfThread:
@@ -75,25 +83,35 @@ class OfThread:
             self.of_thread.value = value
 
 
-REQUEST = OfThread(Request())  # of the innermost call under way
+REQUEST = OfThread(Request())  # of the innermost context
+CALLED = OfThread(None)  # of the innermost call of a model, until its pass begins
 RUNNING = OfThread(None)  # the innermost forward pass
 
 
 @contextmanager
-def asking(**wanted: Any) -> Iterator[None]:
-    """A context in which calls want this of their prompts, by the names of `Request`."""
-    begin_asking(wanted)
+def asking(of: nn.Module | None = None, **wanted: Any) -> Iterator[None]:
+    """A context in which calls, of the model with this stack, want this of their prompts, by the names of `Request`.
+    What is interrupted in it, as by Ctrl-C, has ended with it.
+    """
+    request, called, running = REQUEST.get(), CALLED.get(), RUNNING.get()
+    REQUEST.set(request.to(of).but({"of": of, **wanted}))
     try:
         yield
     finally:
-        end_asking()
+        REQUEST.set(request)
+        CALLED.set(called)
+        RUNNING.set(running)
 
 
-def begin_asking(wanted: dict[str, Any], of: nn.Module | None = None) -> None:
-    """Begin a call, of a model, that wants this; what is None is left as it was."""
-    REQUEST.set(REQUEST.get().but({name: value for name, value in wanted.items() if value is not None}, of))
+def begin_call(stack: nn.Module, wanted: dict[str, Any]) -> None:
+    """Begin a call, of the model with this stack, that wants this."""
+    CALLED.set(REQUEST.get().to(stack).but({"of": stack, **wanted}, outer=still_under_way(CALLED.get(), stack)))
 
 
-def end_asking() -> None:
-    """End it."""
-    REQUEST.set(REQUEST.get().outer)
+def take_request(stack: nn.Module) -> Request:
+    """What is asked of the pass that begins now. Nothing is left of the call's request."""
+    request = CALLED.get()
+    if request is None or request.of is not stack:
+        return REQUEST.get().to(stack)
+    CALLED.set(request.outer)
+    return request

@@ -35,10 +35,11 @@ def checked_layers(
     for layer in by_layer:
         if not first <= layer < layers:
             reason = f" ({why})" if layer < first else ""
-            raise ValueError(f"expected layers in {first}..{layers - 1} for this {name}, got {layer}{reason}")
+            there = f"{first}..{layers - 1} for this {name}"
+            raise ValueError(f"expected k_by_layer to name layers in {there}, got {layer}{reason}")
     counts = [k for k in by_layer.values() if isinstance(k, int)]
     if any(after >= before for before, after in pairwise(counts)):
-        raise ValueError(f"expected fewer vectors at later layers, got {by_layer}")
+        raise ValueError(f"expected fewer vectors at later layers of k_by_layer, got {by_layer}")
     return by_layer
 
 
@@ -68,16 +69,28 @@ def new_poolings(
     """The poolings of these layers by number, each on the device and in the dtype of its layer.
 
     Raises:
-        ValueError: options that cannot be saved, or slots that would not stand in document order.
+        ValueError: options that cannot be saved, slots that would not stand in document order, an impossible k, or a
+            layer that is offloaded.
     """
     record.to_dict()  # which a scorer of one's own has no place in: nothing could load it
     if not record.keep_order:
         raise ValueError("expected keep_order to be true between layers, got false; leave it out")
     poolings = {}
     for index, k in by_layer.items():
+        check_at(index, k, record)
         like = next(x for x in layers[index].parameters() if x.is_floating_point())  # packed weights are none
+        if like.is_meta and any(hasattr(part, "_hf_hook") for part in layers[index].modules()):
+            raise ValueError(f"expected layers in memory, got layer {index} offloaded; pool first, then dispatch")
         poolings[str(index)] = TopKPooling(hidden_size, k, record).to(like.device, like.dtype).train(training)
     return poolings
+
+
+def check_at(layer: int, k: int | float, record: PoolingOptions) -> None:
+    """Raise ValueError, with the layer's number, if a k does not fit the options."""
+    try:
+        record.check(k)
+    except ValueError as error:
+        raise ValueError(f"k_by_layer, at layer {layer}: {error}") from None
 
 
 class LayerHook:

@@ -19,21 +19,21 @@ from shtopk.assignment import Assignment
 from shtopk.integrations.layers.arguments import by_name
 from shtopk.integrations.layers.between import LayerHook
 from shtopk.integrations.layers.families import Family
-from shtopk.integrations.layers.state import STATE, ForwardPass
+from shtopk.integrations.layers.state import STATE, ForwardPass, still_under_way
 from shtopk.selection import Choice
 
 
 class PoolInput(LayerHook):
     """Runs before a layer: pool the input if a pooling is due, and let the other arguments follow the tokens."""
 
-    def __init__(self, layer: nn.Module, index: int, family: Family):
+    def __init__(self, layer: nn.Module, index: int, family: Family, stack: nn.Module):
         super().__init__(layer)
-        self.index, self.family = index, family
+        self.index, self.family, self.stack = index, family, stack
         self.names = list(inspect.signature(layer.forward).parameters)
 
     def __call__(self, layer: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
         forward_pass = STATE.get_running()
-        if forward_pass is None:
+        if forward_pass is None or forward_pass.of is not self.stack:
             return None
         given = by_name(self.names, args, kwargs)
         hidden_states = given.pop(self.names[0])
@@ -123,20 +123,29 @@ class BeginPass:
             layers = getattr(stack, self.family.layers)
             for pool_input in self.inputs:
                 pool_input.move_to(layers[pool_input.index])
-        STATE.set_running(ForwardPass(stack.pooling, STATE.get_running()))
+        STATE.set_running(ForwardPass(stack, still_under_way(STATE.get_running(), stack)))
 
 
 def end_pass(stack: nn.Module, args: tuple, output: Any) -> None:
-    """Runs after the layers, also if one of them failed: end the forward pass."""
+    """Runs after the layers, also if one of them failed, or the pass before it began: end the forward pass."""
     forward_pass = STATE.get_running()
-    if forward_pass is not None:
+    if forward_pass is not None and forward_pass.of is stack:
         STATE.set_running(forward_pass.outer)
         STATE.set_finished(forward_pass)
 
 
-def enter_model(model: nn.Module, args: tuple) -> None:
-    """Runs before the stack and before every model around it: count how deep the pass is."""
-    STATE.change_depth(1)
+class BeginCall:
+    """Runs before the stack and before every model around it: begin a call that will report what was kept.
+
+    Args:
+        stack: the module that runs the layers.
+    """
+
+    def __init__(self, stack: nn.Module):
+        self.stack = stack
+
+    def __call__(self, model: nn.Module, args: tuple) -> None:
+        STATE.begin_call(model, self.stack)
 
 
 class ReportAssignment:
@@ -151,8 +160,7 @@ class ReportAssignment:
 
     def __call__(self, model: nn.Module, args: tuple, output: Any) -> Any:
         forward_pass = STATE.get_finished()
-        if STATE.change_depth(-1) == 0:
-            STATE.set_finished(None)
+        STATE.end_call(model)
         assignment = None if forward_pass is None else forward_pass.assignment
         if forward_pass is None or assignment is None or not isinstance(output, ModelOutput):
             return None

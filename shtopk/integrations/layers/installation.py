@@ -10,8 +10,8 @@ from transformers import PreTrainedModel
 
 from shtopk.integrations.layers.between import checked_layers, new_poolings, record_of
 from shtopk.integrations.layers.families import FAMILIES, Family
-from shtopk.integrations.layers.hooks import BeginPass, PoolInput, ReportAssignment, end_pass, enter_model
-from shtopk.integrations.layers.seq2seq import TakeMask, attend_to_slots, carry_mask
+from shtopk.integrations.layers.hooks import BeginCall, BeginPass, PoolInput, ReportAssignment, end_pass
+from shtopk.integrations.layers.seq2seq import AttendToSlots, CarryMask, TakeMask
 from shtopk.options import PoolingOptions
 from shtopk.pooling import TopKPooling
 
@@ -54,17 +54,17 @@ def _hook(model: Any, encoder: Any, stack: Any, layers: nn.ModuleList, family: F
     (path,) = [name for name, module in model.named_modules() if module is stack]
     parts = path.split(".") if path else []
     handles = stack.pooling.handles
-    inputs = [PoolInput(layers[i], i, family) for i in range(int(min(stack.pooling, key=int)), len(layers))]
+    inputs = [PoolInput(layers[i], i, family, stack) for i in range(int(min(stack.pooling, key=int)), len(layers))]
     handles.extend(inputs)
     handles.append(stack.register_forward_pre_hook(BeginPass(family, inputs)))
     handles.append(stack.register_forward_hook(end_pass, always_call=True))
     if encoder is not model:
-        handles.append(encoder.register_forward_hook(carry_mask))
+        handles.append(encoder.register_forward_hook(CarryMask(stack)))
         handles.append(model.register_forward_pre_hook(TakeMask(model), with_kwargs=True))
-        handles.append(model.get_decoder().register_forward_pre_hook(attend_to_slots, with_kwargs=True))
+        handles.append(model.get_decoder().register_forward_pre_hook(AttendToSlots(stack), with_kwargs=True))
     for inside in range(len(parts) + 1):  # the model, every module on the way, the stack
         outer = model.get_submodule(".".join(parts[:inside]))
-        handles.append(outer.register_forward_pre_hook(enter_model))
+        handles.append(outer.register_forward_pre_hook(BeginCall(stack)))
         handles.append(outer.register_forward_hook(ReportAssignment(".".join(parts[inside:])), always_call=True))
 
 

@@ -12,12 +12,21 @@ from shtopk.integrations.layers.arguments import by_name
 from shtopk.integrations.layers.state import STATE
 
 
-def carry_mask(encoder: nn.Module, args: tuple, output: Any) -> Any:
-    """Runs after the encoder: add the mask of the slots to its output, which `generate` keeps for all steps."""
-    forward_pass = STATE.get_finished()
-    if forward_pass is not None and forward_pass.assignment is not None and isinstance(output, ModelOutput):
-        output["attention_mask"] = forward_pass.assignment.mask.long()
-    return output
+class CarryMask:
+    """Runs after the encoder: add the mask of the slots to its output, which `generate` keeps for all steps.
+
+    Args:
+        stack: the module that runs the encoder's layers.
+    """
+
+    def __init__(self, stack: nn.Module):
+        self.stack = stack
+
+    def __call__(self, encoder: nn.Module, args: tuple, output: Any) -> Any:
+        mask = STATE.mask_of(self.stack)
+        if mask is not None and isinstance(output, ModelOutput):
+            output["attention_mask"] = mask.long()
+        return output
 
 
 class TakeMask:
@@ -36,9 +45,16 @@ class TakeMask:
         return tuple(given.pop(name) for name in self.names[: len(args)]), given
 
 
-def attend_to_slots(decoder: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
-    """Runs before the decoder: replace the mask of the tokens by that of the slots."""
-    forward_pass = STATE.get_finished()
-    if forward_pass is None or forward_pass.assignment is None:
-        return None
-    return args, kwargs | {"encoder_attention_mask": forward_pass.assignment.mask.long()}
+class AttendToSlots:
+    """Runs before the decoder: replace the mask of the tokens by that of the slots.
+
+    Args:
+        stack: as above.
+    """
+
+    def __init__(self, stack: nn.Module):
+        self.stack = stack
+
+    def __call__(self, decoder: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+        mask = STATE.mask_of(self.stack)
+        return None if mask is None else (args, kwargs | {"encoder_attention_mask": mask.long()})

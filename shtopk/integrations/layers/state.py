@@ -20,6 +20,7 @@ class ForwardPass:
     """One pass through an encoder's layers.
 
     Attributes:
+        of: the module that runs the layers.
         poolings: all poolings of the encoder, by layer.
         due: (layer, pooling) of the poolings that have not run yet, lowest layer first.
         assignment: which tokens the present vectors are made of; None before the first pooling.
@@ -27,9 +28,9 @@ class ForwardPass:
         compiled: whether the running code was made by a compiler.
     """
 
-    def __init__(self, poolings: nn.ModuleDict, outer: ForwardPass | None):
-        self.poolings, self.outer = poolings, outer
-        self.due: list[tuple[int, Any]] = [(int(layer), pooling) for layer, pooling in poolings.items()]
+    def __init__(self, stack: Any, outer: ForwardPass | None):
+        self.of, self.poolings, self.outer = stack, stack.pooling, outer
+        self.due: list[tuple[int, Any]] = [(int(layer), pooling) for layer, pooling in stack.pooling.items()]
         self.assignment: Assignment | None = None
         self.compiled = torch.compiler.is_compiling()
 
@@ -49,18 +50,43 @@ class ForwardPass:
         return vectors, assignment.positions
 
 
+class Call:
+    """A call of a model that will report what was kept.
+
+    Attributes:
+        of: the model.
+        stack: the module inside that runs the layers.
+        outer: the call around it.
+    """
+
+    def __init__(self, model: nn.Module, stack: nn.Module, outer: Call | None):
+        self.of, self.stack, self.outer = model, stack, outer
+
+
+def still_under_way(innermost: Any, of: nn.Module) -> Any:
+    """The innermost call or pass when one of a module begins. No model runs inside itself: one of the same module was
+    interrupted, as by Ctrl-C, which skips the hooks that end it, and so was all inside it.
+    """
+    found = innermost
+    while found is not None:
+        if found.of is of:
+            innermost = found.outer
+        found = found.outer
+    return innermost
+
+
 class ThreadState(threading.local):
     """The state of one thread.
 
     Attributes:
         running: the innermost pass under way.
         finished: the last pass that ended, until the outermost model has reported it.
-        depth: how many models that will report are under way, one inside the other.
+        called: the innermost call of a model that will report it.
     """
 
     running: ForwardPass | None = None
     finished: ForwardPass | None = None
-    depth: int = 0
+    called: Call | None = None
 
 
 class State:
@@ -75,7 +101,7 @@ class State:
         self.of_thread = ThreadState()
         self.running: ForwardPass | None = None
         self.finished: ForwardPass | None = None
-        self.depth = 0
+        self.called: Call | None = None
 
     def get_running(self) -> ForwardPass | None:
         return self.running if torch.compiler.is_compiling() else self.of_thread.running
@@ -97,13 +123,38 @@ class State:
         if not torch.compiler.is_compiling():
             self.of_thread.finished = forward_pass
 
-    def change_depth(self, step: int) -> int:
-        """Go one model deeper (1) or back (-1); returns the new depth."""
-        if torch.compiler.is_compiling():
-            self.depth = max(0, self.depth + step)
-            return self.depth
-        self.depth = self.of_thread.depth = max(0, self.of_thread.depth + step)
-        return self.of_thread.depth  # not self.depth, which other threads write too
+    def mask_of(self, stack: nn.Module) -> Tensor | None:
+        """[B, k] bool, True for the slots that hold a token, of the pass through a stack that just ended; None: none
+        did, or nothing was pooled.
+        """
+        forward_pass = self.get_finished()
+        if forward_pass is None or forward_pass.of is not stack or forward_pass.assignment is None:
+            return None
+        return forward_pass.assignment.mask
+
+    def get_called(self) -> Call | None:
+        return self.called if torch.compiler.is_compiling() else self.of_thread.called
+
+    def set_called(self, call: Call | None) -> None:
+        self.called = call
+        if not torch.compiler.is_compiling():
+            self.of_thread.called = call
+
+    def begin_call(self, model: nn.Module, stack: nn.Module) -> None:
+        """Begin a call of a model with this stack inside."""
+        self.set_called(Call(model, stack, still_under_way(self.get_called(), model)))
+
+    def end_call(self, model: nn.Module) -> None:
+        """End it. The outermost one around a stack lets go of what was kept."""
+        call = self.get_called()
+        if call is None or call.of is not model:  # it failed before it began
+            return
+        self.set_called(call.outer)
+        around = call.outer
+        while around is not None and around.stack is not call.stack:
+            around = around.outer
+        if around is None:
+            self.set_finished(None)
 
 
 STATE = State()
