@@ -76,6 +76,7 @@ peers: $(READY) ## what people would take instead, side by side; pip install '.[
 
 between: $(READY) ## what pooling between the encoder's layers saves, and what it costs
 	OMP_NUM_THREADS=1 $(RUN) benchmarks/between.py
+	OMP_NUM_THREADS=1 $(RUN) benchmarks/between.py --speed
 
 growth: $(READY) ## how an update's time and memory grow with documents, k, batch and processes
 	OMP_NUM_THREADS=1 $(RUN) benchmarks/growth.py

@@ -1,15 +1,17 @@
 """What does pooling between the encoder's layers save, and what does it cost?
 
-python benchmarks/between.py [--seeds 0 1 2] [--ways "not pooled" ...] [--train-only] [--device cuda]
+python benchmarks/between.py [--seeds 0 1 2] [--ways "not pooled" ...] [--device cuda]
+python benchmarks/between.py --speed    # the machine must have nothing else to do
 
 train.py with configs/bbc-between.yaml trains all 6 layers of MiniLM on BBC News: 256 tokens of an article are pooled
 to 32 before layer 2 in several ways (two epochs), and 512 to 64 (one), beside the model that pools nowhere. All train
-on equally many documents. Writes benchmarks/results/between.json after every training, then times all ways in turns
-(pace.py: the machine must have nothing else to do), and writes the table beside it as .md.
+on equally many documents. Writes benchmarks/results/between.json after every training. --speed times all ways in turns
+(pace.py) instead, into between-speed.json. A table stands beside each as .md.
 """
 
 import statistics
 import tempfile
+from collections.abc import Iterable
 
 import torch
 from pace import pace
@@ -32,6 +34,8 @@ WAYS: dict[str, dict] = {
 SIZES = [(256, 32, tuple(WAYS)), (512, 64, (NOWHERE, "successive halving"))]  # tokens, k, and which ways
 EPOCHS = {256: 2, 512: 1}
 ROWS = [(tokens, k, way) for tokens, k, ways in SIZES for way in ways]
+ACCURACY = {"accuracy": "accuracy", "f1": "macro-F1"}  # fields of a run -> heads of columns
+SPEED = ("training", "inference")
 
 
 def command_line(way: str, tokens: int, k: int, seed: int) -> list[str]:
@@ -52,31 +56,39 @@ def train_and_test(way: str, tokens: int, k: int, seed: int) -> dict:
 
 
 def table(record: dict) -> str:
-    """Markdown: a row for each way and size, and how many times faster than without pooling."""
-    paced = {(one["way"], one["tokens"]): one for one in record["pace"]}
-    lines = [
-        "| tokens | pooling | k | accuracy | macro-F1 | training, documents/s | times | inference, documents/s | "
-        "times |",
-        "|--:|---|--:|--:|--:|--:|--:|--:|--:|",
-    ]
+    """Markdown: a row for each way and size, with accuracy, speed or both, whatever the record has."""
+    runs, paced = record.get("runs", []), record.get("pace", [])
+    speeds = [head for name in SPEED for head in (f"{name}, documents/s", "times")]
+    heads = [*(ACCURACY.values() if runs else ()), *(speeds if paced else ())]
+    lines = [f"| tokens | pooling | k | {' | '.join(heads)} |", "|--:|---|--:|" + "--:|" * len(heads)]
     for tokens, k, way in ROWS:
-        runs = [run for run in record["runs"] if (run["way"], run["tokens"]) == (way, tokens)]
-        if not runs:  # --ways left it out
-            continue
-        cells = [_mean([run[key] for run in runs]) for key in ("accuracy", "f1")]
-        for key in ("training", "inference"):
-            speed = paced[way, tokens][key]
-            cells += [f"{speed:.1f}", f"{speed / paced[NOWHERE, tokens][key]:.2f}"]
-        lines.append(f"| {tokens} | {way} | {'' if way == NOWHERE else k} | {' | '.join(cells)} |")
-    seeds = ", ".join(str(seed) for seed in sorted({run["seed"] for run in record["runs"]}))
+        found = [run for run in runs if (run["way"], run["tokens"]) == (way, tokens)]
+        cells = [mean(run[key] for run in found) for key in ACCURACY] if found else [""] * len(ACCURACY) * bool(runs)
+        cells += speed_cells(paced, way, tokens) if paced else []
+        if any(cells):  # --ways left out others
+            lines.append(f"| {tokens} | {way} | {'' if way == NOWHERE else k} | {' | '.join(cells)} |")
+    said = [f"BBC News; pooled before layer {LAYER} of 6."]
+    if runs:
+        seeds = ", ".join(str(seed) for seed in sorted({run["seed"] for run in runs}))
+        said.append(f"Accuracy: test split, mean ± standard deviation over seeds {seeds}.")
+    if paced:
+        said.append("Times: of the model that is not pooled. Speed: all ways of a size take turns "
+                    "(`benchmarks/pace.py`).")  # fmt: skip
     return "\n".join(lines) + (
-        f"\n\nBBC News, test split, mean ± standard deviation over seeds {seeds}; pooled before layer {LAYER} of 6. "
-        f"Times: of the model that is not pooled. Speed: all ways of a size take turns (`benchmarks/pace.py`). "
-        f"`{record['command']}` on {record['device']}, torch {record['torch']}.\n"
+        f"\n\n{' '.join(said)} `{record['command']}` on {record['device']}, torch {record['torch']}.\n"
     )
 
 
-def _mean(values: list[float]) -> str:
+def speed_cells(paced: list[dict], way: str, tokens: int) -> list[str]:
+    speeds = {one["way"]: one for one in paced if one["tokens"] == tokens}
+    if way not in speeds:
+        return [""] * 2 * len(SPEED)
+    pairs = [(speeds[way][name], speeds[way][name] / speeds[NOWHERE][name]) for name in SPEED]
+    return [cell for speed, times in pairs for cell in (f"{speed:.1f}", f"{times:.2f}")]
+
+
+def mean(figures: Iterable[float]) -> str:
+    values = list(figures)
     spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.3f}{spread}"
 
@@ -97,10 +109,15 @@ def main() -> None:
     parser = CommandLine(__doc__)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="rows; the first is needed")
-    parser.add_argument("--train-only", action="store_true", help="leave the speed and the table to another call")
+    parser.add_argument("--speed", action="store_true", help="no trainings, the speed")
     arguments = parser.parse_args()
-    path = arguments.results / "between.json"
-    record = resume(path, arguments.device)
+    path = arguments.results / f"between{'-speed' * arguments.speed}.json"
+    record = resume(path, arguments.device, anew=arguments.speed)
+    if arguments.speed:
+        record["pace"] = measure_pace(arguments.ways, torch.device(arguments.device))
+        save(record, path)
+        publish(record, path, table)
+        return
     done = {(run["way"], run["tokens"], run["seed"]) for run in record["runs"]}
     plan = [(*row, seed) for row in ROWS for seed in arguments.seeds if row[2] in arguments.ways]
     plan = [(tokens, k, way, seed) for tokens, k, way, seed in plan if (way, tokens, seed) not in done]
@@ -109,11 +126,7 @@ def main() -> None:
         record = resume(path, arguments.device)  # again: other seeds may be running beside this one
         record["runs"].append(run)
         save(record, path)
-    if arguments.train_only:
-        return
-    if "pace" not in record:
-        record["pace"] = measure_pace(arguments.ways, torch.device(arguments.device))
-        save(record, path)
+    save(record, path)
     publish(record, path, table)
 
 
