@@ -103,5 +103,6 @@ def _code() -> str:
 
 def _remove_old(folder: Path) -> None:
     for entry in folder.iterdir():
-        if entry.stat().st_mtime < time.time() - KEPT:
-            shutil.rmtree(entry, ignore_errors=True)
+        with suppress(FileNotFoundError):  # what another process was at work on, and has renamed meanwhile
+            if entry.stat().st_mtime < time.time() - KEPT:
+                shutil.rmtree(entry, ignore_errors=True)

@@ -91,10 +91,17 @@ def test_a_hash_is_remembered_beside_its_split(write, monkeypatch):
     assert hash_of(split, "label") == found
 
 
-def test_what_nobody_used_for_long_is_removed_and_what_was_used_stays(cache):
-    def read(folder):
-        return datasets.DatasetDict(train=datasets.Dataset.from_dict({"text": ["a"]}))
+def read(folder):
+    return datasets.DatasetDict(train=datasets.Dataset.from_dict({"text": ["a"]}))
 
+
+def test_what_another_process_renames_meanwhile_is_left_alone(cache):
+    cache.mkdir(parents=True)
+    (cache / ".file-1").symlink_to(cache / "renamed")  # is listed, and not there when it is looked at
+    assert cached("new", "", read)["train"]["text"][:] == ["a"]
+
+
+def test_what_nobody_used_for_long_is_removed_and_what_was_used_stays(cache):
     for name in ("old", "used"):
         cached(name, "", read)
         (folder,) = cache.glob(f"{name}-*")
