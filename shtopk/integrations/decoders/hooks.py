@@ -14,7 +14,7 @@ from shtopk.integrations.decoders.cache import own
 from shtopk.integrations.decoders.families import Family, cache_in, cache_name, window_of
 from shtopk.integrations.decoders.passing import Pass
 from shtopk.integrations.decoders.state import REQUEST, RUNNING, begin_call, take_request
-from shtopk.integrations.layers.arguments import by_name
+from shtopk.integrations.layers.arguments import as_called, by_name
 from shtopk.integrations.layers.between import LayerHook
 from shtopk.integrations.layers.state import still_under_way
 
@@ -51,7 +51,7 @@ class TakeRequest:
         if given.get("attention_mask") is not None or given.get("input_ids") is None or padding is None:
             return args, kwargs
         given["attention_mask"] = (given["input_ids"] != padding).long()
-        return tuple(given.pop(name) for name in self.names[: len(args)]), given
+        return as_called(self.names, args, given)
 
 
 class EndCall:
@@ -135,7 +135,7 @@ class PoolPrompt(LayerHook):
         given["attention_mask"] = run.mask(
             self.index, given.get("attention_mask"), cache_in(given), self.window, given[name].dtype
         )
-        return tuple(given.pop(name) for name in self.names[: len(args)]), given
+        return as_called(self.names, args, given)
 
 
 class LeaveLayers(LayerHook):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
 from shtopk.assignment import Assignment
-from shtopk.integrations.layers.arguments import by_name
+from shtopk.integrations.layers.arguments import as_called, by_name
 from shtopk.integrations.layers.between import LayerHook
 from shtopk.integrations.layers.families import Family
 from shtopk.integrations.layers.state import STATE, ForwardPass, still_under_way
@@ -48,7 +48,7 @@ class PoolInput(LayerHook):
         if forward_pass.assignment is not None:
             self.gather(layer, given, forward_pass.assignment, local)
         given = {self.names[0]: hidden_states} | given
-        return tuple(given.pop(name) for name in self.names[: len(args)]), given
+        return as_called(self.names, args, given)
 
     def gather(self, layer: nn.Module, given: dict, assignment: Assignment, local: Tensor | None) -> None:
         """Turn arguments for all tokens into arguments for the slots.

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 from transformers.utils import ModelOutput
 
-from shtopk.integrations.layers.arguments import by_name
+from shtopk.integrations.layers.arguments import as_called, by_name
 from shtopk.integrations.layers.state import STATE
 
 
@@ -42,7 +42,7 @@ class TakeMask:
         if mask is None:
             return None
         given["attention_mask"] = mask
-        return tuple(given.pop(name) for name in self.names[: len(args)]), given
+        return as_called(self.names, args, given)
 
 
 class AttendToSlots:
