@@ -26,7 +26,7 @@ from ranking import metrics, to_text
 from record import RESULTS, CommandLine, publish, resume, save
 from retrieval_table import table
 from retrieval_tasks import TASKS, Split, Vectors, check, counts, draw, encoder, texts, token_vectors
-from retrieval_ways import ANNEALED, BOTH, WAYS, Way
+from retrieval_ways import WAYS, Way, candidates
 from sentence_transformers.multi_vector_encoder.modules import BaseTokenPooling
 from sentence_transformers.util.similarity import maxsim
 from torch import Tensor, nn
@@ -39,21 +39,6 @@ BATCH = 48  # documents of an update, each with one of its queries
 EPOCHS = 6
 BYTES = 2  # of a number in the index
 TUNING_SEED, TUNING_K = 100, 8
-CANDIDATES = [
-    Way(f"{name}, {rate:g}", options, rate)
-    for (name, options), rate in itertools.product(
-        {
-            "successive halving": {},
-            "successive halving in both modes": BOTH,
-            "successive halving in both modes, T = 4": BOTH | {"temperature": 4.0},
-            "successive halving, annealed": ANNEALED,
-            "successive halving, annealed to 0.5": ANNEALED | {"temperature": 0.5},
-            "iterative top-k": {"operator": "iterative"},
-            "iterative top-k, annealed": {"operator": "iterative", "initial_temperature": 4.0, "temperature": 0.1},
-        }.items(),
-        (1e-2, 3e-2),
-    )
-]
 
 
 def run(way: Way, k: int, seed: int, splits: dict[str, Split], split: str) -> dict:
@@ -193,7 +178,7 @@ def main() -> None:
         of_task = record.get("tasks", {}).get(task) or facts(task, splits, split)
         of_task |= sizes(splits[split])
         if arguments.tune:
-            plan = [(way, TUNING_K, TUNING_SEED) for way in CANDIDATES]
+            plan = [(way, TUNING_K, TUNING_SEED) for row in WAYS for way in candidates(row)]
         else:
             plan = list(planned(arguments.seeds, arguments.k, [way for way in WAYS if way.name in arguments.ways]))
         done = {(row["task"], row["way"], row["k"], row["seed"]) for row in record["runs"]}

@@ -1,8 +1,7 @@
 """Ways to make k vectors of the token vectors of a document: the rows of the tables of retrieval."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -44,14 +43,15 @@ class ModulePooling(BaseTokenPooling):
 
 @dataclass(frozen=True, eq=False)
 class Way:
-    """A row of the table: `TopKTokenPooling` with these options, or `module`, or `pool`.
+    """A row of the table: `TopKTokenPooling` or `module` with these options, or `pool`.
 
     Attributes:
         name: as the table shows it.
-        options: arguments of `TopKTokenPooling` that differ from its defaults.
-        learning_rate: of the scorer, behind an encoder that is frozen; None: nothing learns there.
+        options: arguments of `TopKTokenPooling`, or of `module`, that differ from its defaults.
+        learning_rate: of the scorer, behind an encoder that is frozen; None: nothing learns there. It and the
+            temperatures: the best mean MRR of the two tasks in retrieval-tuning.md.
         pool: token vectors [n, d] and k -> [k, d].
-        module: d and k -> a module from hidden states [B, n, d] and mask [B, n] to a `shtopk.TopK`.
+        module: d, k and options -> a module from hidden states [B, n, d] and mask [B, n] to a `shtopk.TopK`.
         k: vectors of a document where it is not the table's k; ALL: one for each token.
     """
 
@@ -59,14 +59,14 @@ class Way:
     options: dict = field(default_factory=dict)
     learning_rate: float | None = None
     pool: Callable[[Tensor, int], Tensor] | None = None
-    module: Callable[[int, int], nn.Module] | None = None
+    module: Callable[..., nn.Module] | None = None
     k: int | None = None
 
     def build(self, size: int, k: int) -> BaseTokenPooling:
         if self.pool is not None:
             return LambdaTokenPooling(lambda embedding: self.pool(embedding, k))
         if self.module is not None:
-            return ModulePooling(self.module(size, k))
+            return ModulePooling(self.module(size, k, **self.options))
         return TopKTokenPooling(size, k, **self.options)
 
     @property
@@ -94,16 +94,17 @@ def chunks(embedding: Tensor, k: int) -> Tensor:
 
 BOTH = {"eval_operator": "successive_halving"}  # a tournament in eval mode, too
 ANNEALED = BOTH | {"temperature": 1 / 16, "initial_temperature": 4.0}
-WAYS = [  # temperatures and learning rates: the best mean MRR of the two tasks in retrieval-tuning.md
+ITERATIVE, FROM_4 = {"operator": "iterative"}, {"initial_temperature": 4.0}
+WAYS = [
     Way("all tokens", pool=lambda embedding, k: embedding, k=ALL),
     Way("successive halving", learning_rate=1e-2),
     Way("successive halving in both modes", BOTH, learning_rate=1e-2),
     Way("successive halving, annealed", ANNEALED, learning_rate=1e-2),
     Way("select and merge in both modes", {"operator": "select_and_merge"}, learning_rate=1e-2),
-    Way("iterative top-k", {"operator": "iterative"}, learning_rate=3e-2),
-    Way("DFTopK", module=partial(DFTopK, initial_temperature=4.0), learning_rate=1e-2),
-    Way("LapSum", module=partial(LapSum, initial_temperature=4.0), learning_rate=1e-2),
-    Way("perturbed top-k", module=partial(PerturbedTopK, initial_temperature=4.0), learning_rate=1e-2),
+    Way("iterative top-k", ITERATIVE, learning_rate=3e-2),
+    Way("DFTopK", FROM_4, module=DFTopK, learning_rate=1e-2),
+    Way("LapSum", FROM_4, module=LapSum, learning_rate=1e-2),
+    Way("perturbed top-k", FROM_4, module=PerturbedTopK, learning_rate=1e-2),
     Way("attention-guided clusters", module=AttentionGuidedClusters, learning_rate=1e-2),
     Way("linear map over places", module=LinearMap, learning_rate=1e-2),
     Way("softmax attention, k queries", module=AttentionPooling, learning_rate=1e-2),
@@ -113,3 +114,33 @@ WAYS = [  # temperatures and learning rates: the best mean MRR of the two tasks 
     Way("Ward clusters", pool=ward),
     Way("mean of all tokens", pool=chunks, k=1),
 ]
+RATES = 1e-2, 3e-2
+SOFT = [FROM_4, {"initial_temperature": 1.0}, {"temperature": 0.25}]
+OPTIONS = {  # of a row of WAYS, to choose from; a row that is not here has those of WAYS alone
+    "successive halving in both modes": [BOTH, BOTH | {"temperature": 4.0}],
+    "successive halving, annealed": [ANNEALED, ANNEALED | {"temperature": 0.5}],
+    "iterative top-k": [ITERATIVE, ITERATIVE | FROM_4 | {"temperature": 0.1}],
+    "DFTopK": SOFT,
+    "LapSum": SOFT,
+    "perturbed top-k": [FROM_4, {"initial_temperature": 1.0}, {"initial_temperature": 16.0}],
+}
+
+
+def candidates(way: Way) -> list[Way]:
+    """The settings of a row that `--tune` compares, each with a name of its own; none if nothing learns there."""
+    if way.learning_rate is None:
+        return []
+    return [
+        replace(way, name=f"{way.name}{in_words(options)}, {rate:g}", options=options, learning_rate=rate)
+        for options in OPTIONS.get(way.name, [way.options])
+        for rate in RATES
+    ]
+
+
+def in_words(options: dict) -> str:
+    """
+    >>> in_words({"initial_temperature": 4.0, "temperature": 0.1})
+    ', from 4, T = 0.1'
+    """
+    words = {"initial_temperature": ", from ", "temperature": ", T = "}
+    return "".join(f"{word}{options[name]:g}" for name, word in words.items() if name in options)

@@ -39,8 +39,10 @@ GRID = {
     "hard top-k, gated": ({"operator": "hard_gated"}, [(0.5, 0.5), (1, 1), (2, 2)]),
     "hard top-k, straight-through": ({"operator": "hard_straight_through"}, [(0.5, 0.5), (1, 1), (2, 2)]),
 }
-SOFT_RIVALS = [(1, 0.0625), (4, 0.0625), (16, 0.0625), (0.0625, 0.0625), (0.25, 0.25), (1, 1)]
+SOFT = [(1, 0.0625), (4, 0.0625), (16, 0.0625), (0.0625, 0.0625), (0.25, 0.25), (1, 1)]
+TEMPERATURES = dict.fromkeys(("dftopk", "lapsum", "perturbed"), SOFT)  # by the kind of a rival
 ATTENTION = Variant("softmax attention, k queries", kind="attention")
+KEYS = ("method", "start", "end", "learning_rate")  # of a run: what is tuned
 UNTAUGHT = ("ward", "stretches")  # rivals with nothing to tune
 
 
@@ -64,11 +66,11 @@ def main() -> None:
         for name, (common, temperatures) in GRID.items()
     ] + [[ATTENTION]]
     for row in RIVAL_ROWS:
-        if "initial_temperature" in row.pooling:
-            pairs = [{"initial_temperature": start, "temperature": end} for start, end in SOFT_RIVALS]
-            grid.append([dataclasses.replace(row, pooling=row.pooling | pair) for pair in pairs])
-        elif row.kind not in UNTAUGHT:
-            grid.append([row])
+        if row.kind not in UNTAUGHT:
+            pairs = TEMPERATURES.get(row.kind, [(None, None)])
+            poolings = [{"initial_temperature": start, "temperature": end} if end else {} for start, end in pairs]
+            plain = dataclasses.replace(row, scorer_learning_rate=LEARNING_RATE)
+            grid.append([dataclasses.replace(plain, pooling=row.pooling | pooling) for pooling in poolings])
     train([variant for method in grid for variant in method])
     best = [min(method, key=lambda variant: rank(score(settings(variant), runs))) for method in grid]
     train([
@@ -100,8 +102,7 @@ def rank(score: tuple[float, float]) -> float:
 
 def table(record: dict) -> str:
     runs = record["runs"]
-    keys = ("method", "start", "end", "learning_rate")
-    found = [dict(items) for items in dict.fromkeys(tuple((key, run[key]) for key in keys) for run in runs)]
+    found = [dict(items) for items in dict.fromkeys(tuple((key, run[key]) for key in KEYS) for run in runs)]
     methods = [*GRID, ATTENTION.name, *(row.name for row in RIVAL_ROWS)]
     found.sort(key=lambda setting: (methods.index(setting["method"]), rank(score(setting, runs))))
     lines = [
