@@ -57,6 +57,7 @@ class Part:
 EVERY_K = shlex.join(variant.name for variant in VARIANTS + NEEDLE_ONLY)
 FIVE_SEEDS = "--seeds 0 1 2 3 4"
 TRAINED = "'all tokens' 'successive halving' 'select and merge in both modes' 'Ward clusters'"
+CLOSE = "'successive halving' 'select and merge in both modes' 'attention-guided clusters'"  # of what retrieval trains
 DOCSTRINGS, RFC = "--config configs/docstrings.yaml", "--config configs/rfc-small.yaml"
 ANNEALED, FROM_A_HALF = (f"--temperature 0.0625 --initial_temperature {start}" for start in (4, 0.5))
 FROZEN = ("compare.FineTuned", "pace")  # what compare.py does not do where the encoder is frozen
@@ -72,7 +73,8 @@ PARTS = (
     Part("between-speed", ("between-speed",), ("between.py --speed",), 10, timed=True, readme=True, threads=1,
          tasks=("bbc",)),
     Part("scaling", ("scaling",), ("scaling.py",), 8, timed=True, readme=True),
-    Part("retrieval", ("retrieval",), ("retrieval.py",), 100, readme=True, threads=1, tasks=("bbc", "needle")),
+    Part("retrieval", ("retrieval",), ("retrieval.py", f"retrieval.py --seeds 3 4 --ways {CLOSE}"), 110, readme=True,
+         threads=1, tasks=("bbc", "needle")),
     Part("merging", ("merging",), ("merging.py",), 2, timed=True, readme=True),
     Part("speed-default", ("speed-default",), ("speed.py --default-only",), 3, timed=True, readme=True,
          without=("speed_gpu",)),

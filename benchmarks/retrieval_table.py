@@ -153,11 +153,13 @@ def seeds(record: dict) -> str:
     listed = {row: ", ".join(map(str, sorted(its))) for row, its in rows.items()}
     several = [listed[row] for row, its in rows.items() if len(its) > 1]
     most = statistics.mode(several or listed.values())
-    others = [
-        f"{task}, k = {k or 'all'}, {way}: {listed[task, k, way]}"
-        for (task, k, way), its in rows.items() if len(its) > 1 and listed[task, k, way] != most
-    ]  # fmt: skip
-    return most + (f" ({'; '.join(others)})" if others else "")
+    others = {row: its for row, its in listed.items() if len(rows[row]) > 1 and its != most}
+    found = []
+    for way, its in dict.fromkeys((row[2], its) for row, its in others.items()):
+        where = [row[:2] for row in others if (row[2], others[row]) == (way, its)]
+        whole = len(where) == sum(row[2] == way for row in rows)  # with every task and k
+        found += [f"{way}: {its}"] if whole else [f"{task}, k = {k or 'all'}, {way}: {its}" for task, k in where]
+    return most + (f" ({'; '.join(found)})" if found else "")
 
 
 def cell(runs: list[dict], key: str) -> str:

@@ -94,19 +94,19 @@ def chunks(embedding: Tensor, k: int) -> Tensor:
 
 BOTH = {"eval_operator": "successive_halving"}  # a tournament in eval mode, too
 ANNEALED = BOTH | {"temperature": 1 / 16, "initial_temperature": 4.0}
-ITERATIVE, FROM_4 = {"operator": "iterative"}, {"initial_temperature": 4.0}
+ITERATIVE, FROM_4, FROM_1 = {"operator": "iterative"}, {"initial_temperature": 4.0}, {"initial_temperature": 1.0}
 WAYS = [
     Way("all tokens", pool=lambda embedding, k: embedding, k=ALL),
-    Way("successive halving", learning_rate=1e-2),
-    Way("successive halving in both modes", BOTH, learning_rate=1e-2),
-    Way("successive halving, annealed", ANNEALED, learning_rate=1e-2),
-    Way("select and merge in both modes", {"operator": "select_and_merge"}, learning_rate=1e-2),
+    Way("successive halving", learning_rate=3e-2),
+    Way("successive halving in both modes", BOTH, learning_rate=3e-2),
+    Way("successive halving, annealed", ANNEALED | {"temperature": 0.5}, learning_rate=3e-2),
+    Way("select and merge in both modes", {"operator": "select_and_merge"}, learning_rate=3e-2),
     Way("iterative top-k", ITERATIVE, learning_rate=3e-2),
-    Way("DFTopK", FROM_4, module=DFTopK, learning_rate=1e-2),
-    Way("LapSum", FROM_4, module=LapSum, learning_rate=1e-2),
-    Way("perturbed top-k", FROM_4, module=PerturbedTopK, learning_rate=1e-2),
+    Way("DFTopK", FROM_4, module=DFTopK, learning_rate=3e-2),
+    Way("LapSum", FROM_1, module=LapSum, learning_rate=3e-2),
+    Way("perturbed top-k", FROM_1, module=PerturbedTopK, learning_rate=1e-2),
     Way("attention-guided clusters", module=AttentionGuidedClusters, learning_rate=1e-2),
-    Way("linear map over places", module=LinearMap, learning_rate=1e-2),
+    Way("linear map over places", module=LinearMap, learning_rate=3e-2),
     Way("softmax attention, k queries", module=AttentionPooling, learning_rate=1e-2),
     Way("random scorer, frozen", {"operator": "hard"}),
     Way("first k tokens", {"operator": "hard", "scorer": "first"}),
@@ -115,14 +115,14 @@ WAYS = [
     Way("mean of all tokens", pool=chunks, k=1),
 ]
 RATES = 1e-2, 3e-2
-SOFT = [FROM_4, {"initial_temperature": 1.0}, {"temperature": 0.25}]
+SOFT = [FROM_4, FROM_1, {"temperature": 0.25}]
 OPTIONS = {  # of a row of WAYS, to choose from; a row that is not here has those of WAYS alone
     "successive halving in both modes": [BOTH, BOTH | {"temperature": 4.0}],
     "successive halving, annealed": [ANNEALED, ANNEALED | {"temperature": 0.5}],
     "iterative top-k": [ITERATIVE, ITERATIVE | FROM_4 | {"temperature": 0.1}],
     "DFTopK": SOFT,
     "LapSum": SOFT,
-    "perturbed top-k": [FROM_4, {"initial_temperature": 1.0}, {"initial_temperature": 16.0}],
+    "perturbed top-k": [FROM_4, FROM_1, {"initial_temperature": 16.0}],
 }
 
 

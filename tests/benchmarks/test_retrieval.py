@@ -139,6 +139,8 @@ def test_more_seeds_of_a_row_are_named(record):
     record["runs"] += [of_ranks("worst", 32, seed, [5] * 80) for seed in (1, 2)]
     record["runs"] += [of_ranks("rival", 8, 1, [5] * 80)]
     assert "over seeds 0, 1 (bbc, k = 32, worst: 0, 1, 2) of what" in table(record)
+    record["runs"] += [of_ranks("worst", 8, seed, [5] * 80) for seed in (1, 2)]
+    assert "over seeds 0, 1 (worst: 0, 1, 2) of what" in table(record)
 
 
 def test_a_record_without_ranks_has_a_table_without_bold(record):

@@ -5,6 +5,7 @@ import json
 import pytest
 import tune
 from record import RESULTS
+from retrieval_ways import WAYS, Way, candidates
 from rivals import RIVALS
 from variants import NEEDLE_ONLY, RIVAL_ROWS, VARIANTS, Variant
 
@@ -29,3 +30,14 @@ def test_a_row_of_needle_has_the_settings_that_tuning_found_best(variant: Varian
     if best["end"] is not None:
         assert pooling.temperature == best["end"]
         assert (pooling.initial_temperature or pooling.temperature) == best["start"]
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if candidates(way)], ids=lambda way: way.name)
+def test_a_row_of_retrieval_has_the_settings_that_tuning_found_best(way: Way):
+    runs = json.loads((RESULTS / "retrieval-tuning.json").read_text())["runs"]
+
+    def mrr(candidate: Way) -> float:
+        return sum(run["mrr"] for run in runs if run["way"] == candidate.name)
+
+    best = max(candidates(way), key=mrr)
+    assert (way.options, way.learning_rate) == (best.options, best.learning_rate)
