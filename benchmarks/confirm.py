@@ -1,12 +1,15 @@
 """Are figures still what they were, although the code has changed? `make confirm PARTS="needle bbc"`.
 
-python benchmarks/confirm.py needle bbc ...
+python benchmarks/confirm.py needle bbc ... [--without "LapSum" "iterative top-k"]
 
 A change that should leave figures alone makes a result out of date all the same. Here a sample of its runs, one of
 each way and revision, is made again with the code of today. If every figure of the sample is the same to the last
 digit, times and memory left out, each entry of the record's list "measured" gets "confirmed": the revision, the hash
 of the files, and how many runs were compared. Then the result counts as up to date. If one differs, it is named, and
 nothing is changed: the part has to be measured anew (`make results`), as a part that measures times always has.
+
+--without: ways whose figures are to change, as their settings did. They are not compared, and if all others come out
+the same, their runs are taken out of the record; `make results` then makes these alone.
 """
 
 import argparse
@@ -14,6 +17,7 @@ import json
 import re
 import shutil
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 import origin
@@ -25,15 +29,18 @@ WAY = ("task", "variant", "way", "method", "trained", "trained_as")  # fields th
 MEASURED = re.compile("seconds|_ms$|per_second|mib")  # fields that differ from run to run
 
 
-def confirm(part: Part) -> str | None:
+def confirm(part: Part, without: Collection[str] = ()) -> str | None:
     """Make a sample of a part's runs again, and write into its records that they are the same. Returns why not."""
     if part.timed:
         return "measures times, which only another measurement can confirm"
     records = {file: json.loads((RESULTS / f"{file}.json").read_text()) for file in part.files}
-    samples = {file: sample(record) for file, record in records.items()}
+    samples = {file: sample(record, without) for file, record in records.items()}
     if not all(samples.values()) or any(entry.get("files") is None for record in records.values()
                                         for entry in record.get("measured", [{}])):  # fmt: skip
         return "has no runs of a known revision to be made again"
+    runs = [run for record in records.values() for run in record["runs"]]
+    if unknown := [way for way in without if not any(is_of(run, [way]) for run in runs)]:
+        return f"has no runs of {', '.join(unknown)}"
     folder = renew.STAGING / f"{part.name}-again"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -51,19 +58,40 @@ def confirm(part: Part) -> str | None:
         if other := next((run for run in runs if figures(run) not in again), None):
             return f"differs: {file}.json has {shown(other)}, which did not come out again; see {folder}"
     for file, record in records.items():
-        write(RESULTS / f"{file}.json", record, part, len(samples[file]))
+        write(RESULTS / f"{file}.json", left(record, without), part, len(samples[file]))
     shutil.rmtree(folder)
     return None
 
 
-def sample(record: dict) -> list[dict]:
-    """The first run of each way that each entry of "measured" has."""
+def sample(record: dict, without: Collection[str] = ()) -> list[dict]:
+    """The first run of each way that each entry of "measured" has, but for those without which it goes."""
     found: dict[tuple, dict] = {}
     for number, entry in enumerate(record.get("measured", [])):
         for place in sorted(origin.places(entry.get("runs"))):
             run = record["runs"][place]
+            if is_of(run, without):
+                continue
             found.setdefault((number, *(run.get(name) for name in WAY)), run)
     return list(found.values())
+
+
+def is_of(run: dict, ways: Collection[str]) -> bool:
+    return any(run.get(name) in ways for name in WAY)
+
+
+def left(record: dict, without: Collection[str]) -> dict:
+    """The record without the runs of some ways, and its entries with the places of those that are left."""
+    kept = [place for place, run in enumerate(record["runs"]) if not is_of(run, without)]
+    if len(kept) == len(record["runs"]):
+        return record
+    entries = []
+    for entry in record["measured"]:
+        before = origin.places(entry.get("runs"))
+        places = {new for new, old in enumerate(kept) if old in before}
+        share = len(places) / max(1, len(before))
+        minutes = {"minutes": round(entry["minutes"] * share, 3)} if "minutes" in entry else {}
+        entries += [entry | minutes | {"runs": origin.ranges(places)}] if places else []
+    return record | {"runs": [record["runs"][place] for place in kept], "measured": entries}
 
 
 def figures(run: dict) -> str:
@@ -86,9 +114,11 @@ def write(path: Path, record: dict, part: Part, runs: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="+", metavar="PART", choices=NAMES, help=f"of {', '.join(NAMES)}")
+    parser.add_argument("--without", nargs="+", metavar="WAY", default=[], help="whose figures are to change")
+    arguments = parser.parse_args()
     failed = False
-    for part in (NAMES[name] for name in parser.parse_args().parts):
-        reason = confirm(part) if stale(part) else "is up to date"
+    for part in (NAMES[name] for name in arguments.parts):
+        reason = confirm(part, arguments.without) if stale(part) else "is up to date"
         failed |= reason not in (None, "is up to date")
         print(f"{part.name}: {reason or 'confirmed'}", flush=True)
     sys.exit(failed)

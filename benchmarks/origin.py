@@ -97,7 +97,7 @@ def measured(record: dict, before: dict, origin: dict[str, Any]) -> list[dict]:
     if known == []:
         before = {}  # all is new
     elif known is None and before:
-        known = [UNKNOWN | {name: _ranges(range(len(items))) for name, items in _lists(before).items()}]
+        known = [UNKNOWN | {name: ranges(range(len(items))) for name, items in _lists(before).items()}]
     if _facts(record) == _facts(before):
         return record.get("measured", [])
     entries = [dict(entry) for entry in known or []]
@@ -114,7 +114,7 @@ def measured(record: dict, before: dict, origin: dict[str, Any]) -> list[dict]:
             for entry in entries:
                 if entry is mine or was is None or not was.items() <= item.items():  # replaced, not completed
                     its = places(entry.get(name)) - {place} | ({place} if entry is mine else set())
-                    entry |= {name: _ranges(its)}
+                    entry |= {name: ranges(its)}
     now = time.monotonic()
     mine["minutes"] = round(mine.get("minutes", 0) + (now - _last[0]) / 60, 3)
     _last[0] = now
@@ -137,9 +137,9 @@ def _lists(record: dict) -> dict[str, list[dict[str, str]]]:
     }
 
 
-def _ranges(places: Any) -> str:
+def ranges(places: Any) -> str:
     """
-    >>> _ranges({0, 1, 2, 5})
+    >>> ranges({0, 1, 2, 5})
     '0-2, 5'
     """
     if not (places := sorted(places)):
@@ -149,10 +149,10 @@ def _ranges(places: Any) -> str:
     return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
 
 
-def places(ranges: str | None) -> set[int]:
+def places(listed: str | None) -> set[int]:
     """
     >>> places("0-2, 5") == {0, 1, 2, 5}
     True
     """
-    found = re.findall(r"(\d+)(?:-(\d+))?", ranges or "")
+    found = re.findall(r"(\d+)(?:-(\d+))?", listed or "")
     return {place for first, last in found for place in range(int(first), int(last or first) + 1)}

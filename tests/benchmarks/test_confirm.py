@@ -79,6 +79,22 @@ def test_other_figures_are_named_and_confirm_nothing(place):
     assert stale.stale(PART)
 
 
+def test_a_way_whose_figures_are_to_change_is_taken_out_and_the_rest_is_confirmed(place):
+    comes_out(place, 0.8)
+    keep(place, {"runs": RUNS, "measured": [THEN | {"minutes": 8}]})
+    assert confirm.confirm(PART, ["nobody"]) == "has no runs of nobody"
+    assert confirm.confirm(PART, ["ours"]) is None
+    assert kept(place)["runs"] == [RUNS[1], RUNS[3]]
+    assert kept(place)["measured"] == [THEN | {"runs": "0-1", "minutes": 4, "confirmed": NOW | {"runs": 1}}]
+
+
+def test_an_entry_whose_runs_are_all_taken_out_goes_with_them(place):
+    comes_out(place, 0.8)
+    keep(place, {"runs": RUNS, "measured": [THEN | {"runs": "0"}, THEN | {"runs": "1-3"}]})
+    assert confirm.confirm(PART, ["ours"]) is None
+    assert [entry["runs"] for entry in kept(place)["measured"]] == ["0-1"]
+
+
 def test_what_fails_confirms_nothing(place):
     (place / "benchmarks" / "script.py").write_text("raise SystemExit(3)")
     assert "failed with exit code 3" in confirm.confirm(PART)
