@@ -26,7 +26,7 @@ from ranking import metrics, to_text
 from record import RESULTS, CommandLine, publish, resume, save
 from retrieval_table import table
 from retrieval_tasks import TASKS, Split, Vectors, check, counts, draw, encoder, texts, token_vectors
-from retrieval_ways import WAYS, Way, candidates
+from retrieval_ways import GRID, WAYS, Way, candidates
 from sentence_transformers.multi_vector_encoder.modules import BaseTokenPooling
 from sentence_transformers.util.similarity import maxsim
 from torch import Tensor, nn
@@ -178,7 +178,7 @@ def main() -> None:
         of_task = record.get("tasks", {}).get(task) or facts(task, splits, split)
         of_task |= sizes(splits[split])
         if arguments.tune:
-            plan = [(way, TUNING_K, TUNING_SEED) for row in WAYS for way in candidates(row)]
+            plan = [(way, TUNING_K, TUNING_SEED) for row in GRID for way in candidates(row)]
         else:
             plan = list(planned(arguments.seeds, arguments.k, [way for way in WAYS if way.name in arguments.ways]))
         done = {(row["task"], row["way"], row["k"], row["seed"]) for row in record["runs"]}

@@ -1,7 +1,7 @@
 """Ways to make k vectors of the token vectors of a document: the rows of the tables of retrieval."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -116,24 +116,26 @@ WAYS = [
 ]
 RATES = 1e-2, 3e-2
 SOFT = [FROM_4, FROM_1, {"temperature": 0.25}]
-OPTIONS = {  # of a row of WAYS, to choose from; a row that is not here has those of WAYS alone
-    "successive halving in both modes": [BOTH, BOTH | {"temperature": 4.0}],
-    "successive halving, annealed": [ANNEALED, ANNEALED | {"temperature": 0.5}],
-    "iterative top-k": [ITERATIVE, ITERATIVE | FROM_4 | {"temperature": 0.1}],
-    "DFTopK": SOFT,
-    "LapSum": SOFT,
-    "perturbed top-k": [FROM_4, FROM_1, {"initial_temperature": 16.0}],
+GRID: dict[str, tuple[Callable[..., nn.Module] | None, list[dict]]] = {  # row -> its module, and what to choose from
+    "successive halving": (None, [{}]),
+    "successive halving in both modes": (None, [BOTH, BOTH | {"temperature": 4.0}]),
+    "successive halving, annealed": (None, [ANNEALED, ANNEALED | {"temperature": 0.5}]),
+    "select and merge in both modes": (None, [{"operator": "select_and_merge"}]),
+    "iterative top-k": (None, [ITERATIVE, ITERATIVE | FROM_4 | {"temperature": 0.1}]),
+    "DFTopK": (DFTopK, SOFT),
+    "LapSum": (LapSum, SOFT),
+    "perturbed top-k": (PerturbedTopK, [FROM_4, FROM_1, {"initial_temperature": 16.0}]),
+    "attention-guided clusters": (AttentionGuidedClusters, [{}]),
+    "linear map over places": (LinearMap, [{}]),
+    "softmax attention, k queries": (AttentionPooling, [{}]),
 }
 
 
-def candidates(way: Way) -> list[Way]:
-    """The settings of a row that `--tune` compares, each with a name of its own; none if nothing learns there."""
-    if way.learning_rate is None:
-        return []
+def candidates(row: str) -> list[Way]:
+    """The settings of a row of WAYS that `--tune` compares, each with a name of its own."""
+    module, grid = GRID[row]
     return [
-        replace(way, name=f"{way.name}{in_words(options)}, {rate:g}", options=options, learning_rate=rate)
-        for options in OPTIONS.get(way.name, [way.options])
-        for rate in RATES
+        Way(f"{row}{in_words(options)}, {rate:g}", options, rate, module=module) for options in grid for rate in RATES
     ]
 
 
