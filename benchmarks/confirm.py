@@ -69,13 +69,13 @@ def sample(record: dict, without: Collection[str] = ()) -> list[dict]:
     for number, entry in enumerate(record.get("measured", [])):
         for place in sorted(origin.places(entry.get("runs"))):
             run = record["runs"][place]
-            if is_of(run, without):
-                continue
-            found.setdefault((number, *(run.get(name) for name in WAY)), run)
+            if not is_of(run, without):
+                found.setdefault((number, *(run.get(name) for name in WAY)), run)
     return list(found.values())
 
 
 def is_of(run: dict, ways: Collection[str]) -> bool:
+    """Whether a run is of one of these ways, by any of the fields that name one."""
     return any(run.get(name) in ways for name in WAY)
 
 
