@@ -13,7 +13,7 @@ import torch
 from compare import Frozen
 from record import CommandLine, publish, resume, save
 from tqdm.auto import tqdm
-from variants import BOTH, RIVAL_ROWS, Variant
+from variants import BOTH, MERGED, RIVAL_ROWS, Variant
 
 K, SEEDS = 8, (10, 11)
 LEARNING_RATE, OTHER_LEARNING_RATES = 1e-2, (3e-3, 3e-2)
@@ -23,6 +23,7 @@ RELATIVE = {"operator": "successive_halving_relative"}
 GRID = {
     "successive halving, annealed": (BOTH, [(1, 0.0625), (4, 0.0625), (8, 0.0625), (16, 0.0625), (4, 0.25)]),
     "successive halving in both modes": (BOTH, [(0.0625, 0.0625), (0.25, 0.25), (1, 1)]),
+    "select and merge in both modes": (MERGED, [(0.25, 0.25), (1, 1), (2, 2), (4, 1)]),
     "successive halving": ({}, [(0.25, 0.25), (1, 1), (2, 2), (4, 1)]),
     "successive halving, relative": (
         RELATIVE,

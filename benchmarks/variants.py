@@ -29,11 +29,13 @@ class Variant:
 BOTH = {"eval_operator": "successive_halving"}  # a tournament in eval mode, too
 ANNEALED = BOTH | {"temperature": 1 / 16, "initial_temperature": 4.0}
 FROM_8, ITERATIVE = ANNEALED | {"initial_temperature": 8.0}, {"operator": "iterative"}
+MERGED = {"operator": "select_and_merge"}  # in training, too
 FIRST = {"operator": "hard", "scorer": "first"}
 
 VARIANTS = [
     Variant("successive halving", scorer_learning_rate=3e-2),
     Variant("successive halving in both modes", BOTH),
+    Variant("select and merge in both modes", MERGED, scorer_learning_rate=3e-2),
     Variant("successive halving, annealed", FROM_8, scorer_learning_rate=3e-2),
     Variant("successive halving, relative", {"operator": "successive_halving_relative"}),
     Variant("iterative top-k", ITERATIVE | {"initial_temperature": 4.0, "temperature": 0.1}),
@@ -48,6 +50,7 @@ VARIANTS = [
 SUMMARIES = [
     Variant("successive halving"),
     Variant("select and merge in eval mode", {"eval_operator": "select_and_merge"}),
+    Variant("select and merge in both modes", MERGED),
     Variant("successive halving, annealed", ANNEALED),
     Variant("iterative top-k", ITERATIVE),
     Variant("hard top-k, gated", {"operator": "hard_gated"}),
