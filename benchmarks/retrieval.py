@@ -165,12 +165,13 @@ def main() -> None:
     parser.add_argument("--ways", nargs="+", choices=names, default=names, metavar="WAY", help="rows; all by default")
     parser.add_argument("--k", nargs="+", type=int, default=[8, 32], help="vectors of a document")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--name", default="retrieval", help="of the record, whose runs all share a table")
     parser.add_argument("--tune", action="store_true", help="every candidate's settings, on the validation split")
     arguments = parser.parse_args()
     if min(arguments.k) < 2:
         parser.error(f"expected --k >= 2, got {min(arguments.k)}; one vector is the row of the mean")
     check_tasks(arguments.tasks)
-    path = arguments.results / f"retrieval{'-tuning' * arguments.tune}.json"
+    path = arguments.results / f"{arguments.name}{'-tuning' * arguments.tune}.json"
     split = "validation" if arguments.tune else "test"
     record = resume(path, "cpu", split=split)
     for task in arguments.tasks:
