@@ -5,8 +5,9 @@ python benchmarks/confirm.py needle bbc ... [--without "LapSum" "iterative top-k
 A change that should leave figures alone makes a result out of date all the same. Here a sample of its runs, one of
 each way and revision, is made again with the code of today. If every figure of the sample is the same to the last
 digit, times and memory left out, each entry of the record's list "measured" gets "confirmed": the revision, the hash
-of the files, and how many runs were compared. Then the result counts as up to date. If one differs, it is named, and
-nothing is changed: the part has to be measured anew (`make results`), as a part that measures times always has.
+of the files, and how many runs were compared. Then the result counts as up to date. Runs that the record lacks, of a
+new row, are made along the way and added. If one differs, it is named, and nothing is changed: the part has to be
+measured anew (`make results`), as a part that measures times always has.
 
 --without: ways whose figures are to change, as their settings did. They are not compared, and if all others come out
 the same, their runs are taken out of the record; `make results` then makes these alone.
@@ -53,12 +54,18 @@ def confirm(part: Part, without: Collection[str] = ()) -> str | None:
             renew.staged(folder, file).write_text(json.dumps(record | {"runs": kept}))
         if failed := renew.run_commands(part, folder, lock):
             return failed
+    again = {file: json.loads(renew.staged(folder, file).read_text())["runs"] for file in part.files}
     for file, runs in samples.items():
-        again = [figures(run) for run in json.loads(renew.staged(folder, file).read_text())["runs"]]
-        if other := next((run for run in runs if figures(run) not in again), None):
+        came_out = [figures(run) for run in again[file]]
+        if other := next((run for run in runs if figures(run) not in came_out), None):
             return f"differs: {file}.json has {shown(other)}, which did not come out again; see {folder}"
     for file, record in records.items():
-        write(RESULTS / f"{file}.json", left(record, without), part, len(samples[file]))
+        known = [figures(run) for run in record["runs"]]
+        added = [run for run in again[file] if figures(run) not in known]
+        write(RESULTS / f"{file}.json", left(record, without), part, len(samples[file]), added)
+        table = renew.staged(folder, file).with_suffix(".md")
+        if added and table.exists():
+            shutil.copy(table, RESULTS / f"{file}.md")
     shutil.rmtree(folder)
     return None
 
@@ -104,10 +111,15 @@ def shown(run: dict) -> str:
     return ", ".join(f"{name} {value}" for name, value in run.items() if len(str(value)) < 40)
 
 
-def write(path: Path, record: dict, part: Part, runs: int) -> None:
+def write(path: Path, record: dict, part: Part, runs: int, added: list[dict]) -> None:
+    """Write a record whose runs are confirmed by a sample of so many, and what it lacked."""
     here = origin.here(part.script(path.stem), path.stem, part.needs != "gpu")
     for entry in record["measured"]:
         entry["confirmed"] = here | {"runs": runs}
+    if added:
+        places = range(len(record["runs"]), len(record["runs"]) + len(added))
+        record["runs"] += added
+        record["measured"].append(here | {"runs": origin.ranges(places)})
     path.write_text(json.dumps(record, indent=1) + "\n")
 
 

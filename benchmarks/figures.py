@@ -184,6 +184,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "between": lambda: between.table(between_with_speed()),
     "scaling": lambda: scaling.table(record("scaling")),
     "retrieval": lambda: retrieval_table.summary(record("retrieval")),
+    "retrieval-summaries": lambda: retrieval_table.summary(record("retrieval-summaries")),
     "retrieval-trained": lambda: retrieval_table.summary(record("retrieval-trained")),
     "speed": lambda: speed.summary(record("speed")),
     "planted-small": lambda: planted.table(record("planted-small")),

@@ -35,7 +35,7 @@ FIRST = {"operator": "hard", "scorer": "first"}
 VARIANTS = [
     Variant("successive halving", scorer_learning_rate=3e-2),
     Variant("successive halving in both modes", BOTH),
-    Variant("select and merge in both modes", MERGED, scorer_learning_rate=3e-2),
+    Variant("select and merge in both modes", MERGED | {"temperature": 2.0}, scorer_learning_rate=3e-2),
     Variant("successive halving, annealed", FROM_8, scorer_learning_rate=3e-2),
     Variant("successive halving, relative", {"operator": "successive_halving_relative"}),
     Variant("iterative top-k", ITERATIVE | {"initial_temperature": 4.0, "temperature": 0.1}),

@@ -20,6 +20,7 @@ made = [{"way": way, "seed": seed, "accuracy": {"ours": ACCURACY}.get(way, 0.5),
 known = [(run["way"], run["seed"]) for run in record["runs"]]
 record["runs"] += [run for run in made if (run["way"], run["seed"]) not in known]
 path.write_text(json.dumps(record))
+path.with_suffix(".md").write_text(f"a table of {len(record['runs'])} runs")
 """
 RUNS = [{"way": way, "seed": seed, "accuracy": {"ours": 0.9}.get(way, 0.5), "train_seconds": 1.0 + seed}
         for seed in (0, 1) for way in ("ours", "theirs")]  # fmt: skip
@@ -86,6 +87,21 @@ def test_a_way_whose_figures_are_to_change_is_taken_out_and_the_rest_is_confirme
     assert confirm.confirm(PART, ["ours"]) is None
     assert kept(place)["runs"] == [RUNS[1], RUNS[3]]
     assert kept(place)["measured"] == [THEN | {"runs": "0-1", "minutes": 4, "confirmed": NOW | {"runs": 1}}]
+
+
+def test_runs_of_a_row_that_is_new_are_added_to_those_that_are_confirmed(place):
+    comes_out(place, 0.9)
+    theirs = [RUNS[1], RUNS[3]]
+    keep(place, {"runs": theirs, "measured": [THEN | {"runs": "0-1"}]})
+    assert confirm.confirm(PART) is None
+    ours = [run | {"train_seconds": 7.0} for run in (RUNS[0], RUNS[2])]
+    assert kept(place)["runs"] == [*theirs, *ours]
+    assert kept(place)["measured"] == [
+        THEN | {"runs": "0-1", "confirmed": NOW | {"runs": 1}},
+        NOW | {"runs": "2-3"},
+    ]
+    assert (place / "results" / "some.md").read_text() == "a table of 4 runs"
+    assert stale.stale(PART) == {}
 
 
 def test_an_entry_whose_runs_are_all_taken_out_goes_with_them(place):
