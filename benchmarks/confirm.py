@@ -18,7 +18,7 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import origin
@@ -54,19 +54,19 @@ def confirm(part: Part, without: Collection[str] = ()) -> str | None:
             renew.staged(folder, file).write_text(json.dumps(record | {"runs": kept}))
         if failed := renew.run_commands(part, folder, lock):
             return failed
-    again = {file: json.loads(renew.staged(folder, file).read_text())["runs"] for file in part.files}
-    for file, runs in samples.items():
-        came_out = [figures(run) for run in again[file]]
-        if other := next((run for run in runs if figures(run) not in came_out), None):
-            return f"differs: {file}.json has {shown(other)}, which did not come out again; see {folder}"
-    for file, record in records.items():
-        known = [figures(run) for run in record["runs"]]
-        added = [run for run in again[file] if figures(run) not in known]
-        write(RESULTS / f"{file}.json", left(record, without), part, len(samples[file]), added)
-        table = renew.staged(folder, file).with_suffix(".md")
-        if added and table.exists():
-            shutil.copy(table, RESULTS / f"{file}.md")
-    shutil.rmtree(folder)
+        again = {file: json.loads(renew.staged(folder, file).read_text())["runs"] for file in part.files}
+        for file, runs in samples.items():
+            if other := next(absent(runs, again[file]), None):
+                return f"differs: {file}.json has {shown(other)}, which did not come out again; see {folder}"
+        new = {file: list(absent(again[file], record["runs"])) for file, record in records.items()}
+        for file, record in records.items():
+            write(RESULTS / f"{file}.json", left(record, without), part, len(samples[file]), new[file])
+            shutil.copy(RESULTS / f"{file}.json", renew.staged(folder, file))
+        if any(new.values()) and not without:  # their pages are all that is left to make
+            if failed := renew.run_commands(part, folder, lock):
+                return failed
+            renew.put_in_place(part, folder)
+    shutil.rmtree(folder, ignore_errors=True)
     return None
 
 
@@ -106,19 +106,25 @@ def figures(run: dict) -> str:
     return json.dumps({name: value for name, value in run.items() if not MEASURED.search(name)}, sort_keys=True)
 
 
+def absent(runs: list[dict], others: list[dict]) -> Iterator[dict]:
+    """Those whose figures no other has."""
+    known = {figures(run) for run in others}
+    return (run for run in runs if figures(run) not in known)
+
+
 def shown(run: dict) -> str:
     """A run in one line, without its long lists."""
     return ", ".join(f"{name} {value}" for name, value in run.items() if len(str(value)) < 40)
 
 
-def write(path: Path, record: dict, part: Part, runs: int, added: list[dict]) -> None:
-    """Write a record whose runs are confirmed by a sample of so many, and what it lacked."""
+def write(path: Path, record: dict, part: Part, runs: int, new: list[dict]) -> None:
+    """Write a record whose runs are confirmed by a sample of so many, with those that it lacked."""
     here = origin.here(part.script(path.stem), path.stem, part.needs != "gpu")
     for entry in record["measured"]:
         entry["confirmed"] = here | {"runs": runs}
-    if added:
-        places = range(len(record["runs"]), len(record["runs"]) + len(added))
-        record["runs"] += added
+    if new:
+        places = range(len(record["runs"]), len(record["runs"]) + len(new))
+        record["runs"] += new
         record["measured"].append(here | {"runs": origin.ranges(places)})
     path.write_text(json.dumps(record, indent=1) + "\n")
 

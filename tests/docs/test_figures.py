@@ -87,7 +87,7 @@ def of_paper(record):
 PAGES_OF_RESULTS = {
     **{f"compare-{task}": compare.table for task in ("needle", "bbc", "docstrings")},
     **{f"planted-{size}": planted.table for size in ("small", "large")},
-    **dict.fromkeys(("retrieval", "retrieval-tuning", "retrieval-trained"), retrieval_table.table),
+    **{f"retrieval{name}": retrieval_table.table for name in ("", "-summaries", "-tuning", "-trained")},
     **dict.fromkeys(("paper-full", "gpu/paper-full"), of_paper),
     **{
         "speed": speed.table,
