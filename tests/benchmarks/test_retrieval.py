@@ -168,6 +168,9 @@ def test_the_benchmark_runs_and_its_record_says_whose_queries_are_whose(tmp_path
     assert record["tasks"]["bbc"] == {"encode_ms": 1.0} | sizes(splits["test"])
     assert record["tasks"]["bbc"]["queries_of_each"].startswith("1 2 3 1 2 3")
     assert "recall@1 less the best, k = 4" in (tmp_path / "retrieval.md").read_text()
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--name=other"])
+    retrieval.main()
+    assert len(json.loads((tmp_path / "other.json").read_text())["runs"]) == len(record["runs"])
     monkeypatch.setattr(retrieval, "run", lambda *_: pytest.fail("measured again"))
     retrieval.main()
 
