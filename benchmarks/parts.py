@@ -110,7 +110,7 @@ PARTS = (
          tasks=("docstrings",), without=("compare.Frozen",)),
     Part("retrieval-trained", ("retrieval-trained",),
          (f"retrieval_trained.py --tasks bbc --epochs 1 --k 8 32 --seeds 0 1 2 --ways {TRAINED}",),
-         240, threads=1, tasks=("bbc",)),
+         105, threads=1, tasks=("bbc",)),
     Part("prompt-recall", ("prompt-recall",), ("prompt_recall.py",), 120, threads=1),
 )  # fmt: skip
 
