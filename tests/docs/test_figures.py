@@ -1,5 +1,6 @@
 """Every measured figure that a page shows is the one in benchmarks/results/."""
 
+import itertools
 import re
 
 import between
@@ -108,3 +109,15 @@ def test_the_page_of_a_result_is_that_of_its_figures(page):
     name = page.relative_to(RESULTS).with_suffix("").as_posix()
     assert name in PAGES_OF_RESULTS, "its table goes there"
     assert page.read_text() == PAGES_OF_RESULTS[name](figures.record(name))
+
+
+def test_of_all_ways_to_search_one_is_level_with_the_best_throughout():
+    level = []
+    for name in figures.SEARCHES:
+        record = figures.record(name)
+        for task, k in itertools.product(record["tasks"], (8, 32)):
+            of_k = record | {"runs": [run for run in record["runs"] if run["k"] == k]}
+            level.append(retrieval_table.best(of_k, task, k, "recall@1"))
+    assert len(level) == 8
+    assert set.intersection(*level) == {"select and merge in both modes"}
+    assert sum(figures.OURS in best for best in level) == 6  # docs/smaller_index.md says both
