@@ -81,7 +81,7 @@ WAYS = [
     Way(
         "successive halving",
         evaluations={
-            "successive halving, evaluated by itself": BY_ITSELF,
+            "successive halving in both modes": BY_ITSELF,
             "successive halving, evaluated by hard top-k": {"eval_operator": "hard"},
         },
     ),
