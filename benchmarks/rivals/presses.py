@@ -5,8 +5,8 @@ large as that of a model which pools before this layer; 0 is kvpress's own use.
 
 kvpress 0.5.5 asks for transformers below 5.3, where layers are told at which places of the cache they write. They no
 longer are, and these presses miss nothing else. So its own hook is given that here, and `pip install --no-deps kvpress
-cachetools fire pandas` is enough. To import it puts a wrapper around every attention function of transformers, for the
-whole process; this module imports it when a press is made.
+cachetools fire termcolor pandas` is enough. To import it puts a wrapper around every attention function of
+transformers, for the whole process; this module imports it when a press is made.
 """
 
 import importlib
@@ -51,7 +51,8 @@ def make_press(row: str, n: int, k: int, window: int | None = None) -> Any:
     """
     if not installed():
         raise ModuleNotFoundError(
-            f"{row} needs kvpress; run pip install --no-deps kvpress cachetools fire pandas, or leave the row out"
+            f"{row} needs kvpress; run pip install --no-deps kvpress cachetools fire termcolor pandas, "
+            "or leave the row out"
         )
     settings: dict[str, Any] = {"compression_ratio": 1 - (k + 0.5) / n}  # kvpress rounds n (1 - ratio) down
     if PRESSES[row] == SNAPKV:
