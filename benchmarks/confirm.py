@@ -17,6 +17,7 @@ import argparse
 import json
 import re
 import shutil
+import signal
 import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -71,14 +72,23 @@ def confirm(part: Part, without: Collection[str] = ()) -> str | None:
 
 
 def sample(record: dict, without: Collection[str] = ()) -> list[dict]:
-    """The first run of each way that each entry of "measured" has, but for those without which it goes."""
+    """The first run of each way that each entry of "measured" has, but for those without which it goes.
+
+    Where one training makes several runs, all of them: none is made again while another stands in the record.
+    """
     found: dict[tuple, dict] = {}
     for number, entry in enumerate(record.get("measured", [])):
         for place in sorted(origin.places(entry.get("runs"))):
             run = record["runs"][place]
             if not is_of(run, without):
                 found.setdefault((number, *(run.get(name) for name in WAY)), run)
-    return list(found.values())
+    trainings = {training(run) for run in found.values()} - {None}
+    return [run for run in record.get("runs", []) if run in found.values() or training(run) in trainings]
+
+
+def training(run: dict) -> tuple | None:
+    """What names the training that a run shares with others; None where each run is one of its own."""
+    return (run.get("task"), run["trained_as"], run.get("seed")) if "trained_as" in run else None
 
 
 def is_of(run: dict, ways: Collection[str]) -> bool:
@@ -134,6 +144,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="+", metavar="PART", choices=NAMES, help=f"of {', '.join(NAMES)}")
     parser.add_argument("--without", nargs="+", metavar="WAY", default=[], help="whose figures are to change")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # what it started ends, too
     failed = False
     for part in (NAMES[name] for name in arguments.parts):
         reason = confirm(part, arguments.without) if stale(part) else "is up to date"

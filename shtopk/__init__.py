@@ -1,4 +1,4 @@
-"""Trainable token pooling: soft top-k at the price of hard top-k."""
+"""Trainable token pooling: a model learns which k of a text's n token vectors to keep."""
 
 from shtopk.assignment import Assignment
 from shtopk.budget import draw_k

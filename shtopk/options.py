@@ -40,7 +40,8 @@ class PoolingOptions:
         scorer: `"linear"`, `"mlp"` (one hidden layer of d / 4), or a module from token vectors [B, n, d] to scores
             [B, n] or [B, n, 1]. Two more learn nothing and serve as controls: `"first"` wants the first tokens,
             `"strided"` wants every (n / k)-th real token.
-        keep_order: True: the pooled vectors stand in document order. False: by falling score.
+        keep_order: True: the pooled vectors stand in document order. False: protected ones first, then by
+            falling score; of select and merge in the order in which leaders were chosen.
         protected: places of tokens that are always kept, each alone in a slot with weight 1, without a score. Fewer
             than k. 0 is a row's first real token, that of [CLS]; -1 is its last one, that of [SEP].
 

@@ -24,7 +24,8 @@ class TopKPooling(nn.Module):
     """Score each token vector, pool n of them to k by these scores, and learn the scores from the task's loss.
 
     In training mode it pools by `operator`, in eval mode by `eval_operator`. By default successive halving teaches
-    which tokens matter, and select and merge pools by what was learnt: it takes the same scores, and loses less.
+    which tokens matter, and select and merge pools by what was learnt: it takes the same scores, and loses less, but
+    before a decoder that learnt to read the tournament's slots.
 
     The temperature is the same throughout, unless an `initial_temperature` is given. In training mode it is then
     `initial_temperature ** (1 - progress) * temperature ** progress`: call `anneal(model, progress)` before each step
@@ -120,13 +121,13 @@ class TopKPooling(nn.Module):
             hidden_states: [B, n, d] the token vectors.
             attention_mask: [B, n] positive for a real token, 0 for padding; None: all are real.
             k: a count or a share for this call, in place of the module's k.
-            counted: [B, N] nonzero for the tokens that a share is one of, where the vectors given are slots of these;
-                None: the vectors given.
+            counted: [B, N] nonzero for a real token, where the vectors given are slots of an earlier pooling of N
+                tokens: a k that is a share is a share of these. None: of the vectors given.
 
         Returns:
             TopK: `hidden_states` [B, k, d], the pooled vectors; `attention_mask` [B, k], which slots hold a token, in
             the dtype of the mask given (bool without one); `positions` [B, k], the token that leads each slot;
-            `scores`; `assignment`. In a row of which a real token's score is NaN, all vectors are NaN.
+            `scores` [B, k]; `assignment`. In a row of which a real token's score is NaN, all vectors are NaN.
 
         Raises:
             ValueError: an impossible k, or, on a CPU, a mask with negative numbers.

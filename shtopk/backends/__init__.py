@@ -1,4 +1,4 @@
-"""The backends that compute successive halving: Triton kernels on a GPU, C on a CPU, tensor operations anywhere.
+"""The backends that compute the operators: Triton kernels on a GPU, C on a CPU, tensor operations anywhere.
 
 A backend chooses and pools in one step. It keeps for its backward pass what it likes, and nothing else reads that. How
 many tokens carry weight depends on data. No tensor that leaves a backend has a shape that depends on it.

@@ -39,7 +39,7 @@ class Wanted(NamedTuple):
 
 
 class Backend(Protocol):
-    """Successive halving and pooling by slot, forward and backward, for batches with one batch dimension."""
+    """Successive halving, select and merge, and pooling by slot, for batches with one batch dimension."""
 
     def serves(self, values: Tensor, scores: Tensor) -> bool:
         """Whether this backend can compute with such tensors. For pooling by slot: with such values and weights."""

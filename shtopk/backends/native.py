@@ -1,4 +1,4 @@
-"""Successive halving in C, for float32 and float64 on a CPU: the slow steps of tensors.py, written out.
+"""The operators in C, for float32 and float64 on a CPU: the slow steps of tensors.py, written out.
 
 Values may be bfloat16, too, as autocast makes them. Installing shtopk compiles tournament.c if there is a C compiler.
 Without one, tensor operations do the same work.

@@ -16,8 +16,9 @@ from shtopk.rule import Rule
 class Tensors:
     """A tournament on scores, then one read of the tokens that carry weight.
 
-    Three steps are methods of their own, so that a faster backend can replace them: `play`, `score_gradients` and
-    `carrier_gradients`. The functions of these names in tournament.py and carriers.py explain them.
+    The slow steps are methods of their own, so that a faster backend can replace them: `play`, `score_gradients`,
+    `carrier_gradients`, and of select and merge `partition` and `merge`. The functions of these names in
+    tournament.py, carriers.py and clusters.py explain them.
     """
 
     def serves(self, values: Tensor, scores: Tensor) -> bool:

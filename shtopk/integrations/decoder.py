@@ -62,8 +62,10 @@ def pool_decoder(
     Args:
         model: a causal language model that is loaded, or the bare model inside: Gemma 3, GPT-2, GPT-NeoX, Llama,
             Mistral, OLMo 2, Phi-3, Qwen2, Qwen3 or SmolLM3.
-        k_by_layer: {layer: k}, from layer 1 on, which layer 0 counts the tokens for; `TopKPooling` explains k.
-        options: one record of options for the poolings of all layers.
+        k_by_layer: {layer: k}, from layer 1 on; layer 0 always reads the whole prompt, as its cache counts the tokens.
+            `TopKPooling` explains k.
+        options: one record of options for the poolings of all layers, taken as it is: `protected` is empty unless the
+            record says otherwise.
         keep_last: >= 1 tokens at the end of the prompt that are kept whole.
         by_name: the options by name, instead; `shtopk.PoolingOptions` explains them. By default `protected` is (0,):
             the first token is always kept.

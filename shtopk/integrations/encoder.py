@@ -37,9 +37,10 @@ def pool_encoder(
     `from_pretrained` of the model's class would leave the poolings out.
 
     Args:
-        model: an encoder that is loaded, alone or with a head or a decoder, of a type in `families.FAMILIES`.
+        model: an encoder that is loaded, alone or with a head or a decoder, of a type in `layers.families.FAMILIES`.
         k_by_layer: {layer: k}, in any order; `TopKPooling` explains k. Fewer than k tokens stay as many as they are.
-        options: one record of options for the poolings of all layers.
+        options: one record of options for the poolings of all layers, taken as it is: `protected` is empty unless the
+            record says otherwise.
         by_name: the options by name, instead; `shtopk.PoolingOptions` explains them. By default `protected` is (0, -1)
             if the family has [CLS] and [SEP]; and where a decoder reads the slots, they are pooled in eval mode as in
             training. Slots always stand in document order.

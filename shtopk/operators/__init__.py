@@ -45,7 +45,10 @@ OPERATORS: dict[str, Operator] = {
     "hard_gated": Operator(partial(hard_topk, gradient="gate"), 1.0),
     "hard_straight_through": Operator(partial(hard_topk, gradient="straight_through"), 1.0),
 }
-"""The operators by name, with temperatures as tuned by the benchmarks (docs/benchmarks.md).
+"""The operators by name, with their default temperatures.
+
+Those of successive halving and hard top-k are from the benchmarks (docs/benchmarks.md); "select_and_merge" and, as
+published, "iterative" have 1.
 
 Temperatures are in units of the scores; of their square for "iterative", of their spread for
 "successive_halving_relative". "hard" has no use for one.

@@ -35,7 +35,8 @@ def hard_topk(
     - `"none"`: the scores get no gradient from the pooled vectors;
     - `"gate"`: each kept vector is multiplied by `sigmoid(s / T)`, so weights lie in (0, 1) and do not sum to 1;
     - `"straight_through"`: forward as with `"none"`. The gradient is that of multiplying each kept vector by its share
-      in `softmax(s / T)` over all real tokens, so the score of every real token learns.
+      in `softmax(s / T)` over all real tokens, so the score of every real token learns. Source of the
+      idea: Bengio, Léonard, Courville 2013.
 
     The pooled scores are the scores of the tokens kept, and differentiable in every form.
 

@@ -73,6 +73,12 @@ def test_each_way_of_each_revision_is_made_again(place):
     assert [entry["confirmed"]["runs"] for entry in kept(place)["measured"]] == [4, 4]
 
 
+def test_all_runs_of_a_training_are_made_again_together(place):
+    evaluated = [run | {"trained_as": run["way"], "k": k} for run in RUNS for k in (8, 16)]
+    record = {"runs": evaluated, "measured": [THEN | {"runs": "0-7"}]}
+    assert confirm.sample(record) == evaluated[:4]  # of the first seed
+
+
 def test_other_figures_are_named_and_confirm_nothing(place):
     comes_out(place, 0.9000001)
     assert "differs: some.json has way ours, seed 0, accuracy 0.9" in confirm.confirm(PART)

@@ -28,7 +28,7 @@ def test_what_reuses_the_pooling_works(hub_in_a_folder):
     torch.testing.assert_close(answered, expected, rtol=1e-4, atol=1e-4)
     for name, k, temperature, operator in (
         ("narrow", 8, 1, "successive_halving"),
-        ("softer", 8, 0.5, "successive_halving"),
+        ("sharper", 8, 0.5, "successive_halving"),
         ("hard", 32, 1, "hard"),
     ):
         options = names[name].pooling.options
