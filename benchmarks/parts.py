@@ -86,7 +86,7 @@ PARTS = (
          readme=True, needs="gpu", scripts=("gpu", "speed_gpu", "finetune_gpu", "paper"), tasks=("bbc", "files")),
     Part("speed", ("speed",), ("speed.py",), 15, timed=True, without=("speed_gpu", "speed.time_default")),
     Part("planted", ("planted-tuning", "planted-small"), ("planted.py",), 30, threads=1),
-    Part("planted-large", ("planted-large",), ("planted.py --size large",), 60, threads=1, reads=("planted-tuning",)),
+    Part("planted-large", ("planted-large",), ("planted.py --size large",), 25, threads=1, reads=("planted-tuning",)),
     Part("peers", ("peers",), ("peers.py",), 10, timed=True, reads=("compare-needle", "retrieval", "planted-small")),
     Part("annealing", ("annealing",), ("annealing.py",), 1),
     Part("paper", ("paper-full",), ("paper.py",), 40, timed=True),
