@@ -95,6 +95,8 @@ PARTS = (
     Part("big-data", ("big-data",), ("big_data.py --mib 1024 --documents 800000 --small 4",), 5, timed=True, threads=1,
          tasks=("files",)),
     Part("prompt-speed", ("prompt-speed",), ("prompt_speed.py",), 10, timed=True),
+    Part("teachers", ("teachers",), ("teachers.py",), 90, threads=1, tasks=("bbc", "needle"),
+         without=(*FROZEN, "retrieval_ways.candidates", "retrieval_ways.GRID")),
     Part("budgets", ("budgets-needle",), ("budgets.py --seeds 0 1",), 15, threads=1, tasks=("bbc", "needle")),
     Part("tune", ("tune-needle",), ("tune.py",), 60, threads=1, tasks=("bbc", "needle"), without=FROZEN),
     Part("retrieval-tuning", ("retrieval-tuning",), ("retrieval.py --tune",), 20, threads=1, tasks=("bbc", "needle"),
