@@ -6,7 +6,7 @@ import statistics
 import numpy as np
 from paired import Difference, interval, less_best
 from ranking import OF_A_RANK, from_text
-from retrieval_ways import ALL
+from retrieval_ways import ALL, WAYS
 
 COLUMNS = {  # key of a run -> head of the column, decimals, whether the spread is shown
     "recall@1": ("recall@1", 3, True),
@@ -176,7 +176,12 @@ def _results(runs: list[dict], key: str) -> list[np.ndarray]:
 
 
 def _names(runs: list[dict]) -> list[str]:
-    return list(dict.fromkeys(run["way"] for run in runs))
+    """Of the ways that ran, in the order of retrieval_ways.py; others after them, as they ran."""
+    known = {way.name: place for place, way in enumerate(WAYS)}
+    return sorted(
+        dict.fromkeys(run["way"] for run in runs),
+        key=lambda name: known.get(name.split(", evaluated by")[0], len(known)),
+    )
 
 
 def _sizes(runs: list[dict]) -> list[int]:
