@@ -5,6 +5,7 @@ from shtopk.budget import draw_k
 from shtopk.metrics import nccs
 from shtopk.operators import hard_topk, iterative_topk, select_and_merge_topk, successive_halving_topk
 from shtopk.options import PoolingOptions
+from shtopk.parameters import parameter_groups
 from shtopk.pooling import TopKPooling, anneal
 from shtopk.topk import TopK
 
@@ -19,6 +20,7 @@ __all__ = [
     "hard_topk",
     "iterative_topk",
     "nccs",
+    "parameter_groups",
     "select_and_merge_topk",
     "successive_halving_topk",
 ]
