@@ -27,7 +27,8 @@ import renew
 from parts import NAMES, Part
 from stale import RESULTS, stale
 
-WAY = ("task", "variant", "way", "method", "trained", "trained_as")  # fields that name what a run is of
+WAY = ("task", "variant", "way", "method", "trained", "trained_as", "teacher")  # fields that name what a run is of
+TRAINED_AS = ("trained_as", "teacher")  # those of them that name a training of which several runs are made
 MEASURED = re.compile("seconds|_ms$|per_second|mib")  # fields that differ from run to run
 
 
@@ -88,7 +89,8 @@ def sample(record: dict, without: Collection[str] = ()) -> list[dict]:
 
 def training(run: dict) -> tuple | None:
     """What names the training that a run shares with others; None where each run is one of its own."""
-    return (run.get("task"), run["trained_as"], run.get("seed")) if "trained_as" in run else None
+    names = [run[name] for name in TRAINED_AS if name in run]
+    return (run.get("task"), *names, run.get("seed")) if names else None
 
 
 def is_of(run: dict, ways: Collection[str]) -> bool:

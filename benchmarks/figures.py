@@ -22,6 +22,7 @@ import retrieval_table
 import scaling
 import speed
 import speed_gpu
+import teachers_table
 from record import RESULTS
 
 OURS = "successive halving"
@@ -200,6 +201,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "retrieval-summaries": lambda: retrieval_table.summary(record("retrieval-summaries")),
     "retrieval-trained": lambda: retrieval_table.summary(record("retrieval-trained")),
     "speed": lambda: speed.summary(record("speed")),
+    "teachers": lambda: teachers_table.summary(record("teachers")),
     "planted-small": lambda: planted.table(record("planted-small")),
     "planted-large": lambda: planted.table(record("planted-large")),
     "growth": lambda: growth.table(record("growth")),

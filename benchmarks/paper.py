@@ -4,13 +4,14 @@ python benchmarks/paper.py [--grid small] [--seconds 60] [--device cuda] [--resu
 
 Batch 16, values ~ U[-1, 1] with d = 32, scores ~ U[0, 1], n = 2^4 ... 2^14, k = 2^1 ... 2^11, k < n, forward only, as
 in the paper. Writes paper-<grid>.json and .csv after every cell, so that an interrupted run goes on where it stopped,
-then the table (.md) and the pictures (.png). With --seconds a time is the median of a fifth as many runs, k = 128
-and then every other n come first, and after so many seconds no cell is begun.
+then the table (.md) and the pictures (.png). All methods of a cell take turns. With --seconds a time is the median of
+a fifth as many runs, k = 128 and then every other n come first, and after so many seconds no cell is begun.
 """
 
 import csv
 import json
 import math
+import statistics
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -32,6 +33,7 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 
 BATCH, DEPTH, SAMPLES = 16, 32, 256  # SAMPLES rows for nCCS, as in the authors' run
+TURNS = 5  # of each method of a cell
 GRIDS = {
     "small": [(2**i, 2**j) for i in range(4, 13, 2) for j in range(1, 10, 2) if j < i],
     "full": [(2**i, 2**j) for i in range(4, 15) for j in range(1, 12) if j < i],
@@ -87,23 +89,45 @@ def similarity(method: Callable, n: int, k: int, device: str) -> float:
 
 
 @torch.inference_mode()
-def seconds(method: Callable, n: int, k: int, device: str, least: float) -> float:
-    """Median time of one batch in at least so many seconds; `Timer` warms up and, on a GPU, waits for it."""
+def seconds(methods: list[Callable], n: int, k: int, device: str, least: float) -> list[float]:
+    """Time of one batch with each method: the median over `TURNS`, so that what disturbs one turn spoils no figure.
+
+    A turn takes at least its share of so many seconds; `Timer` warms up and, on a GPU, waits for it. What takes longer
+    than all turns together should has one turn.
+    """
     values, scores = sample(n, device, 0)
-    method(values, scores, k)
-    timer = Timer("method(values, scores, k)", globals=locals(), num_threads=torch.get_num_threads())
-    return timer.blocked_autorange(min_run_time=least).median
+    timers = []
+    for method in methods:
+        method(values, scores, k)
+        its = {"method": method, "values": values, "scores": scores, "k": k}
+        timers.append(Timer("method(values, scores, k)", globals=its, num_threads=torch.get_num_threads()))
+    found: list[list[float]] = [[] for _ in timers]
+    for _ in range(TURNS):
+        for timer, times in zip(timers, found, strict=True):
+            if not times or times[0] < least:
+                times.append(timer.blocked_autorange(min_run_time=least / TURNS).median)
+    return [statistics.median(times) for times in found]
 
 
-def measure(name: str, n: int, k: int, device: str, least: float = 0.1) -> dict:
-    method, temperature = METHODS[name], None
-    if name == "iterative, best T":
-        tried = {t: partial(in_parts, partial(iterative_topk, temperature=t)) for t in TEMPERATURES}
-        scored = {t: similarity(method, n, k, device) for t, method in tried.items()}
-        temperature = max(scored, key=scored.__getitem__)
-        method = tried[temperature]
-    return {"method": name, "n": n, "k": k, "temperature": temperature,
-            "nccs": similarity(method, n, k, device), "seconds": seconds(method, n, k, device, least)}  # fmt: skip
+def measure(n: int, k: int, device: str, least: float = 0.1) -> list[dict]:
+    """A run of each method, of which the times are taken in turns."""
+    chosen = [(name, *at_best(name, n, k, device)) for name in METHODS]
+    times = seconds([method for _, method, _ in chosen], n, k, device, least)
+    return [
+        {"method": name, "n": n, "k": k, "temperature": temperature,
+         "nccs": similarity(method, n, k, device), "seconds": time}
+        for (name, method, temperature), time in zip(chosen, times, strict=True)
+    ]  # fmt: skip
+
+
+def at_best(name: str, n: int, k: int, device: str) -> tuple[Callable, float | None]:
+    """A method, and its temperature if that is chosen for each n and k."""
+    if name != "iterative, best T":
+        return METHODS[name], None
+    tried = {t: partial(in_parts, partial(iterative_topk, temperature=t)) for t in TEMPERATURES}
+    scored = {t: similarity(method, n, k, device) for t, method in tried.items()}
+    temperature = max(scored, key=scored.__getitem__)
+    return tried[temperature], temperature
 
 
 def draw(runs: list[dict], methods: list[str], measures: list[str], path: Path) -> None:
@@ -152,7 +176,7 @@ def table(record: dict) -> str:
 
 
 def complete(runs: list[dict]) -> list[dict]:
-    """Those of every n and k at which all methods were measured."""
+    """Those of every n and k at which all methods were measured; records of before they took turns have others."""
     found = Counter((run["n"], run["k"]) for run in runs)
     return [run for run in runs if found[run["n"], run["k"]] == len(METHODS)]
 
@@ -166,16 +190,15 @@ def main() -> None:
     path = arguments.results / f"paper-{arguments.grid}.json"
     record = resume(path, arguments.device)
     runs = record["runs"]
-    done = {(run["method"], run["n"], run["k"]) for run in runs}
+    done = {(run["n"], run["k"]) for run in runs}
     grid = GRIDS[arguments.grid]
     if limited:  # k = 128, then n = 2^4, 2^6, ..., then 2^5, 2^7, ...
         grid = sorted(grid, key=lambda place: (place[1] != 128, place[0].bit_length() % 2 == 0, *place))
-    plan = [(name, n, k) for n, k in grid for name in METHODS if (name, n, k) not in done]
-    for name, n, k in (bar := tqdm(plan)):
-        bar.set_postfix_str(f"{name}, n {n}, k {k}")
+    for n, k in (bar := tqdm([cell for cell in grid if cell not in done])):
+        bar.set_postfix_str(f"n {n}, k {k}")
         if time.monotonic() > end:
             break
-        runs.append(measure(name, n, k, arguments.device, 0.02 if limited else 0.1))
+        runs += measure(n, k, arguments.device, 0.02 if limited else 0.1)
         save(record, path)
         with path.with_suffix(".csv").open("w", newline="") as file:
             writer = csv.DictWriter(file, list(runs[0]))

@@ -88,6 +88,8 @@ def _origin(path: Path, record: dict) -> dict[str, Any]:
 
 
 def publish(record: Any, path: Path, table: Callable[[Any], str]) -> None:
-    """Write the table of a record beside its file, and print it."""
+    """Write the table of a record beside its file, and print it. Both name this process's command."""
     path.with_suffix(".md").write_text(table(record))
+    if path.exists() and (kept := json.loads(path.read_text())).get("command") != record["command"]:
+        path.write_text(json.dumps(kept | {"command": record["command"]}, indent=1) + "\n")
     print(table(record))

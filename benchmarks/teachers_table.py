@@ -29,7 +29,8 @@ def summary(record: dict) -> str:
 
 
 def tasks(record: dict) -> list[str]:
-    return list(dict.fromkeys(run["task"] for run in record["runs"]))
+    """Those with all teachers first."""
+    return sorted(dict.fromkeys(run["task"] for run in record["runs"]), key=lambda task: task.startswith("search"))
 
 
 def sizes(record: dict) -> list[int]:

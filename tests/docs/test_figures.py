@@ -24,7 +24,9 @@ import retrieval_table
 import scaling
 import speed
 import speed_gpu
+import teachers_table
 import tune
+from paired import best_rows
 from record import RESULTS
 
 PAGES = fill_pages.pages()
@@ -99,7 +101,7 @@ PAGES_OF_RESULTS = {
     },
     **{"merging": merging.table, "predict": predict.table, "big-data": big_data.table, "tune-needle": tune.table},
     **{"budgets-needle": budgets.table, "prompt-speed": prompt_speed.table},
-    **{"prompt-recall": prompt_recall_table.table, "peers": peers_table.table},
+    **{"prompt-recall": prompt_recall_table.table, "peers": peers_table.table, "teachers": teachers_table.table},
     **{"gpu/speed-gpu": speed_gpu.table, "gpu/gpu": gpu.table, "gpu/finetune-gpu": finetune_gpu.table},
 }
 
@@ -109,6 +111,20 @@ def test_the_page_of_a_result_is_that_of_its_figures(page):
     name = page.relative_to(RESULTS).with_suffix("").as_posix()
     assert name in PAGES_OF_RESULTS, "its table goes there"
     assert page.read_text() == PAGES_OF_RESULTS[name](figures.record(name))
+
+
+def test_no_teacher_is_level_with_the_best_everywhere_and_ours_where_needles_are():
+    record = figures.record("teachers")
+    level = {
+        (task, k): best_rows(
+            teachers_table.answers(record, task, k, "select_and_merge"), teachers_table.owners(record, task)
+        )
+        for task in teachers_table.tasks(record)
+        for k in (8, 32)
+    }
+    assert len(level) == 8
+    assert set.intersection(*level.values()) == set()
+    assert all(figures.OURS in best for (task, _), best in level.items() if task.endswith("needle"))
 
 
 def test_of_all_ways_to_search_one_is_level_with_the_best_throughout():
