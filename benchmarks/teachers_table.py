@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import numpy as np
 from paired import best_rows
-from ranking import from_text
+from retrieval_table import owners
 
 POOLED_BY = {"select_and_merge": "select and merge", "successive_halving": "the tournament", "hard": "hard top-k"}
 MERGED = "select_and_merge"
@@ -44,12 +44,6 @@ def answers(record: dict, task: str, k: int, operator: str) -> dict[str, list[np
         if (run["task"], run["k"], run["pooled_by"]) == (task, k, operator):
             found.setdefault(run["teacher"], []).append(np.array([int(right) for right in run["right"]]))
     return found
-
-
-def owners(record: dict, task: str) -> np.ndarray | None:
-    """[answers] the number of the document that each query is about; None where each answer has a document."""
-    counts = record["tasks"][task].get("queries_of_each")
-    return None if counts is None else np.arange(len(from_text(counts))).repeat(from_text(counts))
 
 
 def _rows(record: dict, corner: str, columns: list[tuple[str, int, str]], heads: Iterable[str]) -> str:
