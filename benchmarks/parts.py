@@ -18,11 +18,13 @@ class Part:
     Attributes:
         name: as `make results PARTS="..."` has it.
         files: in benchmarks/results/, without .json.
-        commands: of scripts in benchmarks/, one after the other. A record keeps the only one, or the name of the part.
+        commands: of scripts in benchmarks/, one after the other. A record keeps the only one, if that says all, or the
+            name of the part.
         minutes: that they take, about.
         timed: it measures time, so nothing else may run.
         readme: the README shows some of it.
         threads: OMP_NUM_THREADS; None: as many as there are.
+        keeps_memory: glibc does not give freed memory back (docs/performance.md): faster, with a higher peak.
         needs: "gpu" or "rfcs", which `make rfcs` fetches.
         reads: results that it takes its settings from.
         scripts: that make the files, where they are others than those of the commands.
@@ -37,6 +39,7 @@ class Part:
     timed: bool = False
     readme: bool = False
     threads: int | None = None
+    keeps_memory: bool = False
     needs: str | None = None
     reads: tuple[str, ...] = ()
     scripts: tuple[str, ...] = ()
@@ -109,7 +112,7 @@ PARTS = (
          (f"summarizers.py train-docstrings-start-0.5 {DOCSTRINGS} --epochs 0.4 --show 0 {FROM_A_HALF}",), 7,
          threads=1, tasks=("docstrings",)),
     Part("docstrings", ("compare-docstrings",), ("compare.py --tasks docstrings",), 160, timed=True, threads=1,
-         tasks=("docstrings",), without=("compare.Frozen",)),
+         keeps_memory=True, tasks=("docstrings",), without=("compare.Frozen",)),
     Part("retrieval-trained", ("retrieval-trained",),
          (f"retrieval_trained.py --tasks bbc --epochs 1 --k 8 32 --seeds 0 1 2 --ways {TRAINED}",),
          105, threads=1, tasks=("bbc",)),

@@ -30,6 +30,7 @@ STAGING = ROOT / "runs" / "results"
 CACHE = ROOT / "benchmarks" / ".cache"
 RFCS = ROOT / "data" / "rfc"
 KINDS = (".md", ".csv", ".png")  # of files beside the JSON
+KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000"}  # of glibc
 
 
 def lacks(part: Part) -> str | None:
@@ -70,8 +71,9 @@ def run_commands(part: Part, folder: Path, lock: int) -> str | None:
     """Run the commands of a part, with their results in a folder. Returns what failed, None if nothing did."""
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     environment |= {"OMP_NUM_THREADS": str(part.threads)} if part.threads else {}
+    environment |= KEEP_MEMORY if part.keeps_memory else {}
     environment = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"} | environment
-    if len(part.commands) > 1:  # none of them alone makes the record
+    if len(part.commands) > 1 or part.keeps_memory:  # no command alone makes the record
         environment["MADE_BY"] = f"make results PARTS={part.name}"
     for command in part.commands:
         script, *words = shlex.split(command)

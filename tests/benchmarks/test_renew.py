@@ -20,7 +20,8 @@ begun = (folder / "begun").exists()
 (folder / "begun").touch()
 if "fail" in sys.argv and not begun:
     sys.exit(3)
-record = {"words": sys.argv[2:], "begun": begun, "made by": os.environ.get("MADE_BY"), "measured": [ORIGIN]}
+record = {"words": sys.argv[2:], "begun": begun, "made by": os.environ.get("MADE_BY"), "measured": [ORIGIN],
+          "malloc": os.environ.get("MALLOC_MMAP_MAX_")}
 (folder / f"{sys.argv[2]}.json").write_text(json.dumps(record))
 (folder / f"{sys.argv[2]}.md").write_text("a table")
 """
@@ -157,6 +158,13 @@ def test_a_record_that_several_commands_make_names_the_part(place, monkeypatch, 
     assert kept["some"]["made by"] == "make results PARTS=both" and kept["other"]["made by"] is None
     monkeypatch.setenv("MADE_BY", "make results PARTS=both")
     assert record.command() == "make results PARTS=both"
+
+
+def test_a_part_that_keeps_memory_tells_glibc_and_its_record_names_the_part(place, monkeypatch, capsys):
+    run(monkeypatch, capsys, part(keeps_memory=True), part("other", "script.py other"))
+    kept = {name: json.loads((place[0] / "results" / f"{name}.json").read_text()) for name in ("some", "other")}
+    assert (kept["some"]["malloc"], kept["other"]["malloc"]) == ("0", None)
+    assert (kept["some"]["made by"], kept["other"]["made by"]) == ("make results PARTS=some", None)
 
 
 def test_only_the_named_parts_are_measured(place, monkeypatch, capsys):
