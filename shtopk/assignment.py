@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from shtopk import compiled, onnx
-from shtopk.slots import pool_by_slot
+from shtopk.slots import pool_by_slot, product
 from shtopk.tracing import form, stable_sort
 
 Index = tuple[Tensor, Tensor]
@@ -91,7 +91,7 @@ class Assignment(NamedTuple):
             raise ValueError(f"values must be {[*batch, n, 'd']} to fit this choice, got {list(values.shape)}")
         if self.slots is None:
             unread = (self.weights == 0).all(-2).unsqueeze(-1)
-            return self.weights.to(values.dtype) @ values.masked_fill(unread, 0)
+            return product(self.weights.to(values.dtype), values.masked_fill(unread, 0))
         flat = pool_by_slot(values.reshape(-1, n, values.shape[-1]), self.weights.reshape(-1, n),
                             self.slots.reshape(-1, n), k)  # fmt: skip
         return flat.view(*batch, k, values.shape[-1])
@@ -108,7 +108,7 @@ class Assignment(NamedTuple):
         if amounts.shape[-1] != self.mask.shape[-1]:
             raise ValueError(f"expected amounts of {self.mask.shape[-1]} slots, got {list(amounts.shape)}")
         if self.slots is None:
-            return amounts @ self.weights
+            return product(amounts, self.weights)
         slot = self.slots.clamp(min=0).unsqueeze(-2).expand(*amounts.shape[:-1], self.slots.shape[-1])
         return amounts.gather(-1, slot) * self._shares().unsqueeze(-2)
 
@@ -158,7 +158,7 @@ class Assignment(NamedTuple):
         The result assigns the n tokens to the k slots. A token's weight is the product of its weights in both.
         """
         if self.slots is None or second.slots is None:
-            return Assignment.of(second.dense() @ self.dense(), None, second.mask)
+            return Assignment.of(product(second.dense(), self.dense()), None, second.mask)
         slot = self.slots.clamp(min=0)
         weights = self.weights * second.weights.gather(-1, slot)
         return Assignment.of(weights, second.slots.gather(-1, slot).masked_fill(self.slots < 0, -1), second.mask)

@@ -71,3 +71,14 @@ def bounded(scores: Tensor, mask: Tensor | None) -> Tensor:
     bound = torch.finfo(scores.dtype).max / 8
     scores = scores.clamp(-bound, bound)
     return scores if mask is None else scores.masked_fill(~mask, -torch.inf)
+
+
+def logits_of(scores: Tensor, temperature: Tensor) -> Tensor:
+    """Scores [B, n] as `bounded` returns them, by the temperature: again finite for real tokens, -inf for all others.
+
+    A temperature that is too low for that counts as the lowest one that is not, so the order stays.
+    """
+    absent, numbers = scores == -torch.inf, torch.finfo(scores.dtype)
+    scores = scores.masked_fill(absent, 0)  # as -inf / T has no gradient
+    lowest = (scores.detach().abs().amax(-1, keepdim=True) / (numbers.max / 4)).clamp(min=numbers.tiny)
+    return (scores / temperature.maximum(lowest)).masked_fill(absent, -torch.inf)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from shtopk.slots import product
 
 
 def nccs(true_topk: Tensor, pooled: Tensor) -> Tensor:
@@ -32,5 +35,7 @@ def nccs(true_topk: Tensor, pooled: Tensor) -> Tensor:
         raise ValueError(
             f"expected true_topk [*, k, d] and pooled [*, m, d], got {list(true_topk.shape)} and {list(pooled.shape)}"
         )
-    cosines = F.normalize(true_topk, dim=-1) @ F.normalize(pooled, dim=-1).transpose(-1, -2)  # [*, k, m]
+    dtype = torch.promote_types(true_topk.dtype, torch.float32)  # in a narrower one no length is as small as eps
+    true_topk, pooled = (F.normalize(x.to(dtype), dim=-1) for x in (true_topk, pooled))
+    cosines = product(true_topk, pooled.transpose(-1, -2))  # [*, k, m]
     return cosines.amax(-1).mean(-1)

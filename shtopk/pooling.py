@@ -150,6 +150,7 @@ class TopKPooling(nn.Module):
         scored = hidden_states if attention_mask is None or self._by_place else _numbers(hidden_states, mask)
         if self.training and hidden_states.requires_grad and not torch.compiler.is_compiling():
             self._warn_of_frozen_scorer()
+        ks = ks - len(protected)  # slots of the free ones
         scores = self._scores(scored, free, ks)
         temperature = self._annealed if self.training else self.options.temperature
         operator = OPERATORS[self.options.operator if self.training else str(self.options.eval_operator)].topk
@@ -158,11 +159,9 @@ class TopKPooling(nn.Module):
             return operator(values, scores, k, mask=mask, temperature=temperature)
 
         if isinstance(ks, Tensor):
-            out = with_slots(
-                topk_by_row(topk, hidden_states, scores, ks - len(protected), free), slots - len(protected)
-            )
+            out = with_slots(topk_by_row(topk, hidden_states, scores, ks, free), slots - len(protected))
         else:
-            out = topk(hidden_states, scores, ks - len(protected), free)
+            out = topk(hidden_states, scores, ks, free)
         if not self._by_place:
             out = _with_nan(out, scores, free)
         if protected:

@@ -1,6 +1,8 @@
-"""The weighted sum of token vectors within each slot, as one step of autograd."""
+"""The weighted sum of token vectors within each slot, as one step of autograd, and between all tokens and slots."""
 
 from __future__ import annotations
+
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
@@ -16,6 +18,13 @@ def pool_by_slot(values: Tensor, weights: Tensor, slots: Tensor, k: int) -> Tens
     """
     run = form(_PoolBySlot.apply, compiled.pool_by_slot, onnx.pool_by_slot)
     return run(values, weights, slots, k)
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """The product a @ b of two matrices, in the wider of their dtypes, which autocast does not change."""
+    dtype, device = torch.promote_types(a.dtype, b.dtype), a.device.type
+    with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
+        return a.to(dtype) @ b.to(dtype)
 
 
 class _PoolBySlot(torch.autograd.Function):

@@ -26,8 +26,8 @@ class Carriers(NamedTuple):
 
     @classmethod
     def of(cls, weights: Tensor, slots: Tensor, k: int) -> Carriers:
-        """Find the carriers of weights and slots [B, n]."""
-        token = weights.flatten().nonzero().squeeze(-1)
+        """Find the carriers of weights and slots [B, n]. A token without a slot, -1, carries nothing."""
+        token = ((weights != 0) & (slots >= 0)).flatten().nonzero().squeeze(-1)
         slot, by_slot = (slots.flatten()[token] + k * (token // weights.shape[-1])).sort()
         token = token[by_slot]
         return cls(token, weights.flatten()[token], slot)

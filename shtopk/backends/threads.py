@@ -35,12 +35,18 @@ def parallel_map(work: Callable[..., int], parts: Sequence[tuple[int, ...]]) -> 
     if _run is None:
         return list(_pool().map(work, *zip(*parts, strict=True)))
     todo, done = iter(parts), []
+    failed: list[BaseException] = []  # Ctrl-C among them, which ctypes would swallow
 
     def take(_) -> None:
-        for part in todo:  # which gives each part to one thread, as Python lets one at a time take
-            done.append(work(*part))
+        try:
+            for part in todo:  # which gives each part to one thread, as Python lets one at a time take
+                done.append(work(*part))
+        except BaseException as error:
+            failed.append(error)
 
     _run(_Work(take), None, len(parts), 0)
+    if failed:
+        raise failed[0]
     if len(done) < len(parts):
         raise RuntimeError(f"{len(parts) - len(done)} of {len(parts)} parts of the work failed, see above")
     return done

@@ -38,8 +38,9 @@ def pool_decoder(
     What is pooled is the prompt but its last `keep_last` tokens. In training the labels tell where it ends: it is
     what stands before the first label that is not -100. A `compress_mask` [B, n] says otherwise: 1 for the tokens to
     pool, 0 for those to keep, and different numbers for regions that are pooled apart, each to k. It is an argument of
-    the model's forward and of `generate`, as is k for this call. A prompt that has no more than k tokens to pool
-    passes unchanged. What follows is never pooled, nor are later turns that come with the cache of a prompt.
+    the model's forward and of `generate`, as is k for this call. (`Trainer` drops a column of that name, unless its
+    arguments have `remove_unused_columns=False`.) A prompt that has no more than k tokens to pool passes unchanged.
+    What follows is never pooled, nor are later turns that come with the cache of a prompt.
 
     Each vector keeps the position of its token, a slot that of the token that leads it; sliding windows count tokens,
     too. A token that is kept sees what was chosen in a region only if it stands after the region's end.

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from shtopk.assignment import Assignment
-from shtopk.candidates import bounded, candidates
+from shtopk.candidates import bounded, candidates, logits_of
 from shtopk.slots import pool_by_slot
 from shtopk.topk import TopK
 
@@ -66,10 +66,10 @@ def hard_topk(
     every = bounded(given.scores, given.mask)
     kept, positions, slots = _best(every, k)
     if gradient == "gate":
-        weights = torch.sigmoid(every / given.temperature)
+        weights = torch.sigmoid(logits_of(every, given.temperature))
     elif gradient == "straight_through":
         nothing = (every == -torch.inf).all(-1, keepdim=True)
-        soft = (every / given.temperature).masked_fill(nothing, 0).softmax(-1)
+        soft = logits_of(every, given.temperature).masked_fill(nothing, 0).softmax(-1)
         weights = 1 + soft - soft.detach()
     else:
         weights = torch.ones_like(every)

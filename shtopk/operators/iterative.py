@@ -7,6 +7,7 @@ from torch import Tensor
 
 from shtopk.assignment import Assignment
 from shtopk.candidates import bounded, candidates
+from shtopk.slots import product
 from shtopk.topk import TopK
 from shtopk.tracing import stable_sort
 
@@ -71,6 +72,6 @@ def iterative_topk(
     values = given.values if given.mask is None else given.values.masked_fill(~given.mask.unsqueeze(-1), 0)
     positions = empty(order[:, :kept]).masked_fill(~filled, 0)
     assignment = Assignment(weights, slots=None, mask=filled, positions=positions)
-    pooled = weights.to(values.dtype) @ values
+    pooled = product(weights.to(values.dtype), values)
     out = TopK.of(pooled, empty(pooled_scores).to(scores.dtype), assignment).unflatten(given.batch)
     return out.in_order() if keep_order else out

@@ -8,7 +8,7 @@ from torch import Tensor
 from shtopk import backends, compiled, onnx
 from shtopk.assignment import Assignment
 from shtopk.backends import Answer, clusters
-from shtopk.candidates import bounded, candidates
+from shtopk.candidates import bounded, candidates, logits_of
 from shtopk.topk import TopK
 from shtopk.tracing import form
 
@@ -67,10 +67,8 @@ def select_and_merge_topk(
     """
     given = candidates(values, scores, k, mask, temperature)
     every = bounded(given.scores, given.mask)
-    limit = torch.finfo(every.dtype).max / 4
-    logits = (every / given.temperature).clamp(-limit, limit).masked_fill(every == -torch.inf, -torch.inf)
     run = form(_SelectAndMerge.apply, compiled.select_and_merge, onnx.select_and_merge)
-    answer = Answer(*run(given.values, every, logits, k))
+    answer = Answer(*run(given.values, every, logits_of(every, given.temperature), k))
     assignment = Assignment(answer.weights, answer.slots, answer.mask, answer.positions)
     out = TopK.of(answer.values, answer.scores.to(scores.dtype), assignment).unflatten(given.batch)
     return out.in_order() if keep_order else out

@@ -63,7 +63,7 @@ def successive_halving_topk(
         k: slots, >= 1; with fewer than k real tokens the remaining slots are empty.
         mask: [*, n] nonzero for a real token; None: all are real. Masked tokens get weight and gradient 0.
         temperature: T > 0, a number or a scalar tensor; small is hard. In units of the scores, or of s with
-            `boost="relative"`.
+            `boost="relative"`. The value of a tensor is not checked: what is not above 0 is as hard as can be.
         boost: one of the three above.
         base: b > 1, of `"power"`.
         keep_order: put the slots in document order instead of by falling score.
@@ -72,7 +72,7 @@ def successive_halving_topk(
         TopK: pooled vectors, scores, mask, positions and assignment.
 
     Raises:
-        ValueError: shapes that do not fit, k < 1, temperature <= 0, or an unknown boost.
+        ValueError: shapes that do not fit, k < 1, a number <= 0 as temperature, or an unknown boost.
 
     Example:
         >>> values = torch.eye(4)

@@ -26,6 +26,34 @@ def test_two_assignments_one_after_the_other_are_one_of_the_tokens(one, other):
     assert both.positions.equal(both.dense().argmax(-1).masked_fill(~both.mask, 0))
 
 
+@pytest.mark.parametrize(("one", "other"), SPARSE_AND_DENSE)
+def test_under_autocast_too_assignments_keep_their_dtype(one, other):
+    values, scores, mask = sample(30, batch=3, dtype=torch.float32)
+    first = one(values, scores, 12, mask=mask)
+    second = other(first.values, first.scores, 4, mask=first.mask)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        both, pooled = first.assignment.then(second.assignment), first.assignment.pool(values)
+    torch.testing.assert_close(both.dense(), second.dense_weights() @ first.dense_weights())
+    torch.testing.assert_close(pooled, first.values)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_amounts_and_other_assignments_may_have_another_dtype(topk, dtype):
+    values, scores, mask = sample(20, batch=3, dtype=torch.float32)
+    assignment = topk(values, scores, 5, mask=mask).assignment
+    amounts = torch.rand(3, 2, 5).to(dtype)
+    torch.testing.assert_close(assignment.unpool(amounts), assignment.unpool(amounts.float()), check_dtype=False)
+    after = Assignment.of_every_token(assignment.mask, dtype)
+    torch.testing.assert_close(assignment.then(after).dense(), assignment.dense(), check_dtype=False)
+
+
+def test_a_token_without_a_slot_is_in_no_document_whatever_its_weight():
+    weights, slots = torch.tensor([[0.5, 0.5, 1.0]] * 2), torch.tensor([[0, 0, 1], [0, 0, -1]])
+    assignment = Assignment.of(weights, slots, torch.tensor([[True, True], [True, False]]))
+    values = torch.tensor([[1.0, 1.0, 1.0], [100.0, 100.0, 100.0]]).unsqueeze(-1)
+    torch.testing.assert_close(assignment.pool(values), assignment.dense() @ values)
+
+
 def test_slots_in_another_order_hold_what_they_held(topk):
     values, scores, mask = sample(20, batch=3)
     given = topk(values, scores, 6, mask=mask).assignment

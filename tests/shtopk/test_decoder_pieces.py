@@ -7,7 +7,7 @@ import torch
 from recall import WORDS, tiny_llama
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig, GPT2Config, GPT2LMHeadModel
 
-from shtopk.integrations.decoder import pool_decoder, read_prompt
+from shtopk.integrations.decoder import pool_decoder, read_prompt, unpooled
 
 SMALL = {"vocab_size": WORDS, "num_hidden_layers": 4, "num_attention_heads": 2}
 GEMMA3 = Gemma3TextConfig(**SMALL, hidden_size=32, intermediate_size=64, num_key_value_heads=1, head_dim=8,
@@ -181,3 +181,10 @@ def test_what_cannot_be_read_is_refused(given, complaint):
 def test_a_model_that_is_not_pooled_is_refused():
     with pytest.raises(ValueError, match="a model that pool_decoder was called on, got an unpooled LlamaForCausalLM"):
         read_prompt(tiny_llama(), torch.ones(2, 4, dtype=torch.long))
+
+
+def test_a_model_that_is_unpooled_for_now_is_refused(prompts):
+    model = pooled()
+    with unpooled(model), pytest.raises(ValueError, match="expected a model that pools, got one inside"):
+        read_prompt(model, *prompts)
+    assert read_prompt(model, *prompts) is not None

@@ -1,13 +1,16 @@
 """A language model that pools its prompts, trained by transformers' Trainer and by TRL's SFTTrainer."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from datasets import Dataset
+from replicas import replica_of
 from run_files import rows_of
 from tiny import tiny_writer
 from transformers import AutoModelForCausalLM, DataCollatorForSeq2Seq, Trainer, TrainingArguments
 
-from shtopk.integrations.decoder import load_pooled, pool_decoder
+from shtopk.integrations.decoder import load_pooled, pool_decoder, unpooled
 from shtopk.integrations.trainer import AnnealTemperature, DrawK
 from shtopk.pooling import poolings
 
@@ -66,6 +69,25 @@ def test_trainer_teaches_a_language_model_and_its_scorer(pooled, prompts, seen, 
     again = load_pooled(AutoModelForCausalLM, str(tmp_path / "saved")).eval()
     trainer.model = trainer.model_wrapped = again
     assert trainer.evaluate()["eval_loss"] == pytest.approx(loss, abs=1e-6)
+
+
+def test_a_replica_of_data_parallel_pools_in_its_own_thread_as_the_callers_context_says(pooled):
+    ids = torch.randint(2, 8, (2, 20), generator=torch.Generator().manual_seed(0))
+    labels = torch.where(torch.arange(20) < 16, -100, ids)
+
+    def learnt(model):
+        pooled.zero_grad()
+        model(ids, labels=labels).loss.backward()
+        return {name: one.grad for name, one in pooled.named_parameters() if one.grad is not None}
+
+    def of_replica():
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(lambda: learnt(replica_of(pooled))).result()
+
+    pooled.train()
+    torch.testing.assert_close(of_replica(), learnt(pooled))
+    with unpooled(pooled):
+        torch.testing.assert_close(of_replica(), learnt(pooled))
 
 
 def test_a_scorer_that_had_nothing_to_do_gets_a_gradient_of_0(pooled, language_model):

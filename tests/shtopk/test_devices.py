@@ -19,12 +19,16 @@ from tiny import BERT
 from torch._functorch import config
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
 from transformers import BertConfig
 
+import shtopk.pooling
 from shtopk import TopKPooling, anneal, compiled, successive_halving_topk
 from shtopk.backends import carriers
 from shtopk.backends.carriers import Carriers
+from shtopk.integrations.decoders.layout import spread
 from shtopk.integrations.encoder import pool_encoder
+from shtopk.integrations.layers.installation import find
 from shtopk.models import TopKPoolingConfig, TopKPoolingForSequenceClassification
 from shtopk.operators import OPERATORS
 from shtopk.scorers import SCORERS
@@ -102,17 +106,21 @@ def look_at(out, k):
     assert_on_gpu(out.assignment.entropy(), out.assignment.unpool(torch.randn(2, 5, k, device=GPU)))
 
 
-def on_gpu(model):
+def moved_to(device, model):
     """A model with new parameters and buffers there; `Module.to` refuses fake tensors."""
     moved = {}  # a parameter may have two places
     for module in model.modules():
         for places in (module._parameters, module._buffers):
             for name, x in places.items():
                 if x is not None and x not in moved:
-                    moved[x] = torch.zeros(x.shape, dtype=x.dtype, device=GPU, requires_grad=x.requires_grad)
+                    moved[x] = torch.zeros(x.shape, dtype=x.dtype, device=device, requires_grad=x.requires_grad)
                 places[name] = moved.get(x)
-    anneal(model, 0.5)
     return model.train()
+
+
+def on_gpu(model):
+    anneal(moved_to(GPU, model), 0.5)
+    return model
 
 
 @pytest.mark.parametrize("protected", [(), (0, -1)])
@@ -214,6 +222,44 @@ def test_nor_does_an_encoder_that_pools_between_its_layers(name):
         assert_on_gpu(*(x.grad for x in model.parameters() if x.grad is not None))
         # DeBERTa's buckets of distances are made of a number on the CPU.
         assert log.copies == (["cpu to meta"] if name.startswith("deberta") else [])
+
+
+def on_another(module, device):
+    """A part of a model on a device of its own, to which its `forward` moves what it gets, as accelerate lets it."""
+
+    def forward(*args, **kwargs):
+        given = tree_map(lambda x: x.to(device) if torch.is_tensor(x) else x, (args, kwargs))
+        return run(*given[0], **given[1])
+
+    run, module.forward = module.forward, forward
+    moved_to(device, module)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_an_encoder_on_two_devices_pools_where_its_layers_are(name, monkeypatch):
+    monkeypatch.setattr(shtopk.pooling, "_can_be_read", lambda x: False)  # no fake tensor can
+    model = pool_encoder(build_encoder(name, "sdpa"), {2: 12, 3: 6})
+    _, stack, family = find(model)
+    with gpu():
+        on_gpu(model)
+        moved_to("cpu", stack.pooling)
+        for layer in getattr(stack, family.layers)[2:]:
+            on_another(layer, "cpu")
+        for after in ("norm", "final_norm", "final_layer_norm", "pooler"):
+            for part in (model, stack):
+                if isinstance(getattr(part, after, None), torch.nn.Module):
+                    on_another(getattr(part, after), GPU)
+        ids = torch.ones(2, 30, device=GPU, dtype=torch.long)
+        out = model(input_ids=ids, attention_mask=torch.ones_like(ids))
+        out.last_hidden_state.sum().backward()
+        assert out.last_hidden_state.shape[1] == 6 and {x.device.type for x in out.assignment} == {"cpu"}
+        assert all(x.grad is not None for x in stack.pooling.parameters())
+
+
+def test_what_came_through_a_language_model_is_put_in_place_on_the_device_of_its_last_layer():
+    with gpu():
+        whole = spread(torch.ones(2, 3, 4), torch.zeros(2, 3, device=GPU, dtype=torch.long), 8)
+        assert whole.shape == (2, 8, 4) and whole.device.type == "cpu"
 
 
 def test_tensors_of_two_devices_are_refused():

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 from encoders import CONFIGS, LAYERS, SHARP, VIT, build, lively, with_holes
+from replicas import replica_of
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import apply_activation_checkpointing
 from transformers import AutoModel, ViTModel
 
@@ -240,6 +241,31 @@ def test_one_token_that_is_protected_stays_as_it_is():
     pooled = vectors(pool_encoder(model, {1: 9}), document)
     torch.testing.assert_close(pooled.last_hidden_state, expected.last_hidden_state)
     assert pooled.assignment.positions.tolist() == [[0]] and pooled.assignment.weights.tolist() == [[1.0]]
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_a_scorer_gets_a_gradient_though_a_document_is_all_protected(n):
+    """Processes that train together wait for each other's gradients: one may have such documents alone."""
+    model = pool_encoder(build("bert"), {1: 9, 2: 4}).train()
+    model(torch.full((2, n), 5)).last_hidden_state.sum().backward()
+    learnt = [parameter.grad for pooling in model.encoder.pooling.values() for parameter in pooling.parameters()]
+    assert all(gradient is not None for gradient in learnt)
+    assert n > 2 or not any(gradient.any() for gradient in learnt)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_replica_of_data_parallel_pools_in_its_own_thread_and_teaches_the_model(name):
+    model, document = pool_encoder(build(name), {1: 9, 2: 4}), with_holes(30, 30, 12)
+    expected = model(**document).last_hidden_state
+    expected.sum().backward()
+    learnt = [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
+    model.zero_grad()
+    with ThreadPoolExecutor(1) as thread:
+        found = thread.submit(lambda: replica_of(model)(**document).last_hidden_state).result()
+    assert found.shape == expected.shape and found.shape[1] == 4
+    torch.testing.assert_close(found, expected)
+    found.sum().backward()
+    torch.testing.assert_close([one.grad for one in model.parameters() if one.grad is not None], learnt)
 
 
 @pytest.mark.parametrize("name", ["bert", "modernbert", "eurobert"])

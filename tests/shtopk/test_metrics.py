@@ -26,6 +26,12 @@ def test_nccs_is_the_mean_of_the_best_cosines():
     assert nccs(true.expand(3, 2, 2), pooled.expand(3, 2, 2)).shape == (3,)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_an_empty_slot_is_like_nothing_in_half_precision_too(dtype):
+    true, pooled = torch.eye(3, dtype=dtype)[:2], torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 0.0]], dtype=dtype)
+    assert nccs(true, pooled) == 0.5
+
+
 def test_shapes_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"expected true_topk \[\*, k, d\]"):
         nccs(torch.ones(2, 3), torch.ones(2, 4))

@@ -107,6 +107,11 @@ def test_first_and_strided_are_controls_that_learn_nothing():
     assert list(first.parameters()) == []
 
 
+def test_strided_leaves_no_hole_beside_protected_tokens():
+    pooling = TopKPooling(8, 8, operator="hard", scorer="strided", protected=(0, -1))
+    assert pooling(torch.randn(1, 66, 8)).positions.tolist() == [[0, 11, 22, 32, 43, 54, 64, 65]]
+
+
 def test_anneal_moves_the_temperature_of_training_and_not_that_of_eval_mode():
     model = nn.Sequential(TopKPooling(8, 2, temperature=0.1, initial_temperature=10.0))
     assert [round(anneal(model, p), 6) for p in (0, 0.5, 1)] == [10.0, 1.0, 0.1]

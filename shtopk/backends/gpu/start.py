@@ -42,6 +42,6 @@ class Start:
         elif compiled := self.kernel[grid](*given, *self.numbers, **self.constants):  # None in Triton's interpreter
             from triton.runtime import driver
 
-            self.run = compiled.run
             self.version = compiled.function, compiled.packed_metadata, *[None] * 3  # no hooks, no word to them
             self.stream = partial(driver.active.get_current_stream, driver.active.get_current_device())
+            self.run = compiled.run  # last: another thread may start the same kernel as soon as it is there

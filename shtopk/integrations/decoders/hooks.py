@@ -13,7 +13,7 @@ from transformers import GenerationMixin
 from shtopk.integrations.decoders.cache import own
 from shtopk.integrations.decoders.families import Family, cache_in, cache_name, window_of
 from shtopk.integrations.decoders.passing import Pass
-from shtopk.integrations.decoders.state import REQUEST, RUNNING, begin_call, take_request
+from shtopk.integrations.decoders.state import REQUEST, RUNNING, begin_call, request_around, take_request
 from shtopk.integrations.layers.arguments import as_called, by_name
 from shtopk.integrations.layers.between import LayerHook
 from shtopk.integrations.layers.state import still_under_way
@@ -41,8 +41,9 @@ class TakeRequest:
         wanted = {name: kwargs.pop(name) for name in ASKED if name in kwargs}
         if self.labelled:
             wanted["labels"] = by_name(self.names, args, kwargs).get("labels")
-            wanted["learning"] = model.training and torch.is_grad_enabled() and REQUEST.get() is REQUEST.first
-        begin_call(self.stack, wanted)
+            plain = request_around(model) is REQUEST.first
+            wanted["learning"] = model.training and torch.is_grad_enabled() and plain
+        begin_call(self.stack, wanted, request_around(model))
         return self.without_padding(model, args, kwargs) if self.answers_once else (args, kwargs)
 
     def without_padding(self, model: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
@@ -65,11 +66,13 @@ class EndCall:
         self.stack = stack
 
     def __call__(self, model: nn.Module, args: tuple, output: Any) -> None:
-        take_request(self.stack)
+        take_request(self.stack, request_around(model))
 
 
 class BeginPass:
     """Runs before the layers: begin a pass.
+
+    A replica that `nn.DataParallel` makes of a stack has the same hooks. So a pass goes by the stack that was hooked.
 
     Args:
         stack: the module that runs the layers.
@@ -78,34 +81,43 @@ class BeginPass:
     """
 
     def __init__(self, stack: nn.Module, family: Family, hooks: Sequence[tuple[int, LayerHook]]):
+        self.stack, self.family, self.hooks = stack, family, hooks
         self.names = list(inspect.signature(stack.forward).parameters)
-        self.family, self.hooks = family, hooks
 
     def __call__(self, stack: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         if not torch.compiler.is_compiling():
             layers = getattr(stack, self.family.layers)
             for index, hook in self.hooks:
                 hook.move_to(layers[index])
-        request = take_request(stack)
+        request = take_request(self.stack, request_around(stack))
         if wanted := {name: kwargs.pop(name) for name in ASKED if kwargs.get(name) is not None}:
             request = request.but(wanted)
         given = by_name(self.names, args, kwargs)
         tokens = given.get("inputs_embeds") if given.get("input_ids") is None else given["input_ids"]
         pooling, kind = stack.prompt_pooling, str(stack.config._attn_implementation)
-        poolings = {} if any(one is pooling for one in request.unpooled) else pooling
-        outer = still_under_way(RUNNING.get(), stack)
-        run = (request.begin or Pass)(poolings, pooling.keep_last, request, kind, stack, outer)
+        poolings = {} if any(one is self.stack.prompt_pooling for one in request.unpooled) else pooling
+        outer = still_under_way(RUNNING.get(), self.stack)
+        run = (request.begin or Pass)(poolings, pooling.keep_last, request, kind, self.stack, outer)
         RUNNING.set(run)
         if tokens is not None:  # or the model says what is wrong
             run.begin(tokens, given, getattr(stack.config, "sliding_window", None))
         return args, kwargs
 
 
-def end_pass(stack: nn.Module, args: tuple, output: Any) -> None:
-    """Runs after the layers, also if one of them failed, or the pass before it began: end the pass."""
-    run = RUNNING.get()
-    if run is not None and run.of is stack:
-        RUNNING.set(run.outer)
+class EndPass:
+    """Runs after the layers, also if one of them failed, or the pass before it began: end the pass.
+
+    Args:
+        stack: as above.
+    """
+
+    def __init__(self, stack: nn.Module):
+        self.stack = stack
+
+    def __call__(self, stack: nn.Module, args: tuple, output: Any) -> None:
+        run = RUNNING.get()
+        if run is not None and run.of is self.stack:
+            RUNNING.set(run.outer)
 
 
 class PoolPrompt(LayerHook):

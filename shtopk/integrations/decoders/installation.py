@@ -9,7 +9,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from shtopk.integrations.decoders.families import FAMILIES, Family
-from shtopk.integrations.decoders.hooks import BeginPass, EndCall, LeaveLayers, PoolPrompt, TakeRequest, end_pass
+from shtopk.integrations.decoders.hooks import BeginPass, EndCall, EndPass, LeaveLayers, PoolPrompt, TakeRequest
 from shtopk.integrations.layers.between import LayerHook, checked_layers, new_poolings, record_of
 from shtopk.options import PoolingOptions
 from shtopk.pooling import TopKPooling
@@ -62,7 +62,7 @@ def install(
     on_layers.append((len(layers) - 1, LeaveLayers(layers[-1], stack)))
     handles.extend(hook for _, hook in on_layers)
     handles.append(stack.register_forward_pre_hook(BeginPass(stack, family, on_layers), with_kwargs=True))
-    handles.append(stack.register_forward_hook(end_pass, always_call=True))
+    handles.append(stack.register_forward_hook(EndPass(stack), always_call=True))
     if model is not stack:
         handles.append(model.register_forward_pre_hook(TakeRequest(model, stack), with_kwargs=True))
         handles.append(model.register_forward_hook(EndCall(stack), always_call=True))

@@ -47,6 +47,10 @@ class Layout(NamedTuple):
         """[B, m] bool, True for a vector."""
         return self.places >= 0
 
+    def to(self, device: torch.device) -> Layout:
+        """The same layout on a device."""
+        return Layout(*(part.to(device) for part in self))
+
     def largest(self) -> int:
         """How many vectors the largest region of a row has."""
         numbers = torch.arange(1, int(self.regions.max()) + 1, device=self.regions.device)
@@ -108,6 +112,7 @@ def leads(pooled: TopK) -> Tensor:
 
 def spread(vectors: Tensor, places: Tensor, n: int) -> Tensor:
     """Put vectors [B, m, d] at their places [B, m] among n, -1 for none; 0 where none came through."""
+    places = places.to(vectors.device)  # in a model on several devices the last layer has another one than the tokens
     places = places.masked_fill(places < 0, n)
     whole = vectors.new_zeros(vectors.shape[0], n + 1, vectors.shape[2])
     return whole.scatter(1, places.unsqueeze(-1).expand_as(vectors), vectors)[:, :n]

@@ -18,6 +18,7 @@ from shtopk.integrations.decoders.places import FixedPlaces, Places
 from shtopk.integrations.decoders.prompt import check_prompt, mask_in, real_tokens
 from shtopk.integrations.decoders.regions import default_regions, given_regions, prompt_of
 from shtopk.integrations.decoders.state import Request
+from shtopk.integrations.layers.between import device_of, with_gradients_of
 from shtopk.integrations.layers.families import of_tokens
 from shtopk.pooling import TopKPooling
 
@@ -35,7 +36,7 @@ class Pass:
         keep_last: tokens at the end of a prompt that are kept.
         request: what the caller wants.
         kind: of the attention.
-        of: the module that runs the layers.
+        of: the module that runs the layers, or that it is a replica of.
         outer: the pass of another model, if this one runs inside it.
         n: tokens of this pass.
         real: [B, n] bool, True for a token; None: all are.
@@ -167,9 +168,10 @@ class Pass:
         layout = self.start if self.layout is None else self.layout
         assert layout is not None
         if self.needed(pooling, layout):
-            vectors, layout, flow = pool(pooling, vectors, layout, self.request.k)
+            device = device_of(pooling, vectors)
+            vectors, layout, flow = pool(pooling, vectors.to(device), layout.to(device), self.request.k)
             if self.kept is not None:
-                assignment = self.kept.then(flow.assignment())
+                assignment = self.kept.map(lambda x: x.to(device)).then(flow.assignment())
                 self.kept = assignment._replace(positions=layout.places.clamp(min=0))  # as the layers above know them
             self.stand(layout)
         return vectors
@@ -259,21 +261,11 @@ class Pass:
         self.request.record.append(self.kept.map(Tensor.detach))
 
     def leave(self, vectors: Tensor) -> Tensor:
-        """What the model returns in place of the vectors of its last layer: one for each of the n tokens.
-
-        A scorer that had nothing to do, for short prompts, gets a gradient of 0: processes that train together wait
-        for each other's gradients of every parameter.
-        """
+        """What the model returns in place of the vectors of its last layer: one for each of the n tokens."""
         if self.kept is not None:
             self.record()
-        if torch.is_grad_enabled():
-            vectors = vectors + sum(0 * parameter.sum().to(vectors.device) for parameter in self.learning(vectors))
+        vectors = with_gradients_of(self.poolings.values(), vectors)
         return vectors if self.layout is None else spread(vectors, self.tokens(self.layout), self.n)
-
-    def learning(self, vectors: Tensor) -> list[Tensor]:
-        """The parameters of the poolings that learn; those that are offloaded do not."""
-        every = [parameter for pooling in self.poolings.values() for parameter in pooling.parameters()]
-        return [x for x in every if x.requires_grad and (vectors.is_meta or not x.is_meta)]
 
 
 class ReadPart(Pass):

@@ -17,7 +17,7 @@ from shtopk.integrations.decoders.layout import Layout, indices_of
 from shtopk.integrations.decoders.passing import Pass
 from shtopk.integrations.decoders.places import Places
 from shtopk.integrations.decoders.regions import default_regions, given_regions
-from shtopk.integrations.decoders.state import asking
+from shtopk.integrations.decoders.state import REQUEST, asking
 from shtopk.pooling import TopKPooling
 
 SINKS = 4  # tokens at the start that a window keeps, as attention goes there when it has nothing to look at
@@ -60,7 +60,7 @@ def read_prompt(
         token as input_ids and the whole attention_mask.
 
     Raises:
-        ValueError: a model that is not pooled, a k that is a share, or another impossible argument.
+        ValueError: a model that is not pooled, or not now, a k that is a share, or another impossible argument.
 
     Example:
         >>> import torch
@@ -76,6 +76,8 @@ def read_prompt(
         torch.Size([1, 1002])
     """
     stack = pooled_stack(model)
+    if any(one is stack.prompt_pooling for one in REQUEST.get().unpooled):
+        raise ValueError("expected a model that pools, got one inside `with unpooled(model)`; call the model itself")
     real = _checked(input_ids, attention_mask, piece=piece, window=window)
     first, pooling = min((int(index), pooling) for index, pooling in stack.prompt_pooling.items())
     _check_k(pooling, k)

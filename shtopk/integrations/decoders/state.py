@@ -103,15 +103,22 @@ def asking(of: nn.Module | None = None, **wanted: Any) -> Iterator[None]:
         RUNNING.set(running)
 
 
-def begin_call(stack: nn.Module, wanted: dict[str, Any]) -> None:
-    """Begin a call, of the model with this stack, that wants this."""
-    CALLED.set(REQUEST.get().to(stack).but({"of": stack, **wanted}, outer=still_under_way(CALLED.get(), stack)))
+def request_around(module: nn.Module) -> Request:
+    """What the innermost context around a module's call wants. A replica of `nn.DataParallel` runs in a thread of its
+    own, while the one that called waits: the context is that one's.
+    """
+    return REQUEST.of_process if getattr(module, "_is_replica", False) else REQUEST.get()
 
 
-def take_request(stack: nn.Module) -> Request:
+def begin_call(stack: nn.Module, wanted: dict[str, Any], around: Request) -> None:
+    """Begin a call, of the model with this stack, that wants this, in a context that wants what is around."""
+    CALLED.set(around.to(stack).but({"of": stack, **wanted}, outer=still_under_way(CALLED.get(), stack)))
+
+
+def take_request(stack: nn.Module, around: Request) -> Request:
     """What is asked of the pass that begins now. Nothing is left of the call's request."""
     request = CALLED.get()
     if request is None or request.of is not stack:
-        return REQUEST.get().to(stack)
+        return around.to(stack)
     CALLED.set(request.outer)
     return request

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from shtopk.options import PoolingOptions
 from shtopk.pooling import TopKPooling
@@ -83,6 +84,26 @@ def new_poolings(
             raise ValueError(f"expected layers in memory, got layer {index} offloaded; pool first, then dispatch")
         poolings[str(index)] = TopKPooling(hidden_size, k, record).to(like.device, like.dtype).train(training)
     return poolings
+
+
+def with_gradients_of(poolings: Iterable[nn.Module], vectors: Tensor) -> Tensor:
+    """The same vectors, with a gradient of 0 for the poolings' parameters that learn, those that are offloaded aside.
+
+    Where a scorer had nothing to do, as in short documents, processes that train together would wait for each other's
+    gradients of it.
+    """
+    if not torch.is_grad_enabled():
+        return vectors
+    every = [parameter for pooling in poolings for parameter in pooling.parameters()]
+    learning = [x for x in every if x.requires_grad and (vectors.is_meta or not x.is_meta)]
+    return vectors + sum(0 * parameter.sum().to(vectors.device) for parameter in learning)
+
+
+def device_of(pooling: nn.Module, vectors: Tensor) -> torch.device:
+    """The device to pool on: that of the pooling, or of the vectors where it has no parameters in memory. In a model
+    that is spread over several devices vectors come from the layer below.
+    """
+    return next((x.device for x in pooling.parameters() if not x.is_meta), vectors.device)
 
 
 def check_at(layer: int, k: int | float, record: PoolingOptions) -> None:

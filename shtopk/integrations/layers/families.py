@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+# A model may be spread over several devices, and its arguments lie where they were made.
 Gather = Callable[[Any, Tensor, nn.Module], Any]  # (argument, positions [B, k], layer) -> argument for k vectors
 
 
@@ -15,13 +16,14 @@ def of_tokens(x: Any, positions: Tensor, layer: nn.Module) -> Any:
     """Gather tokens in dimension 1: x [B or 1, n, ...] becomes [B, k, ...]; of a tuple (cosine, sine), each part."""
     if isinstance(x, tuple):
         return tuple(of_tokens(part, positions, layer) for part in x)
+    positions = positions.to(x.device)
     index = positions.view(*positions.shape, *[1] * (x.dim() - 2)).expand(*positions.shape, *x.shape[2:])
     return x.expand(positions.shape[0], *x.shape[1:]).gather(1, index)
 
 
 def of_pairs(x: Tensor, positions: Tensor, layer: nn.Module) -> Tensor:
     """Gather pairs of tokens in the last two dimensions: x [B or 1, h, n or 1, n] becomes [B, h, k or 1, k]."""
-    x = x.expand(positions.shape[0], *x.shape[1:])
+    x, positions = x.expand(positions.shape[0], *x.shape[1:]), positions.to(x.device)
     if x.shape[2] > 1:
         x = x.gather(2, positions[:, None, :, None].expand(-1, x.shape[1], -1, x.shape[3]))
     return x.gather(3, positions[:, None, None, :].expand(-1, x.shape[1], x.shape[2], -1))

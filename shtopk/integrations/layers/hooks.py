@@ -92,6 +92,7 @@ class PoolInput(LayerHook):
 
     def without_empty_slots(self, mask: Tensor, filled: Tensor) -> Tensor:
         """Hide the slots that hold no token in a gathered mask."""
+        filled = filled.to(mask.device)
         if mask.dim() == 2:
             return mask * filled
         if mask.dtype == torch.bool:
@@ -103,13 +104,16 @@ class PoolInput(LayerHook):
 class BeginPass:
     """Runs before the layers: begin a forward pass.
 
+    A replica that `nn.DataParallel` makes of a stack has the same hooks. So a pass goes by the stack that was hooked.
+
     Args:
+        stack: the module that runs the layers.
         family: of the encoder.
         inputs: the hooks on the layers.
     """
 
-    def __init__(self, family: Family, inputs: Sequence[PoolInput]):
-        self.family, self.inputs = family, inputs
+    def __init__(self, stack: nn.Module, family: Family, inputs: Sequence[PoolInput]):
+        self.stack, self.family, self.inputs = stack, family, inputs
 
     def __call__(self, stack: Any, args: tuple) -> None:
         config = getattr(stack, "config", None)
@@ -123,15 +127,25 @@ class BeginPass:
             layers = getattr(stack, self.family.layers)
             for pool_input in self.inputs:
                 pool_input.move_to(layers[pool_input.index])
-        STATE.set_running(ForwardPass(stack, still_under_way(STATE.get_running(), stack)))
+        outer = still_under_way(STATE.get_running(), self.stack)
+        STATE.set_running(ForwardPass(self.stack, stack.pooling, outer))
 
 
-def end_pass(stack: nn.Module, args: tuple, output: Any) -> None:
-    """Runs after the layers, also if one of them failed, or the pass before it began: end the forward pass."""
-    forward_pass = STATE.get_running()
-    if forward_pass is not None and forward_pass.of is stack:
-        STATE.set_running(forward_pass.outer)
-        STATE.set_finished(forward_pass)
+class EndPass:
+    """Runs after the layers, also if one of them failed, or the pass before it began: end the forward pass.
+
+    Args:
+        stack: as above.
+    """
+
+    def __init__(self, stack: nn.Module):
+        self.stack = stack
+
+    def __call__(self, stack: nn.Module, args: tuple, output: Any) -> None:
+        forward_pass = STATE.get_running()
+        if forward_pass is not None and forward_pass.of is self.stack:
+            STATE.set_running(forward_pass.outer)
+            STATE.set_finished(forward_pass)
 
 
 class BeginCall:

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from shtopk.integrations.layers.between import checked_layers, new_poolings, record_of
 from shtopk.integrations.layers.families import FAMILIES, Family
-from shtopk.integrations.layers.hooks import BeginCall, BeginPass, PoolInput, ReportAssignment, end_pass
+from shtopk.integrations.layers.hooks import BeginCall, BeginPass, EndPass, PoolInput, ReportAssignment
 from shtopk.integrations.layers.seq2seq import AttendToSlots, CarryMask, TakeMask
 from shtopk.options import PoolingOptions
 from shtopk.pooling import TopKPooling
@@ -56,8 +56,8 @@ def _hook(model: Any, encoder: Any, stack: Any, layers: nn.ModuleList, family: F
     handles = stack.pooling.handles
     inputs = [PoolInput(layers[i], i, family, stack) for i in range(int(min(stack.pooling, key=int)), len(layers))]
     handles.extend(inputs)
-    handles.append(stack.register_forward_pre_hook(BeginPass(family, inputs)))
-    handles.append(stack.register_forward_hook(end_pass, always_call=True))
+    handles.append(stack.register_forward_pre_hook(BeginPass(stack, family, inputs)))
+    handles.append(stack.register_forward_hook(EndPass(stack), always_call=True))
     if encoder is not model:
         handles.append(encoder.register_forward_hook(CarryMask(stack)))
         handles.append(model.register_forward_pre_hook(TakeMask(model), with_kwargs=True))

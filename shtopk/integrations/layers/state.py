@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from shtopk.assignment import Assignment
+from shtopk.integrations.layers.between import device_of, with_gradients_of
 from shtopk.pooling import TopKPooling
 
 
@@ -20,7 +21,7 @@ class ForwardPass:
     """One pass through an encoder's layers.
 
     Attributes:
-        of: the module that runs the layers.
+        of: the module that runs the layers, or that it is a replica of.
         poolings: all poolings of the encoder, by layer.
         due: (layer, pooling) of the poolings that have not run yet, lowest layer first.
         assignment: which tokens the present vectors are made of; None before the first pooling.
@@ -28,25 +29,29 @@ class ForwardPass:
         compiled: whether the running code was made by a compiler.
     """
 
-    def __init__(self, stack: Any, outer: ForwardPass | None):
-        self.of, self.poolings, self.outer = stack, stack.pooling, outer
-        self.due: list[tuple[int, Any]] = [(int(layer), pooling) for layer, pooling in stack.pooling.items()]
+    def __init__(self, of: nn.Module, poolings: Any, outer: ForwardPass | None):
+        self.of, self.poolings, self.outer = of, poolings, outer
+        self.due: list[tuple[int, Any]] = [(int(layer), pooling) for layer, pooling in poolings.items()]
         self.assignment: Assignment | None = None
         self.compiled = torch.compiler.is_compiling()
 
     def pool(self, pooling: TopKPooling, hidden_states: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """Pool [B, n, d] to [B, k, d]; also returns the position of each slot among the n."""
+        device = device_of(pooling, hidden_states)
+        hidden_states, mask = hidden_states.to(device), None if mask is None else mask.to(device)
         n = hidden_states.shape[1]
         if n <= len(pooling.options.protected):
             mask = hidden_states.new_ones(hidden_states.shape[:2], dtype=torch.bool) if mask is None else mask
-            vectors, assignment = hidden_states, Assignment.of_every_token(mask, hidden_states.dtype)
+            vectors = with_gradients_of([pooling], hidden_states)
+            assignment = Assignment.of_every_token(mask, hidden_states.dtype)
         else:
             k = pooling.current_k
             if not isinstance(k, float) and n < k:  # not min(k, n), which is no number where n is dynamic
                 k = n
             pooled = pooling(hidden_states, mask, k=k)
             vectors, assignment = pooled.values, pooled.assignment
-        self.assignment = assignment if self.assignment is None else self.assignment.then(assignment)
+        before = None if self.assignment is None else self.assignment.map(lambda x: x.to(device))
+        self.assignment = assignment if before is None else before.then(assignment)
         return vectors, assignment.positions
 
 
