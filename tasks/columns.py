@@ -175,20 +175,19 @@ def documents(
         ValueError: no records, a broken one, one without a valid text or answer (the message gives its number), or
             no record has a column.
     """
-    number, seen, records = 0, set[str](), iter(records)
+    number, seen, records = 0, dict[str, None](), iter(records)
     for record in records:
         if isinstance(record, Broken):
             raise ValueError(record.reason)
         number += 1
-        for column, cure in columns.wanted.items():
-            if column not in record.fields and column not in seen:
-                seen |= record.fields.keys()
-                others = dict.fromkeys(name for one in records if isinstance(one, Record) for name in one.fields)
-                names = list(dict.fromkeys(record.fields) | others)
-                if column not in names:
-                    raise ValueError(lacking(column, source, names, cure))
-        seen |= record.fields.keys()
-        row = columns.read(record.fields, f"document {number} of {source}")
+        seen |= dict.fromkeys(record.fields)
+        try:
+            row = columns.read(record.fields, f"document {number} of {source}")
+        except ValueError:
+            if columns.wanted.keys() - seen:  # that no record has such a column would say more
+                others = (name for one in records if isinstance(one, Record) for name in one.fields)
+                _check_columns(columns, [*dict.fromkeys([*record.fields, *seen, *others])], source)
+            raise
         if counts is not None and columns.kind in ("label", "labels"):
             given = record.fields.get(columns.answer)
             texts = [] if columns.label_separator else [text for text in _texts(given) if isinstance(text, str)]
@@ -196,3 +195,11 @@ def documents(
         yield row
     if not number:
         raise ValueError(f"expected documents in {source}, got none")
+    _check_columns(columns, [*seen], source)
+
+
+def _check_columns(columns: Columns, names: list[str], source: str) -> None:
+    """Raises ValueError if a column to read is none of these names."""
+    for column, cure in columns.wanted.items():
+        if column not in names:
+            raise ValueError(lacking(column, source, names, cure))

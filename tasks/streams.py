@@ -11,6 +11,7 @@ import os
 import select
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -106,16 +107,18 @@ def check(source: str, columns: Columns, *, skip: bool = False) -> None:
             raise ValueError(f"expected a file, got {path}, which is none; give its content on standard input, -")
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror}") from None
-    first = list(islice(rows(source, columns), LOOKED_AT))
+    texts = columns.text if len(columns.text) > 1 and path.suffix.lower() != ".txt" else ()
+    first = list(islice(rows(source, replace(columns, keep=(*columns.keep, *texts))), LOOKED_AT))
     good = [row for row in first if isinstance(row, Row)]
     broken = next((row for row in first if isinstance(row, Broken)), None)
     if not first:
         raise ValueError(f"expected documents in {path}, got {'none' if path.stat().st_size else 'an empty file'}")
     if broken and (not skip or not good):
         raise ValueError(broken.reason)
-    for name in columns.keep:
-        if not any(name in row.kept for row in good):
-            raise ValueError(f"expected a column {name!r} to keep in {path}, found none in its first rows")
+    for what, names in ((" to keep", columns.keep), (" of texts", texts)):
+        for name in names:
+            if not any(name in row.kept for row in good):
+                raise ValueError(f"expected a column {name!r}{what} in {path}, found none in its first rows")
 
 
 def count(source: str) -> int | None:
@@ -159,8 +162,9 @@ def _rows(records: Iterable[Record | Broken | None], columns: Columns) -> Iterat
 
 def _row(record: Record, columns: Columns) -> Row | Broken:
     place, fields = record
+    texts = columns.text if not fields.keys() & {*columns.text} else ()  # of several one is enough
     for column, cure in columns.wanted.items():
-        if column not in fields:
+        if column not in fields and column in (*texts, columns.pair):
             return Broken(lacking(column, place, list(fields), cure))
     try:
         row = columns.read(fields, place)

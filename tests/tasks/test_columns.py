@@ -84,6 +84,15 @@ def test_an_empty_cell_is_joined_as_an_empty_text_and_a_missing_value_is_left_ou
         assert all(text.startswith(start) for text in data["train"]["text"])
 
 
+def test_the_rows_after_one_that_lacks_a_column_of_several_are_read(write):
+    with_titles = rows(title=lambda i: f"title {i}")
+    del with_titles[0]["title"]
+    path = write("a.jsonl", lines(with_titles))
+    arguments = DataArguments(test_file=path, text_column="title,text")
+    split = get_task(arguments).load_split(arguments, "test")
+    assert len(split) == len(with_titles) and split["text"][:2] == ["document 0", "title 1 document 1"]
+
+
 def test_a_second_text_stands_beside_the_first(write):
     path = write("a.jsonl", lines(rows(other=lambda i: f"other {i}")))
     data = load(train_file=path, text_pair_column="other")

@@ -149,6 +149,18 @@ def test_a_column_to_keep_may_be_missing_from_some_objects_but_not_from_plain_te
         check(write("a.txt", "a\n"), Columns(keep=("id",)))
 
 
+def test_a_row_may_lack_one_of_several_columns_of_texts_as_in_training_and_a_file_may_not(write):
+    columns = ("title", "body")
+    path = write("a.jsonl", '{"body": "a"}\n{"title": "b"}\n{"title": "c", "body": "d"}\n{"id": 1}\n')
+    check(path, Columns(columns), skip=True)
+    *good, broken = rows(path, Columns(columns))
+    assert [row.text for row in good] == ["a", "b", "c d"]
+    assert isinstance(broken, Broken) and "a column 'title' in line 4" in broken.reason
+    with pytest.raises(ValueError, match="a column 'head' of texts in .*a.jsonl, found none in its first rows"):
+        check(path, Columns((*columns, "head")), skip=True)
+    check(write("a.txt", "a\n"), Columns(columns))
+
+
 @pytest.mark.parametrize("kind", ["txt", "jsonl", "csv", "parquet"])
 def test_a_long_file_is_read_in_little_memory(kind, tmp_path):
     path = tmp_path / f"long.{kind}"
