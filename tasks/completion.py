@@ -25,7 +25,7 @@ class Completion(Task):
 
     target = "completion"
     metrics = COMPLETION_METRICS
-    selectors = ("loss", "exact_match", "rougeL", "rouge1", "rouge2", "rougeLsum")
+    selectors = ("loss", "rougeL", "exact_match", "rouge1", "rouge2", "rougeLsum")
     lower_is_better = frozenset({"loss"})
     shown = ("loss", "perplexity", "exact_match", "rougeL", "prediction_words")
 

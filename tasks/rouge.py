@@ -9,10 +9,10 @@ from collections.abc import Sequence
 import numpy as np
 from datasets import Value
 from rouge_score.rouge_scorer import RougeScorer
-from rouge_score.tokenizers import DefaultTokenizer
 
 from shtopk.tasks.metrics import Metric
 from shtopk.tasks.names import ROUGE
+from shtopk.tasks.rouge_words import Words
 from shtopk.tasks.sentences import sentences
 from shtopk.tasks.split import normalise
 
@@ -21,12 +21,12 @@ def document_scores(predictions: Sequence[str], references: Sequence[str]) -> np
     """The F-measures of every document, [n, 4] in the order of `ROUGE`, in [0, 1].
 
     rouge1 and rouge2 count shared words and pairs of words. rougeL takes the longest common subsequence of the whole
-    texts, rougeLsum that of each reference sentence with all predicted ones. Words are runs of ASCII letters and
-    digits, in lower case and stemmed (Porter), as is usual in papers. So other scripts score 0, and texts of one word
-    score 0 in rouge2. Sentences are those of `shtopk.tasks.sentences`. A line break ends one, so join lines that were
-    broken at a fixed width.
+    texts, rougeLsum that of each reference sentence with all predicted ones. Words are runs of letters and digits, in
+    lower case and, in ASCII, stemmed (Porter), as is usual in papers; where a script has no spaces between words, each
+    letter is one (`rouge_words.Words`). Texts of one word score 0 in rouge2. Sentences are those of
+    `shtopk.tasks.sentences`. A line break ends one, so join lines that were broken at a fixed width.
     """
-    scorer = RougeScorer(list(ROUGE), tokenizer=DefaultTokenizer(use_stemmer=True))
+    scorer = RougeScorer(list(ROUGE), tokenizer=Words())
     scores = np.zeros((len(references), len(ROUGE)))
     for row, prediction, reference in zip(scores, predictions, references, strict=True):
         found = scorer.score("\n".join(sentences(reference)), "\n".join(sentences(prediction)))

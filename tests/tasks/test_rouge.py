@@ -5,9 +5,11 @@ import re
 
 import numpy as np
 import pytest
+from rouge_score.tokenizers import DefaultTokenizer
 
 from shtopk.tasks.names import ROUGE, SUMMARIZATION_METRICS
 from shtopk.tasks.rouge import confidence_interval, document_scores, summarization_metrics
+from shtopk.tasks.rouge_words import Words
 from shtopk.tasks.sentences import sentences
 
 VOCABULARY = ["the", "a", "cat", "dog", "sat", "ran", "on", "mat", "house", "slowly", "never", "and", "it", "red"]
@@ -46,7 +48,26 @@ def test_case_punctuation_and_endings_make_no_difference():
     assert scores("It returned, slowly: the ARRAYS!", "it returns slowly the array") == dict.fromkeys(ROUGE, 1)
 
 
-@pytest.mark.parametrize("nothing", ["", " \n", "...", "Καλημέρα"])
+@pytest.mark.parametrize(("prediction", "reference", "expected"), [
+    ("Кошка сидела на ковре", "Кошка сидела на стуле.", [3 / 4, 2 / 3, 3 / 4]),
+    ("Die Größe zählt", "die große zählt", [2 / 3, 0, 2 / 3]),
+    ("stătea pe masă", "stătea pe scaun", [2 / 3, 1 / 2, 2 / 3]),
+    ("東京は晴れ", "東京は雨", [3 * 2 / 9, 2 * 2 / 7, 3 * 2 / 9]),  # each letter is a word
+    ("กิน", "กิน ข้าว", [2 * 2 / 7, 2 * 1 / 5, 2 * 2 / 7]),  # a mark belongs to its letter
+    ("हिन्दी भाषा", "हिन्दी में", [1 / 2, 0, 1 / 2]),
+    ("The cafe\u0301 returned", "the café returns", [1, 1, 1]),  # in one character or two
+])  # fmt: skip
+def test_other_scripts_are_scored_by_their_words(prediction, reference, expected):
+    assert list(scores(prediction, reference).values()) == pytest.approx([*expected, expected[-1]])
+    assert scores(reference, reference) == dict.fromkeys(ROUGE, 1)
+
+
+@pytest.mark.parametrize("text", ["It said «arrays» — returned … twice", "x² of “it”: 3½", "→ a • b"])
+def test_marks_beyond_ascii_change_nothing_where_all_letters_are_ascii(text):
+    assert Words().tokenize(text) == DefaultTokenizer(use_stemmer=True).tokenize(text)
+
+
+@pytest.mark.parametrize("nothing", ["", " \n", "...", "—…"])
 def test_a_text_without_words_scores_zero(nothing):
     assert scores(nothing, "the cat sat") == dict.fromkeys(ROUGE, 0)
     assert scores("the cat sat", nothing) == dict.fromkeys(ROUGE, 0)

@@ -86,7 +86,7 @@ def test_it_is_said_and_shown_which_tokens_of_a_prompt_were_kept(learnt, prompts
 def test_a_sweep_says_how_many_vectors_a_prompt_needs(learnt, tmp_path, capsys):
     main(["sweep", str(learnt), "--k", "2,4", "--output_dir", str(tmp_path / "sweep")])
     said = capsys.readouterr().out
-    assert "exact_match" in said and "k = 2" in said
+    assert "rougeL" in said and "k = 2" in said
     assert (tmp_path / "sweep" / "sweep.md").is_file()
 
 
