@@ -131,10 +131,17 @@ static ALWAYS_INLINE void NAME(join_panel)(const REAL *values, const int64_t *pl
                     sums[t][1] += tokens[t][i] * high;
             }
         }
-        for (int t = 0; t < BLOCK && at + t < count; t++)
-            for (int64_t j = 0; j < wide; j++)
-                if (sums[t][j / LANES][j % LANES] > best[at + t])
-                    best[at + t] = sums[t][j / LANES][j % LANES], slots[playing[at + t]] = start + j;
+        for (int t = 0; t < BLOCK && at + t < count; t++) {
+            const REAL *products = (const REAL *)sums[t];
+            REAL largest = best[at + t];
+            int64_t nearest = -1;
+            for (int64_t j = 0; j < wide; j++) { /* no branch, as no guess is good */
+                nearest = products[j] > largest ? j : nearest;
+                largest = products[j] > largest ? products[j] : largest;
+            }
+            if (nearest >= 0)
+                best[at + t] = largest, slots[playing[at + t]] = start + nearest;
+        }
     }
 }
 

@@ -145,7 +145,8 @@ class Native(Tensors):
         token, slot, weight = new(batch * n, dtype=torch.long), new(batch * n, dtype=torch.long), new(batch * n)
         _run("weigh", batch, 0, logits, scores, n, k, least, slots, weights, slot_scores, filled, positions,
              token, weight, slot, count, threads=1)  # fmt: skip
-        found = Carriers(*(x[: int(count)] for x in (token, weight, slot)))
+        r = int(count)
+        found = Carriers(token[:r], weight[:r], slot[:r])
         answer = Answer(pool_carriers(values, found, k), slot_scores, filled, positions, weights, slots)
         return answer, (values, *found)
 
