@@ -18,13 +18,14 @@ from safetensors import SafetensorError
 
 from shtopk.training.console import tell
 from shtopk.training.errors import CheckpointError
+from shtopk.training.run_folder import ARGUMENTS
 
 MANIFEST = "manifest.json"
 OPTIMIZER, STATE = "optimizer.safetensors", "state.json"
 APART = "trained.safetensors"  # of LoRA: what is trained, as the model beside it is merged
 OLD = "partial_old_"  # prefix of a checkpoint that is being replaced
 NAME = re.compile(r"update_(0|[1-9][0-9]*)")
-OF_TRAINING = {MANIFEST, OPTIMIZER, STATE, APART}  # files of a checkpoint beside the model
+OF_TRAINING = {MANIFEST, OPTIMIZER, STATE, APART, ARGUMENTS}  # files of a checkpoint beside the model
 
 
 class Checkpoints:
@@ -45,6 +46,10 @@ class Checkpoints:
         """The numbers of the updates with a checkpoint, smallest first; damaged ones too (`verify` finds out)."""
         paths = self.folder.iterdir() if self.folder.is_dir() else ()
         return sorted(int(path.name[7:]) for path in paths if NAME.fullmatch(path.name) and path.is_dir())
+
+    def holds(self, source: Path | None) -> bool:
+        """Whether a checkpoint is one of these."""
+        return source is not None and source.parent.resolve() == self.folder.resolve()
 
     def find(self, wanted: str | None, overwrite: bool = False) -> Path | None:
         """The checkpoint to go on from; None: start from the beginning.
@@ -95,7 +100,7 @@ class Checkpoints:
         Raises:
             CheckpointError: there are such checkpoints, and they must not be overwritten.
         """
-        here = source is not None and source.parent.resolve() == self.folder.resolve()
+        here = self.holds(source)
         update = int(source.name[7:]) if source is not None else 0
         later = [other for other in self.updates() if other > update or not here]
         if later and source is not None and not overwrite:

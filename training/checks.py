@@ -14,6 +14,7 @@ from shtopk.tasks.registry import possible_tasks
 from shtopk.training.answer_checks import problem_of_answers
 from shtopk.training.arguments import TRACKERS, Arguments, TrainArguments
 from shtopk.training.model_arguments import ModelArguments
+from shtopk.training.run_folder import is_unused
 
 LARGEST = 2**31 - 1  # of any number: more is a slip, and would overflow
 POSITIVE = (
@@ -72,6 +73,8 @@ def problem_of(arguments: Arguments, writes: bool) -> str | None:
             return f"the tracker {name} needs the package {name}; install it or leave the tracker out"
     if writes and (problem := unusable(Path(training.output_dir), bool(training.overwrite or training.resume))):
         return problem
+    if writes and (problem := _lost(arguments)):
+        return problem
     try:
         model.pooling_options.check(model.share_or_count)
         _ = model.shares_or_counts
@@ -112,6 +115,16 @@ def _hub_problem(training: TrainArguments) -> str | None:
     return None
 
 
+def _lost(arguments: Arguments) -> str | None:
+    """Why a run must not replace what lies in its folder; None if it may, or is not to."""
+    output = Path(arguments.training.output_dir)
+    for name in ("backbone", "decoder") if arguments.training.overwrite and output.is_dir() else ():
+        given = getattr(arguments.model, name)
+        if given is not None and Path(given).is_dir() and output.samefile(given):
+            return f"{name} {given} lies in output_dir, where --overwrite true removes it; choose another output_dir"
+    return None
+
+
 def unusable(folder: Path, again: bool, *, trains: bool = True) -> str | None:
     """Why a command cannot write into a folder; None if it can, or if the folder can be made.
 
@@ -129,7 +142,7 @@ def unusable(folder: Path, again: bool, *, trains: bool = True) -> str | None:
         return f"output_dir {folder} {inside}{what}; choose another one"
     if not os.access(there, os.W_OK | os.X_OK):
         return f"cannot write to {there}, where output_dir {folder} is to be; choose another one"
-    if there == folder and any(folder.iterdir()) and not again:
+    if there == folder and not again and not is_unused(folder):
         others = "go on with --resume latest, or start anew with" if trains else "or replace it with"
         return f"output_dir {folder} is not empty; choose another one, {others} --overwrite true"
     return None

@@ -86,10 +86,8 @@ def read(
         positional(parser)
     words = [action.metavar or action.dest.upper() for action in parser._actions if not action.option_strings]
     parser.usage = " ".join([program(), *words, "[--field value ...]"])
-    first = Parser((), add_help=False)
-    first.add_argument("--config")
     with refusing(ValueError):
-        path = first.parse_known_args(_checked(argv))[0].config
+        path = config_of(_checked(argv))
         words = ([] if path is None else _checked(yaml_words(path, parser))) + with_our_names(argv)
         words = _apart([*_words_of(defaults or {}, parser), *words], parser)
     *found, others, unknown = parser.parse_args_into_dataclasses(
@@ -98,6 +96,13 @@ def read(
     if unknown:
         refuse(f"unknown arguments: {' '.join(unknown)}; {_advice(unknown, parser, '--')}")
     return others, found
+
+
+def config_of(argv: list[str]) -> str | None:
+    """The YAML file that a command line names with --config; None for none."""
+    parser = Parser((), add_help=False)
+    parser.add_argument("--config")
+    return parser.parse_known_args(argv)[0].config
 
 
 def of_checkpoint(argv: list[str], group: type[Any], description: str | None) -> tuple[str, DataArguments, Any]:

@@ -32,15 +32,24 @@ def plan(run: Run) -> str:
 
 
 def _data(run: Run) -> Iterator[str]:
-    limit, window = run.arguments.data.max_tokens, window_of(run)
+    limit, window = run.tokens_read, window_of(run)
     yield f"{'documents':12}{'':>8}{'tokens':>14}{'mean':>9}{'longest':>9}{'cut':>9}{'in windows':>12}"
     for name, split in run.encoded.items():
         n = lengths_of(split, "input_ids").to_numpy()
         cut = 0 if limit is None else int((n >= limit).sum())
         several = 0 if window is None else int((n > window).sum())
         yield (f"{name:12}{len(n):8,}{int(n.sum()):14,}{n.mean():9.0f}{int(n.max()):9,}{cut:9,}{several:12,}")
-    cuts = "nothing is cut" if limit is None else f"cut: reaches max_tokens, {limit:,}"
+    cuts = _cuts(limit, run.arguments.data.max_tokens)
     yield cuts if window is None else f"{cuts}; in windows: longer than the {window:,} tokens that are read at once"
+
+
+def _cuts(limit: int | None, max_tokens: int | None) -> str:
+    """What cuts documents to so many tokens. Where it is not max_tokens, it is the positions of a language model."""
+    if limit is None:
+        return "nothing is cut"
+    if limit == max_tokens:
+        return f"cut: reaches max_tokens, {limit:,}"
+    return f"cut: reaches {limit:,} tokens, which the model's positions leave beside max_completion_tokens"
 
 
 def _updates(run: Run) -> Iterator[str]:

@@ -131,12 +131,19 @@ class Experiment:
             begin_in(model, self.tokenizer, language)
         return model
 
+    @property
+    def tokens_read(self) -> int | None:
+        """To how many tokens a document is cut: max_tokens, or fewer where the model has no positions for more. None:
+        all are read.
+        """
+        limits = (self.arguments.data.max_tokens, most_tokens(self.model))
+        return min((limit for limit in limits if limit is not None), default=None)
+
     @cached_property
     def encoded(self) -> DatasetDict:
         """The splits as token numbers. What a model has no positions for is cut off."""
-        texts, tokenizer, model, data = self.texts, self.tokenizer, self.model, self.arguments.data
-        limits = [limit for limit in (data.max_tokens, most_tokens(model)) if limit is not None]
-        data = replace(data, max_tokens=min(limits, default=None))
+        texts, tokenizer, model = self.texts, self.tokenizer, self.model
+        data = replace(self.arguments.data, max_tokens=self.tokens_read)
         with self.accelerator.main_process_first():
             start = getattr(model, "generation_start", None)
             return self.task.encode(tokenizer, texts, data, start, reading_of(model))

@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import huggingface_hub
+import yaml
 
 from shtopk.training.arguments import TrainArguments
 from shtopk.training.checkpoints import CheckpointError, reason
+from shtopk.training.run_folder import ARGUMENTS, CODE, MODEL, TOKENIZER
+from shtopk.training.settings import reading, settings_of
 
 # What is uploaded of a run's folder: the model with its code, its card, and the figures. Not what started it on this
-# machine, nor the answers, which hold texts.
-UPLOADED = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "tokenizer*",
-            "special_tokens_map.json", "vocab*", "merges.txt", "*.model", "*.py", "README.md",
-            "training.png")  # fmt: skip
+# machine, of which only that goes along which says how to read data; nor the answers, which hold texts.
+OF_OTHER_TOKENIZERS = ("tokenizer*", "vocab*", "*.model")
+UPLOADED = (*MODEL, *TOKENIZER, *OF_OTHER_TOKENIZERS, *CODE, "README.md", "training.png")
 
 
 def open_repository(training: TrainArguments) -> None:
@@ -32,19 +34,24 @@ def open_repository(training: TrainArguments) -> None:
 
 
 def upload(training: TrainArguments, folder: Path) -> str:
-    """Upload a run's best model with its card. Returns the address.
+    """Upload a run's best model with its card, and how its training read data. Returns the address.
 
     Raises:
         CheckpointError: it failed; the run's folder is complete all the same.
     """
-    name = training.push_to_hub
-    commit = _asking(
-        lambda hub: hub.upload_folder(
-            repo_id=name, folder_path=folder, commit_message="Upload of shtopk train",
+    name, message = training.push_to_hub, "Upload of shtopk train"
+    how_read = yaml.safe_dump(reading(settings_of(folder)), sort_keys=False, allow_unicode=True)
+
+    def both(hub: Any) -> Any:
+        hub.upload_file(repo_id=name, path_in_repo=ARGUMENTS, path_or_fileobj=how_read.encode(),
+                        commit_message=message)  # fmt: skip
+        return hub.upload_folder(
+            repo_id=name, folder_path=folder, commit_message=message,
             allow_patterns=list(UPLOADED), ignore_patterns=["checkpoints/*", "logs/*"],
-        ),
-        f"the run is complete in {folder}, but could not be uploaded; `hf upload {name} {folder}` does it later",
-    )  # fmt: skip
+        )  # fmt: skip
+
+    later = f"`hf upload {name} {folder}` does it later"
+    commit = _asking(both, f"the run is complete in {folder}, but could not be uploaded; {later}")
     return str(commit.repo_url)
 
 

@@ -12,6 +12,7 @@ from shtopk.options import NAMES, PoolingOptions, fill_in, like_options
 
 MOST_KEPT = 2**20  # vectors: more than any text has tokens
 GENERATION = ("num_beams", "no_repeat_ngram_size", "min_new_tokens", "length_penalty")
+TEMPERATURES = ("temperature", "initial_temperature")
 OF_SUMMARIES = ("decoder", "copy_head", "source_lang", "target_lang", "generation", *GENERATION)
 LENGTH = "max_summary_tokens, of completions max_completion_tokens"
 SET_ELSEWHERE = {"max_new_tokens": LENGTH, "max_length": LENGTH}
@@ -143,6 +144,22 @@ class ModelArguments(OptionArguments):
     def pooling_options(self) -> PoolingOptions:
         """The options of the pooling. Raises ValueError if they are impossible."""
         return PoolingOptions(**{name: getattr(self, name) for name in NAMES})
+
+
+def without_own_temperatures(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a model without the temperatures that its operator brings itself, so that another one brings its own.
+
+    Example:
+        >>> fields = vars(ModelArguments(operator="successive_halving_relative", initial_temperature=4.0))
+        >>> fields["temperature"], "temperature" in without_own_temperatures(fields)
+        (0.0625, False)
+    """
+    for left_out in (TEMPERATURES, TEMPERATURES[:1]):
+        asked = {name: fields[name] for name in TEMPERATURES if name not in left_out}
+        own = ModelArguments(operator=fields["operator"], **asked)
+        if all(getattr(own, name) == fields[name] for name in TEMPERATURES):
+            return {name: value for name, value in fields.items() if name not in left_out}
+    return dict(fields)
 
 
 def fields_of_generation(text: str | None, taken: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,8 +16,9 @@ from datasets import Dataset
 from shtopk.tasks.cache import remembered
 from shtopk.tasks.columns import PAIR, TEXT
 from shtopk.tasks.table import each
-from shtopk.training.checkpoints import CheckpointError, reason
 from shtopk.training.experiment import Experiment
+from shtopk.training.model_arguments import without_own_temperatures
+from shtopk.training.run_folder import ARGUMENTS, ORIGIN
 
 ROOT = Path(__file__).resolve().parent.parent
 # Fields that may change when a run goes on.
@@ -25,7 +26,7 @@ FREE = {
     *("output_dir", "overwrite", "resume", "save_every", "total_limit"),
     *("batch_size", "accumulation"),  # as long as an update has as many documents
     *("eval_batch_size", "tracker", "project", "run_name", "profile", "show", "config", "probe_documents"),
-    *("dry_run", "push_to_hub", "private", "workers", "gradient_checkpointing"),
+    *("dry_run", "push_to_hub", "private", "workers", "gradient_checkpointing", "windows_at_once"),
     *("train_file", "validation_file", "test_file", "num_proc", "ddp_timeout"),  # their content counts
 }
 # In arguments.yaml, which starts anew and uploads nothing.
@@ -56,15 +57,15 @@ class Provenance:
     def differences(self, identity: dict) -> str:
         """How this run differs from another one, in one line; "" for not at all."""
         mine = json.loads(json.dumps(self.identity))
+        identity = {name: value for name, value in identity.items() if name not in FREE}  # more are free by now
         if others := sorted(mine.keys() ^ identity.keys()):
             return f"it is of another version of train.py, whose fields are others ({', '.join(others)})"
         return ", ".join(f"{name} was {identity[name]} and is {mine[name]}"
                          for name in sorted(mine) if mine[name] != identity[name])  # fmt: skip
 
     def write(self, folder: Path) -> None:
-        """Write arguments.yaml, which `--config` reads, and run.json. Raises CheckpointError if that fails."""
-        fields = {name: value for name, value in self.arguments.items() if value is not None and name not in NOT_KEPT}
-        command = " ".join(self.command.split())  # a comment has one line
+        """Write arguments.yaml and run.json into a run's folder. Raises OSError if that fails."""
+        self.write_arguments(folder)
         record = {
             "command": self.command,
             "arguments": self.arguments,
@@ -83,13 +84,17 @@ class Provenance:
                 for one in sorted(metadata.distributions(), key=lambda one: (one.name or "").lower())
             },
         }
-        try:
-            (folder / "arguments.yaml").write_text(
-                f"# {command}\n{yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)}", encoding="utf-8"
-            )
-            (folder / "run.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise CheckpointError(f"cannot write into {folder}: {reason(error)}; choose another output_dir") from error
+        (folder / ORIGIN).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+    def write_arguments(self, folder: Path) -> None:
+        """Write arguments.yaml into the folder of a run or a checkpoint: `--config` reads it, and who reads further
+        data for the model. Raises OSError if that fails.
+        """
+        given = without_own_temperatures(self.arguments)
+        fields = {name: value for name, value in given.items() if value is not None and name not in NOT_KEPT}
+        command = " ".join(self.command.split())  # a comment has one line
+        text = f"# {command}\n{yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)}"
+        (folder / ARGUMENTS).write_text(text, encoding="utf-8")
 
 
 def code_revision() -> dict | None:

@@ -23,6 +23,7 @@ from shtopk.training.console import refusing
 from shtopk.training.experiment import Experiment
 from shtopk.training.hub import open_repository
 from shtopk.training.provenance import Provenance
+from shtopk.training.run_folder import LOCK
 from shtopk.training.slots import check_slots
 
 
@@ -114,7 +115,7 @@ class Run(Experiment):
         self.provenance = Provenance(self, self.batches.size)
         self.checkpoints = Checkpoints(self.output / "checkpoints", training.total_limit)
         self.progress = Progress()
-        self.lock = FileLock(self.output / ".lock")
+        self.lock = FileLock(self.output / LOCK)
 
     @cached_property
     def collate(self):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from shtopk.tasks.arguments import FILE_FIELDS, HUB_FIELDS, DataArguments, names
 from shtopk.tasks.columns import PAIR, TEXT, Columns
 from shtopk.tasks.pairs import PAIRS
 from shtopk.training.aliases import with_our_names
+from shtopk.training.run_folder import ARGUMENTS
 
 SOURCES = ("task", *FILE_FIELDS, *HUB_FIELDS, "rfc_folder")  # the fields that say where data comes from
 LIMITS = ("max_train_samples", "max_eval_samples")
@@ -25,7 +27,7 @@ def settings_of(checkpoint: str | Path) -> dict[str, Any]:
     Raises:
         ValueError: the file is not what `train.py` wrote.
     """
-    path = Path(checkpoint) / "arguments.yaml"
+    path = Path(checkpoint) / ARGUMENTS
     if not path.is_file():
         return {}
     try:
@@ -37,6 +39,12 @@ def settings_of(checkpoint: str | Path) -> dict[str, Any]:
     return {name: value for name, value in found.items() if name in TAKEN}
 
 
+def reading(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that say how data is read, without those that say where it comes from."""
+    pair = {"text_pair_column": PAIR} if settings.get("task") == PAIRS.name else {}
+    return pair | {name: value for name, value in settings.items() if name not in SOURCES and value is not None}
+
+
 def texts_of(checkpoint: str | Path) -> tuple[Columns, int | None]:
     """The columns of texts that a checkpoint's training read, and to how many tokens it cut them; None: not at all.
 
@@ -45,11 +53,10 @@ def texts_of(checkpoint: str | Path) -> tuple[Columns, int | None]:
     Raises:
         ValueError: the file is not what `train.py` wrote.
     """
-    settings = {name: value for name, value in settings_of(checkpoint).items() if value is not None}
+    settings = reading(settings_of(checkpoint))
     text = settings.get("prompt_column") or settings.get("text_column") or TEXT
     separator = settings.get("text_separator", Columns.separator)
-    pair = settings.get("text_pair_column") or (PAIR if settings.get("task") == PAIRS.name else None)
-    most = settings.get("max_tokens")
+    pair, most = settings.get("text_pair_column") or None, settings.get("max_tokens")
     if not all(isinstance(one, str) for one in (text, separator, pair or "")) or not isinstance(most, int | None):
         raise ValueError(f"expected names of columns and a number of max_tokens in {checkpoint}/arguments.yaml")
     return Columns(names_in(text), separator, pair), most
@@ -66,7 +73,7 @@ def defaults_of(checkpoint: str | Path, argv: list[str]) -> dict[str, Any]:
     settings = settings_of(checkpoint)
     given = {word[2:].partition("=")[0].replace("-", "_") for word in with_our_names(argv) if word.startswith("--")}
     if given & {*SOURCES, "config"}:
-        return {name: value for name, value in settings.items() if name not in SOURCES}
+        return reading(settings)
     cure = "name data with --test_file, --dataset_name or --task"
     if not set(SOURCES) & settings.keys():
         raise ValueError(f"the checkpoint {checkpoint} does not say what it was trained on; {cure}")

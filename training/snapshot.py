@@ -23,12 +23,13 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
-from shtopk.training.checkpoints import APART, OPTIMIZER, STATE, CheckpointError
+from shtopk.training.checkpoints import APART, OPTIMIZER, STATE, CheckpointError, reason
 from shtopk.training.collectives import on_main_process
 from shtopk.training.console import refusing
 from shtopk.training.history import HISTORY, bring_along
 from shtopk.training.lora import has_lora, merged, trained_apart
 from shtopk.training.run import Progress, Run
+from shtopk.training.run_folder import clear
 
 MODEL = "model.safetensors"
 
@@ -36,14 +37,15 @@ MODEL = "model.safetensors"
 def save(run: Run) -> None:
     """Write a checkpoint of the present update, all processes together."""
     snapshot = capture(run)
-    on_main_process(
-        run.accelerator,
-        lambda: run.checkpoints.write(
-            run.progress.update,
-            lambda folder: snapshot.write(folder, run.model, run.tokenizer),
-            keep=[run.progress.best_update],
-        ),
-    )
+
+    def fill(folder: Path) -> None:
+        snapshot.write(folder, run.model, run.tokenizer)
+        run.provenance.write_arguments(folder)
+
+    def write() -> None:
+        run.checkpoints.write(run.progress.update, fill, keep=[run.progress.best_update])
+
+    on_main_process(run.accelerator, write)
 
 
 def resume(run: Run) -> None:
@@ -73,13 +75,22 @@ def _go_on(run: Run) -> None:
             raise CheckpointError(f"cannot go on from {source}, as {different}")
         restore(run, source, state)
 
-    def start() -> None:
-        run.provenance.write(run.output)
-        run.checkpoints.start(source, overwrite or wanted == "latest")
-        if source is not None and source.parent.resolve() != run.checkpoints.folder.resolve():
-            bring_along(source.parent.parent / HISTORY, run.output / HISTORY)
+    on_main_process(run.accelerator, lambda: _start(run, source))
 
-    on_main_process(run.accelerator, start)
+
+def _start(run: Run, source: Path | None) -> None:
+    """Make a run's folder ready for it. Where that is refused, all that another run left there stays as it is."""
+    training = run.arguments.training
+    here = run.checkpoints.holds(source)
+    try:
+        run.checkpoints.start(source, training.overwrite or training.resume == "latest")
+        if training.overwrite and not here:
+            clear(run.output)
+        run.provenance.write(run.output)
+        if source is not None and not here:
+            bring_along(source.parent.parent / HISTORY, run.output / HISTORY)
+    except OSError as error:
+        raise CheckpointError(f"cannot write into {run.output}: {reason(error)}; choose another output_dir") from error
 
 
 @dataclass

@@ -24,18 +24,21 @@ from shtopk.tasks import DataArguments, get_task
 from shtopk.tasks.files import with_completions_found
 from shtopk.training.aliases import with_our_names
 from shtopk.training.arguments import TrainArguments
-from shtopk.training.command_line import Parser, numbers, parse
+from shtopk.training.command_line import Parser, config_of, numbers, parse
 from shtopk.training.command_line import read as fields_of
 from shtopk.training.console import command, refuse, refusing, speaking_as, tell
 from shtopk.training.ending import one_line_at_the_end
 from shtopk.training.model_arguments import ModelArguments
 
 VARIED = ("operator", "scorer", "freeze_scorer", "seed", "resume")  # fields that the comparison gives every training
+CURE = "differs from training to training here; leave it out, or see --operators, --k and --seeds"
+GROUPS = (DataArguments, ModelArguments, TrainArguments)
 
 
 def main(argv: list[str]) -> None:
     with speaking_as("shtopk compare"), one_line_at_the_end(argv, trains=False):
         own, words = read(argv)
+        check_config(words)
         from shtopk.training.comparison import WAYS, compare, planned, table
 
         with refusing(ValueError):
@@ -100,14 +103,25 @@ def read(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     for word in with_our_names(words):
         name = word.removeprefix("--").partition("=")[0].replace("-", "_")
         if name in VARIED:
-            refuse(f"{name} differs from training to training here; leave it out, or see --operators, --k and --seeds")
+            refuse(f"{name} {CURE}")
     return own, words
+
+
+def check_config(words: list[str]) -> None:
+    """Refuse a YAML file that gives the trainings another value of a field than its default, where the comparison is
+    to give it. What names a default, as arguments.yaml does, changes nothing.
+    """
+    _, found = fields_of(words, GROUPS, __doc__)
+    for group in found:
+        for name, default in vars(type(group)()).items():
+            if name in VARIED and getattr(group, name) != default:
+                refuse(f"{name} in {config_of(words)} {CURE}")
 
 
 def layer_of_prompts(words: list[str]) -> str | None:
     """The layer before which a language model's prompts are pooled, as --k_by_layer names it; None: another model."""
     with refusing(ValueError):
-        _, (data, model, _) = fields_of(words, (DataArguments, ModelArguments, TrainArguments), __doc__)
+        _, (data, model, _) = fields_of(words, GROUPS, __doc__)
         if get_task(with_completions_found(data)).target != "completion":
             return None
         layers = list(model.shares_or_counts or {})

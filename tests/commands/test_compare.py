@@ -73,6 +73,22 @@ def test_what_is_impossible_is_refused_before_anything_is_trained(more, named, t
     assert not trainings
 
 
+@pytest.mark.parametrize("field", ["operator: hard", "scorer: mlp", "freeze_scorer: true", "seed: 3",
+                                   "resume_from_checkpoint: latest"])  # fmt: skip
+def test_what_differs_from_training_to_training_is_refused_in_a_file_too(field, trainings, refused, words, write):
+    path = write("mine.yaml", f"epochs: 1\n{field}\n")
+    name = field.partition(":")[0].removesuffix("_from_checkpoint")
+    assert f"{name} in {path} differs from training to training" in refused("compare", *words, "--config", path)
+    assert not trainings
+
+
+def test_the_arguments_of_a_run_may_be_compared(trainings, shtopk, words, write, tmp_path):
+    path = write("arguments.yaml", "operator: successive_halving\nscorer: linear\nfreeze_scorer: false\nseed: 0\n")
+    given = [*words, "--operators=hard", "--k=2", "--seeds=1", f"--output_dir={tmp_path / 'out'}"]
+    shtopk("compare", *given, f"--config={path}")
+    assert len(trainings) == 1
+
+
 def test_all_ways_with_one_seed_come_before_the_next_seed():
     found = planned(["first", "none"], ["8", "32"], [0, 1])
     assert found[:3] == [Planned("first", "8", 0), Planned("none", "all", 0), Planned("first", "32", 0)]

@@ -22,7 +22,7 @@ from transformers import (
 
 from shtopk.commands import main
 from shtopk.integrations.encoder import pool_encoder
-from shtopk.models import load_checkpoint
+from shtopk.models import load_checkpoint, predict
 
 
 @pytest.fixture
@@ -84,6 +84,25 @@ def test_columns_are_those_of_the_training_unless_named(summarizer, evaluate, ro
         summarizer, f"--test_file={rows(others)}", "--text_column=article", "--summary_column=abstract"
     )
     assert again["metrics"] == results["metrics"]
+
+
+def test_the_second_text_of_a_model_of_the_task_pairs_is_read_from_files_too(
+    checkpoint, evaluate, refused, rows, tmp_path
+):
+    copy = shutil.copytree(checkpoint, tmp_path / "copy")
+    (copy / "arguments.yaml").write_text("task: pairs\n")
+    evaluate(copy, f"--test_file={rows([{'text': 'a b', 'text_pair': 'bank c', 'label': 'sport'}])}")
+    (expected,) = predict(*load_checkpoint(copy), [("a b", "bank c")])
+    answered = json.loads((tmp_path / "out" / "predictions.jsonl").read_text())
+    assert answered["probability"] == pytest.approx(expected.probability, abs=1e-5)
+    alone = f"--test_file={rows([{'text': 'a', 'label': 'sport'}], 'alone.jsonl')}"
+    assert "a column 'text_pair'" in refused("evaluate", copy, alone, "--mixed_precision=no")
+
+
+def test_a_checkpoint_of_a_run_is_evaluated_as_the_run_is(checkpoint, evaluate):
+    before = json.loads((checkpoint / "all_results.json").read_text())
+    results, _ = evaluate(checkpoint / "checkpoints" / f"update_{before['best_update']}")
+    assert results["metrics"]["accuracy"] == before["test_accuracy"] and results["data"]["documents"] == 12
 
 
 def saved(model, folder):

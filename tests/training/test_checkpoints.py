@@ -126,6 +126,7 @@ def test_a_manifest_names_every_file_and_the_model_alone_is_published(checkpoint
     files = json.loads((checkpoints.path(1) / "manifest.json").read_text())["files"]
     assert files.keys() == {"model.safetensors", "state.json"}
     assert files["model.safetensors"]["bytes"] == 7
+    (checkpoints.path(1) / "arguments.yaml").write_text("output_dir: where it was when this was written")
     (tmp_path / "model.safetensors").write_text("old")
     publish(checkpoints.path(1), tmp_path)
     assert (tmp_path / "model.safetensors").read_text() == "weights"

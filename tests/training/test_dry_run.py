@@ -23,6 +23,16 @@ def test_a_dry_run_tells_and_writes_nothing(words, tmp_path, capsys):
     assert "[CLS] " in said and re.search(r"its label: (sport|money)", said)
 
 
+def test_a_dry_run_names_the_positions_of_a_language_model_where_these_cut_its_prompts(prompt_words):
+    words = [*prompt_words, "--max_completion_tokens", "40"]  # of 64
+    run = Run(parse(words))
+    table = plan(run).splitlines()
+    assert table[1].split()[4:6] == ["24", "112"] and max(map(len, run.encoded["train"]["input_ids"])) == 24
+    assert table[4] == "cut: reaches 24 tokens, which the model's positions leave beside max_completion_tokens"
+    assert "cut: reaches max_tokens, 20" in plan(Run(parse([*words, "--max_tokens", "20"])))
+    assert "nothing is cut" not in plan(Run(parse([*words, "--max_tokens", "60"])))
+
+
 def test_the_guess_grows_with_the_batch_and_falls_with_checkpointing(words):
     def guess(*more):
         return memory_guess(Run(parse([*words, *more])))

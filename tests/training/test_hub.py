@@ -9,16 +9,23 @@ import yaml
 from refusals import assert_refused
 
 import train
+from shtopk.tasks.columns import Columns
+from shtopk.training.settings import settings_of, texts_of
 
 
 @pytest.fixture
 def hub(monkeypatch):
     """What a hub was asked, in the place of the real one."""
-    asked = SimpleNamespace(repositories=[], uploads=[], fails=False)
+    asked = SimpleNamespace(repositories=[], uploads=[], written={}, fails=False, closed=False)
 
     class Hub:
         def create_repo(self, repo_id, *, private=None, exist_ok=False):
+            if asked.closed:
+                raise PermissionError("nobody is logged in")
             asked.repositories.append((repo_id, private, exist_ok))
+
+        def upload_file(self, *, repo_id, path_in_repo, path_or_fileobj, commit_message):
+            asked.written[path_in_repo] = path_or_fileobj
 
         def upload_folder(self, *, repo_id, folder_path, commit_message, allow_patterns, ignore_patterns):
             if asked.fails:
@@ -43,6 +50,22 @@ def test_the_best_model_is_uploaded_with_its_card_and_nothing_else(words, hub, c
     assert not any("/" in path or path.endswith((".jsonl", ".html", ".yaml")) for path in hub.uploads)
     assert "run.json" not in hub.uploads and "all_results.json" not in hub.uploads
     assert "uploaded to hub/me/topics" in capsys.readouterr().out
+
+
+def test_a_model_from_the_hub_reads_texts_as_its_training_did_and_tells_no_paths(summary_words, hub, tmp_path):
+    train.main([*summary_words, "--epochs", "1", "--max_tokens", "20", "--push_to_hub", "me/gists"])
+    (content,) = hub.written.values()
+    (tmp_path / "arguments.yaml").write_bytes(hub.written["arguments.yaml"])
+    assert texts_of(tmp_path) == texts_of(tmp_path / "run") == (Columns(("body",)), 20)
+    assert settings_of(tmp_path)["summary_column"] == "gist"
+    assert "/" not in content.decode() and "task" not in settings_of(tmp_path)
+
+
+def test_a_run_without_a_login_is_refused_for_that_again_and_again(words, hub, refusal, tmp_path):
+    hub.closed = True
+    for _ in range(2):
+        assert_refused(refusal("--push_to_hub", "me/topics"), "me/topics", "hf auth login")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
 
 
 def test_a_failed_upload_says_how_to_do_it_later(words, hub, last_line, tmp_path):

@@ -13,6 +13,7 @@ import run_files
 import torch
 from filelock import FileLock
 from refusals import assert_refused
+from safetensors.torch import load_file
 
 import train
 from shtopk import TopKPooling, draw_k
@@ -164,6 +165,27 @@ def test_other_arguments_or_data_are_refused_in_one_line(refusal, words, trained
     assert_refused(refusal("--resume", checkpoint, base=words), "model.safetensors", "damaged")
 
 
+def test_what_is_refused_leaves_the_other_run_as_it_is(refusal, words, trained_here):
+    run = trained_here([*words, "--epochs", "2"])
+    words = [*words, "--epochs", "2", "--eval_batch_size", "3"]
+    files = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    line = refusal("--resume", run / "checkpoints" / "update_6", base=words)
+    assert_refused(line, "other checkpoints", "--overwrite")
+    assert files == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+
+def test_a_run_goes_on_with_fewer_windows_at_once_and_learns_the_same(words, trained, stop_at, stopped, tmp_path):
+    words = [*words, "--epochs", "2", "--window", "16"]
+    stop_at(8, signal.SIGTERM)
+    assert stopped(words, 143)
+    state = tmp_path / "run" / "checkpoints" / "update_9" / "state.json"
+    assert "windows_at_once" not in json.loads(state.read_text())["identity"]
+    train.main([*words, *LATEST, "--windows_at_once", "2"])
+    found, expected = (load_file(run / "model.safetensors") for run in (tmp_path / "run", trained(words)))
+    for name, weight in expected.items():
+        torch.testing.assert_close(found[name], weight, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(("what", "update"), [("loss", 9), ("gradient's norm", 7)])
 def test_what_is_no_number_stops_the_run_and_names_the_last_checkpoint(
     words, stopped, tmp_path, monkeypatch, what, update
@@ -221,10 +243,23 @@ def test_going_on_elsewhere_takes_the_history_along(words, trained, stop_at, sto
 def test_a_checkpoint_of_another_version_is_refused(refusal, words, trained_here, state, monkeypatch):
     monkeypatch.setattr("shtopk.training.provenance.Provenance.differences", lambda provenance, identity: "")
     checkpoint = trained_here([*words, "--epochs", "1"]) / "checkpoints" / "update_6"
+    rewrite(checkpoint, state)
+    assert_refused(refusal("--epochs", 1, *LATEST), checkpoint, "version")
+
+
+def rewrite(checkpoint, state):
+    """Give a checkpoint another state, and the manifest that goes with it."""
     (checkpoint / "state.json").write_text(state)
     manifest = {"needs": [], "files": sizes_and_hashes(checkpoint)}
     (checkpoint / "manifest.json").write_text(json.dumps(manifest))
-    assert_refused(refusal("--epochs", 1, *LATEST), checkpoint, "version")
+
+
+def test_a_field_that_was_compared_once_and_is_free_now_keeps_nobody_from_going_on(words, trained_here):
+    checkpoint = trained_here([*words, "--epochs", "1"]) / "checkpoints" / "update_6"
+    state = json.loads((checkpoint / "state.json").read_text())
+    state["identity"]["windows_at_once"] = 16
+    rewrite(checkpoint, json.dumps(state))
+    assert train.main([*words, "--epochs", "1", *LATEST])["updates"] == 6
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 import subprocess
 from importlib import metadata
 from pathlib import Path
@@ -14,9 +15,13 @@ from refusals import assert_refused
 from run_files import rows_of
 
 import train
+from shtopk.tasks.columns import Columns
+from shtopk.training import loop, parse
 from shtopk.training.history import History
 from shtopk.training.plot import plot
 from shtopk.training.provenance import code_revision
+from shtopk.training.run_folder import CODE, WRITTEN, clear
+from shtopk.training.settings import texts_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -47,6 +52,25 @@ def test_its_arguments_make_the_same_weights_once_more(run, tmp_path):
     again = tmp_path / "again"
     train.main(["--config", str(run / "arguments.yaml"), "--profile", "0", "--output_dir", str(again)])
     assert (again / "model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
+
+
+def test_another_operator_brings_its_own_temperatures_unless_some_were_given(words, trained):
+    def again(run, *more):
+        model = parse(["--config", str(run / "arguments.yaml"), *more], writes=False).model
+        return model.temperature, model.initial_temperature
+
+    relative = ["--operator", "successive_halving_relative"]
+    own = trained([*words, "--epochs", "1"])
+    assert again(own) == (1.0, None) and again(own, *relative) == (0.0625, 2.0)
+    asked = trained([*words, "--epochs", "1", *relative, "--temperature", "0.0625"])
+    assert again(asked) == again(asked, "--operator", "iterative") == (0.0625, None)
+
+
+def test_a_checkpoint_says_how_its_training_read_texts(summary_words, trained):
+    run = trained([*summary_words, "--epochs", "1", "--max_tokens", "20"])
+    checkpoint = run / "checkpoints" / "update_6"
+    assert texts_of(checkpoint) == texts_of(run) == (Columns(("body",)), 20)
+    assert "arguments.yaml" in json.loads((checkpoint / "manifest.json").read_text())["files"]
 
 
 def test_a_changed_document_changes_the_fingerprint(run, words, trained, tmp_path):
@@ -101,11 +125,71 @@ def test_a_tracker_that_is_not_installed_is_named(refusal, monkeypatch):
     assert_refused(refusal("--tracker", "tensorboard,wandb"), "tracker", "package wandb")
 
 
-def test_the_page_on_training_tells_of_every_file(run, summary_words, trained):
-    summaries = trained([*summary_words, "--epochs", "1", "--show", "1"])
+@pytest.fixture
+def rich(words, summary_words, trained):
+    """Runs that leave all there is, of classes and of summaries."""
+    classes = trained([*words, "--epochs", "1", "--profile", "2", "--tracker", "tensorboard"])
+    return [classes, trained([*summary_words, "--epochs", "1", "--show", "1"])]
+
+
+def test_the_page_on_training_tells_of_every_file(rich):
     page = (ROOT / "docs" / "many_processes.md").read_text()
-    for path in [*run.iterdir(), *summaries.iterdir()]:
+    for path in [path for run in rich for path in run.iterdir()]:
         assert path.name.startswith("tokenizer") or path.suffix == ".py" or f"`{path.name}" in page, path.name
+
+
+def names_in(folder):
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_every_file_of_a_run_has_a_name_that_is_known(rich):
+    of_rules_of_their_own = {".lock"} | {name for run in rich for name in names_in(run) if name.startswith("checkp")}
+    known = {path.relative_to(run).as_posix() for run in rich for name in WRITTEN for path in run.glob(name)}
+    left = set().union(*map(names_in, rich))
+    assert known == left - of_rules_of_their_own
+    assert {name for name in left if "/" not in name and name.endswith(".py")} == set(CODE)
+
+
+def test_what_an_earlier_run_left_goes_and_files_of_others_stay(rich, tmp_path):
+    for run in rich:
+        folder = shutil.copytree(run, tmp_path / run.name)
+        others = {"notes.txt", "mine.py", "mine.safetensors", "results.json", "document_a.html", "logs/mine/notes"}
+        (folder / "logs" / "mine").mkdir(parents=True)
+        for name in others:
+            (folder / name).touch()
+        clear(folder)
+        assert {name for name in names_in(folder) if not name.startswith("checkpoints/")} == others | {".lock"}
+        (folder / "model.safetensors").touch()  # of whom, without a run.json?
+        clear(folder)
+        assert (folder / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_the_results_of_one_run_never_stand_beside_the_arguments_of_another(
+    elsewhere, words, trained, trained_here, monkeypatch
+):
+    class Begun(Exception):
+        pass
+
+    def begin(*_):
+        raise Begun
+
+    run = trained_here([*words, "--epochs", "1"])
+    (run / "notes.txt").touch()
+    words = [*words, "--epochs", "2"]
+    source = trained(words) / "checkpoints" / "update_6"
+    monkeypatch.setattr(loop, "train_step", begin)
+    with pytest.raises(Begun):
+        train.main([*words, "--overwrite", "true", *(["--resume", str(source)] if elsewhere else [])])
+    assert yaml.safe_load((run / "arguments.yaml").read_text())["epochs"] == 2
+    left = {name for name in names_in(run) if not name.startswith("checkpoints/update_6/")}
+    assert left == {".lock", "notes.txt", "arguments.yaml", "run.json", "history.jsonl"}
+    assert (run / "checkpoints" / "update_6").is_dir() == elsewhere
+
+
+def test_a_backbone_is_not_removed_by_the_run_that_reads_it(refusal, encoder, words, tmp_path):
+    run = shutil.copytree(encoder, tmp_path / "run")
+    assert_refused(refusal("--backbone", run, "--overwrite", "true"), "backbone", "--overwrite", "output_dir")
 
 
 def test_what_the_environment_says_of_accumulation_changes_nothing(run, words, monkeypatch, tmp_path):
