@@ -135,4 +135,4 @@ def _are_numbers(split: Dataset) -> bool:
 def _keys(split: Dataset) -> Iterator[str]:
     """The text of each document, or both texts of a pair, with single spaces."""
     columns = [name for name in (TEXT, PAIR) if name in split.column_names]
-    return (normalise("\0".join(texts)) for texts in each(split, *columns))
+    return ("\0".join(map(normalise, texts)) for texts in each(split, *columns))

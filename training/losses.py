@@ -50,8 +50,10 @@ class LabelLoss:
 
     def __call__(self, labels: Tensor, pooled_logits: Tensor, config: Any, **_: Any) -> Tensor:
         targets = labels.float() * (1 - self.smoothing) + self.smoothing / 2
-        weights = None if self.weights is None else self.weights.to(targets.device)
-        return functional.binary_cross_entropy_with_logits(pooled_logits.float(), targets, pos_weight=weights)
+        each = functional.binary_cross_entropy_with_logits(pooled_logits.float(), targets, reduction="none")
+        if self.weights is not None:  # not as pos_weight, which would weigh what smoothing adds to a target of 0
+            each = each * torch.where(labels > 0, self.weights.to(each.device), 1)
+        return each.mean()
 
 
 @dataclass(frozen=True)

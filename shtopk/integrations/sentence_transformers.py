@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -80,7 +81,7 @@ class TopKTokenPooling(BaseTokenPooling):
         super().__init__(tasks=tasks)
         self.pooling = TopKPooling(hidden_size, k, **options)
         self.k_range = None if k_range is None else checked_range(k_range, self.pooling.options)
-        self._tasks_are_given = tasks is not None
+        self._tasks_are_given, self._has_a_model = tasks is not None, False
 
     def get_config_dict(self) -> dict[str, Any]:
         sizes = {"hidden_size": self.pooling.hidden_size, "k": self.pooling.k, "k_range": self.k_range}
@@ -88,9 +89,11 @@ class TopKTokenPooling(BaseTokenPooling):
 
     def on_model_ready(self, model: Any) -> None:
         """Adapt to the model that this is a module of, which calls it."""
+        self._has_a_model = True
         if not self._tasks_are_given and not isinstance(model, MultiVectorEncoder):
             self.tasks = ["query", "document"]
-        modules = list(model.children())
+        places = (list(part.children()) for part in model.modules())  # the model, or a route of a Router
+        modules = next((modules for modules in places if self in modules), [self])
         if not all(getattr(module, "include_prompt", True) for module in modules[modules.index(self) :]):
             raise ValueError(
                 "expected a Pooling with include_prompt=True behind TopKTokenPooling, got False; slots know no prompt"
@@ -114,7 +117,9 @@ class TopKTokenPooling(BaseTokenPooling):
         values, mask = self._tokens(features)
         if 0 in mask.shape:
             return features
-        pooled = self.pooling(values, mask, k=self._k_of_pass())
+        alone = torch.is_inference_mode_enabled() and not self._has_a_model  # as encode(token_pooling=...) calls it
+        with self._evaluating() if alone else nullcontext():
+            pooled = self.pooling(values, mask, k=None if alone else self._k_of_pass())
         empty = pooled.attention_mask == 0
         for name, value in features.items():
             if isinstance(value, Tensor) and value.shape == mask.shape and not value.is_floating_point():
@@ -148,13 +153,19 @@ class TopKTokenPooling(BaseTokenPooling):
         """Pool the embeddings [n, d] of one input to its own k vectors, as in eval mode."""
         if not len(embedding):
             return embedding
+        with self._evaluating():
+            pooled = self.pooling(embedding.unsqueeze(0))
+        return pooled.hidden_states[0][pooled.attention_mask[0]]
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """A context in which the pooling is in eval mode."""
         training = self.pooling.training
         self.pooling.eval()
         try:
-            pooled = self.pooling(embedding.unsqueeze(0))
+            yield
         finally:
             self.pooling.train(training)
-        return pooled.hidden_states[0][pooled.attention_mask[0]]
 
     def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:
         """Write config.json and model.safetensors, whatever safe_serialization says."""

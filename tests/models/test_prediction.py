@@ -283,6 +283,8 @@ def test_what_is_no_text_is_refused():
     for odd, got in ((7, "int"), (("a", "b", "c"), "tuple"), (("a", 3), "tuple")):
         with pytest.raises(ValueError, match=f"expected texts, or tuples of two texts, got {got}"):
             list(predict(ours(), tiny_tokenizer(), ["a", odd]))
+    with pytest.raises(ValueError, match="expected texts of valid Unicode, got a lone surrogate in"):
+        list(predict(ours(), tiny_tokenizer(), ["a", "b\ud800"]))
     with pytest.raises(ValueError, match="either single texts or pairs, got both"):
         list(predict(ours(), tiny_tokenizer(), ["a", ("a", "b")], batch_size=2))
 

@@ -11,7 +11,7 @@ from sentence_transformers import (
     MultiVectorEncoderTrainingArguments,
     SentenceTransformer,
 )
-from sentence_transformers.base.modules import Normalize, Transformer
+from sentence_transformers.base.modules import Normalize, Router, Transformer
 from sentence_transformers.multi_vector_encoder.losses import (
     CachedMultiVectorMultipleNegativesRankingLoss,
     MultiVectorMultipleNegativesRankingLoss,
@@ -235,6 +235,24 @@ def test_by_call_it_pools_what_is_encoded(encoder):
     for pooled, expected in zip(vectors, model.encode_document([LONG, SHORT]), strict=True):
         torch.testing.assert_close(torch.nn.functional.normalize(pooled, dim=-1), expected)
     assert model[2].pool([torch.zeros(0, 32)])[0].shape == (0, 32)
+
+
+@pytest.mark.parametrize("options", [{}, {"k_range": (1, 9)}], ids=str)
+def test_by_call_it_pools_as_in_eval_mode_whatever_is_asked_for(encoder, options):
+    model, pooling = multi_vector(encoder), TopKTokenPooling(32, K, **options)
+    unpooled = MultiVectorEncoder(modules=[model[0], model[1]], device="cpu")
+    vectors = unpooled.encode_document([LONG], token_pooling=pooling)[0]
+    whole = unpooled.encode_document([LONG], token_pooling=pooling, output_value=None)[0]
+    torch.testing.assert_close(torch.as_tensor(whole["token_embeddings"])[:K], torch.as_tensor(vectors))
+    assert pooling.pooling.training
+
+
+def test_in_the_route_of_a_router_it_pools_documents(encoder):
+    tokens = [Transformer(str(encoder)), MultiVectorMask()]
+    routes = {"query_modules": [*tokens, Normalize("token_embeddings")],
+              "document_modules": [*tokens, TopKTokenPooling(32, K), Normalize("token_embeddings")]}  # fmt: skip
+    model = MultiVectorEncoder(modules=[Router.for_query_document(**routes)], device="cpu")
+    assert len(model.encode_document([LONG])[0]) == K < len(model.encode_query([LONG])[0])
 
 
 def test_rows_in_one_long_sequence_are_told_apart():

@@ -109,6 +109,14 @@ def test_equal_first_texts_may_stand_in_two_splits_but_equal_pairs_may_not(write
     assert len(test) == 8 and not test & train and not test & validation
 
 
+def test_pairs_that_differ_in_white_space_alone_stay_in_one_split(write):
+    pairs = [{"text": f"one {i}" + " " * again, "other": " " * again + f"two {i}", "label": WORDS[i % 2]}
+             for i in range(80) for again in range(2)]  # fmt: skip
+    data = load(train_file=write("a.jsonl", lines(pairs)), text_pair_column="other")
+    train, validation, test = ({row["text"].strip() for row in split} for split in data.values())
+    assert test and not test & train and not test & validation
+
+
 @pytest.mark.parametrize(("given", "named"), [
     ({"text_pair_column": "none"}, ["'none'", "--text_pair_column"]),
     ({"text_pair_column": "text"}, ["text_column", "text_pair_column", "'text'"]),

@@ -45,6 +45,12 @@ def test_a_label_counts_as_much_as_it_weighs_where_it_is_true():
     torch.testing.assert_close(LabelLoss(None, 0.2)(SETS, LOGITS, None), soft)
 
 
+def test_smoothing_does_not_make_a_rare_label_true_where_it_is_not():
+    rare, absent = LabelLoss(torch.tensor([99.0]), 0.1), torch.zeros(1000, 1)
+    losses = [rare(absent, torch.full((1000, 1), logit), None) for logit in (-3.0, 0.0, 3.0)]
+    assert losses[0] < losses[1] < losses[2]
+
+
 def test_numbers_have_a_loss_in_units_of_their_variance():
     std = NUMBERS.std(correction=0)
     at_the_mean = NumberLoss(std.item())(NUMBERS, NUMBERS.mean().expand(7, 1), None)
