@@ -8,14 +8,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModel, GenerationConfig, PreTrainedConfig
 from transformers.utils import logging
 
-from .configuration_topk_pooling import PooledBackboneConfig
+from .configuration_topk_pooling import PooledBackboneConfig, check_unpooled
+from .inputs import check_masks
 from .pretrained import MAIN, one_line
+
+OF_EMBEDDINGS = re.compile(r"(?<!rel_)emb|\bw[tp]e\b")  # in names; DeBERTa's rel_embeddings are read in every layer
+Dtype = torch.dtype | str | None  # of weights; None: float32
 
 
 class Backbone(NamedTuple):
@@ -27,14 +32,21 @@ class Backbone(NamedTuple):
     generation_config: GenerationConfig | None = None
 
 
-def load_encoder(name: str, config: PreTrainedConfig) -> Backbone:
+def load_encoder(name: str, config: PreTrainedConfig, dtype: Dtype = None) -> Backbone:
     """Load a bare encoder, whose checkpoint has to be complete."""
+    check_masks(config)
     options: dict[str, Any] = encoder_options(config)
-    return load_backbone(AutoModel, name, config, **options)
+    return load_backbone(AutoModel, name, config, dtype, **options)
 
 
 def load_backbone(
-    auto_class: Any, name: str, config: PreTrainedConfig, *, may_lack: str | None = None, **options: Any
+    auto_class: Any,
+    name: str,
+    config: PreTrainedConfig,
+    dtype: Dtype = None,
+    *,
+    may_lack: str | None = None,
+    **options: Any,
 ) -> Backbone:
     """Load a bare model whose checkpoint is complete, except for weights whose names match the pattern may_lack.
 
@@ -42,11 +54,13 @@ def load_backbone(
     (`bert.embeddings...`). A key_mapping would load them, too, but `save_pretrained` reverses it and writes a
     checkpoint that nothing loads.
     """
+    check_unpooled(name, vars(config))
     with one_line_errors(f"cannot load the weights of {name}"):
         model, report = auto_class.from_pretrained(
             name,
             config=config,
             revision=commit_of(config) or MAIN,  # the weights that belong to this configuration
+            dtype=torch.float32 if dtype is None else dtype,
             use_safetensors=True,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # refused below, with the sizes in the message
@@ -66,11 +80,18 @@ def commit_of(config: PreTrainedConfig) -> str | None:
     return getattr(config, "_commit_hash", None)
 
 
-def build_around(backbone: Backbone, model_class: Any, fields: dict[str, Any], attn_implementation: str | None) -> Any:
+def build_around(
+    backbone: Backbone,
+    model_class: Any,
+    fields: dict[str, Any],
+    attn_implementation: str | None,
+    dtype: Dtype = None,
+) -> Any:
     """Build a model of this package around a backbone. Weights that the backbone lacks are drawn.
 
     Args:
         fields: of the model's configuration.
+        dtype: of all weights.
 
     Raises:
         ValueError: unknown or impossible fields.
@@ -85,7 +106,9 @@ def build_around(backbone: Backbone, model_class: Any, fields: dict[str, Any], a
         raise ValueError(one_line(error.__cause__)) from error
     weights = {f"backbone.{key}": tensor for key, tensor in backbone.weights.items()}
     with one_line_errors(f"cannot build a model around {backbone.name}"):
-        model = model_class.from_pretrained(None, config=config, state_dict=weights)
+        model = model_class.from_pretrained(
+            None, config=config, state_dict=weights, dtype=torch.float32 if dtype is None else dtype
+        )
     model.name_or_path = model.config.name_or_path = backbone.name
     model.backbone_commit = commit_of(backbone.config)
     model.new_parameters = frozenset(key for key, _ in model.named_parameters() if key not in weights)
@@ -135,15 +158,20 @@ def read_alike(config: PreTrainedConfig) -> None:
 
     BigBird's sparse attention draws by the padded length, and is given up for good once a document is short. So it
     reads with full attention, inside a window.
+
+    Raises:
+        ValueError: it cannot.
     """
     parts: list[Any] = [config, getattr(config, "encoder", None)]
     for part in parts:
+        check_masks(part)
         if getattr(part, "attention_type", None) == "block_sparse":
             part.attention_type = "original_full"
 
 
 def freeze_layers(encoder: Any, count: int) -> None:
-    """Stop training an encoder's embeddings and its lowest layers.
+    """Stop training an encoder's lowest layers, and all that lies below them: its embeddings, of words, positions and
+    segments, and their norm.
 
     Args:
         encoder: an encoder of transformers, or a model around one.
@@ -152,16 +180,34 @@ def freeze_layers(encoder: Any, count: int) -> None:
     Raises:
         ValueError: the encoder has fewer layers.
     """
-    layers = [
-        m for m in encoder.modules() if isinstance(m, nn.ModuleList) and len(m) == encoder.config.num_hidden_layers
-    ]
-    if not layers or count > len(layers[0]):
-        raise ValueError(
-            f"cannot freeze {count} layers of {type(encoder).__name__}: found {len(layers[0]) if layers else 0}"
-        )
-    for part in (encoder.get_input_embeddings(), getattr(encoder, "embeddings", None), *layers[0][:count]):
-        if part is not None:
-            part.requires_grad_(False)
+    size = encoder.config.num_hidden_layers
+    stacks = [(name, m) for name, m in encoder.named_modules() if isinstance(m, nn.ModuleList) and len(m) == size]
+    if not stacks or count > size:
+        raise ValueError(f"cannot freeze {count} layers of {type(encoder).__name__}: found {size if stacks else 0}")
+    if count == 0:
+        return
+    name, layers = stacks[0]
+    for part in (encoder.get_input_embeddings(), *layers[:count]):
+        part.requires_grad_(False)
+    for parameter in embeddings_below(encoder, name):
+        parameter.requires_grad_(False)
+
+
+def embeddings_below(model: Any, layers: str) -> list[nn.Parameter]:
+    """The parameters of the embeddings that a stack of layers reads.
+
+    Args:
+        model: an encoder, or a model around one.
+        layers: the name of the stack in it. The encoder is the smallest part around it that has words, too.
+    """
+    words = next(model.get_input_embeddings().parameters())
+    owner: str = layers
+    found: list[tuple[str, nn.Parameter]] = []
+    while owner and not any(parameter.shape == words.shape for _, parameter in found):
+        owner = owner.rpartition(".")[0]
+        inside = model.get_submodule(owner).named_parameters(prefix=owner, remove_duplicate=False)
+        found = [(name, parameter) for name, parameter in inside if not name.startswith(f"{layers}.")]
+    return [parameter for name, parameter in found if OF_EMBEDDINGS.search(name[len(owner) :])]
 
 
 @contextmanager

@@ -5,12 +5,13 @@ answer.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -37,12 +38,18 @@ HEADS = {"ForSequenceClassification": AutoModelForSequenceClassification,
          "ForConditionalGeneration": AutoModelForSeq2SeqLM, "ForCausalLM": AutoModelForCausalLM,
          "LMHeadModel": AutoModelForCausalLM}  # fmt: skip
 ADAPTER = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+MERGE = "put it on the model that it was trained on, and save what merge_and_unload() makes of both"
 UNPOOLED = {"k": 1.0, "k_by_layer": None, "window_k": None}
 TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model")
 
 
 class OptionError(ValueError):
     """Options that a model's pooling cannot have."""
+
+
+class KindError(ValueError):
+    """A checkpoint of a model that gives no answers to documents or prompts."""
 
 
 def load_checkpoint(checkpoint: str | Path, *, unpooled: bool = False, **pooling: Any):
@@ -53,7 +60,8 @@ def load_checkpoint(checkpoint: str | Path, *, unpooled: bool = False, **pooling
     read. Code that a checkpoint carries is not run: our models use that of `shtopk.models`.
 
     Args:
-        checkpoint: a folder. An adapter names the folder, or the model on the hub, that it belongs to.
+        checkpoint: a folder. An adapter names the folder, or the model on the hub, that it belongs to: it has to be
+            the model that it was trained on, not the backbone of that.
         unpooled: True: keep every token; without options of the pooling beside it.
         pooling: `k` and fields of `shtopk.PoolingOptions` that are to differ from those in the checkpoint. If a model
             pools between its layers only, and once, `k` is that of this pooling.
@@ -116,12 +124,43 @@ def _load_adapter(folder: Path, pooling: dict[str, Any]):
         from peft import PeftModel
     except ImportError:
         raise ValueError("it is an adapter of PEFT; run pip install peft") from None
-    if not (folder / "adapter_model.safetensors").is_file():
-        raise ValueError("expected the adapter's weights in adapter_model.safetensors, found none")
+    if not (folder / ADAPTER_WEIGHTS).is_file():
+        raise ValueError(f"expected the adapter's weights in {ADAPTER_WEIGHTS}, found none")
     name = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))["base_model_name_or_path"]
     if not name:
         raise ValueError(f"{ADAPTER} does not name the model that it belongs to, base_model_name_or_path")
-    return PeftModel.from_pretrained(_load_model(Path(name), pooling), folder)
+    try:
+        base = _load_model(Path(name), pooling)
+    except KindError as error:
+        raise ValueError(f"it is an adapter of {name}, which answers nothing: {MERGE}") from error
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Found missing adapter keys")  # refused below
+        model = PeftModel.from_pretrained(base, folder)
+    _check_adapter(model, folder, name, unpooled=pooling is UNPOOLED)
+    return model
+
+
+def _check_adapter(model: Any, folder: Path, name: str, *, unpooled: bool) -> None:
+    """Raise ValueError for an adapter that was trained on another model: PEFT leaves out what finds no place.
+
+    Args:
+        model: with the adapter.
+        folder: of the adapter.
+        name: of the model that it belongs to.
+        unpooled: the model was loaded without poolings between its layers, whose scorers the adapter may have.
+    """
+    from peft import get_peft_model_state_dict
+
+    with safe_open(folder / ADAPTER_WEIGHTS, framework="pt") as weights:
+        found = set(weights.keys())
+    expected = set(get_peft_model_state_dict(model, save_embedding_layers=False))
+    homeless, lacking = (
+        sorted(key for key in keys if not (unpooled and ".scorer." in key))
+        for keys in (found - expected - set(model.state_dict()), expected - found)
+    )
+    if homeless or lacking:
+        strange = f"no place for {homeless[0]}" if homeless else f"no {lacking[0]}"
+        raise ValueError(f"the adapter was trained on another model than {name}, which it names; {MERGE} ({strange})")
 
 
 def with_pooling(config: PreTrainedConfig, pooling: dict[str, Any]) -> PreTrainedConfig:
@@ -163,7 +202,7 @@ def _auto_class(config: PreTrainedConfig) -> Any:
     (name, *_) = config.architectures or ["no architecture"]
     found = next((auto for end, auto in HEADS.items() if name.endswith(end)), None)
     if found is None:
-        raise ValueError(
+        raise KindError(
             f"expected a classifier of documents, a summarizer or a language model ({', '.join(HEADS)}), got {name}"
         )
     return found

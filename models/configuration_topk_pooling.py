@@ -2,6 +2,7 @@
 
 # No `from __future__ import annotations` here: `strict` checks no type that is written as a string.
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -13,6 +14,7 @@ from shtopk.options import NAMES, OF_OPERATOR, PoolingOptions, as_saved, fill_in
 DEFAULT_OPERATOR = PoolingOptions().operator
 FIELDS = (*NAMES, "k", "window", "windows_at_once", "window_k", "k_by_layer")
 OF_BACKBONE = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size", "pad_token_id")
+POOLED = ("encoder_pooling", "decoder_pooling")  # what pool_encoder and pool_decoder write into a configuration
 OptionFields: Any = like_options("OptionFields", {"scorer": str})
 
 
@@ -49,6 +51,7 @@ class PooledBackboneConfig(OptionFields, PreTrainedConfig):
         """As in transformers. What another model saved is the configuration of the backbone."""
         found, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
         ours = found.get("model_type", cls.model_type) == cls.model_type
+        check_unpooled(str(pretrained_model_name_or_path), found)
         return (found if ours else {"backbone": found}), kwargs
 
     @classmethod
@@ -220,3 +223,10 @@ def check_two_steps(protected: list[int] | tuple[int, ...]) -> None:
     """Raise ValueError for protected tokens, with which pooling in two steps is not defined."""
     if protected:
         raise ValueError("pooling in two steps does not go with protected tokens; leave out window_k and k_by_layer")
+
+
+def check_unpooled(name: str, config: Mapping[str, Any]) -> None:
+    """Raise ValueError for the fields of a model that pools between its layers: in a backbone this would be lost."""
+    if any(config.get(field) for field in POOLED):
+        raise ValueError(f"expected a backbone that pools nothing, got {name}, which pools between its layers; load "
+                         "it with load_pooled, or name what it was made from and give k_by_layer")  # fmt: skip

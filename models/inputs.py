@@ -13,6 +13,9 @@ Inputs = dict[str, Tensor]  # input_ids or inputs_embeds, attention_mask, and ot
 
 BESIDE_TOKENS = ("token_type_ids", "position_ids", "global_attention_mask")
 OF_ENCODER = ("inputs_embeds", *BESIDE_TOKENS)
+# Families that take an attention mask, and read padding all the same: by convolutions over it (CANINE, ConvBERT, SAM's
+# texts), or by attention that is approximated over all places (Funnel, Nystromformer, YOSO).
+READ_PADDING = frozenset({"canine", "convbert", "funnel", "nystromformer", "sam3_lite_text_text_model", "yoso"})
 
 
 def checked_inputs(
@@ -32,12 +35,13 @@ def checked_inputs(
 
     Raises:
         ValueError: neither or both of input_ids and inputs_embeds, another shape, an input that the encoder does not
-            take, or a second segment that it does not know.
+            take, a second segment that it does not know, or an encoder whose vectors depend on padding.
     """
     given = {name: value for name, value in others.items() if value is not None}
     if unknown := sorted(given.keys() - set(OF_ENCODER)):
         raise ValueError(f"expected inputs among input_ids, attention_mask, {', '.join(OF_ENCODER)}; "
                          f"got {', '.join(unknown)}; leave it out")  # fmt: skip
+    check_masks(getattr(encoder, "config", None))
     inputs = _tokens(input_ids, given.pop("inputs_embeds", None))
     (tokens,) = inputs.values()
     shape = tokens.shape[:2]
@@ -58,6 +62,14 @@ def checked_inputs(
                 raise ValueError(f"expected {name} [B, L], got {list(value.shape)}")
             inputs[name] = value.expand(shape)
     return inputs
+
+
+def check_masks(config: Any) -> None:
+    """Raise ValueError for an encoder with this configuration whose vectors depend on padding in spite of its mask."""
+    kind = getattr(config, "model_type", None)
+    if kind in READ_PADDING:
+        raise ValueError(f"expected an encoder whose vectors do not depend on padding, such as BERT, got one of type "
+                         f"{kind}; name another")  # fmt: skip
 
 
 def _tokens(input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Inputs:

@@ -9,15 +9,20 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, EncoderDecoderConfig, PreTrainedConfig, PreTrainedModel
 
-from .backbone import Backbone, load_backbone, load_encoder, set_dropout
+from .backbone import Backbone, Dtype, load_backbone, load_encoder, set_dropout
 from .pretrained import load_config, load_tokenizer
 
 
 def join(
-    name: str, config: PreTrainedConfig, decoder: str | Path | None, decoder_layers: int, dropout: float | None
+    name: str,
+    config: PreTrainedConfig,
+    decoder: str | Path | None,
+    decoder_layers: int,
+    dropout: float | None,
+    dtype: Dtype = None,
 ) -> Backbone:
     """Join an encoder (its folder or hub name, its configuration) and a decoder; `from_backbone` explains the rest."""
-    weights = load_encoder(name, config).weights
+    weights = load_encoder(name, config, dtype).weights
     if decoder is None:
         if not 1 <= decoder_layers <= config.num_hidden_layers:
             raise ValueError(f"expected decoder_layers in 1..{config.num_hidden_layers}, got {decoder_layers}")
@@ -29,7 +34,7 @@ def join(
         decoder_name, of_decoder = load_config(decoder, "a language model")
         set_dropout(of_decoder, dropout)
         of_decoder = with_cross_attention(of_decoder)
-        started = load_backbone(AutoModelForCausalLM, decoder_name, of_decoder, may_lack="cross_?att").weights
+        started = load_backbone(AutoModelForCausalLM, decoder_name, of_decoder, dtype, may_lack="cross_?att").weights
     weights = {f"encoder.{key}": tensor for key, tensor in weights.items()}
     weights |= {f"decoder.{key}": tensor for key, tensor in started.items()}
     return Backbone(name, joined_config(config, of_decoder, load_tokenizer(name)), weights)

@@ -14,7 +14,16 @@ from shtopk.integrations.adapters import TrainsNewModules
 from shtopk.integrations.encoder import install
 from shtopk.scorers import ScorerLinear
 
-from .backbone import build_around, encoder_options, instead_of, is_encoder, load_encoder, read_alike, set_dropout
+from .backbone import (
+    Dtype,
+    build_around,
+    encoder_options,
+    instead_of,
+    is_encoder,
+    load_encoder,
+    read_alike,
+    set_dropout,
+)
 from .configuration_topk_pooling import TopKPoolingConfig
 from .inputs import checked_inputs
 from .outputs import TopKPoolingClassifierOutput, TopKPoolingModelOutput
@@ -32,6 +41,25 @@ class TopKPoolingPreTrainedModel(TrainsNewModules, PreTrainedModel):
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs):
+        """As in transformers. A checkpoint of which nothing belongs to the backbone is refused.
+
+        Raises:
+            ValueError: it was saved inside a model with a head, or is of another kind.
+        """
+        with_report = kwargs.pop("output_loading_info", False)
+        model, report = super().from_pretrained(
+            pretrained_model_name_or_path, *model_args, output_loading_info=True, **kwargs
+        )
+        needed = {f"backbone.{name}" for name, one in model.backbone.named_parameters() if one.requires_grad}
+        if needed and needed <= set(report["missing_keys"]):
+            found = min(report["unexpected_keys"], default="none")
+            raise ValueError(f"expected weights of a {type(model.backbone).__name__} in "
+                             f"{pretrained_model_name_or_path}, found {found}; from_backbone takes one out of a "
+                             "model that it was saved inside")  # fmt: skip
+        return (model, report) if with_report else model
 
     @property
     def encoder(self) -> nn.Module:
@@ -152,6 +180,7 @@ class TopKPoolingForSequenceClassification(TopKPoolingPreTrainedModel):
         backbone_sha256: str | None = None,
         backbone_dropout: float | None = None,
         attn_implementation: str | None = None,
+        dtype: Dtype = None,
         **fields,
     ) -> Self:
         """Build a classifier around a pretrained encoder. The pooling and the classifier are new.
@@ -164,6 +193,8 @@ class TopKPoolingForSequenceClassification(TopKPoolingPreTrainedModel):
             backbone_dropout: every dropout inside the encoder, in [0, 1); None: as the checkpoint says.
             attn_implementation: how the encoder computes attention: "sdpa", "eager", ...; None: as transformers
                 chooses.
+            dtype: of all weights, such as torch.bfloat16; None: float32, whatever the checkpoint has, because half
+                precision is too coarse for the small steps of training.
             fields: of `TopKPoolingConfig`, such as k, num_labels, classifier_dropout.
 
         Returns:
@@ -178,7 +209,7 @@ class TopKPoolingForSequenceClassification(TopKPoolingPreTrainedModel):
             raise ValueError(f"expected an encoder such as BERT in {name}, got a model of type {config.model_type}"
                              f"{instead_of(config)}")  # fmt: skip
         set_dropout(config, backbone_dropout)
-        return build_around(load_encoder(name, config), cls, fields, attn_implementation)
+        return build_around(load_encoder(name, config, dtype), cls, fields, attn_implementation, dtype)
 
     def save_pretrained(self, *args, **kwargs):
         # The file of this class, which travels along, is that of `TopKPoolingModel` too.

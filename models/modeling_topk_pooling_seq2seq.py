@@ -8,13 +8,13 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForSeq2SeqLM, GenerationConfig, GenerationMixin
-from transformers.modeling_outputs import Seq2SeqLMOutput
+from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from transformers.utils import can_return_tuple
 
 from shtopk import TopKPooling
 from shtopk.integrations.encoder import install
 
-from .backbone import build_around, instead_of, is_encoder, load_backbone, read_alike, set_dropout
+from .backbone import Dtype, build_around, instead_of, is_encoder, load_backbone, read_alike, set_dropout
 from .configuration_topk_pooling import TopKPoolingSeq2SeqConfig
 from .copy_head import CopyHead
 from .inputs import argument_names, checked_inputs
@@ -25,6 +25,12 @@ from .pretrained import load_config
 from .windows import check_window, pool_document, positions_of, window_of
 
 OF_LAYERS = frozenset({"output_hidden_states", "output_attentions"})
+UNFIT = {  # the type of an encoder-decoder, and why its decoder cannot see pooled vectors
+    "nllb-moe": "whose loss needs what the routers of its encoder said of every token",
+    "switch_transformers": "whose loss needs what the routers of its encoder said of every token",
+    "fsmt": "whose encoder has no configuration of its own",
+    "t5gemma2": "whose encoder reads pictures, too",
+}
 
 
 class PooledEncoder(nn.Module):
@@ -99,6 +105,7 @@ class TopKPoolingForConditionalGeneration(TopKPoolingPreTrainedModel, Generation
 
     def __init__(self, config: TopKPoolingSeq2SeqConfig):
         super().__init__(config)
+        check_family(config.backbone)
         read_alike(config.backbone)
         self.backbone = AutoModelForSeq2SeqLM.from_config(config.backbone)
         encoder = self.backbone.get_encoder()
@@ -125,6 +132,7 @@ class TopKPoolingForConditionalGeneration(TopKPoolingPreTrainedModel, Generation
         backbone_sha256: str | None = None,
         backbone_dropout: float | None = None,
         attn_implementation: str | None = None,
+        dtype: Dtype = None,
         **fields,
     ) -> Self:
         """Build a summarizer around pretrained models. The pooling is new.
@@ -141,6 +149,8 @@ class TopKPoolingForConditionalGeneration(TopKPoolingPreTrainedModel, Generation
             backbone_dropout: every dropout inside the backbone, in [0, 1); None: as the checkpoint says.
             attn_implementation: how the backbone computes attention: "sdpa", "eager", ...; None: as transformers
                 chooses.
+            dtype: of all weights, such as torch.bfloat16; None: float32, whatever the checkpoint has, because half
+                precision is too coarse for the small steps of training.
             fields: of `TopKPoolingSeq2SeqConfig`, such as k, window, copy_head.
 
         Returns:
@@ -153,17 +163,18 @@ class TopKPoolingForConditionalGeneration(TopKPoolingPreTrainedModel, Generation
         name, config = load_config(backbone, "a model", backbone_sha256, backbone_revision)
         set_dropout(config, backbone_dropout)
         if type(config) in AutoModelForSeq2SeqLM._model_mapping:
+            check_family(config)
             if decoder is not None:
                 raise ValueError(f"expected no decoder beside {name}, which has one; got {decoder}")
-            loaded = load_backbone(AutoModelForSeq2SeqLM, name, config)
+            loaded = load_backbone(AutoModelForSeq2SeqLM, name, config, dtype)
         elif is_encoder(config):
-            loaded = join(name, config, decoder, decoder_layers, backbone_dropout)
+            loaded = join(name, config, decoder, decoder_layers, backbone_dropout, dtype)
         else:
             raise ValueError(
                 f"expected an encoder-decoder such as BART or T5 in {name}, or an encoder such as BERT to join a "
                 f"decoder to; got a model of type {config.model_type}{instead_of(config)}"
             )
-        return build_around(loaded, cls, fields, attn_implementation)
+        return build_around(loaded, cls, fields, attn_implementation, dtype)
 
     @property
     def encoder(self) -> nn.Module:
@@ -217,7 +228,17 @@ class TopKPoolingForConditionalGeneration(TopKPoolingPreTrainedModel, Generation
         return embeddings
 
     def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
-        return self.backbone.prepare_decoder_input_ids_from_labels(labels)
+        """What the decoder is given to predict labels [B, T], as the backbone makes it: shifted to the right."""
+        if hasattr(self.backbone, "prepare_decoder_input_ids_from_labels"):
+            return self.backbone.prepare_decoder_input_ids_from_labels(labels)
+        config: Any = self.config.backbone
+        start = torch.full_like(labels[:, :1], config.decoder_start_token_id)
+        shifted = torch.cat([start, labels[:, :-1]], dim=1)
+        return shifted.masked_fill(shifted == -100, config.pad_token_id)
+
+    def _prepare_cache_for_generation(self, *args, **kwargs):
+        """As the backbone does: the cache of T5Gemma's cross-attention has no window, whatever its decoder's has."""
+        return self.backbone._prepare_cache_for_generation(*args, **kwargs)
 
     @can_return_tuple
     def forward(
@@ -274,12 +295,14 @@ class TopKPoolingForConditionalGeneration(TopKPoolingPreTrainedModel, Generation
                              f"got {type(encoder_outputs).__name__}")  # fmt: skip
         if self.config.copy_head and encoder_outputs.input_ids is None:
             raise ValueError("expected input_ids, from which the copy head copies; got inputs_embeds")
-        read = encoder_outputs.last_hidden_state, encoder_outputs.hidden_states, encoder_outputs.attentions
+        read: Any = encoder_outputs.last_hidden_state, encoder_outputs.hidden_states, encoder_outputs.attentions
+        if self.config.backbone.model_type != "led":  # which takes its own output or a tuple
+            read = BaseModelOutput(*read)
         seen = {"encoder_outputs": read, "attention_mask": encoder_outputs.attention_mask}
         if not self.config.copy_head:
             out = self.backbone(**seen, decoder_input_ids=decoder_input_ids, labels=labels, **kwargs)
         else:
-            if decoder_input_ids is None and labels is not None:
+            if decoder_input_ids is None and labels is not None and kwargs.get("decoder_inputs_embeds") is None:
                 decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
             out = self.backbone(**seen, decoder_input_ids=decoder_input_ids, **kwargs | {"output_hidden_states": True})
             seen_by_head = out.logits, out.decoder_hidden_states[-1], encoder_outputs
@@ -296,10 +319,18 @@ class TopKPoolingForConditionalGeneration(TopKPoolingPreTrainedModel, Generation
 
     def _check_kwargs(self, kwargs: dict[str, Any]) -> None:
         """Raise ValueError for an argument that the backbone would ignore."""
-        names = argument_names(self.backbone) or frozenset()
+        names = (argument_names(self.backbone) or frozenset()) | OF_LAYERS | {"use_cache"}  # which generate gives
         if self.config.backbone.model_type == "encoder-decoder":  # it hands these on
             names |= {f"decoder_{name}" for name in argument_names(self.backbone.get_decoder()) or ()}
-        unknown = sorted(name for name, value in kwargs.items() if value is not None and name not in names | OF_LAYERS)
+        unknown = sorted(name for name, value in kwargs.items() if value is not None and name not in names)
         if unknown:
             raise ValueError(f"expected arguments of {type(self.backbone).__name__}, got {', '.join(unknown)}; "
                              "leave it out")  # fmt: skip
+
+
+def check_family(config: Any) -> None:
+    """Raise ValueError for the configuration of a model whose decoder cannot see pooled vectors instead of tokens."""
+    why = UNFIT.get(config.model_type) or ("" if config.is_encoder_decoder else "which is no encoder-decoder")
+    if why:
+        raise ValueError(f"expected an encoder-decoder of text such as BART or T5, got one of type "
+                         f"{config.model_type}, {why}; name another")  # fmt: skip

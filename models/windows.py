@@ -333,7 +333,8 @@ def positions_of(config: PreTrainedConfig) -> int | None:
 
 
 ROBERTA_LIKE = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "roberta-prelayernorm", "longformer",
-                "data2vec-text", "xmod", "ibert", "mra", "esm"}  # fmt: skip
+                "data2vec-text", "xmod", "ibert", "mra", "esm", "luke", "lilt", "markuplm", "layoutlmv3", "prophetnet"
+                }  # fmt: skip
 
 
 def check_window(window: int | None, config: PreTrainedConfig) -> None:

@@ -10,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 from tiny import BART, BERT, WORDS, tiny_tokenizer
 from transformers import BartConfig, BartForConditionalGeneration, BertConfig, BertForSequenceClassification, BertModel
 
-from shtopk.integrations.encoder import pool_encoder
+from shtopk.integrations.encoder import load_pooled, pool_encoder
 from shtopk.models import TopKPoolingForSequenceClassification, load_checkpoint
 from shtopk.pooling import poolings
 
@@ -67,6 +67,48 @@ def test_an_adapter_brings_the_model_that_it_belongs_to(ours, tmp_path):
     torch.testing.assert_close(logits(loaded), logits(model))
     with pytest.raises(AssertionError):
         torch.testing.assert_close(logits(load_checkpoint(ours)[0]), logits(model))
+
+
+def adapter_of(model, folder):
+    """A trained adapter of a classifier, saved with a tokenizer."""
+    model = get_peft_model(model, LoraConfig(task_type="SEQ_CLS", target_modules=["query", "value"]))
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.normal_()
+    saved(model, folder)
+    return model
+
+
+@pytest.mark.parametrize(("backbone", "said"), [
+    (bert, "the adapter was trained on another model than"),  # a classifier itself, which would answer
+    (lambda: BertModel(BertConfig(**BERT)), "it is an adapter of .*, which answers nothing"),
+])  # fmt: skip
+def test_an_adapter_is_not_put_on_the_backbone_of_the_model_that_it_was_trained_on(backbone, said, tmp_path):
+    folder = saved(backbone(), tmp_path / "backbone")
+    model = TopKPoolingForSequenceClassification.from_backbone(folder, k=4, num_labels=3)
+    adapted = adapter_of(model, tmp_path / "adapter")
+    with pytest.raises(ValueError, match=said) as refused:
+        load_checkpoint(tmp_path / "adapter")
+    assert "merge_and_unload()" in str(refused.value) and "\n" not in str(refused.value)
+    expected = logits(adapted)
+    merged, _ = load_checkpoint(saved(adapted.merge_and_unload(), tmp_path / "merged"))
+    torch.testing.assert_close(logits(merged), expected, rtol=1e-4, atol=1e-4)  # of sums in another order
+
+
+def test_an_adapter_of_a_saved_model_that_pools_is_loaded_with_it_and_with_another_k_or_none(ours, tmp_path):
+    adapted = adapter_of(TopKPoolingForSequenceClassification.from_pretrained(ours), tmp_path / "adapter")
+    torch.testing.assert_close(logits(load_checkpoint(tmp_path / "adapter")[0]), logits(adapted))
+    assert load_checkpoint(tmp_path / "adapter", k=2)[0].get_base_model().pooling.k == 2
+    assert logits(load_checkpoint(tmp_path / "adapter", unpooled=True)[0]).shape == (2, 3)
+
+
+def test_an_adapter_of_a_model_that_pools_between_its_layers_fits_it_without_them(tmp_path):
+    folder = saved(pool_encoder(bert(), {1: 4}), tmp_path / "pooled")
+    adapted = adapter_of(load_pooled(BertForSequenceClassification, str(folder)), tmp_path / "adapter")
+    torch.testing.assert_close(logits(load_checkpoint(tmp_path / "adapter")[0]), logits(adapted))
+    assert logits(load_checkpoint(tmp_path / "adapter", unpooled=True)[0]).shape == (2, 3)
 
 
 def test_a_summarizer_of_transformers_is_loaded_too(tmp_path):

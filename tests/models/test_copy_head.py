@@ -85,3 +85,11 @@ def test_a_copy_head_around_a_bare_model_is_drawn(tmp_path):
     BartForConditionalGeneration(FAMILIES["bart"]).save_pretrained(tmp_path)
     model = TopKPoolingForConditionalGeneration.from_backbone(tmp_path, k=4, copy_head=True)
     assert model.copy_head.query.weight.std() > 0.01
+
+
+def test_a_copy_head_learns_where_the_decoder_is_given_embeddings():
+    model, batch = build("bart", copy_head=True), documents(9, 20)
+    labels = torch.tensor([[5, 6, 7], [8, 9, -100]])
+    embeds = model.get_input_embeddings()(model.prepare_decoder_input_ids_from_labels(labels))
+    loss = model(**batch, decoder_inputs_embeds=embeds, labels=labels).loss
+    torch.testing.assert_close(loss, model(**batch, labels=labels).loss)

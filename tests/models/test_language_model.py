@@ -168,8 +168,10 @@ def test_the_likeliest_tokens_are_written_unless_told_otherwise(language_model):
 
 
 def test_a_special_token_that_ends_a_prompt_is_left_out(checkpoint, tmp_path):
-    folder = shutil.copytree(checkpoint, tmp_path / "model")
-    tokenizer = tiny_tokenizer()
-    tokenizer.add_special_tokens({"eos_token": "[SEP]"})
-    tokenizer.save_pretrained(folder)
-    assert completions(*load_checkpoint(folder), PROMPTS[:3]) == completions(*load_checkpoint(checkpoint), PROMPTS[:3])
+    said = []
+    for name, tokenizer in (("ended", tiny_tokenizer()), ("plain", tiny_writer())):
+        folder = shutil.copytree(checkpoint, tmp_path / name)
+        tokenizer.add_special_tokens({"eos_token": "[SEP]", "pad_token": "[PAD]"})
+        tokenizer.save_pretrained(folder)
+        said.append(completions(*load_checkpoint(folder), PROMPTS[:3]))
+    assert said[0] == said[1]
