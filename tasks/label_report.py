@@ -19,7 +19,7 @@ def multi_label_report(
     probabilities: np.ndarray,
     names: Sequence[str],
 ) -> tuple[dict[str, Any], list[float]]:
-    """The figures of n documents with any of L labels, and the F1 of each document in [0, 1].
+    """The figures of n documents with any of L labels, and each document's part in f1_micro.
 
     Args:
         predictions: for each document the numbers of the labels that were given, n >= 1.
@@ -30,13 +30,13 @@ def multi_label_report(
     Returns:
         `metrics`: those of `shtopk.tasks.metrics.multi_label_metrics`, and auroc, the mean over the labels that some
         documents have and some have not, if there are such. `intervals`: their 95 % confidence intervals over
-        documents, auroc aside. `classes`: {label: precision, recall, f1 and number of documents}. Beside that, for
-        each document, the F1 of its labels, 1 where none is given and none is true.
+        documents, auroc aside. `classes`: {label: precision, recall, f1 and number of documents}. Beside that, a
+        number for each document, whose mean is f1_micro (see `parts_of_f1_micro`).
 
     Example:
-        >>> figures, of_documents = multi_label_report([[0], []], [[0], [1]], np.eye(2), ["a", "b"])
+        >>> figures, of_documents = multi_label_report([[0], [1]], [[0], [0]], np.eye(2), ["a", "b"])
         >>> figures["metrics"]["f1_micro"], of_documents
-        (0.6666666666666666, [1.0, 0.0])
+        (0.5, [1.0, 0.0])
     """
     given, true = indicators(predictions, len(names)), indicators(references, len(names))
     exact = (given == true).all(1)
@@ -56,7 +56,23 @@ def multi_label_report(
         "documents": true.sum(0),
     }
     by_label = {name: {key: column[i].item() for key, column in columns.items()} for i, name in enumerate(names)}
-    sizes = given.sum(1) + true.sum(1)
-    of_documents = np.where(sizes > 0, 2 * (given & true).sum(1) / np.maximum(sizes, 1), 1.0)
     found = {"metrics": metrics, "intervals": intervals(figures, len(given)), "classes": by_label}
-    return found, of_documents.tolist()
+    return found, parts_of_f1_micro(given, true, metrics["f1_micro"]).tolist()
+
+
+def parts_of_f1_micro(given: np.ndarray, true: np.ndarray, f1_micro: float) -> np.ndarray:
+    """[n] numbers whose mean is f1_micro, F = 2 sum(r) / sum(s), which is no mean over documents itself.
+
+    r are a document's labels that are right, s those given and those true. Its number is
+    `F + (2 r - F s) / mean(s)`: F is linear in it, so that the mean over documents that are drawn with replacement
+    follows their F to first order. A document without a label on either side has F.
+
+    Args:
+        given: [n, L] bool, the labels given.
+        true: [n, L] bool, the true ones.
+        f1_micro: F of all n documents, which everyone has if there is no label at all.
+    """
+    right, sizes = (given & true).sum(1), given.sum(1) + true.sum(1)
+    if not sizes.any():
+        return np.full(len(sizes), f1_micro)
+    return f1_micro + (2 * right - f1_micro * sizes) / sizes.mean()

@@ -33,13 +33,15 @@ class Examined(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """The figures of the answers to a split."""
+    """The figures of the answers to a split.
+
+    The score of a document is 1 where its class is right, else 0; minus the squared error of its number; ROUGE-L of
+    its summary or completion. Of labels it is the document's part in f1_micro, so that the mean of the scores is
+    f1_micro (see `parts_of_f1_micro`).
+    """
 
     figures: dict[str, Any]  # metrics and intervals (95 %, over documents); of classes also classes and confusion
-    scores: list[
-        float
-    ]  # of every document, more is better: 1 where its class is right, else 0; F1 of its labels; minus
-    # the squared error of its number; ROUGE-L of its summary or completion
+    scores: list[float]  # of every document, more is better
 
 
 def examine(trained: Trained, *, baselines: bool = True) -> Examined:

@@ -58,9 +58,9 @@ def draw_confusion(confusion: Sequence[Sequence[int]], names: Sequence[str], pat
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set_xlabel("answered")
     axes.set_ylabel("true class")
-    if count <= MOST_NAMED:
-        axes.set_xticks(range(count), names, rotation=45, ha="right", rotation_mode="anchor")
-        axes.set_yticks(range(count), names)
+    if count <= MOST_NAMED:  # parse_math: a dollar sign in a name is one
+        axes.set_xticks(range(count), names, rotation=45, ha="right", rotation_mode="anchor", parse_math=False)
+        axes.set_yticks(range(count), names, parse_math=False)
         for i, row in enumerate(confusion):
             for j, n in enumerate(row):
                 if n:
@@ -71,10 +71,10 @@ def draw_confusion(confusion: Sequence[Sequence[int]], names: Sequence[str], pat
 
 
 def write_results(results: Mapping[str, Any], folder: Path) -> None:
-    """Write results.json, and confusion.png if there is a matrix."""
+    """Write results.json, and after it confusion.png if there is a matrix."""
+    (folder / "results.json").write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     if "confusion" in results:
         draw_confusion(results["confusion"], list(results["classes"]), folder / "confusion.png")
-    (folder / "results.json").write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def write_answers(experiment: Experiment, split: str, answers: list) -> None:

@@ -13,7 +13,10 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
+from torch import nn
 
+from shtopk.integrations.decoders.installation import find_stack
+from shtopk.pooling import poolings
 from shtopk.tasks import DataArguments
 from shtopk.tasks.names import figure_as_text
 from shtopk.tasks.preprocess import lengths_of
@@ -94,8 +97,8 @@ def smallest_within_noise(rows: Sequence[dict[str, Any]]) -> tuple[dict[str, Any
     compares them.
     """
     pooled = [row for row in rows if row["k"] is not None]
-    best = max(pooled, key=lambda row: (np.mean(row["scores"]), -row["kept"]))
-    for row in sorted(pooled, key=lambda row: (row["kept"], -np.mean(row["scores"]))):
+    best = max(pooled, key=lambda row: (mean_score(row), -row["kept"]))
+    for row in sorted(pooled, key=lambda row: (row["kept"], -mean_score(row))):
         worse = np.subtract(best["scores"], row["scores"])
         low, _ = confidence_interval(worse[:, None])
         if low[0] <= 0:
@@ -103,11 +106,21 @@ def smallest_within_noise(rows: Sequence[dict[str, Any]]) -> tuple[dict[str, Any
     return best, best
 
 
-def mean_kept(k: int | float | None, lengths: np.ndarray) -> float:
-    """How many tokens are kept on average, of documents of these lengths."""
+def mean_score(row: dict[str, Any]) -> float:
+    """The mean of a row's scores, in which those of equal figures are equal whatever was rounded on the way."""
+    return round(float(np.mean(row["scores"])), 12)
+
+
+def mean_kept(model: nn.Module, k: int | float | None, lengths: np.ndarray) -> float:
+    """How many tokens a model keeps on average, of documents of these lengths.
+
+    Those that a language model keeps whole at the end of a prompt count, and are not among the tokens that k pools.
+    """
     if k is None:
         return float(lengths.mean())
-    return float(np.minimum(k if isinstance(k, int) else np.ceil(k * lengths), lengths).mean())
+    stack, slots_for = find_stack(model), poolings(model)[-1].slots_for
+    whole = 0 if stack is None else stack.prompt_pooling.keep_last
+    return float(np.mean([min(n, slots_for(max(n - whole, 0), k) + whole) for n in lengths.tolist()]))
 
 
 def verdict(rows: Sequence[dict[str, Any]], metric: str) -> str:
@@ -198,7 +211,7 @@ def rows_of(
         row = {
             "way": setting.way,
             "k": setting.k,
-            "kept": mean_kept(setting.k, lengths),
+            "kept": mean_kept(trained.model, setting.k, lengths),
             "quality": results["metrics"][metric],
             "interval": results["intervals"][metric],
             "documents_per_second": results["speed"]["documents_per_second"],

@@ -23,6 +23,7 @@ from transformers import (
 from shtopk.commands import main
 from shtopk.integrations.encoder import pool_encoder
 from shtopk.models import load_checkpoint, predict
+from shtopk.training import measured
 
 
 @pytest.fixture
@@ -58,6 +59,24 @@ def test_without_data_of_its_own_it_evaluates_the_test_split_of_the_training(che
     assert results["command"].startswith("shtopk evaluate")
     assert (tmp_path / "out" / "confusion.png").stat().st_size > 1000
     assert f"{before['test_accuracy']:.3f}" in shown and "money" in shown
+
+
+def test_names_of_classes_are_drawn_as_they_are(evaluate, rows, tmp_path):
+    names = ["$_$", "a$^b$", r"\frac{$"]
+    model = BertForSequenceClassification(BertConfig(**BERT, id2label=dict(enumerate(names))))
+    folder = saved(pool_encoder(model, {1: 8}), tmp_path / "bert")
+    documents = [{"text": "a b c", "label": name} for name in names]
+    results, _ = evaluate(folder, f"--test_file={rows(documents)}")
+    assert list(results["classes"]) == names
+    assert (tmp_path / "out" / "confusion.png").stat().st_size > 1000
+    assert len((tmp_path / "out" / "predictions.jsonl").read_text().splitlines()) == 3
+
+
+def test_figures_are_written_before_the_picture(monkeypatch, tmp_path):
+    monkeypatch.setattr(measured, "draw_confusion", lambda *_: pytest.fail("no picture"))
+    with pytest.raises(pytest.fail.Exception, match="no picture"):
+        measured.write_results({"confusion": [[1]], "classes": {"a": {}}}, tmp_path)
+    assert json.loads((tmp_path / "results.json").read_text())["confusion"] == [[1]]
 
 
 def test_labels_are_matched_by_name_whatever_their_order(checkpoint, evaluate, rows, tmp_path):

@@ -4,10 +4,14 @@ import json
 
 import numpy as np
 import pytest
-from tiny import BERT, tiny_tokenizer
-from transformers import BertConfig, BertForSequenceClassification
+from tiny import BERT, LLAMA, tiny_tokenizer, tiny_writer
+from transformers import BertConfig, BertForSequenceClassification, LlamaConfig, LlamaForCausalLM
 
+from shtopk.integrations.decoder import pool_decoder
 from shtopk.integrations.encoder import pool_encoder
+from shtopk.models import load_checkpoint, predict
+from shtopk.pooling import TopKPooling
+from shtopk.tasks.label_report import multi_label_report
 from shtopk.training.sweep import Setting, mean_kept, settings_of, smallest_within_noise, verdict
 
 
@@ -66,10 +70,52 @@ def of(k, right, wrong=0, way="operator as trained"):
 
 
 def test_a_share_is_compared_with_a_count_by_the_tokens_that_both_keep():
-    lengths = np.array([10, 30])
-    assert [mean_kept(k, lengths) for k in (8, 0.5, 20, None)] == [8, 10, 15, 20]
+    model, lengths = TopKPooling(4, 8), np.array([10, 30])
+    assert [mean_kept(model, k, lengths) for k in (8, 0.5, 20, None)] == [8, 10, 15, 20]
     rows = [of(8, 90, 10), of(0.9, 90, 10) | {"kept": 18.0}]
     assert smallest_within_noise(rows)[0]["k"] == 8
+
+
+def test_a_share_keeps_a_slot_beside_the_protected_tokens():
+    model, lengths = TopKPooling(4, 8, protected=(0, -1)), np.array([2, 10, 30])
+    assert mean_kept(model, 0.1, lengths) == (2 + 3 + 3) / 3
+    assert mean_kept(model, 0.2, lengths) == (2 + 3 + 6) / 3
+
+
+@pytest.mark.parametrize("k", [4, 0.1, 0.5, 1.0])
+def test_what_a_language_model_keeps_whole_is_counted(k, tmp_path):
+    plain = LlamaForCausalLM(LlamaConfig(**LLAMA | {"max_position_embeddings": 256}))
+    pool_decoder(plain, {1: 4}, keep_last=5).save_pretrained(tmp_path)
+    tiny_writer().save_pretrained(tmp_path)
+    prompts = [" ".join("abcdefghijklmnopqrstuvwxyz"[:n]) for n in (3, 4, 5, 8, 26)]
+    model, tokenizer = load_checkpoint(tmp_path, k=k)
+    kept = [len(answer.kept) for answer in predict(model, tokenizer, prompts, kept=True)]
+    lengths = [len(tokenizer(prompt).input_ids) for prompt in prompts]
+    assert [mean_kept(model, k, np.array([n])) for n in lengths] == kept
+    assert mean_kept(model, k, np.array(lengths)) == np.mean(kept)
+    unpooled, _ = load_checkpoint(tmp_path, unpooled=True)
+    assert mean_kept(unpooled, None, np.array(lengths)) == np.mean(lengths)
+
+
+def labelled(k, given, true):
+    figures, scores = multi_label_report(given, true, np.zeros((len(true), 3)), list("abc"))
+    return {"k": k, "kept": k, "scores": scores, "quality": figures["metrics"]["f1_micro"]}
+
+
+def test_labels_are_compared_by_their_micro_f1_not_by_documents_without_any():
+    true = [[]] * 60 + [[0, 1, 2]] * 20
+    silent = labelled(4, [[]] * 80, true)  # right about 60 of 80, which have no label
+    eager = labelled(8, [[0]] * 60 + [[0, 1, 2]] * 20, true)
+    found, best = smallest_within_noise([silent, eager])
+    assert (found["k"], best["k"]) == (8, 8) and silent["quality"] == 0 < eager["quality"]
+
+
+def test_of_labels_with_equal_figures_the_fewest_tokens_are_the_best():
+    true = [[0, 1], [1], [2], [0]]
+    fewest = labelled(4, [[0], [1], [2], [0, 1]], true)
+    most = labelled(8, [[0, 1], [], [2], [0, 1]], true)
+    assert fewest["quality"] == most["quality"] and np.mean(fewest["scores"]) < np.mean(most["scores"])  # by rounding
+    assert smallest_within_noise([most, fewest])[1]["k"] == 4
 
 
 def test_noise_is_that_of_the_difference_over_the_same_documents():

@@ -33,7 +33,7 @@ def test_figures_of_sets_are_those_of_scikit_learn():
 
 def test_the_report_on_labels_has_figures_for_each_and_intervals_around_all():
     given = SHARES >= 0.5
-    report, of_documents = multi_label_report(sets(given), sets(TRUE), SHARES, list("abcd"))
+    report, _ = multi_label_report(sets(given), sets(TRUE), SHARES, list("abcd"))
     columns = precision_recall_fscore_support(TRUE, given, zero_division=0)
     for i, row in enumerate(report["classes"].values()):
         assert list(row.values()) == pytest.approx([column[i] for column in columns])
@@ -42,7 +42,33 @@ def test_the_report_on_labels_has_figures_for_each_and_intervals_around_all():
     )
     for name, (low, high) in report["intervals"].items():
         assert low < report["metrics"][name] < high
-    assert np.mean(of_documents) == pytest.approx(f1_score(TRUE, given, average="samples", zero_division=1))
+
+
+def parts(given, true=TRUE):
+    return multi_label_report(sets(given), sets(true), SHARES[: len(true)], list("abcd"))[1]
+
+
+def test_the_scores_of_documents_have_the_micro_f1_as_their_mean():
+    for least in (0.2, 0.5, 0.95):
+        given = least <= SHARES
+        assert np.mean(parts(given)) == pytest.approx(f1_score(TRUE, given, average="micro"))
+    nothing = np.zeros_like(TRUE)
+    assert (~TRUE.any(1)).any() and parts(nothing) == [0] * len(TRUE)  # though some are rightly left without a label
+    assert parts(TRUE) == parts(nothing, nothing) == [1] * len(TRUE)
+
+
+def test_the_scores_of_documents_that_are_drawn_follow_their_micro_f1():
+    def differences(count=400):
+        ways = [least <= SHARES for least in (0.3, 0.5)]
+        scores = np.subtract(*map(parts, ways))
+        for _ in range(count):
+            drawn = GENERATOR.integers(len(TRUE), size=len(TRUE))
+            exact = [f1_score(TRUE[drawn], given[drawn], average="micro") for given in ways]
+            yield exact[0] - exact[1], scores[drawn].mean()
+
+    exact, linear = np.transpose(list(differences()))
+    assert np.corrcoef(exact, linear)[0, 1] > 0.98
+    assert np.quantile(linear, [0.025, 0.975]) == pytest.approx(np.quantile(exact, [0.025, 0.975]), abs=0.01)
 
 
 def test_figures_of_numbers_are_those_of_scipy():
