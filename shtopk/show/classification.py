@@ -65,12 +65,12 @@ def page(
 def _document(text: str, spans: Sequence[Span], slots: Sequence[Slot] | None, smallest_weight: float) -> str:
     """The text, with what was kept of it marked if tokens were pooled."""
     if slots is None:
-        return f'<h2>The document</h2>\n<p class="document">{escape(text)}</p>\n'
+        return f'<h2>The document</h2>\n<p class="document" dir="auto">{escape(text)}</p>\n'
     return f"""<h2>What was kept</h2>
 <p class="legend">Underlined: the token that leads a slot. Shaded: the share that a token has in its slot. The strip
 shows where in the document the kept tokens stand.</p>
 {strip(text, spans, slots)}
-<p class="document">{marked_text(text, spans, slots, smallest_weight)}</p>
+<p class="document" dir="auto">{marked_text(text, spans, slots, smallest_weight)}</p>
 {vectors(text, spans, slots)}"""
 
 
@@ -89,23 +89,26 @@ def _labels(probabilities: Sequence[tuple[str, float]], truth: Truth | None, thr
     rule = f"of at least {100 * HOLDS:.0f}\u00a0%"
     if thresholds:
         rule = "that reaches the threshold beside its name"
-        rows = [
-            (f"{name} (from {100 * thresholds.get(name, HOLDS):.1f} %)", p, holds, is_true)
-            for name, p, holds, is_true in rows
-        ]
     return f"""<p class="legend kind">Each label holds or not, whatever the others do: percentages need not sum to 100.
 The answer is every label {rule}, here {count or "none"} of {len(ranked)}.</p>
-{_bars(rows, "true label")}"""
+{_bars(rows, "true label", thresholds)}"""
 
 
-def _bars(rows: Sequence[tuple[str, float, bool, bool]], true: str) -> str:
+def _bars(
+    rows: Sequence[tuple[str, float, bool, bool]], true: str, thresholds: Mapping[str, float] = MappingProxyType({})
+) -> str:
     """Bars for rows (name, probability, whether it is part of the answer, whether it is true).
 
-    Of rows that are neither, only the first few are drawn.
+    Of rows that are neither, only the first few are drawn. Thresholds stand beside the names, if there are any.
     """
+
+    def rule(name: str) -> str:
+        return f' <span dir="ltr">(from {100 * thresholds.get(name, HOLDS):.1f} %)</span>' if thresholds else ""
+
     shown = [row for place, row in enumerate(rows) if place < MOST_CLASSES or row[2] or row[3]]
     bars = "".join(
-        f'<div class="{"first" if chosen else "other"}">{escape(name)}{f" <b>{true}</b>" * is_true}</div>'
+        f'<div class="{"first" if chosen else "other"}" dir="auto">'
+        f"{escape(name)}{rule(name)}{f' <b>{true}</b>' * is_true}</div>"
         f'<div class="track"><div class="fill" style="width:{100 * p:.1f}%"></div></div>'
         f'<div class="p">{100 * p:.1f} %</div>'
         for name, p, chosen, is_true in shown
@@ -123,7 +126,7 @@ def _numbers(values: Sequence[tuple[str, float]], truth: Truth | None) -> str:
         true = [f"<b>true value {number:g}</b>" for number in given]
     names = ["" if len(values) == 1 and name == "LABEL_0" else name for name, _ in values]  # nobody's choice
     rows = "".join(
-        f'<div>{escape(name)}</div><div class="number">{number:g}</div><div>{beside}</div>'
+        f'<div dir="auto">{escape(name)}</div><div class="number">{number:g}</div><div>{beside}</div>'
         for name, (_, number), beside in zip(names, values, true, strict=True)
     )
     what = "a number, not a class" if len(values) == 1 else "numbers, not classes"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -50,6 +51,25 @@ def linked_word(text: str, spans: Sequence[Span], token: int) -> str:
     return f'<a href="#t{token}">{name}</a>' if has_text(spans[token]) else name
 
 
+def drawn_as_one(spans: Sequence[Span], slots: Sequence[Slot], smallest_weight: float) -> list[list[int]]:
+    """Tokens that lead a slot or have the smallest weight in one, in the order of the text.
+
+    Those that share characters, as the bytes of an emoji do, are together. Tokens without text are left out.
+    """
+    tokens = {token for slot in slots for token, weight in slot.tokens if weight >= smallest_weight}
+    tokens |= {slot.position for slot in slots}
+    groups: list[list[int]] = []
+    done = 0
+    for token in sorted(filter(lambda token: has_text(spans[token]), tokens), key=lambda token: (spans[token], token)):
+        start, end = spans[token]
+        if start < done:
+            groups[-1].append(token)
+        else:
+            groups.append([token])
+        done = max(done, end)
+    return groups
+
+
 def marked_text(
     text: str,
     spans: Sequence[Span],
@@ -57,32 +77,43 @@ def marked_text(
     smallest_weight: float,
     style: Callable[[int], str] = lambda token: "",
 ) -> str:
-    """The text with leading tokens in <mark>, and others above the smallest weight in <span>. style(token) is CSS for
-    each.
+    """The text with leading tokens in <mark>, and others above the smallest weight in <span>.
+
+    Tokens that share characters are drawn as one: marked if any of them leads, and shaded by the sum of their weights
+    in the slot where it is largest. style(token) is CSS for each, asked for the first of them.
     """
-    share: dict[int, tuple[float, int]] = {}  # token -> (largest weight, number of the slot)
+    weights: dict[int, dict[int, float]] = defaultdict(dict)  # token -> {number of a slot: weight}
     for number, slot in enumerate(slots, 1):
         for token, weight in slot.tokens:
             if weight >= smallest_weight:
-                share[token] = max(share.get(token, (0.0, 0)), (weight, number))
+                weights[token][number] = weight
     leads = {slot.position: number for number, slot in enumerate(slots, 1)}
     body, done = [], 0
-    for token in sorted(share.keys() | leads.keys()):
-        start, end = spans[token]
-        if start >= end or start < done:
-            continue
-        weight, number = share.get(token, (0.0, leads.get(token, 0)))
+    for group in drawn_as_one(spans, slots, smallest_weight):
+        start, end = spans[group[0]][0], max(spans[token][1] for token in group)
+        leaders = [token for token in group if token in leads]
+        weight, number = _together([weights[token] for token in group]) or (0.0, leads[group[0]])
         score = slots[number - 1].score
-        hover = f"token {token}, slot {number}, weight {weight:.3f}"
+        hover = f"token{'s' * (len(group) > 1)} {'+'.join(map(str, group))}, slot {number}, weight {weight:.3f}"
         hover += "" if score is None else f", score {score:.2f}"
-        tag, place = ("mark", f' id="t{token}"') if token in leads else ("span", "")
-        look = f"--w:{weight:.2f}{style(token)}"
+        tag, place = ("mark", f' id="t{leaders[0]}"') if leaders else ("span", "")
+        look = f"--w:{weight:.2f}{style(group[0])}"
+        others = "".join(f'<a id="t{token}"></a>' for token in leaders[1:])
         body += [
             escape(text[done:start]),
-            f'<{tag}{place} style="{look}" title="{hover}">{escape(text[start:end])}</{tag}>',
+            f'<{tag}{place} style="{look}" title="{hover}">{escape(text[start:end])}{others}</{tag}>',
         ]
         done = end
     return "".join([*body, escape(text[done:])])
+
+
+def _together(weights: Sequence[dict[int, float]]) -> tuple[float, int] | None:
+    """(weight, slot) where tokens with these weights by slot have most together; None if they have none."""
+    total: dict[int, float] = defaultdict(float)
+    for of_token in weights:
+        for number, weight in of_token.items():
+            total[number] += weight
+    return max(((weight, number) for number, weight in total.items()), default=None)
 
 
 def strip(
@@ -115,10 +146,12 @@ def _row(text: str, spans: Sequence[Span], number: int, slot: Slot, most: int = 
     ranked = sorted(slot.tokens, key=lambda pair: -pair[1])
     weight = next((share for token, share in ranked if token == slot.position), 0.0)
     others = [
-        f"{word(text, spans[token])} <small>{share:.2f}</small>"
+        f'<span dir="auto">{word(text, spans[token])}</span> <small>{share:.2f}</small>'
         for token, share in ranked[:most]
         if token != slot.position and share >= 0.005
     ]
     lead = linked_word(text, spans, slot.position)
-    cells = f'<td class="n">{number}</td><td>{lead}</td><td class="n">{weight:.2f}</td><td>{", ".join(others)}</td>'
-    return f"<tr>{cells}</tr>"
+    return (
+        f'<tr><td class="n">{number}</td><td dir="auto">{lead}</td>'
+        f'<td class="n">{weight:.2f}</td><td>{", ".join(others)}</td></tr>'
+    )

@@ -41,7 +41,8 @@ h2 { font-size: .75rem; letter-spacing: .09em; text-transform: uppercase; color:
   border-radius: 3px; padding: .1em 0; }
 .document mark { background: rgb(var(--mark) / calc(.14 + var(--w) * .41)); padding: .1em .12em;
   box-shadow: inset 0 -2px 0 var(--accent); scroll-margin-top: 40vh; }
-.document mark:target { outline: 2px solid var(--accent); outline-offset: 2px; }
+.document mark a { scroll-margin-top: 40vh; }
+.document mark:is(:target, :has(:target)) { outline: 2px solid var(--accent); outline-offset: 2px; }
 table { border-collapse: collapse; width: 100%; font-size: .875rem; line-height: 1.45; }
 td, th { text-align: left; padding: .4rem .9rem .4rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { color: var(--quiet); font-weight: 500; }
@@ -72,7 +73,7 @@ def frame(title: str, facts: Sequence[str], body: str, style: str = "") -> str:
 <style>{STYLE}{style}</style>
 </head>
 <body>
-<h1>{escape(title)}</h1>
+<h1 dir="auto">{escape(title)}</h1>
 <p class="facts">{" · ".join(escape(fact) for fact in facts)}</p>
 {body}</body>
 </html>

@@ -7,11 +7,11 @@ custom properties that shade the document (--t7 for token 7) and show the detail
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from shtopk.show.document import MOST_ROWS, Slot, Span, linked_word, marked_text, strip, vectors
+from shtopk.show.document import MOST_ROWS, Slot, Span, drawn_as_one, linked_word, marked_text, strip, vectors
 from shtopk.show.frame import frame
 
 STYLE = """
@@ -122,10 +122,12 @@ def summary_page(
     """
     shown = list(tokens[:MOST_ROWS])
     choices = list(enumerate([_whole(shown), *shown])) if shown else []
-    shaded = {number: _shades(token.shares, slots) for number, token in choices}
+    first = {token: group[0] for group in drawn_as_one(spans, slots, smallest_weight) for token in group}
+    shaded = {number: _shades(token.shares, slots, first) for number, token in choices}
     somewhere = {place for shades in shaded.values() for place in shades}
 
     def style(place: int) -> str:
+        place = first.get(place, place)
         return f";--a:var(--t{place},0)" if place in somewhere else ";--a:0"
 
     how = ", by pointing as far as it was copied, by attention otherwise"
@@ -133,9 +135,13 @@ def summary_page(
     output = "".join(_token(number, token) for number, token in choices[1:])
     output += escape("".join(token.text for token in tokens[MOST_ROWS:]))
     details = "".join(_detail(number, token, what, copies, text, spans, slots) for number, token in choices)
-    compared = "" if reference is None else f'<p class="reference"><b>reference</b> {escape(reference)}</p>'
+    compared = (
+        ""
+        if reference is None
+        else f'<p class="reference" dir="auto"><b dir="ltr">reference</b> {escape(reference)}</p>'
+    )
     body = f"""<div class="summary">
-<p class="output">{output}</p>
+<p class="output" dir="auto">{output}</p>
 {compared}
 {_bar(what, copies) if shown else ""}
 {details}
@@ -144,7 +150,7 @@ def summary_page(
 <p class="legend">Underlined: the tokens that lead one of the {len(slots)} kept vectors, all that {escape(reader)} saw.
 Shaded: how much of what is chosen above came from them{how if copies else ""}. The strip shows where they stand.</p>
 {strip(text, spans, slots, style)}
-<p class="document">{marked_text(text, spans, slots, smallest_weight, style)}</p>
+<p class="document" dir="auto">{marked_text(text, spans, slots, smallest_weight, style)}</p>
 {_table(choices[1:], copies, text, spans, slots)}
 {vectors(text, spans, slots)}"""
     rules = "".join(_rule(number, shades) for number, shades in shaded.items())
@@ -177,12 +183,15 @@ def _whole(tokens: Sequence[OutputToken]) -> OutputToken:
     )
 
 
-def _shades(shares: Sequence[float], slots: Sequence[Slot]) -> dict[int, float]:
-    """{token of the document: its weight in a mixture of slots}, 1 for the largest. Small ones are left out."""
+def _shades(shares: Sequence[float], slots: Sequence[Slot], first: Mapping[int, int]) -> dict[int, float]:
+    """{token of the document: its weight in a mixture of slots}, 1 for the largest. Small ones are left out.
+
+    What tokens that are drawn as one have together counts for the first of them.
+    """
     found: dict[int, float] = defaultdict(float)
     for share, slot in zip(shares, slots, strict=True):
         for place, weight in slot.tokens:
-            found[place] += share * weight
+            found[first.get(place, place)] += share * weight
     ranked = sorted(found.items(), key=lambda pair: -pair[1])[:MOST_SHADED]
     return {place: amount / ranked[0][1] for place, amount in ranked if amount >= 0.02 * ranked[0][1] > 0}
 
@@ -211,7 +220,7 @@ def _detail(
     sources = "".join(
         f'<div class="source" style="opacity:{strength:.2f}"><h3>{head}</h3>'
         + "".join(
-            f'<span>{source}</span><span class="track"><span class="fill" '
+            f'<span dir="auto">{source}</span><span class="track"><span class="fill" '
             f'style="display:block;width:{100 * share:.1f}%"></span></span><span class="p">{_percent(share)}</span>'
             for source, share in _sources(shares, text, spans, slots, most=5)
         )
@@ -219,7 +228,7 @@ def _detail(
         for head, shares, strength in _heads(token)
     )
     return (
-        f'<div class="detail" style="display:var(--d{number},none)"><p><b>{name}</b> {how}</p>'
+        f'<div class="detail" style="display:var(--d{number},none)"><p><b dir="auto">{name}</b> {how}</p>'
         f'<div class="sources">{sources}</div></div>'
     )
 
@@ -230,12 +239,12 @@ def _table(choices, copies: bool, text: str, spans: Sequence[Span], slots: Seque
         return ""
     heads = "".join(f"<th>{head}</th>" for head, *_ in _heads(choices[0][1]))
     rows = "".join(
-        f'<tr><td><label for="o{number}">{escape(_name(token))}</label></td>'
+        f'<tr><td dir="auto"><label for="o{number}">{escape(_name(token))}</label></td>'
         + (f'<td class="p">{_percent(token.copied)}</td>' if copies else "")
         + "".join(
             f'<td style="opacity:{strength:.2f}">'
             + ", ".join(
-                f"{source}\u00a0<small>{_percent(share)}</small>"
+                f'<span dir="auto">{source}</span>\u00a0<small>{_percent(share)}</small>'
                 for source, share in _sources(shares, text, spans, slots, most=3)
             )
             + "</td>"

@@ -10,7 +10,7 @@ HOSTILE = f"""<script>alert('x')</script> & "&amp;" </p></style></title> <img sr
 TAGS = {"html", "head", "meta", "title", "style", "body", "h1", "h2", "h3", "p", "div", "span", "mark", "a", "b",
         "small", "table", "tr", "th", "td", "input", "label"}  # fmt: skip
 ATTRIBUTES = {"lang", "charset", "name", "content", "http-equiv", "class", "style", "id", "title", "href", "type",
-              "checked", "for"}  # fmt: skip
+              "checked", "for", "dir"}  # fmt: skip
 
 
 class Text(HTMLParser):

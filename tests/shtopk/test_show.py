@@ -75,6 +75,55 @@ def test_a_piece_is_listed_with_the_word_it_belongs_to():
     assert 'id="t0"' in html
 
 
+def dead_links(html):
+    return set(re.findall(r'href="#(.*?)"', html)) - set(re.findall(r' id="(.*?)"', html))
+
+
+EMOJI, BYTES = "x 😀 y", [(0, 1), (2, 3), (2, 3), (4, 5)]
+
+
+def test_tokens_of_one_character_are_marked_together_if_one_of_them_leads():
+    html = page(EMOJI, BYTES, [Slot(2, [(1, 0.4), (2, 0.6)])], [("a", 1.0)], title="t")
+    assert Text(html).marked == ["😀"] and Text(html).document == EMOJI
+    assert '<mark id="t2" style="--w:1.00" title="tokens 1+2, slot 1, weight 1.000">' in html
+    html = page(EMOJI, BYTES, [Slot(0, [(0, 0.6), (1, 0.3), (2, 0.1)])], [("a", 1.0)], title="t")
+    assert '<span style="--w:0.40" title="tokens 1+2, slot 1, weight 0.400">😀</span>' in html
+
+
+def test_weights_of_different_slots_are_not_added():
+    slots = [Slot(1, [(1, 0.7), (0, 0.3)], 2.0), Slot(2, [(2, 0.6), (1, 0.3), (3, 0.1)], 1.0)]
+    html = page(EMOJI, BYTES, slots, [("a", 1.0)], title="t")
+    assert 'title="tokens 1+2, slot 2, weight 0.900, score 1.00">😀' in html
+
+
+def test_each_leader_of_one_character_has_a_place_that_its_links_lead_to():
+    slots = [Slot(2, [(2, 1.0)]), Slot(1, [(1, 1.0)]), Slot(3, [(3, 1.0)])]
+    html = page(EMOJI, BYTES, slots, [("a", 1.0)], title="t")
+    assert not dead_links(html) and all(html.count(f' id="t{token}"') == 1 for token in (1, 2, 3))
+    assert Text(html).marked == ["😀", "y"]
+
+
+def test_tokens_that_share_some_of_their_characters_are_drawn_as_one_and_neighbours_are_not():
+    spans = [(0, 1), (1, 3), (2, 4), (4, 6), (3, 4)]  # the last one stands out of order
+    html = page("ab😀😁cd", spans, [Slot(i, [(i, 1.0)]) for i in range(5)], [("a", 1.0)], title="t")
+    assert Text(html).marked == ["a", "b😀😁", "cd"] and Text(html).document == "ab😀😁cd"
+    assert 'title="tokens 1+2+4, ' in html and not dead_links(html)
+
+
+def test_a_text_from_right_to_left_is_laid_out_so_wherever_it_stands():
+    text, title, label = "قال بنك في لندن", "عنوان", "مال"
+    slots, spans = [Slot(0, [(0, 0.7), (1, 0.3)])], [(0, 3), (4, 7)]
+    for kept in (slots, None):
+        html = page(text, spans, kept, [(label, 1.0)], title=title, label=label)
+        assert re.search(rf'<h1 dir="auto">{title}<', html)
+        assert re.search(rf'<p class="document" dir="auto">{text if kept is None else "<mark"}', html)
+        assert re.search(rf'<div class="first" dir="auto">{label} <b>true class</b>', html)
+    html = page(text, spans, slots, [(label, 3.5), ("b", 1.0)], title=title, problem_type="regression")
+    assert f'<div dir="auto">{label}</div>' in html
+    assert f'<td dir="auto"><a href="#t0">{text[:3]}</a>' in html
+    assert f'<span dir="auto">{text[4:7]}</span> <small>0.30' in html
+
+
 def test_the_true_class_is_named_however_unlikely():
     classes = [(f"class {i}", 0.05 - i / 1000) for i in range(20)]
     html = page("a", [(0, 1)], [Slot(0, [(0, 1.0)])], classes, title="t", label="class 19")

@@ -7,7 +7,8 @@ import torch
 from decoders import CLOSE, FIELDS, NAMES, WINDOWS, build, tokens
 from pages import HOSTILE, Text, harmless, refusal
 from tiny import LLAMA, tiny_writer
-from transformers import LlamaConfig, LlamaForCausalLM
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from shtopk.commands.show import main
 from shtopk.integrations.decoder import pool_decoder, record_assignments
@@ -95,10 +96,31 @@ def test_any_prompt_makes_a_harmless_page(poolings, text):
     assert ("the last 60 tokens read" in html) == (len(text) > 1000)
 
 
+def byte_tokenizer():
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    signs = Tokenizer(models.BPE({sign: i for i, sign in enumerate(["<pad>", *alphabet])}, []))
+    signs.pre_tokenizer, signs.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=signs, pad_token="<pad>", eos_token="<pad>")
+
+
+@pytest.mark.parametrize("text", ["😀😁😂🤣 goal 🎉🎊", "مرحبا بالعالم"])
+def test_tokens_that_are_bytes_of_a_character_are_marked_and_linked(text):
+    model = pool_decoder(llama(vocab_size=257, bos_token_id=None, eos_token_id=0), {2: 8}).eval()
+    set_completions(model, max_new_tokens=4, min_new_tokens=4)
+    html = answer_and_page(model, byte_tokenizer(), text)[1]
+    shown = harmless(html)
+    slots = describe_completion(model, byte_tokenizer(), text)["slots"]
+    spans = byte_tokenizer()(text, return_offsets_mapping=True)["offset_mapping"]
+    assert shown.document == text
+    assert shown.marked == [text[start:end] for start, end in sorted({spans[slot.position] for slot in slots})]
+    assert not set(re.findall(r'href="#(t\d+)"', html)) - set(re.findall(r' id="(t\d+)"', html))
+    assert set(re.findall(r"--(t\d+):", html)) <= set(re.findall(r"var\(--(t\d+),", html))  # each shade is seen
+
+
 def test_a_completion_that_is_empty_is_told(model):
     model.generation_config.update(min_new_tokens=0, suppress_tokens=list(range(3)) + list(range(4, 34)))
     line, html = answer_and_page(model, tiny_writer(), TEXT)
-    assert line == "no completion" and 'class="output"></p>' in html
+    assert line == "no completion" and 'class="output" dir="auto"></p>' in html
 
 
 def test_the_first_of_several_beams_is_shown(model):

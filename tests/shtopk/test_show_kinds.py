@@ -55,7 +55,7 @@ def one_page(values, **options):
 
 def rows(html):
     """[look, name and perhaps a word on the truth, percentage] of each bar."""
-    return re.findall(r'<div class="(first|other)">(.*?)</div>.*?<div class="p">([\d.]+ %)</div>', html)
+    return re.findall(r'<div class="(first|other)"[^>]*>(.*?)</div>.*?<div class="p">([\d.]+ %)</div>', html)
 
 
 # Kinds of answers
@@ -79,6 +79,17 @@ def test_where_no_label_holds_the_page_says_so(pooled):
     assert html.count("true label") == 1
 
 
+def test_the_threshold_of_a_label_stands_beside_its_name_whatever_the_direction_of_that():
+    html = one_page([("مال", 0.9), ("x", 0.1)], problem_type=MANY, label="x", thresholds={"x": 0.05}).replace(
+        "\u00a0", " "
+    )
+    assert [name for _, name, _ in rows(html)] == [
+        'مال <span dir="ltr">(from 50.0 %)</span>',
+        'x <span dir="ltr">(from 5.0 %)</span> <b>true label</b>',
+    ]
+    assert "here 2 of 2" in html
+
+
 def test_every_label_that_holds_is_listed_and_every_true_one():
     labels = [(f"label {i}", 0.99 if i < 14 else 0.4 - i / 1000) for i in range(30)]
     listed = [name for _, name, _ in rows(one_page(labels, problem_type=MANY, label=["label 29"]))]
@@ -97,7 +108,7 @@ def test_a_number_is_shown_as_a_number(pooled, fields):
 def test_several_numbers_are_shown_each_with_its_name(pooled):
     line, html = shown(pooled(3.7, -12.25, 1e5, problem_type=NUMBERS), label=[4, -12, 2e5])
     assert line == "sport 3.7, money -12.25, law 100000"
-    found = re.findall(r'<div>([^<]*)</div><div class="number">(.*?)</div><div><b>true value (.*?)</b>', html)
+    found = re.findall(r'<div[^>]*>([^<]*)</div><div class="number">(.*?)</div><div><b>true value (.*?)</b>', html)
     assert found == [("sport", "3.7", "4"), ("money", "-12.25", "-12"), ("law", "100000", "200000")]
 
 

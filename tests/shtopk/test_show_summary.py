@@ -110,7 +110,7 @@ def test_a_summary_of_nothing_says_so():
     model = build()
     model.generation_config.update(max_new_tokens=4, suppress_tokens=list(range(4, len(tiny_tokenizer()))))
     html = show_document(model, tiny_tokenizer(), TEXT)
-    assert '<p class="output"></p>' in html
+    assert '<p class="output" dir="auto"></p>' in html
     assert "Token by token" not in html and "0 tokens generated" in html
 
 
@@ -167,7 +167,7 @@ def test_with_a_copy_head_the_shading_is_where_it_points_as_far_as_it_copied():
     assert rules(html)[0] == rules(html)[1] == {1: 1.0, 0: 0.33, 2: 0.33}  # 0.6, 0.2, 0.2
     assert '<label class="token" style="--c:0.80"><input type="radio" name="token" id="o1">goal</label>' in html
     assert "80 % copied, the gate 60 % open to copying" in html
-    (row,) = re.findall(r"<tr><td><label for=.*</tr>", html)
+    (row,) = re.findall(r"<tr><td[^>]*><label for=.*</tr>", html)
     cells = [unescape(re.sub("<.*?>", "", cell)) for cell in re.findall(r"<td.*?</td>", row)]
     assert cells == ["goal", "80 %", "goal 100 %", "b 100 %"]
 
@@ -175,10 +175,31 @@ def test_with_a_copy_head_the_shading_is_where_it_points_as_far_as_it_copied():
 def test_places_where_the_same_word_stands_count_as_one_source():
     slots = [Slot(1, [(1, 1.0)]), Slot(1, [(1, 0.6), (2, 0.4)]), Slot(0, [(0, 1.0)])]
     tokens = [OutputToken("x", [0.5, 0.25, 0.25])]
-    cell = '<a href="#t1">goal</a> <small>75 %</small>, <a href="#t0">a</a> <small>25 %</small></td>'
-    assert cell in summary_page("a goal b", SPANS, slots, tokens, title="t")
-    cell = '<a href="#t1">Goal</a> <small>&times;2</small> <small>100 %</small></td>'
+    html = summary_page("a goal b", SPANS, slots, tokens, title="t")
+    assert '<a href="#t1">goal</a></span> <small>75 %</small>, ' in html
+    assert '<a href="#t0">a</a></span> <small>25 %</small></td>' in html
+    cell = '<a href="#t1">Goal</a> <small>&times;2</small></span> <small>100 %</small></td>'
     assert cell in summary_page("goal Goal", [(0, 4), (5, 9), (9, 9)], slots, tokens, title="t")
+
+
+def test_tokens_of_one_character_are_shaded_by_what_they_have_together():
+    spans, slots = [(0, 1), (2, 3), (2, 3), (4, 5)], [Slot(2, [(1, 0.4), (2, 0.6)]), Slot(3, [(3, 1.0)])]
+    html = summary_page("x 😀 y", spans, slots, [OutputToken("z", [0.5, 0.5])], title="t")
+    assert rules(html)[1] == {1: 1.0, 3: 1.0}
+    assert '<mark id="t2" style="--w:1.00;--a:var(--t1,0)" title="tokens 1+2, slot 1, weight 1.000">😀</mark>' in html
+    assert re.search('<a href="#t2" style="left:40.00%;--a:var\\(--t1,0\\)">', html)
+    assert not set(re.findall(r"--(t\d+):", html)) - set(re.findall(r"var\(--(t\d+),", html))
+
+
+def test_a_summary_from_right_to_left_is_laid_out_so_wherever_it_stands():
+    tokens = [OutputToken("بنك", [1.0]), OutputToken(" لندن", [1.0])]
+    slots = [Slot(0, [(0, 1.0)])]
+    html = summary_page("قال بنك", [(0, 3), (4, 7)], slots, tokens, title="عنوان", reference="مرحبا")
+    assert '<p class="output" dir="auto"><label' in html and '<p class="document" dir="auto"><mark' in html
+    # What is ours in front of the text has a direction of its own: else it would decide.
+    assert '<p class="reference" dir="auto"><b dir="ltr">reference</b> مرحبا</p>' in html
+    assert '<b dir="auto">بنك</b>' in html and '<td dir="auto"><label for="o1">بنك<' in html
+    assert html.count('<span dir="auto"><a href="#t0">قال</a></span>') == 3 + 2  # in the details, and the table
 
 
 @pytest.mark.parametrize("copied", [0.0, 1.0])

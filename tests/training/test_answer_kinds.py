@@ -106,7 +106,7 @@ def test_labels_are_learnt_with_thresholds_that_evaluation_and_prediction_use(tr
     given = list(predict(model, tokenizer, texts[:8]))
     assert all("sport" in one.labels and "law" not in one.labels for one in given)
     main(["show", str(run), str(topics), f"--output={tmp_path / 'page.html'}"])
-    assert "sport (from 0.1 %)" in (tmp_path / "page.html").read_text()
+    assert 'sport <span dir="ltr">(from 0.1 %)</span>' in (tmp_path / "page.html").read_text()
 
 
 @pytest.mark.slow

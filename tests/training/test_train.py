@@ -102,7 +102,8 @@ def test_a_summarizer_learns_and_leaves_a_checkpoint_and_samples(summary_words, 
     assert all(row.keys() == {"row", "text", "prediction", "reference"} for row in predictions)
     for i, row in enumerate(predictions[:2]):
         page = (run / f"document_{i}.html").read_text()
-        assert f"<b>reference</b> {row['reference']}<" in page and f'id="o1">{row["prediction"].split()[0]}<' in page
+        assert f'<b dir="ltr">reference</b> {row["reference"]}<' in page
+        assert f'id="o1">{row["prediction"].split()[0]}<' in page
     page = (run / "samples.md").read_text()
     assert page.count("**reference**") == page.count("**model**") == page.count("**first 16 words**") == 10
     model = AutoModelForSeq2SeqLM.from_pretrained(run)
