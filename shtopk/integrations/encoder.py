@@ -28,8 +28,8 @@ def pool_encoder(
 
     The model's output says what was kept, by two attributes that are not among its keys. `pooled_attention_mask`
     [B, k] bool is needed to average or search `last_hidden_state` [B, k, d]; `assignment` is the `Assignment` of all
-    tokens to the k vectors. (`DistributedDataParallel` drops both when it rebuilds the output.) Hidden states above a
-    pooling have k vectors.
+    tokens to the k vectors. (`DistributedDataParallel` and `DataParallel` drop both, as they rebuild the output.)
+    Hidden states above a pooling have k vectors.
 
     A decoder sees the k vectors under their mask, in `generate` too. For that, pass the whole encoder-decoder.
 
