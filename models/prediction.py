@@ -156,8 +156,7 @@ def _blocks(texts: Iterable[Text | None], first: int, most: int) -> Iterator[lis
             parts = (text,) if isinstance(text, str) else text
             if not isinstance(parts, tuple) or len(parts) > 2 or not all(isinstance(part, str) for part in parts):
                 raise ValueError(f"expected texts, or tuples of two texts, got {type(text).__name__}")
-            if not _is_unicode("".join(parts)):
-                raise ValueError(f"expected texts of valid Unicode, got a lone surrogate in {parts[0][:40]!r}")
+            check_unicode(*parts)
             waiting.append(parts)
             characters += sum(map(len, parts))
         if waiting and (text is None or len(waiting) >= size or characters >= MOST_CHARACTERS):
@@ -167,12 +166,13 @@ def _blocks(texts: Iterable[Text | None], first: int, most: int) -> Iterator[lis
         yield waiting
 
 
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def check_unicode(*texts: str) -> None:
+    """Raise ValueError for a text with half a character, a lone surrogate, which no tokenizer takes."""
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"expected texts of valid Unicode, got a lone surrogate in {text[:40]!r}") from None
 
 
 def _batches(lengths: Sequence[int], size: int) -> Iterator[list[int]]:

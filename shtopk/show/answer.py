@@ -6,6 +6,7 @@ from shtopk.integrations.decoders.families import FAMILIES
 from shtopk.models import TopKPoolingSeq2SeqConfig
 from shtopk.models.answers import Answer
 from shtopk.models.language_model import completes
+from shtopk.models.prediction import check_unicode
 from shtopk.show.classification import Truth, page
 from shtopk.show.completion import describe_completion
 from shtopk.show.describe import describe, describe_summary
@@ -53,14 +54,15 @@ def answer_and_page(
             not of `shtopk.models` reads as many as it has positions.
 
     Raises:
-        ValueError: a model that neither classifies nor writes, or a `label` that is no number where the answer is
-            one.
+        ValueError: a model that neither classifies nor writes, a `label` that is no number where the answer is
+            one, or a text with a lone surrogate.
 
     Example:
         >>> from shtopk.integrations.encoder import pool_encoder
         >>> bert = AutoModelForSequenceClassification.from_pretrained("my-bert")  # doctest: +SKIP
         >>> answer, html = answer_and_page(pool_encoder(bert, {6: 64}), tokenizer, text)  # doctest: +SKIP
     """
+    check_unicode(*((text,) if isinstance(text, str) else text))
     first_line = (text if isinstance(text, str) else text[0]).strip().split("\n")[0]
     if len(first_line) > 70:
         first_line = first_line[:70].rsplit(" ", 1)[0] + " …"

@@ -118,6 +118,11 @@ def test_a_true_answer_that_is_no_number_is_refused_where_numbers_are_predicted(
         one_page([("x", 3.7)], problem_type=NUMBERS, label=label)
 
 
+def test_a_text_with_half_a_character_is_refused(plain):
+    with pytest.raises(ValueError, match="expected texts of valid Unicode, got a lone surrogate in"):
+        answer_and_page(plain, tiny_tokenizer(), "goal \ud800")
+
+
 def test_a_class_is_shown_without_words_on_its_kind(pooled):
     line, html = shown(pooled(1.0, 2.0, -4.0), label="sport")
     assert line == "money (73.0 %)"
