@@ -20,7 +20,7 @@ from .inputs import check_masks
 from .pretrained import MAIN, one_line
 
 OF_EMBEDDINGS = re.compile(r"(?<!rel_)emb|\bw[tp]e\b")  # in names; DeBERTa's rel_embeddings are read in every layer
-Dtype = torch.dtype | str | None  # of weights; None: float32
+Dtype = torch.dtype | str  # of weights
 
 
 class Backbone(NamedTuple):
@@ -32,7 +32,7 @@ class Backbone(NamedTuple):
     generation_config: GenerationConfig | None = None
 
 
-def load_encoder(name: str, config: PreTrainedConfig, dtype: Dtype = None) -> Backbone:
+def load_encoder(name: str, config: PreTrainedConfig, dtype: Dtype = torch.float32) -> Backbone:
     """Load a bare encoder, whose checkpoint has to be complete."""
     check_masks(config)
     options: dict[str, Any] = encoder_options(config)
@@ -43,7 +43,7 @@ def load_backbone(
     auto_class: Any,
     name: str,
     config: PreTrainedConfig,
-    dtype: Dtype = None,
+    dtype: Dtype = torch.float32,
     *,
     may_lack: str | None = None,
     **options: Any,
@@ -60,7 +60,7 @@ def load_backbone(
             name,
             config=config,
             revision=commit_of(config) or MAIN,  # the weights that belong to this configuration
-            dtype=torch.float32 if dtype is None else dtype,
+            dtype=dtype,
             use_safetensors=True,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # refused below, with the sizes in the message
@@ -85,7 +85,7 @@ def build_around(
     model_class: Any,
     fields: dict[str, Any],
     attn_implementation: str | None,
-    dtype: Dtype = None,
+    dtype: Dtype = torch.float32,
 ) -> Any:
     """Build a model of this package around a backbone. Weights that the backbone lacks are drawn.
 
@@ -106,9 +106,7 @@ def build_around(
         raise ValueError(one_line(error.__cause__)) from error
     weights = {f"backbone.{key}": tensor for key, tensor in backbone.weights.items()}
     with one_line_errors(f"cannot build a model around {backbone.name}"):
-        model = model_class.from_pretrained(
-            None, config=config, state_dict=weights, dtype=torch.float32 if dtype is None else dtype
-        )
+        model = model_class.from_pretrained(None, config=config, state_dict=weights, dtype=dtype)
     model.name_or_path = model.config.name_or_path = backbone.name
     model.backbone_commit = commit_of(backbone.config)
     model.new_parameters = frozenset(key for key, _ in model.named_parameters() if key not in weights)

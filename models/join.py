@@ -19,7 +19,7 @@ def join(
     decoder: str | Path | None,
     decoder_layers: int,
     dropout: float | None,
-    dtype: Dtype = None,
+    dtype: Dtype = torch.float32,
 ) -> Backbone:
     """Join an encoder (its folder or hub name, its configuration) and a decoder; `from_backbone` explains the rest."""
     weights = load_encoder(name, config, dtype).weights

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 from transformers.utils import can_return_tuple
@@ -180,7 +181,7 @@ class TopKPoolingForSequenceClassification(TopKPoolingPreTrainedModel):
         backbone_sha256: str | None = None,
         backbone_dropout: float | None = None,
         attn_implementation: str | None = None,
-        dtype: Dtype = None,
+        dtype: Dtype = torch.float32,
         **fields,
     ) -> Self:
         """Build a classifier around a pretrained encoder. The pooling and the classifier are new.
@@ -193,7 +194,7 @@ class TopKPoolingForSequenceClassification(TopKPoolingPreTrainedModel):
             backbone_dropout: every dropout inside the encoder, in [0, 1); None: as the checkpoint says.
             attn_implementation: how the encoder computes attention: "sdpa", "eager", ...; None: as transformers
                 chooses.
-            dtype: of all weights, such as torch.bfloat16; None: float32, whatever the checkpoint has, because half
+            dtype: of all weights, such as torch.bfloat16; by default float32, whatever the checkpoint has, as half
                 precision is too coarse for the small steps of training.
             fields: of `TopKPoolingConfig`, such as k, num_labels, classifier_dropout.
 

@@ -132,7 +132,7 @@ class TopKPoolingForConditionalGeneration(TopKPoolingPreTrainedModel, Generation
         backbone_sha256: str | None = None,
         backbone_dropout: float | None = None,
         attn_implementation: str | None = None,
-        dtype: Dtype = None,
+        dtype: Dtype = torch.float32,
         **fields,
     ) -> Self:
         """Build a summarizer around pretrained models. The pooling is new.
@@ -149,7 +149,7 @@ class TopKPoolingForConditionalGeneration(TopKPoolingPreTrainedModel, Generation
             backbone_dropout: every dropout inside the backbone, in [0, 1); None: as the checkpoint says.
             attn_implementation: how the backbone computes attention: "sdpa", "eager", ...; None: as transformers
                 chooses.
-            dtype: of all weights, such as torch.bfloat16; None: float32, whatever the checkpoint has, because half
+            dtype: of all weights, such as torch.bfloat16; by default float32, whatever the checkpoint has, as half
                 precision is too coarse for the small steps of training.
             fields: of `TopKPoolingSeq2SeqConfig`, such as k, window, copy_head.
 

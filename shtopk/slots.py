@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-
 import torch
 from torch import Tensor
 
 from shtopk import backends, compiled, onnx
+from shtopk.autocast import without_autocast
 from shtopk.tracing import form
 
 
@@ -22,8 +21,8 @@ def pool_by_slot(values: Tensor, weights: Tensor, slots: Tensor, k: int) -> Tens
 
 def product(a: Tensor, b: Tensor) -> Tensor:
     """The product a @ b of two matrices, in the wider of their dtypes, which autocast does not change."""
-    dtype, device = torch.promote_types(a.dtype, b.dtype), a.device.type
-    with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
+    dtype = torch.promote_types(a.dtype, b.dtype)
+    with without_autocast(a.device.type):
         return a.to(dtype) @ b.to(dtype)
 
 

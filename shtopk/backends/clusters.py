@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from shtopk.autocast import without_autocast
 from shtopk.backends.carriers import heaviest
 from shtopk.backends.face import Answer, Backend, Saved
 from shtopk.backends.tournament import negligible
@@ -71,8 +71,7 @@ def partition(values: Tensor, logits: Tensor, k: int) -> Tensor:
         Tensor: [B, n] int64 in 0..k-1. -1 where there is no token, and for a token whose weight is negligible wherever
         it goes.
     """
-    device = values.device.type
-    with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
+    with without_autocast(values.device.type):
         return join(values, logits, *lead(values, logits, k))  # which autocast would compare in half precision
 
 
