@@ -59,6 +59,8 @@ def candidates(values: Tensor, scores: Tensor, k: int, mask: Tensor | None, temp
     if isinstance(temperature, Tensor):
         device = device if temperature.device.type == "cpu" else scores.device
         temperature = temperature.reshape(()).to(device, dtype, non_blocking=True)
+        if temperature.requires_grad:  # what is divided by its square, as a gradient is, stays finite
+            temperature = temperature.clamp(min=torch.finfo(dtype).tiny ** 0.5)
     else:
         temperature = torch.tensor(temperature, dtype=dtype, device=device or "cpu")
     return Candidates(values, scores, mask, temperature, batch)
@@ -76,9 +78,11 @@ def bounded(scores: Tensor, mask: Tensor | None) -> Tensor:
 def logits_of(scores: Tensor, temperature: Tensor) -> Tensor:
     """Scores [B, n] as `bounded` returns them, by the temperature: again finite for real tokens, -inf for all others.
 
-    A temperature that is too low for that counts as the lowest one that is not, so the order stays.
+    A temperature too low for that counts as the lowest one that is not, so the order stays. A score at the
+    bound, or NaN, stays so, and changes the temperature of no other.
     """
-    absent, numbers = scores == -torch.inf, torch.finfo(scores.dtype)
-    scores = scores.masked_fill(absent, 0)  # as -inf / T has no gradient
-    lowest = (scores.detach().abs().amax(-1, keepdim=True) / (numbers.max / 4)).clamp(min=numbers.tiny)
-    return (scores / temperature.maximum(lowest)).masked_fill(absent, -torch.inf)
+    numbers = torch.finfo(scores.dtype)
+    ordinary = scores.detach().abs() < numbers.max / 8
+    finite = scores.masked_fill(~ordinary, 0)  # as -inf / T has no gradient
+    lowest = finite.detach().abs().amax(-1, keepdim=True) / (numbers.max / 4)
+    return torch.where(ordinary, finite / temperature.maximum(lowest.clamp(min=numbers.tiny)), 2 * scores.detach())

@@ -55,8 +55,10 @@ def iterative_topk(
     ranking, order = stable_sort(bounded(given.scores, given.mask), descending=True)
     real = ranking > -torch.inf
     ranking = ranking.masked_fill(~real, 0)
-    distance = (ranking.unsqueeze(-2) - ranking[:, :kept].unsqueeze(-1)) ** 2  # [B, k, n]
-    logits = -distance / given.temperature.clamp(min=torch.finfo(distance.dtype).tiny)
+    numbers = torch.finfo(ranking.dtype)
+    near = ranking.clamp(-(numbers.max**0.25), numbers.max**0.25)  # so that a square is finite, and by a temperature
+    distance = (near.unsqueeze(-2) - near[:, :kept].unsqueeze(-1)) ** 2  # [B, k, n]
+    logits = -distance / given.temperature.clamp(min=numbers.tiny)
     taken = torch.ones(kept, n, dtype=torch.bool, device=logits.device).tril(-1)
     filled = real[:, :kept]
     logits = logits.masked_fill(taken | ~real.unsqueeze(-2), -torch.inf).masked_fill(~filled.unsqueeze(-1), 0)

@@ -219,6 +219,7 @@ def test_a_nan_of_a_real_token_is_not_hidden(operator, training):
     pooling = TopKPooling(8, 4, operator=operator, protected=(0,)).train(training)
     pooled = pooling(hidden, mask)
     assert pooled.hidden_states[0, 1:].isnan().all()
+    assert pooled.attention_mask[0, 1:].any()  # so that whoever honours it sees the NaN
     torch.testing.assert_close(pooled.hidden_states[1:], pooling(hidden[1:], mask[1:]).hidden_states)
     torch.compiler.reset()
     compiled = torch.compile(pooling, backend="eager", fullgraph=True)(hidden, mask)

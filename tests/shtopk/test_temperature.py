@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 import torch
-from operator_cases import SUMS_TO_ONE, gated, relative_halving, sample, softmax_halving, straight_through
+from operator_cases import OPERATORS, SUMS_TO_ONE, gated, relative_halving, sample, softmax_halving, straight_through
 
 from shtopk import hard_topk, iterative_topk, select_and_merge_topk, successive_halving_topk
 
@@ -57,3 +57,22 @@ def test_a_temperature_in_a_tensor_that_is_not_above_0_is_as_hard_as_can_be(oper
         out = operator(values, scores, 3, mask=mask, temperature=torch.tensor(temperature))
         assert out.positions.equal(chosen.positions)
         torch.testing.assert_close(out.values, chosen.values)
+
+
+@pytest.mark.parametrize("operator", [select_and_merge_topk, gated, straight_through])
+@pytest.mark.parametrize("lowest", [-torch.inf, torch.finfo(torch.float32).min])
+def test_a_token_ruled_out_by_its_score_leaves_the_temperature_of_the_others(operator, lowest):
+    values, scores = torch.eye(5).unsqueeze(0), torch.tensor([[2.0, 1.9, 1.0, 0.9, -1e9]])
+    expected = operator(values, scores, 2, temperature=0.01)
+    found = operator(values, scores.masked_fill(scores < 0, lowest), 2, temperature=0.01)
+    torch.testing.assert_close(found.weights, expected.weights)
+
+
+@pytest.mark.parametrize("operator", [operator for operator in OPERATORS if operator is not hard_topk])
+@pytest.mark.parametrize("lowest", [-torch.inf, torch.finfo(torch.float32).min])
+def test_the_gradient_of_a_temperature_is_finite_however_low_it_and_a_score_are(operator, lowest):
+    values, scores = torch.randn(1, 5, 4), torch.tensor([[2.0, 1.9, 1.0, 0.9, lowest]])
+    for number in (0.5, 1e-8) if operator is iterative_topk else (0.5, 1e-16, 1e-25, 0.0):  # it divides squares
+        temperature = torch.tensor(number, requires_grad=True)
+        operator(values, scores, 2, temperature=temperature).values.square().sum().backward()
+        assert temperature.grad.isfinite(), number
