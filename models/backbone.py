@@ -19,7 +19,8 @@ from .configuration_topk_pooling import PooledBackboneConfig, check_unpooled
 from .inputs import check_masks
 from .pretrained import MAIN, one_line
 
-OF_EMBEDDINGS = re.compile(r"(?<!rel_)emb|\bw[tp]e\b")  # in names; DeBERTa's rel_embeddings are read in every layer
+# In names. DeBERTa's rel_embeddings are read in every layer; ESM's emb_layer_norm_after stands behind the last one.
+OF_EMBEDDINGS = re.compile(r"(?<!rel_)emb(?!_layer_norm_after)|\bw[tp]e\b")
 Dtype = torch.dtype | str  # of weights
 
 
@@ -184,8 +185,14 @@ def freeze_layers(encoder: Any, count: int) -> None:
         raise ValueError(f"cannot freeze {count} layers of {type(encoder).__name__}: found {size if stacks else 0}")
     if count == 0:
         return
-    name, layers = stacks[0]
-    for part in (encoder.get_input_embeddings(), *layers[:count]):
+    name = stacks[0][0]
+    owner = name.rpartition(".")[0]
+    parts = [encoder.get_input_embeddings()]
+    for other, layers in stacks:
+        if other.rpartition(".")[0] == owner:  # XLM has the parts of its layers in stacks side by side
+            parts += layers[:count]
+    parts.append(getattr(encoder.get_submodule(owner), "conv", None))  # DeBERTa's, a part of its lowest layer
+    for part in (part for part in parts if part is not None):
         part.requires_grad_(False)
     for parameter in embeddings_below(encoder, name):
         parameter.requires_grad_(False)

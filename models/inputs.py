@@ -14,8 +14,10 @@ Inputs = dict[str, Tensor]  # input_ids or inputs_embeds, attention_mask, and ot
 BESIDE_TOKENS = ("token_type_ids", "position_ids", "global_attention_mask")
 OF_ENCODER = ("inputs_embeds", *BESIDE_TOKENS)
 # Families that take an attention mask, and read padding all the same: by convolutions over it (CANINE, ConvBERT, SAM's
-# texts), or by attention that is approximated over all places (Funnel, Nystromformer, YOSO).
-READ_PADDING = frozenset({"canine", "convbert", "funnel", "nystromformer", "sam3_lite_text_text_model", "yoso"})
+# texts), by embeddings that take in their neighbours' (MobileBERT), or by attention that is approximated over all
+# places (Funnel, Nystromformer, YOSO).
+READ_PADDING = frozenset({"canine", "convbert", "funnel", "mobilebert", "nystromformer", "sam3_lite_text_text_model",
+                          "yoso"})  # fmt: skip
 
 
 def checked_inputs(

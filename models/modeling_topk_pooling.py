@@ -57,9 +57,9 @@ class TopKPoolingPreTrainedModel(TrainsNewModules, PreTrainedModel):
         needed = {f"backbone.{name}" for name, one in model.backbone.named_parameters() if one.requires_grad}
         if needed and needed <= set(report["missing_keys"]):
             found = min(report["unexpected_keys"], default="none")
-            raise ValueError(f"expected weights of a {type(model.backbone).__name__} in "
-                             f"{pretrained_model_name_or_path}, found {found}; from_backbone takes one out of a "
-                             "model that it was saved inside")  # fmt: skip
+            where = pretrained_model_name_or_path or "the state_dict"
+            raise ValueError(f"expected weights of a {type(model.backbone).__name__} in {where}, found {found}; "
+                             "from_backbone takes one out of a model that it was saved inside")  # fmt: skip
         return (model, report) if with_report else model
 
     @property

@@ -193,7 +193,8 @@ def _tell_shortened(what: str, dataset: DatasetDict, column: str, *, empty: int,
     parts = {"without text": {split: _count(pyarrow.compute.less_equal(n, empty)) for split, n in lengths.items()}}
     if limit is not None:
         full = {split: _count(pyarrow.compute.greater_equal(n, limit)) for split, n in lengths.items()}
-        parts[f"reach {name}, where longer ones are cut"] = full
+        reached = name if column == "labels" else f"{limit:,} tokens"  # to which a model may cut, beside max_tokens
+        parts[f"reach {reached}, where longer ones are cut"] = full
     reports = [
         f"{sum(counts.values()):,} {how} ({', '.join(f'{split} {n:,}' for split, n in counts.items() if n)})"
         for how, counts in parts.items()

@@ -13,6 +13,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from shtopk.tasks.metrics import Metric
 from shtopk.tasks.names import ROUGE
 from shtopk.tasks.rouge_words import Words
+from shtopk.tasks.rouge_words import words as words_of_any_script
 from shtopk.tasks.sentences import sentences
 from shtopk.tasks.split import normalise
 
@@ -57,8 +58,8 @@ def confidence_interval(scores: np.ndarray, resamples: int = 1000, seed: int = 0
 
 
 def words(text: str) -> list[str]:
-    """The words, without case and punctuation."""
-    return re.findall(r"\w+", text.lower())
+    """The words, without case and punctuation, in any script."""
+    return re.findall(r"\w+", text.lower()) if text.isascii() else words_of_any_script(text)
 
 
 def repeats_trigram(text: str) -> bool:
@@ -140,7 +141,8 @@ def summarization_metrics(predictions: Sequence[str], references: Sequence[str])
         The figures by their names, `names.SUMMARIZATION_METRICS`:
 
         - rouge1, rouge2, rougeL, rougeLsum: see `document_scores`; with _low and _high see `confidence_interval`;
-        - prediction_words, reference_words: mean number of words, which are runs of letters and digits;
+        - prediction_words, reference_words: mean number of words, which are runs of letters and digits, or letters
+          of a script without spaces;
         - prediction_repeats, reference_repeats: share of the texts in which three words in a row come again;
         - empty: share of the predictions without a letter or digit;
         - distinct: different predictions / predictions; 1 / n if all are the same.

@@ -115,10 +115,13 @@ def check(source: str, columns: Columns, *, skip: bool = False) -> None:
         raise ValueError(f"expected documents in {path}, got {'none' if path.stat().st_size else 'an empty file'}")
     if broken and (not skip or not good):
         raise ValueError(broken.reason)
-    for what, names in ((" to keep", columns.keep), (" of texts", texts)):
-        for name in names:
-            if not any(name in row.kept for row in good):
-                raise ValueError(f"expected a column {name!r}{what} in {path}, found none in its first rows")
+    for name in columns.keep:
+        if not any(name in row.kept for row in good):
+            raise ValueError(f"expected a column {name!r} to keep in {path}, found none in its first rows")
+    for name in texts if len(first) < LOOKED_AT else ():  # of several texts one may begin later
+        if not any(name in row.kept for row in good):
+            raise ValueError(f"expected a column {name!r} of texts in {path}, found none; choose others with "
+                             f"--text_column")  # fmt: skip
 
 
 def count(source: str) -> int | None:

@@ -75,8 +75,6 @@ class Checkpoints:
             raise CheckpointError(
                 f"no checkpoint in {self.folder} is whole; to lose them and start anew add --overwrite true"
             )
-        if found is None:
-            tell(f"no checkpoint in {self.folder} yet, starting from the beginning")
         return found
 
     def latest(self) -> Path | None:

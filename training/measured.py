@@ -71,10 +71,12 @@ def draw_confusion(confusion: Sequence[Sequence[int]], names: Sequence[str], pat
 
 
 def write_results(results: Mapping[str, Any], folder: Path) -> None:
-    """Write results.json, and after it confusion.png if there is a matrix."""
+    """Write results.json, and after it confusion.png if there is a matrix. One of other results is removed."""
+    picture = folder / "confusion.png"
+    picture.unlink(missing_ok=True)
     (folder / "results.json").write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     if "confusion" in results:
-        draw_confusion(results["confusion"], list(results["classes"]), folder / "confusion.png")
+        draw_confusion(results["confusion"], list(results["classes"]), picture)
 
 
 def write_answers(experiment: Experiment, split: str, answers: list) -> None:

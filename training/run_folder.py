@@ -13,7 +13,8 @@ TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "
 CODE = ("backbone.py", "configuration_topk_pooling.py", "copy_head.py", "inputs.py", "join.py",
         "modeling_topk_pooling.py", "modeling_topk_pooling_seq2seq.py", "outputs.py", "pretrained.py",
         "windows.py")  # fmt: skip
-RESULTS = ("README.md", "all_results.json", "history.jsonl", "predictions.jsonl", "samples.md", "training.png",
+FINISHED = "all_results.json"  # a run that came to its end has it
+RESULTS = ("README.md", FINISHED, "history.jsonl", "predictions.jsonl", "samples.md", "training.png",
            "trace.json", "document_[0-9]*.html")  # fmt: skip
 LOGS = ("logs/**/events.out.tfevents.*", "logs/**/hparams.yml")  # TensorBoard's; other trackers keep many runs in one
 ASIDE = ".*.partial"  # what a kill left half-written

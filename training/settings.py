@@ -9,9 +9,10 @@ from typing import Any
 
 import yaml
 
-from shtopk.tasks.arguments import FILE_FIELDS, HUB_FIELDS, DataArguments, names_in
+from shtopk.tasks.arguments import FILE_FIELDS, HUB_FIELDS, PROMPT, DataArguments, names_in
 from shtopk.tasks.columns import PAIR, TEXT, Columns
 from shtopk.tasks.pairs import PAIRS
+from shtopk.tasks.recall import RECALL
 from shtopk.training.aliases import with_our_names
 from shtopk.training.run_folder import ARGUMENTS
 
@@ -41,8 +42,9 @@ def settings_of(checkpoint: str | Path) -> dict[str, Any]:
 
 def reading(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that say how data is read, without those that say where it comes from."""
-    pair = {"text_pair_column": PAIR} if settings.get("task") == PAIRS.name else {}
-    return pair | {name: value for name, value in settings.items() if name not in SOURCES and value is not None}
+    of_task = {PAIRS.name: {"text_pair_column": PAIR}, RECALL.name: {"prompt_column": PROMPT}}
+    usual = of_task.get(str(settings.get("task")), {})
+    return usual | {name: value for name, value in settings.items() if name not in SOURCES and value is not None}
 
 
 def texts_of(checkpoint: str | Path) -> tuple[Columns, int | None]:

@@ -25,11 +25,11 @@ from torch.distributed.checkpoint.state_dict import (
 
 from shtopk.training.checkpoints import APART, OPTIMIZER, STATE, CheckpointError, reason
 from shtopk.training.collectives import on_main_process
-from shtopk.training.console import refusing
+from shtopk.training.console import refusing, tell
 from shtopk.training.history import HISTORY, bring_along
 from shtopk.training.lora import has_lora, merged, trained_apart
 from shtopk.training.run import Progress, Run
-from shtopk.training.run_folder import clear
+from shtopk.training.run_folder import FINISHED, clear
 
 MODEL = "model.safetensors"
 
@@ -82,9 +82,14 @@ def _start(run: Run, source: Path | None) -> None:
     """Make a run's folder ready for it. Where that is refused, all that another run left there stays as it is."""
     training = run.arguments.training
     here = run.checkpoints.holds(source)
+    if training.resume and not training.overwrite and not here and (run.output / FINISHED).exists():
+        raise CheckpointError(f"{run.output} holds a finished run that this one does not go on from; choose another "
+                              f"output_dir, or replace it with --overwrite true")  # fmt: skip
+    if training.resume and source is None:
+        tell(f"no checkpoint in {run.checkpoints.folder} yet, starting from the beginning")
     try:
         run.checkpoints.start(source, training.overwrite or training.resume == "latest")
-        if training.overwrite and not here:
+        if not here:
             clear(run.output)
         run.provenance.write(run.output)
         if source is not None and not here:

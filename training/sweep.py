@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
-from torch import nn
+from torch import Tensor, nn
 
 from shtopk.integrations.decoders.installation import find_stack
 from shtopk.pooling import poolings
@@ -21,6 +21,7 @@ from shtopk.tasks import DataArguments
 from shtopk.tasks.names import figure_as_text
 from shtopk.tasks.preprocess import lengths_of
 from shtopk.tasks.rouge import confidence_interval
+from shtopk.topk import TopK
 from shtopk.training.arguments import EvaluationArguments
 from shtopk.training.console import refusing
 from shtopk.training.evaluation import predict_one
@@ -111,16 +112,59 @@ def mean_score(row: dict[str, Any]) -> float:
     return round(float(np.mean(row["scores"])), 12)
 
 
-def mean_kept(model: nn.Module, k: int | float | None, lengths: np.ndarray) -> float:
-    """How many tokens a model keeps on average, of documents of these lengths.
-
-    Those that a language model keeps whole at the end of a prompt count, and are not among the tokens that k pools.
+@contextmanager
+def vectors_kept(model: nn.Module) -> Iterator[list[Tensor]]:
+    """Inside this context the list is given, for each batch that is read, to how many vectors each document is pooled
+    in the end, [B], whatever pools before: windows, or layers of the encoder. Where nothing pools it stays empty.
     """
-    if k is None:
+    found: list[Tensor] = []
+    last: list[Tensor] = []
+
+    def remember(_module: Any, _inputs: Any, pooled: TopK) -> None:
+        last[:] = [pooled.assignment.mask.sum(-1)]
+
+    def note(*_: Any) -> None:
+        found.extend(last)
+        last.clear()
+
+    reader = model.get_encoder() if model.config.is_encoder_decoder else model
+    handles = [pooling.register_forward_hook(remember) for pooling in poolings(model)]
+    handles.append(reader.register_forward_hook(note))
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def kept_of_prompts(model: nn.Module, lengths: np.ndarray) -> float:
+    """How many tokens a language model keeps on average, of prompts of these lengths; those that it keeps whole at the
+    end of a prompt count.
+    """
+    whole = find_stack(model).prompt_pooling.keep_last
+
+    def kept(n: int) -> int:
+        left = max(n - whole, 0)
+        for pooling in poolings(model):
+            left = min(left, pooling.slots_for(left))
+        return left + min(n, whole)
+
+    return float(np.mean([kept(n) for n in lengths.tolist()]))
+
+
+def mean_kept(trained: Trained, lengths: np.ndarray, vectors: Sequence[Tensor]) -> float:
+    """How many tokens are kept on average, of documents of these lengths.
+
+    Args:
+        vectors: what `vectors_kept` found on this process; nothing if nothing pools.
+    """
+    if find_stack(trained.model) is not None:
+        return kept_of_prompts(trained.model, lengths)
+    if not vectors:
         return float(lengths.mean())
-    stack, slots_for = find_stack(model), poolings(model)[-1].slots_for
-    whole = 0 if stack is None else stack.prompt_pooling.keep_last
-    return float(np.mean([min(n, slots_for(max(n - whole, 0), k) + whole) for n in lengths.tolist()]))
+    counts = torch.cat([*vectors])
+    total, documents = trained.accelerator.reduce(torch.stack([counts.sum(), (counts >= 0).sum()])).tolist()
+    return total / documents
 
 
 def verdict(rows: Sequence[dict[str, Any]], metric: str) -> str:
@@ -205,13 +249,13 @@ def rows_of(
         predict_one(trained, trained.split)
         memory = peak_memory_of(trained.accelerator.device)
         timed = decoder_seconds(trained.model) if trained.model.config.is_encoder_decoder else nullcontext()
-        with timed as spent:
+        with timed as spent, vectors_kept(trained.model) as vectors:
             results, scores, _ = examine(trained, baselines=False)
         metric = next(name for name in trained.task.selectors if name in results["intervals"])
         row = {
             "way": setting.way,
             "k": setting.k,
-            "kept": mean_kept(trained.model, setting.k, lengths),
+            "kept": mean_kept(trained, lengths, vectors),
             "quality": results["metrics"][metric],
             "interval": results["intervals"][metric],
             "documents_per_second": results["speed"]["documents_per_second"],

@@ -14,13 +14,16 @@ Of a language model, --k_by_layer 8:256 names the layer before which prompts are
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shtopk.tasks import DataArguments, get_task
+from shtopk.tasks.arguments import FILE_FIELDS
 from shtopk.tasks.files import with_completions_found
 from shtopk.training.aliases import with_our_names
 from shtopk.training.arguments import TrainArguments
@@ -29,6 +32,9 @@ from shtopk.training.command_line import read as fields_of
 from shtopk.training.console import command, refuse, refusing, speaking_as, tell
 from shtopk.training.ending import one_line_at_the_end
 from shtopk.training.model_arguments import ModelArguments
+
+if TYPE_CHECKING:  # it takes long to import
+    from shtopk.training.comparison import Planned
 
 VARIED = ("operator", "scorer", "freeze_scorer", "seed", "resume")  # fields that the comparison gives every training
 CURE = "differs from training to training here; leave it out, or see --operators, --k and --seeds"
@@ -58,18 +64,19 @@ def main(argv: list[str]) -> None:
             if one.way == "none" and given.model.window_k is not None:
                 refuse("none keeps every token, and window_k does not; leave out one of them")
         folder, overwrite = Path(own.output_dir), own.overwrite == "true"
-        record = begin(folder, words, overwrite)
+        record = begin(folder, shared(words), overwrite)
         for one in plan if overwrite else []:
             shutil.rmtree(folder / one.folder, ignore_errors=True)
         record["command"] = command(argv)
         try:
             for one in compare(plan, words, folder, record, fine_tune):
-                print(f"{one.folder}: done, {len(record['runs'])} of {len(plan)}", flush=True)
+                done = len(runs_of(plan, record))
+                print(f"{one.folder}: done, {done} of {len(plan)}", flush=True)
         except ChildProcessError as error:
             tell(f"a training failed: {error}")
             sys.exit(1)
         over = f"seed {own.seeds}" if len(seeds) == 1 else f"mean ± standard deviation over seeds {own.seeds}"
-        page = f"{table(record['runs'], ways)}\n\nTest split, {over}."
+        page = f"{table(runs_of(plan, record), ways)}\n\nTest split, {over}."
         (folder / "compare.md").write_text(f"{page} `{record['command']}`\n", encoding="utf-8")
         print(page)
 
@@ -131,17 +138,48 @@ def layer_of_prompts(words: list[str]) -> str | None:
     return layers[0]
 
 
-def begin(folder: Path, words: list[str], overwrite: bool) -> dict[str, Any]:
-    """The record of a folder, to go on with. Refused if it is of other trainings."""
+def shared(words: list[str]) -> dict[str, Any]:
+    """What all trainings of a folder have in common: fields that are not left at their defaults, and of each file of
+    data its SHA-256.
+    """
+    _, groups = fields_of(words, GROUPS, __doc__)
+    given = {name: str(getattr(group, name)) for group in groups for name, default in vars(type(group)()).items()
+             if getattr(group, name) != default and name not in VARIED}  # fmt: skip
+    paths = {name: Path(given.pop(name)) for name in FILE_FIELDS if name in given}
+    return given | {name: hash_of_file(path) for name, path in paths.items() if path.is_file()}
+
+
+def hash_of_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+
+
+def runs_of(plan: Sequence[Planned], record: dict[str, Any]) -> list[dict[str, Any]]:
+    """Those of a record that are planned; it may hold others, of an earlier command."""
+    wanted = {(one.way, one.k, one.seed) for one in plan}
+    return [run for run in record["runs"] if (run["way"], run["k"], run["seed"]) in wanted]
+
+
+def begin(folder: Path, now: dict[str, Any], overwrite: bool) -> dict[str, Any]:
+    """The record of a folder, to go on with. Refused if it is of other trainings.
+
+    Args:
+        now: see `shared`.
+    """
     path = folder / "compare.json"
     if overwrite or not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        return {"words": words, "runs": []}
+        return {"shared": now, "runs": []}
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        given = " ".join(record["words"]) or "no fields"
-    except (ValueError, LookupError, TypeError):
+        before = record["shared"]
+        others = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
+    except (ValueError, LookupError, TypeError, AttributeError):
         refuse(f"{path} is no record of a comparison; name another output_dir, or replace it with --overwrite true")
-    if record["words"] != words:
-        refuse(f"{path} is of trainings with {given}; name another output_dir, or replace them with --overwrite true")
+    if others:
+        what = ", ".join(f"the content of {name}" if name in FILE_FIELDS else
+                         f"{name}, which was {before.get(name, 'not given')} and is {now.get(name, 'not given')}"
+                         for name in others)  # fmt: skip
+        refuse(f"{path} is of trainings with other settings: {what}; name another output_dir, or replace them with "
+               f"--overwrite true")  # fmt: skip
     return record

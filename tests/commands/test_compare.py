@@ -54,6 +54,28 @@ def test_another_comparison_is_not_mixed_with_it(trainings, shtopk, refused, wor
     assert len(trainings) == 2
 
 
+def test_trainings_on_other_data_are_not_mixed_with_it_even_if_the_file_has_the_same_name(
+    trainings, shtopk, refused, words, documents, tmp_path
+):
+    mine = tmp_path / "mine.jsonl"
+    mine.write_text(documents.read_text())
+    given = [*words, f"--train_file={mine}", "--operators=hard", "--k=2", f"--output_dir={tmp_path / 'out'}"]
+    shtopk("compare", *given, "--seeds=0")
+    mine.write_text(documents.read_text().replace("goal", "match"))
+    said = refused("compare", *given, "--seeds=0,1")
+    assert "of trainings with other settings: the content of train_file" in said
+    assert len(trainings) == 1
+
+
+def test_the_table_shows_the_trainings_of_its_command(trainings, shtopk, words, tmp_path):
+    given = [*words, "--operators=hard", "--k=2", f"--output_dir={tmp_path / 'out'}"]
+    shtopk("compare", *given, "--seeds=0")
+    shown = shtopk("compare", *given, "--seeds=1")
+    assert "hard-k2-seed1: done, 1 of 1" in shown
+    assert "| hard | 2 | 0.200 | 1.0 |" in shown and "Test split, seed 1." in shown
+    assert "| hard | 2 | 0.150 ± 0.071 | 1.0 |" in shtopk("compare", *given, "--seeds=0,1")
+
+
 def test_a_damaged_record_is_refused(trainings, refused, words, tmp_path):
     for content in ("{", "[]", "{}"):
         (tmp_path / "compare.json").write_text(content)

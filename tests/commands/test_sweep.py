@@ -4,15 +4,15 @@ import json
 
 import numpy as np
 import pytest
+from run_files import rows_of
 from tiny import BERT, LLAMA, tiny_tokenizer, tiny_writer
 from transformers import BertConfig, BertForSequenceClassification, LlamaConfig, LlamaForCausalLM
 
 from shtopk.integrations.decoder import pool_decoder
 from shtopk.integrations.encoder import pool_encoder
 from shtopk.models import load_checkpoint, predict
-from shtopk.pooling import TopKPooling
 from shtopk.tasks.label_report import multi_label_report
-from shtopk.training.sweep import Setting, mean_kept, settings_of, smallest_within_noise, verdict
+from shtopk.training.sweep import Setting, kept_of_prompts, settings_of, smallest_within_noise, verdict
 
 
 @pytest.fixture
@@ -70,16 +70,22 @@ def of(k, right, wrong=0, way="operator as trained"):
 
 
 def test_a_share_is_compared_with_a_count_by_the_tokens_that_both_keep():
-    model, lengths = TopKPooling(4, 8), np.array([10, 30])
-    assert [mean_kept(model, k, lengths) for k in (8, 0.5, 20, None)] == [8, 10, 15, 20]
     rows = [of(8, 90, 10), of(0.9, 90, 10) | {"kept": 18.0}]
     assert smallest_within_noise(rows)[0]["k"] == 8
 
 
-def test_a_share_keeps_a_slot_beside_the_protected_tokens():
-    model, lengths = TopKPooling(4, 8, protected=(0, -1)), np.array([2, 10, 30])
-    assert mean_kept(model, 0.1, lengths) == (2 + 3 + 3) / 3
-    assert mean_kept(model, 0.2, lengths) == (2 + 3 + 6) / 3
+@pytest.mark.parametrize("more", [
+    [], ["--protected", "0", "-1"], ["--k_by_layer=1:6"], ["--window=16", "--window_k=2"],
+])  # fmt: skip
+def test_the_tokens_kept_are_those_that_reach_the_head_whatever_pools_before(more, trained, words, documents, sweep):
+    checkpoint, texts = trained([*words, *more]), [row["text"] for row in rows_of(documents)]
+    record, _ = sweep(checkpoint, f"--test_file={documents}", "--k=4,0.5,12")
+    for one in record["settings"]:
+        if one["k"] is not None:
+            answers = predict(*load_checkpoint(checkpoint, k=one["k"]), texts, kept=True)
+            assert one["kept"] == pytest.approx(np.mean([len(answer.kept) for answer in answers])), one["k"]
+    _, tokenizer = load_checkpoint(checkpoint)
+    assert record["settings"][-1]["kept"] == np.mean([len(tokenizer(text).input_ids) for text in texts])
 
 
 @pytest.mark.parametrize("k", [4, 0.1, 0.5, 1.0])
@@ -91,10 +97,8 @@ def test_what_a_language_model_keeps_whole_is_counted(k, tmp_path):
     model, tokenizer = load_checkpoint(tmp_path, k=k)
     kept = [len(answer.kept) for answer in predict(model, tokenizer, prompts, kept=True)]
     lengths = [len(tokenizer(prompt).input_ids) for prompt in prompts]
-    assert [mean_kept(model, k, np.array([n])) for n in lengths] == kept
-    assert mean_kept(model, k, np.array(lengths)) == np.mean(kept)
-    unpooled, _ = load_checkpoint(tmp_path, unpooled=True)
-    assert mean_kept(unpooled, None, np.array(lengths)) == np.mean(lengths)
+    assert [kept_of_prompts(model, np.array([n])) for n in lengths] == kept
+    assert kept_of_prompts(model, np.array(lengths)) == np.mean(kept)
 
 
 def labelled(k, given, true):

@@ -18,7 +18,9 @@ from transformers import (
     BertLMHeadModel,
     BertModel,
     DebertaV2Config,
+    EsmConfig,
     GPT2Config,
+    XLMConfig,
 )
 
 from shtopk.integrations.encoder import pool_encoder
@@ -37,6 +39,7 @@ SIZES = {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 2, "num_atten
 DEPEND_ON_PADDING = {
     "canine": {"num_hash_buckets": 64, "num_hash_functions": 4},
     "convbert": {"embedding_size": 32, "head_ratio": 2},
+    "mobilebert": {"embedding_size": 32},
     "funnel": {"n_head": 2, "d_head": 16, "d_inner": 24, "block_sizes": [1, 1], "architectures": ["FunnelModel"]},
     "nystromformer": {"num_landmarks": 8, "segment_means_seq_len": 8},
     "yoso": {},
@@ -133,8 +136,8 @@ def classifier(config):
     return TopKPoolingForSequenceClassification(TopKPoolingConfig(backbone=config, k=4))
 
 
-def deberta():
-    return DebertaV2Config(**BERT, relative_attention=True, position_buckets=8, norm_rel_ebd="layer_norm")
+def deberta(**fields):
+    return DebertaV2Config(**BERT, **fields, relative_attention=True, position_buckets=8, norm_rel_ebd="layer_norm")
 
 
 GPT2 = {"vocab_size": 34, "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64}
@@ -144,6 +147,12 @@ GPT2 = {"vocab_size": 34, "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions"
     (lambda: classifier(BertConfig(**BERT)), r"backbone\.encoder\.layer\.1|pooling|classifier"),
     (lambda: classifier(deberta()), r"backbone\.encoder\.(layer\.1|rel_embeddings|LayerNorm)|pooling|classifier"),
     (lambda: classifier(GPT2Config(**GPT2)), r"backbone\.(h\.1|ln_f)|pooling|classifier"),
+    (lambda: classifier(EsmConfig(**BERT, pad_token_id=0)),
+     r"backbone\.(encoder\.(layer\.1|emb_layer_norm_after)|contact_head)|pooling|classifier"),
+    (lambda: classifier(deberta(conv_kernel_size=3)),
+     r"backbone\.encoder\.(layer\.1|rel_embeddings|LayerNorm)|pooling|classifier"),
+    (lambda: classifier(XLMConfig(vocab_size=34, emb_dim=32, n_layers=2, n_heads=2)),
+     r"backbone\.(attentions|layer_norm1|ffns|layer_norm2)\.1|pooling|classifier"),
     (lambda: build_summarizer("bart"), r"backbone\.model\.decoder|pooling"),
     (lambda: build_summarizer("t5"), r"backbone\.(encoder\.final|decoder|lm_head)|pooling"),
     (lambda: build_summarizer("encoder-decoder"), r"backbone\.(encoder\.encoder\.layer\.1|decoder)|pooling"),

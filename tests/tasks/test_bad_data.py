@@ -162,7 +162,7 @@ def test_odd_documents_are_trained_on_and_counted_in_a_line(write, words, capsys
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("documents: ")]
     assert line == (
         "documents: 6 without text (train 2, validation 2, test 2); "
-        "1 reach max_tokens, where longer ones are cut (train 1)"
+        "1 reach 12 tokens, where longer ones are cut (train 1)"
     )
 
 

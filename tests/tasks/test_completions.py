@@ -118,7 +118,7 @@ def test_what_is_cut_is_counted(written, capsys):
     assert set(encoded["train"].column_names) == {"input_ids", "attention_mask", "labels"}
     assert all(row["input_ids"][:2] == ids("[CLS] c") and len(row["labels"]) == 1 for row in encoded["train"])
     said = capsys.readouterr().out
-    assert "prompts: 20 reach max_tokens" in said and "completions: 20 reach max_completion_tokens" in said
+    assert "prompts: 20 reach 3 tokens" in said and "completions: 20 reach max_completion_tokens" in said
 
 
 def test_whitespace_is_no_mistake_and_all_else_is():

@@ -170,6 +170,7 @@ def test_lengths_are_words_however_punctuation_is_spaced():
 def test_a_trigram_that_comes_again_is_counted_once_a_text():
     assert degeneration("The cat sat. the cat, sat", "a a a a", "a b c a b c a b c")["prediction_repeats"] == 1
     assert degeneration("a a a", "a b c a b", "", "a b\nc d")["prediction_repeats"] == 0
+    assert degeneration("東京で雨が降る。" * 3, "東京で雨")["prediction_repeats"] == 0.5
     metrics = summarization_metrics(["a", "a a a a"], ["a a a a", "x x x x"])
     assert (metrics["prediction_repeats"], metrics["reference_repeats"]) == (0.5, 1)
 

@@ -156,9 +156,10 @@ def test_a_row_may_lack_one_of_several_columns_of_texts_as_in_training_and_a_fil
     *good, broken = rows(path, Columns(columns))
     assert [row.text for row in good] == ["a", "b", "c d"]
     assert isinstance(broken, Broken) and "a column 'title' in line 4" in broken.reason
-    with pytest.raises(ValueError, match=r"a column 'head' of texts in .*, found none in its first rows"):
+    with pytest.raises(ValueError, match=r"a column 'head' of texts in .*, found none; choose others"):
         check(path, Columns((*columns, "head")), skip=True)
     check(write("a.txt", "a\n"), Columns(columns))
+    check(write("long.jsonl", '{"body": "a"}\n' * 110 + '{"title": "b"}\n'), Columns(columns))  # it may begin later
 
 
 @pytest.mark.parametrize("kind", ["txt", "jsonl", "csv", "parquet"])

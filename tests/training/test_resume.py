@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -151,6 +152,24 @@ def test_a_run_that_is_done_is_tested_once_more(words, trained_here):
 def test_latest_starts_from_the_beginning_where_there_is_none(words, capsys):
     assert train.main([*words, "--epochs", "1", *LATEST])["updates"] == 6
     assert "no checkpoint in" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("from_elsewhere", [False, True])
+def test_a_finished_run_is_not_mixed_with_one_that_does_not_go_on_from_it(
+    from_elsewhere, words, trained_here, refusal, tmp_path
+):
+    words = [*words, "--epochs", "1"]
+    run = trained_here(words)
+    elsewhere = shutil.copytree(run / "checkpoints", tmp_path / "elsewhere" / "checkpoints")
+    (run / "document_0.html").touch()
+    shutil.rmtree(run / "checkpoints")
+    resume = ["--resume", elsewhere / "update_6"] if from_elsewhere else LATEST
+    before = {path: path.read_bytes() for path in run.iterdir() if path.is_file()}
+    assert_refused(refusal(*resume, base=words), "holds a finished run", "--overwrite true")
+    assert before == {path: path.read_bytes() for path in run.iterdir() if path.is_file()}
+    (run / "all_results.json").unlink()  # it was stopped
+    train.main([*words, *map(str, resume)])
+    assert not (run / "document_0.html").exists()
 
 
 def test_other_arguments_or_data_are_refused_in_one_line(refusal, words, trained_here, tmp_path):

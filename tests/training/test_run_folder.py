@@ -196,3 +196,11 @@ def test_what_the_environment_says_of_accumulation_changes_nothing(run, words, m
     monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
     train.main([*words, "--epochs", "3", "--seed", "5", "--output_dir", str(tmp_path / "other")])
     assert (tmp_path / "other" / "model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(("task", "columns"), [
+    ("pairs", Columns(("text",), pair="text_pair")), ("recall", Columns(("prompt",))), ("bbc", Columns(("text",))),
+])  # fmt: skip
+def test_files_for_a_model_of_a_task_have_the_columns_of_that_task(task, columns, tmp_path):
+    (tmp_path / "arguments.yaml").write_text(f"task: {task}\n")
+    assert texts_of(tmp_path) == (columns, None)
