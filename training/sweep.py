@@ -113,7 +113,7 @@ def mean_score(row: dict[str, Any]) -> float:
 
 
 @contextmanager
-def vectors_kept(model: nn.Module) -> Iterator[list[Tensor]]:
+def vectors_kept(model: Any) -> Iterator[list[Tensor]]:
     """Inside this context the list is given, for each batch that is read, to how many vectors each document is pooled
     in the end, [B], whatever pools before: windows, or layers of the encoder. Where nothing pools it stays empty.
     """
@@ -163,7 +163,7 @@ def mean_kept(trained: Trained, lengths: np.ndarray, vectors: Sequence[Tensor]) 
     if not vectors:
         return float(lengths.mean())
     counts = torch.cat([*vectors])
-    total, documents = trained.accelerator.reduce(torch.stack([counts.sum(), (counts >= 0).sum()])).tolist()
+    total, documents = trained.accelerator.reduce(torch.stack([counts.sum(), counts.new_tensor(len(counts))])).tolist()
     return total / documents
 
 
