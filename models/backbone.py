@@ -187,12 +187,13 @@ def freeze_layers(encoder: Any, count: int) -> None:
         return
     name = stacks[0][0]
     owner = name.rpartition(".")[0]
-    parts = [encoder.get_input_embeddings()]
-    for other, layers in stacks:
-        if other.rpartition(".")[0] == owner:  # XLM has the parts of its layers in stacks side by side
-            parts += layers[:count]
-    parts.append(getattr(encoder.get_submodule(owner), "conv", None))  # DeBERTa's, a part of its lowest layer
-    for part in (part for part in parts if part is not None):
+    stacks_beside = [
+        stack for other, stack in stacks if other.rpartition(".")[0] == owner
+    ]  # of XLM's layers, in parts
+    lowest = [layer for stack in stacks_beside for layer in stack[:count]]
+    # DeBERTa's convolution is a part of its lowest layer.
+    convolution = getattr(encoder.get_submodule(owner), "conv", None) or nn.Identity()
+    for part in (encoder.get_input_embeddings(), *lowest, convolution):
         part.requires_grad_(False)
     for parameter in embeddings_below(encoder, name):
         parameter.requires_grad_(False)

@@ -66,23 +66,27 @@ def candidates(values: Tensor, scores: Tensor, k: int, mask: Tensor | None, temp
     return Candidates(values, scores, mask, temperature, batch)
 
 
+def bound(dtype: torch.dtype) -> float:
+    """What the score of a real token is at most, and at least its negative."""
+    return torch.finfo(dtype).max / 8
+
+
 def bounded(scores: Tensor, mask: Tensor | None) -> Tensor:
     """The scores in float32 at least: finite for real tokens, -inf for all others."""
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
     # A real token may score as low as it likes, it is still wanted more than a masked one.
-    bound = torch.finfo(scores.dtype).max / 8
-    scores = scores.clamp(-bound, bound)
+    scores = scores.clamp(-bound(scores.dtype), bound(scores.dtype))
     return scores if mask is None else scores.masked_fill(~mask, -torch.inf)
 
 
 def logits_of(scores: Tensor, temperature: Tensor) -> Tensor:
     """Scores [B, n] as `bounded` returns them, by the temperature: again finite for real tokens, -inf for all others.
 
-    A temperature too low for that counts as the lowest one that is not, so the order stays. A score at the
-    bound, or NaN, stays so, and changes the temperature of no other.
+    A temperature too low for that counts as the lowest one that is not, so the order stays. A score at the bound, or
+    NaN, stays so, and changes the temperature of no other.
     """
-    numbers = torch.finfo(scores.dtype)
-    ordinary = scores.detach().abs() < numbers.max / 8
+    largest = 2 * bound(scores.dtype)  # of the logits, which what is at the bound gets whatever the temperature
+    ordinary = scores.detach().abs() < bound(scores.dtype)
     finite = scores.masked_fill(~ordinary, 0)  # as -inf / T has no gradient
-    lowest = finite.detach().abs().amax(-1, keepdim=True) / (numbers.max / 4)
-    return torch.where(ordinary, finite / temperature.maximum(lowest.clamp(min=numbers.tiny)), 2 * scores.detach())
+    lowest = (finite.detach().abs().amax(-1, keepdim=True) / largest).clamp(min=torch.finfo(scores.dtype).tiny)
+    return torch.where(ordinary, finite / temperature.maximum(lowest), 2 * scores.detach())
