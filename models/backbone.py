@@ -187,11 +187,9 @@ def freeze_layers(encoder: Any, count: int) -> None:
         return
     name = stacks[0][0]
     owner = name.rpartition(".")[0]
-    stacks_beside = [
-        stack for other, stack in stacks if other.rpartition(".")[0] == owner
-    ]  # of XLM's layers, in parts
-    lowest = [layer for stack in stacks_beside for layer in stack[:count]]
-    # DeBERTa's convolution is a part of its lowest layer.
+    # XLM has the parts of its layers in stacks side by side; DeBERTa's convolution is a part of its lowest layer.
+    side_by_side = [stack for other, stack in stacks if other.rpartition(".")[0] == owner]
+    lowest = [layer for stack in side_by_side for layer in stack[:count]]
     convolution = getattr(encoder.get_submodule(owner), "conv", None) or nn.Identity()
     for part in (encoder.get_input_embeddings(), *lowest, convolution):
         part.requires_grad_(False)
