@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ def open_repository(training: TrainArguments) -> None:
     name = training.push_to_hub
     _asking(
         lambda hub: hub.create_repo(name, private=training.private or None, exist_ok=True),
-        f"cannot use the repository {name} on the hub; log in with `hf auth login`, or leave push_to_hub out",
+        f"cannot use the repository {name} on the hub; log in with `hf auth login`, or name another",
     )
 
 
@@ -39,7 +40,7 @@ def upload(training: TrainArguments, folder: Path) -> str:
     Raises:
         CheckpointError: it failed; the run's folder is complete all the same.
     """
-    name, message = training.push_to_hub, "Upload of shtopk train"
+    name, message = training.push_to_hub, "Upload of shtopk"
     how_read = yaml.safe_dump(reading(settings_of(folder)), sort_keys=False, allow_unicode=True)
 
     def both(hub: Any) -> Any:
@@ -50,7 +51,7 @@ def upload(training: TrainArguments, folder: Path) -> str:
             allow_patterns=list(UPLOADED), ignore_patterns=["checkpoints/*", "logs/*"],
         )  # fmt: skip
 
-    later = f"`hf upload {name} {folder}` does it later"
+    later = f"`{shlex.join(['shtopk', 'push', str(folder), name, *['--private'] * training.private])}` does it later"
     commit = _asking(both, f"the run is complete in {folder}, but could not be uploaded; {later}")
     return str(commit.repo_url)
 

@@ -13,6 +13,7 @@ COMMANDS = {
     "predict": "a checkpoint's answers to files or standard input, a line each",
     "sweep": "how small may k be? a checkpoint at many k, without training",
     "compare": "train with different ways to pool, side by side",
+    "push": "upload the best model of a run to the hub, with its card",
     "show": "a page that shows which tokens of a document or a prompt were kept",
     "configs": "the configurations that come with shtopk; copies one",
     "env": "versions, device, and which backends are there",

@@ -9,6 +9,7 @@ import yaml
 from refusals import assert_refused
 
 import train
+from shtopk.commands import main as shtopk
 from shtopk.tasks.columns import Columns
 from shtopk.training.settings import settings_of, texts_of
 
@@ -61,6 +62,23 @@ def test_a_model_from_the_hub_reads_texts_as_its_training_did_and_tells_no_paths
     assert "/" not in content.decode() and "task" not in settings_of(tmp_path)
 
 
+def test_a_finished_run_is_uploaded_later_with_what_its_training_would_have_uploaded(words, hub, capsys, tmp_path):
+    train.main([*words, "--epochs", "1", "--push_to_hub", "me/topics"])
+    at_once, hub.uploads = sorted(hub.uploads), []
+    assert shtopk(["push", str(tmp_path / "run"), "me/topics", "--private"]) == 0
+    assert sorted(hub.uploads) == at_once and set(hub.written) == {"arguments.yaml"}
+    assert hub.repositories == [("me/topics", None, True), ("me/topics", True, True)]
+    assert capsys.readouterr().out.endswith("uploaded to hub/me/topics\n")
+
+
+def test_what_is_no_finished_run_is_not_uploaded(hub, capsys, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(SystemExit, match="2"):
+        shtopk(["push", str(tmp_path), "me/topics"])
+    assert f"expected the folder of a finished run, with all_results.json; got {tmp_path}" in capsys.readouterr().err
+    assert not hub.repositories
+
+
 def test_a_run_without_a_login_is_refused_for_that_again_and_again(words, hub, refusal, tmp_path):
     hub.closed = True
     for _ in range(2):
@@ -71,6 +89,6 @@ def test_a_run_without_a_login_is_refused_for_that_again_and_again(words, hub, r
 def test_a_failed_upload_says_how_to_do_it_later(words, hub, last_line, tmp_path):
     hub.fails = True
     line = last_line(train.main, [*words, "--epochs", "1", "--push_to_hub", "me/topics"], code=1)
-    assert_refused(line, "hf upload me/topics", tmp_path / "run")
+    assert_refused(line, f"shtopk push {tmp_path / 'run'} me/topics", tmp_path / "run")
     assert (tmp_path / "run" / "all_results.json").exists()
     assert "push_to_hub" not in yaml.safe_load((tmp_path / "run" / "arguments.yaml").read_text())

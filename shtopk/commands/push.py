@@ -1,0 +1,34 @@
+"""Upload the best model of a finished run to the hub, with its card, as --push_to_hub does at the end of training.
+
+shtopk push runs/bbc me/topics [--private]
+
+Log in before with `hf auth login`. Checkpoints, answers and the paths of data stay on this machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from shtopk.training.console import refuse, speaking_as
+from shtopk.training.ending import one_line_at_the_end
+from shtopk.training.run_folder import FINISHED
+
+
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        "shtopk push", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path, help="folder that shtopk train wrote")
+    parser.add_argument("repository", help="on the hub, such as me/topics")
+    parser.add_argument("--private", action="store_true", help="only you see it, if it is new")
+    given = parser.parse_args(argv)
+    with speaking_as("shtopk push"), one_line_at_the_end(argv, trains=False):
+        if not (given.run / FINISHED).is_file():
+            refuse(f"expected the folder of a finished run, with {FINISHED}; got {given.run}")
+        from shtopk.training.arguments import TrainArguments
+        from shtopk.training.hub import open_repository, upload
+
+        training = TrainArguments(push_to_hub=given.repository, private=given.private)
+        open_repository(training)
+        print(f"uploaded to {upload(training, given.run)}")
