@@ -71,7 +71,7 @@ planted: $(READY) ## does the gradient teach? planted tokens, every way to pool
 	$(RUN) benchmarks/planted.py
 	$(RUN) benchmarks/planted.py --size large
 
-peers: $(READY) ## what people would take instead, side by side; pip install '.[peers]' first; AUTHORS=folder LAPSUM=folder
+peers: $(READY) ## what people would take instead, side by side; pip install -e '.[peers]' first; AUTHORS=folder LAPSUM=folder
 	$(RUN) benchmarks/peers.py $(if $(AUTHORS),--authors $(AUTHORS)) $(if $(LAPSUM),--lapsum $(LAPSUM))
 
 between: $(READY) ## what pooling between the encoder's layers saves, and what it costs

@@ -16,7 +16,12 @@ Where shtopk is installed without a clone, `shtopk train` does the same.
 
 import sys
 
-from shtopk.commands.train import train
+try:
+    from shtopk.commands.train import train
+except ModuleNotFoundError as error:
+    if not (error.name or "").startswith("shtopk"):
+        raise
+    sys.exit("train.py: expected shtopk to be installed as this clone; run pip install -e '.[train]' here")
 
 
 def main(argv: list[str] | None = None) -> dict:

@@ -1,6 +1,6 @@
 """What people would take instead of this library, side by side: time, memory, what each can do, and whether it learns.
 
-pip install '.[bench,peers]'
+pip install -e '.[bench,peers]'
 python benchmarks/peers.py [--authors FOLDER] [--lapsum FOLDER] [--parts checks memory quality time] [--results folder]
 
 A peer that is not here is named in the table, with the reason; none of them is needed. --authors is a clone of

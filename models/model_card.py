@@ -79,7 +79,7 @@ def write_model_card(
     cells = [[name, *(f"{one[name]:.4f}" if name in one else "" for one in figures)] for name in metrics]
     rows = "\n".join(f"| {' | '.join(row)} |" for row in [columns, ["---"] * len(columns), *cells])
     beside = " Beside it stand figures that need no model." if others else ""
-    local = Path(base_model).exists() or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", base_model)  # not on the hub
+    local = is_local(base_model)
     of_data = {"dataset_type": results["arguments"]["task"], "dataset_name": data, "dataset_split": "test"}
     metadata = ModelCardData(
         model_name=folder.resolve().name,
@@ -106,7 +106,7 @@ def write_model_card(
 {code.format(folder=folder.as_posix())}
 ```
 {_on_thresholds(results)}
-From the hub, write the model's name there instead of `{folder.as_posix()}`.
+{elsewhere(folder.as_posix())}
 
 Trained and tested on: {data}.
 
@@ -121,6 +121,16 @@ Command: `{command}`
 Code of the model: MIT. Base model: its own, see there. Data: {licence}.
 """
     ModelCard(card).save(folder / "README.md")
+
+
+def is_local(name: str) -> bool:
+    """Whether a name is that of a folder, and of nothing on the hub."""
+    return Path(name).exists() or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name)
+
+
+def elsewhere(folder: str) -> str:
+    """The card's sentence on where else the model may lie."""
+    return f"From the hub, write the model's name there instead of `{folder}`."
 
 
 def _what(target: str, backbone: str, head: str, arguments: Mapping[str, Any]) -> str:

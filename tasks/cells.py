@@ -21,7 +21,7 @@ def kind_of_answers(values: Iterable[Any]) -> str:
     values = list(values)
     if any(isinstance(value, list | tuple) for value in values):
         return "labels"
-    fractions = (isinstance(value, float) and math.isfinite(value) and value % 1 for value in values)
+    fractions = (isinstance(value, float | Decimal) and math.isfinite(value) and value % 1 for value in values)
     return "value" if any(fractions) else "label"
 
 
@@ -65,10 +65,11 @@ def read_number(value: Any, place: str) -> float:
         >>> read_number(3, "row 1"), read_number(" 0.5 ", "row 2")
         (3.0, 0.5)
     """
+    may_be = isinstance(value, str | int | float | Decimal) and not isinstance(value, bool) and "_" not in str(value)
     try:
-        number = float(value) if isinstance(value, str | int | float | Decimal) and value is not True else math.nan
+        number = float(value) if may_be else math.nan
     except (ValueError, OverflowError):
         number = math.nan
-    if isinstance(value, bool) or not math.isfinite(number):
+    if not math.isfinite(number):
         raise ValueError(f"expected a number in {place}, got {shown(value)}")
     return number

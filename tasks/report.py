@@ -38,8 +38,8 @@ def classification_report(
     count, given, truth = len(names), np.asarray(predictions), np.asarray(references)
     pairs = truth * count + given
     confusion = np.bincount(pairs, minlength=count**2).reshape(count, count)
-    metrics = dict(zip(METRICS, map(float, _metrics(confusion)), strict=True))
-    intervals = _intervals(pairs, count)
+    metrics = dict(zip(METRICS, map(float, _metrics(truth, given, count)), strict=True))
+    intervals = _intervals(np.sort(pairs), count)  # the same documents in any order give the same bounds
     if (confusion.sum(axis=1) > 0).all():
         metrics["auroc"] = float(_auroc(truth, probabilities))
     columns = precision_recall_fscore_support(truth, given, labels=range(count), zero_division=0)
@@ -52,10 +52,12 @@ def classification_report(
 METRICS = ("accuracy", "f1", "f1_weighted", "mcc")
 
 
-def _metrics(confusion: np.ndarray) -> tuple[float, float, float, float]:
-    """The figures named in `METRICS`, from a matrix [C, C] of counts."""
-    right, of_class, as_class = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
-    n = confusion.sum()
+def _metrics(truth: np.ndarray, given: np.ndarray, count: int) -> tuple[float, float, float, float]:
+    """The figures named in `METRICS`, from the true classes [n] and the given ones [n], of so many."""
+    right, of_class, as_class = (
+        np.bincount(classes, minlength=count) for classes in (truth[truth == given], truth, given)
+    )
+    n = len(truth)
     f1 = 2 * right / np.maximum(of_class + as_class, 1)
     seen = of_class + as_class > 0
     squares = np.sqrt(float(n**2 - (of_class**2).sum()) * float(n**2 - (as_class**2).sum()))
@@ -65,11 +67,7 @@ def _metrics(confusion: np.ndarray) -> tuple[float, float, float, float]:
 
 def _intervals(pairs: np.ndarray, count: int, seed: int = 0) -> dict[str, list[float]]:
     generator, n = np.random.default_rng(seed), len(pairs)
-    pairs = np.sort(pairs)  # the same documents in any order give the same bounds
-    drawn = [
-        _metrics(np.bincount(pairs[generator.integers(n, size=n)], minlength=count**2).reshape(count, count))
-        for _ in range(RESAMPLES)
-    ]
+    drawn = [_metrics(*np.divmod(pairs[generator.integers(n, size=n)], count), count) for _ in range(RESAMPLES)]
     bounds = np.quantile(np.array(drawn), [0.025, 0.975], axis=0).T
     return dict(zip(METRICS, bounds.tolist(), strict=True))
 

@@ -139,6 +139,7 @@ def count(source: str) -> int | None:
 def arriving(descriptor: int, patience: float = PATIENCE) -> Iterator[bytes | None]:
     """Yield the lines of a pipe, a terminal or a file as they come, and None if none has come for so many seconds."""
     begun: list[bytes] = []
+    size = 0
     while True:
         if os.name != "nt" and not select.select([descriptor], [], [], patience)[0]:
             yield None
@@ -150,7 +151,8 @@ def arriving(descriptor: int, patience: float = PATIENCE) -> Iterator[bytes | No
         for line in others:
             yield b"".join(begun)
             begun = [line]
-        if len(begun) > LONGEST // 2**16:
+        size = len(begun[0]) if others else size + len(first)
+        if size > LONGEST:
             yield b"".join(begun)  # longer than any line may be
             return
     if last := b"".join(begun):

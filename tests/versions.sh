@@ -31,10 +31,10 @@ install() { # RUN: first what pyproject.toml bounds, then, without a change to t
     [[ $1 != oldest-* ]] || resolution=lowest-direct
     [[ $1 != *-trainer ]] || { extras="[demo,retrieval]" tests=(--editable ".[test]"); }
     rm -rf "$folder/env"
-    uv venv --quiet --python "$python" "$folder/env"
-    uv pip install --quiet --resolution "$resolution" --editable ".$extras"
-    uv pip freeze --exclude-editable > "$folder/$1.txt"
-    uv pip install --quiet --constraint "$folder/$1.txt" "${tests[@]}"
+    uv venv --quiet --python "$python" "$folder/env" &&
+        uv pip install --quiet --resolution "$resolution" --editable ".$extras" &&
+        uv pip freeze --exclude-editable > "$folder/$1.txt" &&
+        uv pip install --quiet --constraint "$folder/$1.txt" "${tests[@]}"
 }
 
 tested() { # RUN

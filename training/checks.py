@@ -14,7 +14,7 @@ from shtopk.tasks.registry import possible_tasks
 from shtopk.training.answer_checks import problem_of_answers
 from shtopk.training.arguments import TRACKERS, Arguments, TrainArguments
 from shtopk.training.model_arguments import ModelArguments
-from shtopk.training.run_folder import is_unused
+from shtopk.training.run_folder import holds_a_run, is_unused
 
 LARGEST = 2**31 - 1  # of any number: more is a slip, and would overflow
 POSITIVE = (
@@ -71,7 +71,8 @@ def problem_of(arguments: Arguments, writes: bool) -> str | None:
             return f"expected tracker to be none or of {', '.join(TRACKERS)}; got {name!r}"
         if importlib.util.find_spec(name) is None:
             return f"the tracker {name} needs the package {name}; install it or leave the tracker out"
-    if writes and (problem := unusable(Path(training.output_dir), bool(training.overwrite or training.resume))):
+    output, resumes = Path(training.output_dir), training.resume is not None
+    if writes and (problem := unusable(output, training.overwrite, resumes=resumes)):
         return problem
     if writes and (problem := _lost(arguments)):
         return problem
@@ -125,12 +126,13 @@ def _lost(arguments: Arguments) -> str | None:
     return None
 
 
-def unusable(folder: Path, again: bool, *, trains: bool = True) -> str | None:
+def unusable(folder: Path, again: bool, *, trains: bool = True, resumes: bool = False) -> str | None:
     """Why a command cannot write into a folder; None if it can, or if the folder can be made.
 
     Args:
         again: the folder may hold files already.
         trains: a training that lies there can be gone on with.
+        resumes: the folder may hold a run already.
     """
     try:
         there = next(place for place in (folder, *folder.parents, Path(".")) if _exists(place))
@@ -143,6 +145,9 @@ def unusable(folder: Path, again: bool, *, trains: bool = True) -> str | None:
     if not os.access(there, os.W_OK | os.X_OK):
         return f"cannot write to {there}, where output_dir {folder} is to be; choose another one"
     if there == folder and not again and not is_unused(folder):
+        if resumes:
+            nothing = "holds other files, and no run to go on with"
+            return None if holds_a_run(folder) else f"output_dir {folder} {nothing}; choose another one"
         others = "go on with --resume latest, or start anew with" if trains else "or replace it with"
         return f"output_dir {folder} is not empty; choose another one, {others} --overwrite true"
     return None

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from shtopk.operators import OPERATORS
+from shtopk.training.run_folder import CARD, CHECKPOINTS, CODE, MODEL, TOKENIZER
+from shtopk.training.whole import write_whole
 
 WAYS: dict[str, dict[str, Any]] = {name: {"operator": name} for name in OPERATORS} | {
     "random": {"operator": "hard", "freeze_scorer": True},  # scorer
@@ -116,7 +118,7 @@ def compare(
 ) -> Iterator[Planned]:
     """Do the trainings that the record lacks. Yields each one when it is done and in the record.
 
-    A training that was stopped goes on. Of each, all_results.json and predictions.jsonl stay in the folder.
+    A training that was stopped goes on. Of each, all but the model and its checkpoints stays in its folder.
 
     Args:
         plan: all trainings.
@@ -133,10 +135,10 @@ def compare(
         place = folder / one.folder
         figures = in_its_own_process(fine_tune, [*words, *one.words, "--resume=latest"], str(place))
         record["runs"].append(what | figures)
-        (folder / "compare.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        for path in place.iterdir():
-            if path.name not in ("all_results.json", "predictions.jsonl"):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        write_whole(folder / "compare.json", json.dumps(record, indent=1) + "\n")
+        shutil.rmtree(place / CHECKPOINTS, ignore_errors=True)
+        for path in [path for pattern in (*MODEL, *TOKENIZER, *CODE, CARD) for path in place.glob(pattern)]:
+            path.unlink()
         yield one
 
 

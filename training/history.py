@@ -4,6 +4,8 @@ import json
 import shutil
 from pathlib import Path
 
+from shtopk.training.whole import write_whole
+
 HISTORY = "history.jsonl"
 
 
@@ -18,9 +20,7 @@ class History:
         self.path = path
         before = read_history(path) if path.exists() and update else []
         kept = [row for row in before if row["update"] <= (evaluated if is_evaluation(row) else update)]
-        aside = path.with_name(f".{path.name}.partial")
-        aside.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
-        aside.replace(path)
+        write_whole(path, "".join(json.dumps(row) + "\n" for row in kept))
 
     def add(self, update: int, measured: dict) -> None:
         with self.path.open("a", encoding="utf-8") as file:

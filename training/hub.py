@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -10,50 +11,80 @@ from typing import Any
 import huggingface_hub
 import yaml
 
-from shtopk.training.arguments import TrainArguments
+from shtopk.models.model_card import elsewhere, is_local
+from shtopk.tasks.arguments import FILE_FIELDS
+from shtopk.training.aliases import ALIASES
 from shtopk.training.checkpoints import CheckpointError, reason
-from shtopk.training.run_folder import ARGUMENTS, CODE, MODEL, TOKENIZER
+from shtopk.training.run_folder import ARGUMENTS, CARD, CODE, FINISHED, MODEL, TOKENIZER
 from shtopk.training.settings import reading, settings_of
 
-# What is uploaded of a run's folder: the model with its code, its card, and the figures. Not what started it on this
-# machine, of which only that goes along which says how to read data; nor the answers, which hold texts.
+# What is uploaded of a run's folder as it is: the model with its code, and the picture of its training. Not what
+# started it on this machine, of which only that goes along which says how to read data; nor answers, which hold texts.
 OF_OTHER_TOKENIZERS = ("tokenizer*", "vocab*", "*.model")
-UPLOADED = (*MODEL, *TOKENIZER, *OF_OTHER_TOKENIZERS, *CODE, "README.md", "training.png")
+PATHS = {*FILE_FIELDS, "rfc_folder", "config", "output_dir", "resume"}  # fields that name files and folders
+PERHAPS_PATHS = {"backbone", "decoder", "dataset_name"}  # or repositories on the hub
+MESSAGE = "Upload of shtopk"
+UPLOADED = (*MODEL, *TOKENIZER, *OF_OTHER_TOKENIZERS, *CODE, "training.png")
 
 
-def open_repository(training: TrainArguments) -> None:
+def open_repository(name: str, *, private: bool) -> None:
     """Make the repository, if it is not there: what would keep a run from uploading shows before it trains.
 
     Raises:
         CheckpointError: it cannot be made, perhaps because nobody is logged in.
     """
-    name = training.push_to_hub
     _asking(
-        lambda hub: hub.create_repo(name, private=training.private or None, exist_ok=True),
+        lambda hub: hub.create_repo(name, private=private or None, exist_ok=True),
         f"cannot use the repository {name} on the hub; log in with `hf auth login`, or name another",
     )
 
 
-def upload(training: TrainArguments, folder: Path) -> str:
+def upload(folder: Path, name: str, *, private: bool) -> str:
     """Upload a run's best model with its card, and how its training read data. Returns the address.
 
     Raises:
         CheckpointError: it failed; the run's folder is complete all the same.
     """
-    name, message = training.push_to_hub, "Upload of shtopk"
     how_read = yaml.safe_dump(reading(settings_of(folder)), sort_keys=False, allow_unicode=True)
+    written = {ARGUMENTS: how_read, CARD: card_for(name, folder)}
 
-    def both(hub: Any) -> Any:
-        hub.upload_file(repo_id=name, path_in_repo=ARGUMENTS, path_or_fileobj=how_read.encode(),
-                        commit_message=message)  # fmt: skip
+    def all_of_it(hub: Any) -> Any:
+        for path, text in written.items():
+            hub.upload_file(repo_id=name, path_in_repo=path, path_or_fileobj=text.encode(), commit_message=MESSAGE)
         return hub.upload_folder(
-            repo_id=name, folder_path=folder, commit_message=message,
+            repo_id=name, folder_path=folder, commit_message=MESSAGE,
             allow_patterns=list(UPLOADED), ignore_patterns=["checkpoints/*", "logs/*"],
         )  # fmt: skip
 
-    later = f"`{shlex.join(['shtopk', 'push', str(folder), name, *['--private'] * training.private])}` does it later"
-    commit = _asking(both, f"the run is complete in {folder}, but could not be uploaded; {later}")
+    later = f"`{shlex.join(['shtopk', 'push', str(folder), name, *['--private'] * private])}` does it later"
+    commit = _asking(all_of_it, f"the run is complete in {folder}, but could not be uploaded; {later}")
     return str(commit.repo_url)
+
+
+def card_for(name: str, folder: Path) -> str:
+    """The card of a run, as it stands on the hub: it loads the model from there, and tells no path of this machine."""
+    card, results = (folder / CARD).read_text(encoding="utf-8"), json.loads((folder / FINISHED).read_text("utf-8"))
+    here = Path(results["arguments"]["output_dir"]).as_posix()
+    card = card.replace(f'"{here}"', f'"{name}"').replace(f"{elsewhere(here)}\n\n", "")
+    return card.replace(results["command"], without_folders(results["command"]))
+
+
+def without_folders(command: str) -> str:
+    """A command line whose files and folders stand there by their names alone.
+
+    Example:
+        >>> without_folders("shtopk train --train_file=clients/acme/mine.csv --backbone org/bert --k 8")
+        'shtopk train --train_file=mine.csv --backbone org/bert --k 8'
+    """
+    words, field = shlex.split(command), ""
+    for i, word in enumerate(words):
+        option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+        if option:
+            field = option.removeprefix("--").replace("-", "_")
+            field = ALIASES.get(field, field)
+        if value and (field in PATHS or (field in PERHAPS_PATHS and is_local(value))):
+            words[i] = f"{option}{equals}{Path(value).name}"
+    return shlex.join(words)
 
 
 def _asking(request: Callable[[Any], Any], otherwise: str) -> Any:

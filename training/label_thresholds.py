@@ -11,6 +11,7 @@ from shtopk.models.answers import probabilities
 from shtopk.tasks.thresholds import best_thresholds
 from shtopk.training.evaluation import predict
 from shtopk.training.run import Run
+from shtopk.training.whole import write_whole
 
 CONFIG = "config.json"
 
@@ -40,6 +41,4 @@ def save_thresholds(thresholds: dict[str, float], folder: Path) -> None:
     """Write thresholds, one for each label in order, into the configuration of a saved model."""
     path = folder / CONFIG
     config = json.loads(path.read_text(encoding="utf-8")) | {"label_thresholds": list(thresholds.values())}
-    aside = folder / f".{CONFIG}.partial"
-    aside.write_text(json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
-    aside.replace(path)
+    write_whole(path, json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False) + "\n")

@@ -76,8 +76,8 @@ def finish(run: Run) -> dict[str, Any]:
         for name, metrics in results["baselines"].items():
             print(f"{name}: {task.in_short(metrics)}")
         print(f"test: {task.in_short(results, 'test')}; see {output}")
-        if run.arguments.training.push_to_hub is not None:
-            print(f"uploaded to {upload(run.arguments.training, output)}")
+        if (name := run.arguments.training.push_to_hub) is not None:
+            print(f"uploaded to {upload(output, name, private=run.arguments.training.private)}")
     accelerator.end_training()
     return results
 

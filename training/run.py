@@ -23,7 +23,7 @@ from shtopk.training.console import refusing
 from shtopk.training.experiment import Experiment
 from shtopk.training.hub import open_repository
 from shtopk.training.provenance import Provenance
-from shtopk.training.run_folder import LOCK
+from shtopk.training.run_folder import CHECKPOINTS, LOCK
 from shtopk.training.slots import check_slots
 
 
@@ -113,7 +113,7 @@ class Run(Experiment):
         metric = training.metric or self.task.selectors[0]
         self.metric, self.lower_is_better = f"eval_{metric}", metric in self.task.lower_is_better
         self.provenance = Provenance(self, self.batches.size)
-        self.checkpoints = Checkpoints(self.output / "checkpoints", training.total_limit)
+        self.checkpoints = Checkpoints(self.output / CHECKPOINTS, training.total_limit)
         self.progress = Progress()
         self.lock = FileLock(self.output / LOCK)
 
@@ -149,5 +149,5 @@ class Run(Experiment):
             raise CheckpointError(f"another run writes into {self.output}; choose another output_dir") from None
         except OSError as error:
             raise CheckpointError(f"cannot write into {self.output}: {reason(error)}; choose another one") from error
-        if self.arguments.training.push_to_hub is not None:
-            open_repository(self.arguments.training)
+        if (name := self.arguments.training.push_to_hub) is not None:
+            open_repository(name, private=self.arguments.training.private)

@@ -9,12 +9,13 @@ MODEL = ("config.json", "generation_config.json", "model.safetensors", "model-*-
          "model.safetensors.index.json")  # fmt: skip
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json",
              "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt", "tokenizer.model", "spiece.model",
-             "sentencepiece*.model")  # fmt: skip
+             "sentencepiece*.model", "*.spm", "bpe.codes", "dict.txt", "emoji.json", "entity_vocab.json")  # fmt: skip
 CODE = ("backbone.py", "configuration_topk_pooling.py", "copy_head.py", "inputs.py", "join.py",
         "modeling_topk_pooling.py", "modeling_topk_pooling_seq2seq.py", "outputs.py", "pretrained.py",
         "windows.py")  # fmt: skip
+CARD, CHECKPOINTS = "README.md", "checkpoints"
 FINISHED = "all_results.json"  # a run that came to its end has it
-RESULTS = ("README.md", FINISHED, "history.jsonl", "predictions.jsonl", "samples.md", "training.png",
+RESULTS = (CARD, FINISHED, "history.jsonl", "predictions.jsonl", "samples.md", "training.png",
            "trace.json", "document_[0-9]*.html")  # fmt: skip
 LOGS = ("logs/**/events.out.tfevents.*", "logs/**/hparams.yml")  # TensorBoard's; other trackers keep many runs in one
 ASIDE = ".*.partial"  # what a kill left half-written
@@ -36,6 +37,11 @@ def clear(folder: Path) -> None:
     for pattern in WRITTEN:
         for path in [path for path in folder.glob(pattern) if path.is_file()]:
             path.unlink()
+
+
+def holds_a_run(folder: Path) -> bool:
+    """Whether a run was begun in a folder."""
+    return (folder / ORIGIN).is_file() or (folder / CHECKPOINTS).is_dir()
 
 
 def is_unused(folder: Path) -> bool:

@@ -1,7 +1,7 @@
 """Save a run, and go on with it as if it had never stopped.
 
-Tensors are saved as safetensors, everything else as JSON: nothing that is read can run code. Parameters that FSDP2
-divides among processes are gathered, so any number of processes can go on.
+Tensors are saved as safetensors, everything else as JSON and YAML: nothing that is read can run code. Parameters that
+FSDP2 divides among processes are gathered, so any number of processes can go on.
 """
 
 import json

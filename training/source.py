@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
@@ -96,11 +97,16 @@ def fields_of(answer: Prediction, *, probabilities: bool = False) -> dict[str, A
 
     Args:
         probabilities: add the probability of every class.
+
+    Raises:
+        ValueError: a probability of several labels is no finite number.
     """
     fields: dict[str, Any] = {"prediction": answer.prediction}
     if answer.probability is not None:
         fields["probability"] = round(answer.probability, DIGITS)
     elif answer.labels is not None and answer.probabilities is not None:
+        if not all(map(math.isfinite, answer.probabilities.values())):  # no label reaches its threshold by NaN
+            raise ValueError("expected probabilities that are finite numbers")
         fields["probability"] = [round(answer.probabilities[label], DIGITS) for label in answer.labels]
     if probabilities and answer.probabilities is not None:
         fields["probabilities"] = {name: round(value, DIGITS) for name, value in answer.probabilities.items()}

@@ -244,8 +244,10 @@ def rows_of(
         else:  # read and tokenised once
             trained.texts, trained.encoded = first.texts, first.encoded
         lengths = lengths_of(trained.encoded[trained.split], "input_ids").to_numpy()
-        with refusing(ValueError):
-            check_count("k", setting.k or 0, int(lengths.max()))
+        if trained is first:
+            with refusing(ValueError):
+                for one in settings:
+                    check_count("k", one.k or 0, int(lengths.max()))
         predict_one(trained, trained.split)
         memory = peak_memory_of(trained.accelerator.device)
         timed = decoder_seconds(trained.model) if trained.model.config.is_encoder_decoder else nullcontext()

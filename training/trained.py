@@ -19,6 +19,7 @@ from shtopk.tasks.arguments import COMPLETION
 from shtopk.tasks.labels import as_classes
 from shtopk.training.arguments import Arguments, EvaluationArguments
 from shtopk.training.console import refusing
+from shtopk.training.drawn import check_drawn
 from shtopk.training.experiment import Experiment
 
 SUMMARY = "summary"  # the column of summaries, where none is named
@@ -37,6 +38,7 @@ class Trained(Experiment):
     """
 
     def __init__(self, checkpoint: str, data: DataArguments, arguments: EvaluationArguments, **pooling: Any):
+        self.given = data
         with refusing(ValueError):
             self.model, self.tokenizer = load_checkpoint(checkpoint, **pooling)
             writes = self._writes()
@@ -95,6 +97,7 @@ class Trained(Experiment):
                 left_out = (found.info.description or "").removeprefix(told).strip()
                 if left_out and self.accelerator.is_main_process:
                     print(left_out)
+            check_drawn(self.checkpoint, self.given, self.split, found, target)
             return DatasetDict({self.split: found})
 
     @property

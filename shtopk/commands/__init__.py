@@ -22,9 +22,8 @@ HELP = "usage: shtopk COMMAND ...\n\n" + "".join(f"  shtopk {name:10}{what}\n" f
 HELP += "\nshtopk COMMAND --help says more."
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command that the first word names. Returns the exit code."""
-    name, *words = (sys.argv[1:] if argv is None else argv) or ["--help"]
+def run(name: str, words: list[str]) -> int:
+    """Do what a command line asks for. Returns the exit code."""
     if name in ("--help", "-h"):
         print(HELP)
         return 0
@@ -38,9 +37,16 @@ def main(argv: list[str] | None = None) -> int:
         meant = f"; did you mean {close[0]}?" if close else ""
         print(f"shtopk: expected a command of {', '.join(COMMANDS)}; got {name!r}{meant}", file=sys.stderr)
         return 2
+    return import_module(f"shtopk.commands.{name}").main(words) or 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command that the first word names. Returns the exit code."""
+    name, *words = (sys.argv[1:] if argv is None else argv) or ["--help"]
     try:
-        code = import_module(f"shtopk.commands.{name}").main(words) or 0
-        sys.stdout.flush()
+        code = run(name, words)
+        if sys.stdout is not None:  # as behind >&-
+            sys.stdout.flush()
         return code
     except BrokenPipeError:  # nobody reads on, as behind `| head`: ends in silence, as other tools do
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -6,7 +6,7 @@ The three options are lists with commas between. Four ways to pool are no operat
 (every (n/k)-th token), first (the first k tokens) and none (all tokens are kept, whatever k). All other fields are
 those of `shtopk train` and hold for every training. The trainings run one after the other. If they are stopped, the
 same command goes on. compare.json in the output folder grows with each training, and the table, compare.md, comes at
-the end. Figures and predictions of the trainings are kept, their models are not.
+the end. What the trainings measured is kept, their models are not.
 
 Of a language model, --k_by_layer 8:256 names the layer before which prompts are pooled, and --k to how many vectors.
 """
@@ -56,7 +56,7 @@ def main(argv: list[str]) -> None:
             refuse(f"expected operators of {', '.join(WAYS)}; got {', '.join(unknown)}")
         if not (ways and ks and seeds):
             refuse("expected at least one operator, one k and one seed")
-        plan = planned(ways, ks, [int(seed) for seed in seeds], layer_of_prompts(words))
+        plan = planned(ways, ks, list(dict.fromkeys(map(int, seeds))), layer_of_prompts(words))
         for one in plan:  # so that what is impossible is refused before anything is trained
             given = parse([*words, *one.words, f"--output_dir={own.output_dir}"], __doc__, writes=False)
             if given.training.dry_run or given.training.push_to_hub:
@@ -104,10 +104,11 @@ def read(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--operators", default="successive_halving,iterative,hard_gated,first,none")
     parser.add_argument("--k", default="8,32")
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--output_dir", default="runs/compare")
+    parser.add_argument("--output_dir", "--output-dir", default="runs/compare")
     parser.add_argument("--overwrite", nargs="?", const="true", default="false", choices=("true", "false"))
-    own, words = parser.parse_known_args(argv)
-    for word in with_our_names(words):
+    with refusing(ValueError):
+        own, words = parser.parse_known_args(with_our_names(argv))
+    for word in words:
         name = word.removeprefix("--").partition("=")[0].replace("-", "_")
         if name in VARIED:
             refuse(f"{name} {CURE}")

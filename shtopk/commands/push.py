@@ -26,9 +26,7 @@ def main(argv: list[str]) -> None:
     with speaking_as("shtopk push"), one_line_at_the_end(argv, trains=False):
         if not (given.run / FINISHED).is_file():
             refuse(f"expected the folder of a finished run, with {FINISHED}; got {given.run}")
-        from shtopk.training.arguments import TrainArguments
         from shtopk.training.hub import open_repository, upload
 
-        training = TrainArguments(push_to_hub=given.repository, private=given.private)
-        open_repository(training)
-        print(f"uploaded to {upload(training, given.run)}")
+        open_repository(given.repository, private=given.private)
+        print(f"uploaded to {upload(given.run, given.repository, private=given.private)}")

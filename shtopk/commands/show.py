@@ -65,6 +65,18 @@ def read_text(path: Path) -> str:
     return text.removesuffix("\n").removesuffix("\r")
 
 
+def check_page(output: Path, overwrite: bool, *texts: Path) -> None:
+    """Raise ValueError, before a model is loaded, if a page cannot be written or would replace a text it shows."""
+    if not output.parent.is_dir():
+        raise ValueError(f"cannot write {output}: {output.parent} is no folder")
+    if not output.exists():
+        return
+    if any(text.exists() and output.samefile(text) for text in texts):
+        raise ValueError(f"{output} is the text itself; name another page with --output")
+    if not overwrite:
+        raise ValueError(f"{output} exists; name another page with --output, or replace it with --overwrite true")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Write a page. Returns the exit code, 2 if the input is refused in one line."""
     parser = argparse.ArgumentParser(
@@ -87,8 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     output = arguments.output or Path(arguments.file.stem + ".html")
     try:
-        if output.exists() and arguments.overwrite != "true":
-            raise ValueError(f"{output} exists; name another page with --output, or replace it with --overwrite true")
+        check_page(output, arguments.overwrite == "true", *(path for path in (arguments.file, arguments.pair) if path))
         training = training_of(arguments.checkpoint)
         training.check(arguments.pair is not None)
         text = read_text(arguments.file)

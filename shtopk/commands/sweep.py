@@ -24,6 +24,7 @@ from shtopk.training.command_line import numbers, of_checkpoint
 from shtopk.training.console import command, is_first, refuse, refusing, speaking_as
 from shtopk.training.ending import one_line_at_the_end
 from shtopk.training.model_arguments import share_or_count
+from shtopk.training.whole import write_whole
 
 
 @dataclass
@@ -48,7 +49,7 @@ def main(argv: list[str]) -> None:
             shown = [{name: value for name, value in row.items() if name != "scores"} for row in rows]
             record = {"command": command(argv), "metric": metric, "settings": shown} | results
             if is_first():
-                (folder / "sweep.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+                write_whole(folder / "sweep.json", json.dumps(record, indent=1) + "\n")
         if not is_first():
             return
         page = f"{table(rows, metric)}\n\n{verdict(rows, metric)}"
@@ -69,4 +70,5 @@ def values_of(arguments: SweepArguments) -> tuple[list[int | float], list[str], 
                     PoolingOptions(operator=operator, temperature=temperature).check(k)
     if not ks:
         refuse("expected values of k with commas between, got none")
-    return list(dict.fromkeys(ks)), operators, temperatures
+    # 1 is a vector, and 1.0 all of them
+    return [k for _, k in dict.fromkeys((type(k), k) for k in ks)], operators, temperatures

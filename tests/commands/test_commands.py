@@ -1,5 +1,6 @@
 """What every command of `shtopk` has in common, and the small ones."""
 
+import os
 import subprocess
 import sys
 from importlib import import_module
@@ -69,7 +70,7 @@ print("transformers.modeling_utils" in sys.modules)
     assert out.splitlines()[-2:] == ["", "False"]
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate", "predict", "sweep", "compare", "show", "configs"])
+@pytest.mark.parametrize("name", ["train", "evaluate", "predict", "sweep", "compare", "push", "show", "configs"])
 def test_with_torch_alone_a_command_says_what_to_install(name, tmp_path):
     code = f"""
 import sys
@@ -81,6 +82,16 @@ sys.exit(main({[name, str(tmp_path), __file__]}))
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert run.returncode == 2
     assert "pip install 'shtopk[train]'" in run.stderr and "Traceback" not in run.stderr
+
+
+@pytest.mark.parametrize(("closed", "code"), [("| true", 141), (">&-", 0)])
+def test_help_that_nobody_reads_ends_in_silence(closed, code):
+    command = f"sleep 0.2; {sys.executable} -m shtopk --help {closed}; exit ${{PIPESTATUS[0]}}"
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    if closed == "| true":  # which has to end first
+        command = f"({command.split(closed)[0].replace('sleep 0.2', 'sleep 0.5')}) | true; exit ${{PIPESTATUS[0]}}"
+    run = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment)
+    assert (run.returncode, run.stderr) == (code, "")
 
 
 def test_with_torch_alone_the_environment_is_told():

@@ -1,10 +1,12 @@
 """`shtopk compare`: trainings that differ in how they pool, one after the other, on one's own data."""
 
+import errno
 import json
 import signal
 import subprocess
 import sys
 import time
+from unittest.mock import patch
 
 import pytest
 
@@ -24,6 +26,8 @@ def trainings(monkeypatch):
             raise KeyboardInterrupt
         comparison.Path(folder).mkdir(parents=True)
         (comparison.Path(folder) / "model.safetensors").touch()
+        (comparison.Path(folder) / "checkpoints" / "update_6").mkdir(parents=True)
+        (comparison.Path(folder) / "logs").mkdir()
         (comparison.Path(folder) / "all_results.json").touch()
         return {"accuracy": len(made) / 10, "train_seconds": 1.0}
 
@@ -43,7 +47,24 @@ def test_a_comparison_that_was_stopped_goes_on_with_what_is_missing(trainings, s
     ]  # fmt: skip
     assert "| hard | 2 | 0.300 ± 0.283 | 1.0 |" in shown
     assert "--operator=hard" in trainings[0] and "--resume=latest" in trainings[0]
-    assert [path.name for path in (tmp_path / "out" / "hard-k2-seed0").iterdir()] == ["all_results.json"]
+    left = {path.name for path in (tmp_path / "out" / "hard-k2-seed0").iterdir()}
+    assert left == {"all_results.json", "logs"}
+
+
+def test_a_full_disk_leaves_the_record_of_a_comparison_as_it_was(trainings, shtopk, refused, words, tmp_path):
+    given = [*words, "--operators=hard", "--seeds=0", f"--output_dir={tmp_path / 'out'}"]
+    shtopk("compare", *given, "--k=2")
+    before = (tmp_path / "out" / "compare.json").read_text()
+    with patch.object(comparison.Path, "write_text", side_effect=OSError(errno.ENOSPC, "No space left on device")):
+        assert "No space left" in refused("compare", *given, "--k=2,4", code=1)
+    assert (tmp_path / "out" / "compare.json").read_text() == before
+
+
+def test_its_own_options_may_have_dashes_and_the_names_of_others(trainings, shtopk, words, tmp_path):
+    given = [*words, "--operators=hard", "--k=2", f"--output-dir={tmp_path / 'out'}"]
+    shtopk("compare", *given, "--seeds=0,0")
+    shtopk("compare", *given, "--seeds=0", "--overwrite_output_dir")
+    assert len(trainings) == 2 and (tmp_path / "out" / "compare.md").exists()
 
 
 def test_another_comparison_is_not_mixed_with_it(trainings, shtopk, refused, words, tmp_path):

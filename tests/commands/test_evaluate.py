@@ -61,6 +61,23 @@ def test_without_data_of_its_own_it_evaluates_the_test_split_of_the_training(che
     assert f"{before['test_accuracy']:.3f}" in shown and "money" in shown
 
 
+def test_a_test_split_that_would_be_drawn_from_another_file_than_in_training_is_refused(
+    trained_here, words, documents, shtopk, refused, tmp_path
+):
+    checkpoint, before = trained_here(words), documents.read_text()
+    out = f"--output_dir={tmp_path / 'out'}"
+    more = [{"text": f"a b c {'ab'[i % 2]} " * i, "label": ("sport", "money")[i % 2]} for i in range(1, 41)]
+    try:
+        documents.write_text(before + "".join(json.dumps(row) + "\n" for row in more))
+        for folder in (checkpoint, next((checkpoint / "checkpoints").iterdir())):
+            assert "give others with --test_file" in refused("evaluate", folder, out)
+        assert "give others with --test_file" in refused("sweep", checkpoint, out, "--k=2")
+        shtopk("evaluate", checkpoint, out, f"--test_file={documents}", "--overwrite=true")
+    finally:
+        documents.write_text(before)
+    shtopk("evaluate", checkpoint, out, "--max_eval_samples=5", "--overwrite=true")
+
+
 def test_names_of_classes_are_drawn_as_they_are(evaluate, rows, tmp_path):
     names = ["$_$", "a$^b$", r"\frac{$"]
     model = BertForSequenceClassification(BertConfig(**BERT, id2label=dict(enumerate(names))))

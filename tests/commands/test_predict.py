@@ -251,8 +251,10 @@ def test_broken_rows_are_reported_with_their_numbers_and_skipped_on_request(chec
     assert [("line 7" in line) for line in told] == [True, False]  # line 4 was told before
 
 
-def test_a_model_whose_answers_are_no_numbers_has_failed(copy, write, out, capsys):
+@pytest.mark.parametrize("kind", ["single_label_classification", "multi_label_classification"])
+def test_a_model_whose_answers_are_no_numbers_has_failed(kind, copy, write, out, capsys):
     model, _ = load_checkpoint(copy)
+    model.config.problem_type = kind
     with torch.no_grad():
         model.classifier.weight.fill_(float("nan"))
     model.save_pretrained(copy)

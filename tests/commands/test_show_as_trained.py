@@ -2,6 +2,7 @@
 
 import runpy
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -93,6 +94,16 @@ def refusal(capsys, tmp_path):
         return line
 
     return refuse
+
+
+def test_a_page_never_takes_the_place_of_the_text_that_it_shows(checkpoints, write, capsys):
+    path = Path(write("a.html", TEXT))
+    for words in (["--output", path], ["--output", path.parent / "none" / "page.html"]):
+        assert main(["show", *map(str, [checkpoints["classifier"], path, *words, "--overwrite"])]) == 2
+    assert [line.split(": ")[-1] for line in capsys.readouterr().err.splitlines()] == [
+        f"{path} is the text itself; name another page with --output", f"{path.parent / 'none'} is no folder"
+    ]  # fmt: skip
+    assert path.read_text() == TEXT
 
 
 def test_a_text_is_cut_to_the_max_tokens_of_the_training(of_training, shown, predicted, write):

@@ -24,6 +24,11 @@ def sweep(shtopk, tmp_path):
     return run
 
 
+def test_a_k_that_cannot_be_is_refused_before_any_is_evaluated(trained, words, refused, tmp_path):
+    assert "5,000" in refused("sweep", trained(words), "--k=2,5000", f"--output_dir={tmp_path / 'out'}")
+    assert not list((tmp_path / "out").iterdir())
+
+
 def test_every_k_is_evaluated_with_every_operator_and_the_model_without_pooling_at_last(
     trained, words, sweep, tmp_path
 ):

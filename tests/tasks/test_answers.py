@@ -1,5 +1,7 @@
 """Columns of labels and of numbers: read from every kind of file, told apart, and refused in one line."""
 
+from decimal import Decimal
+
 import datasets
 import pytest
 from pyarrow import Table
@@ -34,6 +36,14 @@ def test_lists_are_labels_and_numbers_with_a_fraction_are_numbers(kind, write, c
             answers = sets_of(split) if target == "labels" else split["value"][:]
             for text, answer in zip(split["text"], answers, strict=True):
                 assert answer == (list(dict.fromkeys(given[text])) if target == "labels" else given[text])
+
+
+def test_decimals_of_parquet_with_a_fraction_are_numbers(write):
+    rows = [{"text": f"document {i}", "label": Decimal(i) / 4} for i in range(40)]
+    arguments = {"train_file": write("a.parquet", parquet(Table.from_pylist(rows)))}
+    data = load(**arguments)
+    assert type(get_task(DataArguments(**arguments), data)) is Regression
+    assert 0.25 in [answer for split in data.values() for answer in split["value"]]
 
 
 def test_labels_that_stand_in_one_text_are_separated(write):
@@ -74,6 +84,7 @@ def test_whole_numbers_with_a_point_are_classes_where_classes_are_asked_for(kind
     ([0.5, None], {}, ["number", "document 2", "nothing"]),
     ([0.5, True], {}, ["number", "document 2", "True (bool)"]),
     (["1", "inf"], {"problem_type": "regression"}, ["number", "document 2", "'inf' (str)"]),
+    (["1", "1_000"], {"problem_type": "regression"}, ["number", "document 2", "'1_000' (str)"]),
     (["3,5", "1"], {"problem_type": "regression"}, ["number", "document 1", "'3,5' (str)"]),
     ([1, 2.5], {"problem_type": "single_label_classification"}, ["label", "document 2", "2.5 (float)", "regression"]),
     ([["a"], "b"], {}, ["list of labels", "document 2", "'b' (str)", "label_separator"]),

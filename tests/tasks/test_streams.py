@@ -212,6 +212,24 @@ def test_a_line_of_many_parts_comes_whole(pipe):
     thread.join()
 
 
+def test_a_line_that_comes_byte_by_byte_comes_whole_and_so_do_those_after_it(pipe):
+    read, write = pipe
+    line = b"a" * 10_000
+
+    def slowly():
+        for _ in line:
+            os.write(write, b"a")
+            time.sleep(0)
+        os.write(write, b"\nb\nc")
+        os.close(write)
+
+    thread = threading.Thread(target=slowly)
+    thread.start()
+    found = [line for line in arriving(read) if line is not None]
+    thread.join()
+    assert found == [line, b"b", b"c"]
+
+
 def test_a_line_without_end_is_refused(monkeypatch):
     for module in (streams, records):
         monkeypatch.setattr(module, "LONGEST", 2**17)

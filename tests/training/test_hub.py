@@ -11,6 +11,7 @@ from refusals import assert_refused
 import train
 from shtopk.commands import main as shtopk
 from shtopk.tasks.columns import Columns
+from shtopk.training.hub import without_folders
 from shtopk.training.settings import settings_of, texts_of
 
 
@@ -47,7 +48,7 @@ def test_the_best_model_is_uploaded_with_its_card_and_nothing_else(words, hub, c
     words = [*words, "--epochs", "1", "--push_to_hub", "me/topics"]
     train.main([*words, "--private", "true", "--tracker", "tensorboard", "--show", "1"])
     assert hub.repositories == [("me/topics", True, True)]
-    assert {"model.safetensors", "config.json", "README.md", "tokenizer.json", "windows.py"} <= set(hub.uploads)
+    assert {"model.safetensors", "config.json", "tokenizer.json", "windows.py"} <= set(hub.uploads)
     assert not any("/" in path or path.endswith((".jsonl", ".html", ".yaml")) for path in hub.uploads)
     assert "run.json" not in hub.uploads and "all_results.json" not in hub.uploads
     assert "uploaded to hub/me/topics" in capsys.readouterr().out
@@ -55,8 +56,8 @@ def test_the_best_model_is_uploaded_with_its_card_and_nothing_else(words, hub, c
 
 def test_a_model_from_the_hub_reads_texts_as_its_training_did_and_tells_no_paths(summary_words, hub, tmp_path):
     train.main([*summary_words, "--epochs", "1", "--max_tokens", "20", "--push_to_hub", "me/gists"])
-    (content,) = hub.written.values()
-    (tmp_path / "arguments.yaml").write_bytes(hub.written["arguments.yaml"])
+    content = hub.written["arguments.yaml"]
+    (tmp_path / "arguments.yaml").write_bytes(content)
     assert texts_of(tmp_path) == texts_of(tmp_path / "run") == (Columns(("body",)), 20)
     assert settings_of(tmp_path)["summary_column"] == "gist"
     assert "/" not in content.decode() and "task" not in settings_of(tmp_path)
@@ -66,9 +67,26 @@ def test_a_finished_run_is_uploaded_later_with_what_its_training_would_have_uplo
     train.main([*words, "--epochs", "1", "--push_to_hub", "me/topics"])
     at_once, hub.uploads = sorted(hub.uploads), []
     assert shtopk(["push", str(tmp_path / "run"), "me/topics", "--private"]) == 0
-    assert sorted(hub.uploads) == at_once and set(hub.written) == {"arguments.yaml"}
+    assert sorted(hub.uploads) == at_once and set(hub.written) == {"arguments.yaml", "README.md"}
     assert hub.repositories == [("me/topics", None, True), ("me/topics", True, True)]
     assert capsys.readouterr().out.endswith("uploaded to hub/me/topics\n")
+
+
+def test_the_card_on_the_hub_loads_the_model_from_there_and_tells_no_path_of_this_machine(words, hub, tmp_path):
+    train.main([*words, "--epochs", "1", "--push_to_hub", "me/topics"])
+    card = hub.written["README.md"].decode()
+    assert 'model="me/topics"' in card and "write the model's name" not in card
+    assert str(tmp_path) in (tmp_path / "run" / "README.md").read_text() and str(tmp_path) not in card
+    assert "--train_file documents.jsonl" in card
+
+
+@pytest.mark.parametrize(("given", "told"), [
+    ("--train_file=acme/mine.csv --label_separator / --k 8", "--train_file=mine.csv --label_separator / --k 8"),
+    ("--train-file 'a b/mine.csv' --resume_from_checkpoint a/b", "--train-file mine.csv --resume_from_checkpoint b"),
+    ("--backbone org/bert --dataset_name /home/me/data", "--backbone org/bert --dataset_name data"),
+])  # fmt: skip
+def test_files_stand_in_a_card_by_their_names(given, told):
+    assert without_folders(f"shtopk train {given}") == f"shtopk train {told}"
 
 
 def test_what_is_no_finished_run_is_not_uploaded(hub, capsys, tmp_path):

@@ -154,6 +154,13 @@ def test_latest_starts_from_the_beginning_where_there_is_none(words, capsys):
     assert "no checkpoint in" in capsys.readouterr().err
 
 
+def test_a_folder_without_a_run_is_not_gone_on_with(words, refusal, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "README.md").write_text("mine")
+    assert_refused(refusal(*LATEST, base=words), "holds other files, and no run to go on with")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["README.md"]
+
+
 @pytest.mark.parametrize("from_elsewhere", [False, True])
 def test_a_finished_run_is_not_mixed_with_one_that_does_not_go_on_from_it(
     from_elsewhere, words, trained_here, refusal, tmp_path
