@@ -75,3 +75,10 @@ def test_generated_parts_are_marked_as_the_script_expects(path):
     figures = re.findall(r"<!--= [\w.-]+ -->[^<\n]+<!--/-->", text)
     assert len(figures) == text.count("<!--=") == text.count("<!--/-->")
     assert "\n<!--=" not in text, "Markdown takes a line that begins so for a part of its own"
+
+
+@every_page
+def test_what_is_installed_in_a_clone_runs_there(path):
+    # Without -e, Python in the clone finds the clone's folder shtopk, which lacks models, tasks and training
+    installed = re.findall(r"pip install ([^\n`#]*\.(?:\[|\s|`|$)[^\n`#]*)", path.read_text(encoding="utf-8"))
+    assert [words for words in installed if not words.startswith(("-e ", "--editable "))] == []
