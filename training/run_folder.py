@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 ARGUMENTS, ORIGIN, LOCK = "arguments.yaml", "run.json", ".lock"
-MODEL = ("config.json", "generation_config.json", "model.safetensors", "model-*-of-*.safetensors",
+CONFIG = "config.json"
+MODEL = (CONFIG, "generation_config.json", "model.safetensors", "model-*-of-*.safetensors",
          "model.safetensors.index.json")  # fmt: skip
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json",
              "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt", "tokenizer.model", "spiece.model",

@@ -10,9 +10,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from shtopk.training.console import refuse, speaking_as
+from shtopk.training.console import refuse, refusing, speaking_as
 from shtopk.training.ending import one_line_at_the_end
-from shtopk.training.run_folder import FINISHED
+from shtopk.training.run_folder import CONFIG, FINISHED
 
 
 def main(argv: list[str]) -> None:
@@ -24,9 +24,11 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--private", action="store_true", help="only you see it, if it is new")
     given = parser.parse_args(argv)
     with speaking_as("shtopk push"), one_line_at_the_end(argv, trains=False):
-        if not (given.run / FINISHED).is_file():
-            refuse(f"expected the folder of a finished run, with {FINISHED}; got {given.run}")
+        for name in (FINISHED, CONFIG):  # a comparison leaves no models
+            if not (given.run / name).is_file():
+                refuse(f"expected the folder of a finished run with its model, found no {name} in {given.run}")
         from shtopk.training.hub import open_repository, upload
 
         open_repository(given.repository, private=given.private)
-        print(f"uploaded to {upload(given.run, given.repository, private=given.private)}")
+        with refusing(ValueError):
+            print(f"uploaded to {upload(given.run, given.repository, private=given.private)}")

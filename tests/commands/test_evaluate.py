@@ -61,6 +61,22 @@ def test_without_data_of_its_own_it_evaluates_the_test_split_of_the_training(che
     assert f"{before['test_accuracy']:.3f}" in shown and "money" in shown
 
 
+@pytest.mark.parametrize(("cells", "options"), [
+    (lambda i: {"label": [["a"], ["a", "b"], []][i % 3]}, []),
+    (lambda i: {"label": i / 4}, []),
+    (lambda i: {"label": "xy"[i % 2], "other": "b c"}, ["--text_pair_column", "other"]),
+    (lambda i: {"label": "xy"[i % 2]}, ["--max_eval_samples", "5"]),
+])  # fmt: skip
+def test_the_test_split_of_any_training_is_found_again(cells, options, words, rows, evaluate, tmp_path):
+    path = rows({"text": f"a {'b ' * i}c"} | cells(i) for i in range(40))
+    train = ["train", *words, "--train_file", str(path), *options, "--epochs", "1", "--max_train_samples", "8"]
+    assert main(train) == 0
+    run = json.loads((tmp_path / "run" / "run.json").read_text())
+    results, _ = evaluate(tmp_path / "run", *options[:2] * ("--max_eval_samples" in options))
+    assert results["data"]["sha256"] == run["data"]["test"]["sha256"]
+    evaluate(tmp_path / "run")
+
+
 def test_a_test_split_that_would_be_drawn_from_another_file_than_in_training_is_refused(
     trained_here, words, documents, shtopk, refused, tmp_path
 ):

@@ -90,10 +90,13 @@ def test_files_stand_in_a_card_by_their_names(given, told):
 
 
 def test_what_is_no_finished_run_is_not_uploaded(hub, capsys, tmp_path):
-    (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(SystemExit, match="2"):
-        shtopk(["push", str(tmp_path), "me/topics"])
-    assert f"expected the folder of a finished run, with all_results.json; got {tmp_path}" in capsys.readouterr().err
+    for name, missing in (("config.json", "all_results.json"), ("all_results.json", "config.json")):
+        folder = tmp_path / missing
+        folder.mkdir()
+        (folder / name).write_text("{}")
+        with pytest.raises(SystemExit, match="2"):
+            shtopk(["push", str(folder), "me/topics"])
+        assert f"finished run with its model, found no {missing} in {folder}" in capsys.readouterr().err
     assert not hub.repositories
 
 
