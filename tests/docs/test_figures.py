@@ -127,7 +127,7 @@ def test_no_teacher_is_level_with_the_best_everywhere_and_ours_where_needles_are
     assert all(figures.OURS in best for (task, _), best in level.items() if task.endswith("needle"))
 
 
-def test_of_all_ways_to_search_one_is_level_with_the_best_throughout():
+def test_no_way_to_search_is_level_with_the_best_throughout():
     level = []
     for name in figures.SEARCHES:
         record = figures.record(name)
@@ -135,5 +135,6 @@ def test_of_all_ways_to_search_one_is_level_with_the_best_throughout():
             of_k = record | {"runs": [run for run in record["runs"] if run["k"] == k]}
             level.append(retrieval_table.best(of_k, task, k, "recall@1"))
     assert len(level) == 8
-    assert set.intersection(*level) == {"select and merge in both modes"}
-    assert sum(figures.OURS in best for best in level) == 6  # docs/smaller_index.md says both
+    often = {way: sum(way in best for best in level) for way in set.union(*level)}  # docs/smaller_index.md says it
+    assert sorted(often.values())[-3:] == [5, 6, 6]
+    assert (often[figures.OURS], often["select and merge in both modes"], often["Ward clusters"]) == (6, 6, 5)
