@@ -38,9 +38,10 @@ def measure(n: int, k: int, d: int) -> dict[str, float]:
     ways = {name: way for name, way in WAYS.items() if name != WARD or n <= MOST_FOR_WARD}
     calls = {name: max(1, int(CALLS / seconds_of(way, 1, values, scores, k))) for name, way in ways.items()}
     taken: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(TURNS):
+    for turn in range(TURNS):
         for name, way in ways.items():
-            taken[name].append(seconds_of(way, calls[name], values, scores, k))
+            if name != WARD or not turn % 5:  # what comes after its n x n distances finds memory and caches upset
+                taken[name].append(seconds_of(way, calls[name], values, scores, k))
     return {name: statistics.median(found) for name, found in taken.items()}
 
 
