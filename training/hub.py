@@ -27,15 +27,18 @@ MESSAGE = "Upload of shtopk"
 UPLOADED = (*MODEL, *TOKENIZER, *OF_OTHER_TOKENIZERS, *CODE, "training.png")
 
 
-def open_repository(name: str, *, private: bool) -> None:
+def open_repository(name: str, *, private: bool, otherwise: str) -> None:
     """Make the repository, if it is not there: what would keep a run from uploading shows before it trains.
+
+    Args:
+        otherwise: what to do who cannot log in, for the message.
 
     Raises:
         CheckpointError: it cannot be made, perhaps because nobody is logged in.
     """
     _asking(
         lambda hub: hub.create_repo(name, private=private or None, exist_ok=True),
-        f"cannot use the repository {name} on the hub; log in with `hf auth login`, or name another",
+        f"cannot use the repository {name} on the hub; log in with `hf auth login`, or {otherwise}",
     )
 
 

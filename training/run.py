@@ -150,4 +150,5 @@ class Run(Experiment):
         except OSError as error:
             raise CheckpointError(f"cannot write into {self.output}: {reason(error)}; choose another one") from error
         if (name := self.arguments.training.push_to_hub) is not None:
-            open_repository(name, private=self.arguments.training.private)
+            private = self.arguments.training.private
+            open_repository(name, private=private, otherwise="leave push_to_hub out")

@@ -29,6 +29,6 @@ def main(argv: list[str]) -> None:
                 refuse(f"expected the folder of a finished run with its model, found no {name} in {given.run}")
         from shtopk.training.hub import open_repository, upload
 
-        open_repository(given.repository, private=given.private)
+        open_repository(given.repository, private=given.private, otherwise="name another")
         with refusing(ValueError):
             print(f"uploaded to {upload(given.run, given.repository, private=given.private)}")

@@ -167,8 +167,7 @@ def with_options(*words):
     *with_options("--epochs=0", "--epochs=1e308", "--batch_size=two", "--warmup=2", f"--seed={2**32}"),
     *with_options("--lora_r=64", "--lora_alpha=8", "--lora_dropout=1", "--workers=257"),
     *with_options("--run_name=../other", "--project=/etc", "--max_steps=0", "--private=true"),
-    ("--push_to_hub=a,b", "push_to_hub"),
-    ("--push_to_hub=me/topics", "the repository me/topics"),  # no network
+    *with_options("--push_to_hub=a,b", "--push_to_hub=me/topics"),  # no name; no network
     *with_options(f"--max_tokens={2**64}", "--length_penalty=nan", "--train_file=", "--summary_column= "),
     *with_options("--output_dir=file/run", "--output_dir=nowhere", "--output_dir=" + "x" * 300),
     ("--output_dir=a\0b", r"a\x00b"),
