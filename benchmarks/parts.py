@@ -102,7 +102,7 @@ PARTS = (
          without=(*FROZEN, "retrieval_ways.candidates", "retrieval_ways.GRID")),
     Part("budgets", ("budgets-needle",), ("budgets.py --seeds 0 1",), 15, threads=1, tasks=("bbc", "needle")),
     Part("tune", ("tune-needle",), ("tune.py",), 60, threads=1, tasks=("bbc", "needle"), without=FROZEN),
-    Part("retrieval-tuning", ("retrieval-tuning",), ("retrieval.py --tune",), 20, threads=1, tasks=("bbc", "needle"),
+    Part("retrieval-tuning", ("retrieval-tuning",), ("retrieval.py --tune",), 40, threads=1, tasks=("bbc", "needle"),
          without=("retrieval_ways.WAYS",)),
     Part("train-docstrings", ("train-docstrings",), (f"summarizers.py train-docstrings {DOCSTRINGS} {ANNEALED}",), 15,
          threads=1, tasks=("docstrings",)),

@@ -38,7 +38,7 @@ CACHE = RESULTS.parent / ".cache"
 BATCH = 48  # documents of an update, each with one of its queries
 EPOCHS = 6
 BYTES = 2  # of a number in the index
-TUNING_SEED, TUNING_K = 100, 8
+TUNING_SEEDS, TUNING_K = (100, 101, 102), 8
 
 
 def run(way: Way, k: int, seed: int, splits: dict[str, Split], split: str) -> dict:
@@ -179,7 +179,7 @@ def main() -> None:
         of_task = record.get("tasks", {}).get(task) or facts(task, splits, split)
         of_task |= sizes(splits[split])
         if arguments.tune:
-            plan = [(way, TUNING_K, TUNING_SEED) for row in GRID for way in candidates(row)]
+            plan = [(way, TUNING_K, seed) for seed in TUNING_SEEDS for row in GRID for way in candidates(row)]
         else:
             plan = list(planned(arguments.seeds, arguments.k, [way for way in WAYS if way.name in arguments.ways]))
         done = {(row["task"], row["way"], row["k"], row["seed"]) for row in record["runs"]}
