@@ -9,8 +9,9 @@ of the files, and how many runs were compared. Then the result counts as up to d
 new row, are made along the way and added. If one differs, it is named, and nothing is changed: the part has to be
 measured anew (`make results`), as a part that measures times always has.
 
---without: ways whose figures are to change, as their settings did. They are not compared, and if all others come out
-the same, their runs are taken out of the record; `make results` then makes these alone.
+--without: ways whose figures are to change, as their settings did. They are not compared. If all others come out the
+same, a record of those alone is put where `make results` goes on from (runs/results/PART), so that it makes what is
+missing; until then the old figures stay in their place, and count as out of date.
 """
 
 import argparse
@@ -62,13 +63,27 @@ def confirm(part: Part, without: Collection[str] = ()) -> str | None:
                 return f"differs: {file}.json has {shown(other)}, which did not come out again; see {folder}"
         new = {file: list(absent(again[file], record["runs"])) for file, record in records.items()}
         for file, record in records.items():
-            write(RESULTS / f"{file}.json", left(record, without), part, len(samples[file]), new[file])
-            shutil.copy(RESULTS / f"{file}.json", renew.staged(folder, file))
-        if any(new.values()) and not without:  # their pages are all that is left to make
+            write(renew.staged(folder, file), left(record, without), part, len(samples[file]), new[file])
+        if without:
+            return hand_over(part, folder)
+        if any(new.values()):  # their tables are all that is left to make
             if failed := renew.run_commands(part, folder, lock):
                 return failed
-            renew.put_in_place(part, folder)
-    shutil.rmtree(folder, ignore_errors=True)
+        else:
+            for table in renew.tables(folder):  # of the sample: those of before hold
+                table.unlink()
+        renew.put_in_place(part, folder)
+    return None
+
+
+def hand_over(part: Part, folder: Path) -> str | None:
+    """Make the records in a folder those that `make results` goes on from. Returns why not."""
+    begun = renew.STAGING / part.name
+    with renew.locked(begun.with_suffix(".lock")) as lock:
+        if lock is None:
+            return "is being measured by another process"
+        shutil.rmtree(begun, ignore_errors=True)
+        folder.rename(begun)
     return None
 
 

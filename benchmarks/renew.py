@@ -102,12 +102,16 @@ def prepare(part: Part, folder: Path) -> None:
 def put_in_place(part: Part, folder: Path) -> None:
     """The JSON last: until then the part counts as out of date, and another call ends what this one began."""
     target = (RESULTS / part.files[0]).parent
-    tables = [path for path in sorted(folder.iterdir()) if path.suffix in KINDS]
-    for path in [*tables, *(staged(folder, file) for file in part.files)]:
+    for path in [*tables(folder), *(staged(folder, file) for file in part.files)]:
         aside = target / f".{path.name}.partial"
         shutil.copy(path, aside)
         aside.replace(target / path.name)
     shutil.rmtree(folder)
+
+
+def tables(folder: Path) -> list[Path]:
+    """What a part has made for the pages, beside its JSON."""
+    return [path for path in sorted(folder.iterdir()) if path.suffix in KINDS]
 
 
 def run(words: list[str], environment: dict[str, str], lock: int) -> int:

@@ -53,6 +53,11 @@ def kept(folder):
     return json.loads((folder / "results" / "some.json").read_text())
 
 
+def handed_over(folder):
+    """The record that `make results` goes on from."""
+    return json.loads((folder / "runs" / "some" / "some.json").read_text())
+
+
 def comes_out(folder, accuracy):
     (folder / "benchmarks" / "script.py").write_text(f"ACCURACY = {accuracy}\n{SCRIPT}")
 
@@ -86,13 +91,28 @@ def test_other_figures_are_named_and_confirm_nothing(place):
     assert stale.stale(PART)
 
 
-def test_a_way_whose_figures_are_to_change_is_taken_out_and_the_rest_is_confirmed(place):
+def test_a_way_whose_figures_are_to_change_is_made_anew_alone_and_the_rest_is_confirmed(place):
     comes_out(place, 0.8)
-    keep(place, {"runs": RUNS, "measured": [THEN | {"minutes": 8}]})
+    record = {"runs": RUNS, "measured": [THEN | {"minutes": 8}]}
+    keep(place, record)
     assert confirm.confirm(PART, ["nobody"]) == "has no runs of nobody"
     assert confirm.confirm(PART, ["ours"]) is None
-    assert kept(place)["runs"] == [RUNS[1], RUNS[3]]
-    assert kept(place)["measured"] == [THEN | {"runs": "0-1", "minutes": 4, "confirmed": NOW | {"runs": 1}}]
+    assert kept(place) == record and stale.stale(PART)  # nothing is taken out before there is something new
+    assert handed_over(place)["runs"] == [RUNS[1], RUNS[3]]
+    assert handed_over(place)["measured"] == [THEN | {"runs": "0-1", "minutes": 4, "confirmed": NOW | {"runs": 1}}]
+
+    assert renew.measure(PART) is None
+    made = [{"way": "ours", "seed": seed, "accuracy": 0.8, "train_seconds": 7.0} for seed in (0, 1)]
+    assert kept(place)["runs"] == [RUNS[1], RUNS[3], *made]
+    assert (place / "results" / "some.md").read_text() == "a table of 4 runs"
+    assert stale.stale(PART) == {}
+
+
+def test_what_is_being_measured_is_not_replaced(place):
+    comes_out(place, 0.8)
+    (place / "runs").mkdir()
+    with renew.locked(place / "runs" / "some.lock"):
+        assert confirm.confirm(PART, ["ours"]) == "is being measured by another process"
 
 
 def test_runs_of_a_row_that_is_new_are_added_to_those_that_are_confirmed(place):
@@ -114,7 +134,7 @@ def test_an_entry_whose_runs_are_all_taken_out_goes_with_them(place):
     comes_out(place, 0.8)
     keep(place, {"runs": RUNS, "measured": [THEN | {"runs": "0"}, THEN | {"runs": "1-3"}]})
     assert confirm.confirm(PART, ["ours"]) is None
-    assert [entry["runs"] for entry in kept(place)["measured"]] == ["0-1"]
+    assert [entry["runs"] for entry in handed_over(place)["measured"]] == ["0-1"]
 
 
 def test_what_fails_confirms_nothing(place):
