@@ -45,7 +45,9 @@ def confirm(part: Part, without: Collection[str] = ()) -> str | None:
     runs = [run for record in records.values() for run in record["runs"]]
     if unknown := [way for way in without if not any(is_of(run, [way]) for run in runs)]:
         return f"has no runs of {', '.join(unknown)}"
-    folder = renew.STAGING / f"{part.name}-again"
+    folder, begun = renew.STAGING / f"{part.name}-again", renew.STAGING / part.name
+    if without and begun.exists():
+        return f"is begun in {begun}; make results PARTS={part.name} ends it, or remove it"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     with renew.locked(folder.with_suffix(".lock")) as lock:
@@ -64,8 +66,9 @@ def confirm(part: Part, without: Collection[str] = ()) -> str | None:
         new = {file: list(absent(again[file], record["runs"])) for file, record in records.items()}
         for file, record in records.items():
             write(renew.staged(folder, file), left(record, without), part, len(samples[file]), new[file])
-        if without:
-            return hand_over(part, folder)
+        if without:  # make results goes on from here
+            folder.rename(begun)
+            return None
         if any(new.values()):  # their tables are all that is left to make
             if failed := renew.run_commands(part, folder, lock):
                 return failed
@@ -73,17 +76,6 @@ def confirm(part: Part, without: Collection[str] = ()) -> str | None:
             for table in renew.tables(folder):  # of the sample: those of before hold
                 table.unlink()
         renew.put_in_place(part, folder)
-    return None
-
-
-def hand_over(part: Part, folder: Path) -> str | None:
-    """Make the records in a folder those that `make results` goes on from. Returns why not."""
-    begun = renew.STAGING / part.name
-    with renew.locked(begun.with_suffix(".lock")) as lock:
-        if lock is None:
-            return "is being measured by another process"
-        shutil.rmtree(begun, ignore_errors=True)
-        folder.rename(begun)
     return None
 
 

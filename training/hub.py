@@ -31,7 +31,7 @@ def open_repository(name: str, *, private: bool, otherwise: str) -> None:
     """Make the repository, if it is not there: what would keep a run from uploading shows before it trains.
 
     Args:
-        otherwise: what to do who cannot log in, for the message.
+        otherwise: what else whoever cannot log in may do, for the message.
 
     Raises:
         CheckpointError: it cannot be made, perhaps because nobody is logged in.

@@ -108,11 +108,13 @@ def test_a_way_whose_figures_are_to_change_is_made_anew_alone_and_the_rest_is_co
     assert stale.stale(PART) == {}
 
 
-def test_what_is_being_measured_is_not_replaced(place):
+def test_what_is_begun_is_not_replaced(place):
     comes_out(place, 0.8)
-    (place / "runs").mkdir()
-    with renew.locked(place / "runs" / "some.lock"):
-        assert confirm.confirm(PART, ["ours"]) == "is being measured by another process"
+    begun = place / "runs" / "some" / "some.json"
+    begun.parent.mkdir(parents=True)
+    begun.write_text("measured for hours")
+    assert "is begun in" in confirm.confirm(PART, ["ours"])
+    assert begun.read_text() == "measured for hours"
 
 
 def test_runs_of_a_row_that_is_new_are_added_to_those_that_are_confirmed(place):
