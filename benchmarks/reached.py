@@ -16,9 +16,11 @@ from sources import Code, Module, Name, imported, module_name, written
 
 NATIVE, KERNELS = "shtopk.backends.native", "shtopk.backends.gpu"
 COMMANDS, REGISTRY = "shtopk.commands", "shtopk.tasks.registry"
-# What keeps or shows figures, or exports a model, and makes no figure; of benchmarks these functions as well.
+# What keeps or shows figures, refuses arguments, ends a run that fails, or exports a model, and makes no figure; of
+# benchmarks these functions as well.
 APART = ("record", "origin", "reached", "sources", "parts", "shtopk.show", "shtopk.onnx", "shtopk.models.model_card",
-         "shtopk.training.plot", "shtopk.training.trackers", "shtopk.training.hub")  # fmt: skip
+         "shtopk.training.plot", "shtopk.training.trackers", "shtopk.training.hub", "shtopk.training.checks",
+         "shtopk.training.ending", "shtopk.training.results.show_documents")  # fmt: skip
 PAGES = ("table", "draw")
 
 

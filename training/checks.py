@@ -35,7 +35,7 @@ def problem_of(arguments: Arguments, writes: bool) -> str | None:
     """What is wrong with these arguments, in one line; None if all is well.
 
     Args:
-        writes: the command writes into the output folder.
+        writes: the command writes into the output folder, but for a dry run.
     """
     data, model, training = arguments.data, arguments.model, arguments.training
     fields = vars(training) | vars(model) | vars(data)
@@ -72,6 +72,7 @@ def problem_of(arguments: Arguments, writes: bool) -> str | None:
         if importlib.util.find_spec(name) is None:
             return f"the tracker {name} needs the package {name}; install it or leave the tracker out"
     output, resumes = Path(training.output_dir), training.resume is not None
+    writes = writes and not training.dry_run
     if writes and (problem := unusable(output, training.overwrite, resumes=resumes)):
         return problem
     if writes and (problem := _lost(arguments)):
@@ -113,6 +114,8 @@ def _hub_problem(training: TrainArguments) -> str | None:
         validate_repo_id(training.push_to_hub)
     except HFValidationError:
         return f"expected push_to_hub to be a repository such as me/topics, got {training.push_to_hub!r}"
+    if training.push_to_hub.lower() in ("true", "false", "yes", "no"):  # as `Trainer` has it
+        return f"push_to_hub names the repository, such as me/topics, or is left out; got {training.push_to_hub!r}"
     return None
 
 

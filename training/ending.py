@@ -90,7 +90,7 @@ def one_line_at_the_end(
         with handling(terminate, signal.SIGTERM):
             yield begun
     except KeyboardInterrupt as stop:
-        when = " before training began" * trains if begun.run is None else f" after training; {going_on()}"
+        when = " before training began" * trains if begun.run is None else f" {_where(begun.run)}; {going_on()}"
         _end(begun.run, f"stopped{when}", 143 if isinstance(stop, Terminated) else 130)
     except Interrupted as stop:
         _end(begun.run, f"{stop}; {going_on()}", stop.exit_code)
@@ -112,6 +112,13 @@ def one_line_at_the_end(
 def terminate(number: int, frame: FrameType | None) -> NoReturn:
     """A handler for SIGTERM that raises `Terminated`."""
     raise Terminated
+
+
+def _where(run: Run) -> str:
+    """Where a run was when it was stopped without a checkpoint."""
+    if run.done:
+        return "after training"
+    return f"at once after update {run.progress.update}; updates since the last checkpoint are lost"
 
 
 def _end(run: Run | None, line: str, code: int) -> NoReturn:

@@ -31,15 +31,15 @@ def open_repository(name: str, *, private: bool, otherwise: str) -> None:
     """Make the repository, if it is not there: what would keep a run from uploading shows before it trains.
 
     Args:
+        name: such as me/topics, or topics for one of whoever is logged in.
         otherwise: what else whoever cannot log in may do, for the message.
 
     Raises:
-        CheckpointError: it cannot be made, perhaps because nobody is logged in.
+        CheckpointError: it cannot be made or written to, perhaps because nobody is logged in.
     """
-    _asking(
-        lambda hub: hub.create_repo(name, private=private or None, exist_ok=True),
-        f"cannot use the repository {name} on the hub; log in with `hf auth login`, or {otherwise}",
-    )
+    failed = f"cannot use the repository {name} on the hub; log in with `hf auth login`, or {otherwise}"
+    owned = _asking(lambda hub: _make(hub, name, private), failed)
+    _asking(lambda hub: hub.auth_check(owned, write=True), failed)  # one of somebody else can be made "again"
 
 
 def upload(folder: Path, name: str, *, private: bool) -> str:
@@ -48,20 +48,26 @@ def upload(folder: Path, name: str, *, private: bool) -> str:
     Raises:
         CheckpointError: it failed; the run's folder is complete all the same.
     """
+    later = f"`{shlex.join(['shtopk', 'push', str(folder), name, *['--private'] * private])}` does it later"
+    failed = f"the run is complete in {folder}, but could not be uploaded; {later}"
+    owned = _asking(lambda hub: _make(hub, name, private), failed)
     how_read = yaml.safe_dump(reading(settings_of(folder)), sort_keys=False, allow_unicode=True)
-    written = {ARGUMENTS: how_read, CARD: card_for(name, folder)}
+    written = {ARGUMENTS: how_read, CARD: card_for(owned, folder)}
 
     def all_of_it(hub: Any) -> Any:
         for path, text in written.items():
-            hub.upload_file(repo_id=name, path_in_repo=path, path_or_fileobj=text.encode(), commit_message=MESSAGE)
+            hub.upload_file(repo_id=owned, path_in_repo=path, path_or_fileobj=text.encode(), commit_message=MESSAGE)
         return hub.upload_folder(
-            repo_id=name, folder_path=folder, commit_message=MESSAGE,
+            repo_id=owned, folder_path=folder, commit_message=MESSAGE,
             allow_patterns=list(UPLOADED), ignore_patterns=["checkpoints/*", "logs/*"],
         )  # fmt: skip
 
-    later = f"`{shlex.join(['shtopk', 'push', str(folder), name, *['--private'] * private])}` does it later"
-    commit = _asking(all_of_it, f"the run is complete in {folder}, but could not be uploaded; {later}")
-    return str(commit.repo_url)
+    return str(_asking(all_of_it, failed).repo_url)
+
+
+def _make(hub: Any, name: str, private: bool) -> str:
+    """Make a repository, if it is not there. Returns its name with its owner's."""
+    return hub.create_repo(name, private=private or None, exist_ok=True).repo_id
 
 
 def card_for(name: str, folder: Path) -> str:

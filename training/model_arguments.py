@@ -123,7 +123,9 @@ class ModelArguments(OptionArguments):
             return None
         pairs = [re.fullmatch(r"\s*([0-9]{1,9}):([0-9.]{1,9})", pair) for pair in self.k_by_layer.split(",")]
         if not all(pairs):
-            raise ValueError(f"expected k_by_layer to be like 2:256,4:64 (layer:k) or none, got {self.k_by_layer!r}")
+            raise ValueError(
+                f"expected k_by_layer to be like 2:256,4:64 (layer:k, in YAML in quotes) or none, got {self.k_by_layer!r}"
+            )
         found = {str(int(pair[1])): pair[2] for pair in pairs if pair}
         if len(found) < len(pairs):
             raise ValueError(f"expected k_by_layer to name each layer once, got {self.k_by_layer!r}; leave one k each")

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch.distributed.fsdp import FSDPModule
 
-from shtopk.models import write_model_card
+from shtopk.models import load_checkpoint, write_model_card
 from shtopk.show.answer import show_document
 from shtopk.tasks.columns import PAIR, TEXT
 from shtopk.training.checkpoints import publish
@@ -87,7 +87,7 @@ def show_documents(run: Run) -> None:
     count = min(run.arguments.training.show, len(run.texts["test"]))
     model = run.model
     if count and isinstance(model, FSDPModule):  # sharded: load the whole model
-        model = run.kind.auto_class.from_pretrained(run.output).eval()
+        model, _ = load_checkpoint(run.output)
     for i, document in enumerate(run.texts["test"].select(range(count))):
         truth = run.kind.truth(model, document[run.task.target])
         texts = (document[TEXT], document[PAIR]) if PAIR in document else document[TEXT]

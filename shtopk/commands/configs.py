@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 from importlib.resources import files
 from itertools import takewhile
 from pathlib import Path
@@ -44,7 +45,14 @@ def main(argv: list[str]) -> None:
             refuse(f"{arguments.copy} exists; name another file")
         except OSError as error:
             refuse(f"cannot write {arguments.copy}: {error.strerror}")
-    print(f"{arguments.copy}: shtopk train --config {arguments.copy}")
+    print(f"{arguments.copy}: {_use(name, str(arguments.copy))}")
+
+
+def _use(name: str, copy: str) -> str:
+    """The command that takes a configuration: of a training, or of how accelerate launches one."""
+    if name.startswith("accelerate/"):
+        return f"{shlex.join(['accelerate', 'launch', '--config_file', copy])} -m shtopk train ..."
+    return shlex.join(["shtopk", "train", "--config", copy])
 
 
 def _first_sentence(path: Path) -> str:

@@ -107,13 +107,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             from shtopk.models import load_checkpoint
             from shtopk.show.answer import answer_and_page
+            from shtopk.training.console import speaking_as
+            from shtopk.training.ending import one_line_at_the_end
         except ImportError as error:
             raise ValueError(f"{error}; run pip install 'shtopk[train]'") from error
 
-        model, tokenizer = load_checkpoint(arguments.checkpoint)
-        answer, page = answer_and_page(
-            model, tokenizer, texts, title=arguments.file.name, max_tokens=training.max_tokens
-        )
+        with speaking_as(PROGRAM), one_line_at_the_end([], trains=False):
+            model, tokenizer = load_checkpoint(arguments.checkpoint)
+            answer, page = answer_and_page(
+                model, tokenizer, texts, title=arguments.file.name, max_tokens=training.max_tokens
+            )
         try:
             output.write_text(page, encoding="utf-8")
         except OSError as error:

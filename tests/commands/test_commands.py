@@ -47,6 +47,7 @@ def test_configurations_are_listed_printed_and_copied_but_never_over_another_fil
     shtopk("configs", "bbc.yaml", tmp_path / "mine.yaml")
     assert (tmp_path / "mine.yaml").read_text() == shtopk("configs", "bbc")
     assert "exists" in refused("configs", "rfc", tmp_path / "mine.yaml")
+    assert "accelerate launch --config_file" in shtopk("configs", "accelerate/fsdp", tmp_path / "fsdp.yaml")
     assert "expected a configuration of" in refused("configs", "bcb")
 
 

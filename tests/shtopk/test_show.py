@@ -234,6 +234,22 @@ def test_a_missing_document_is_refused_in_one_line(checkpoint, tmp_path, capsys)
     assert "none.txt: No such file" in refusal(checkpoint, tmp_path / "none.txt", capsys)
 
 
+@pytest.mark.parametrize(("error", "said", "code"), [
+    (MemoryError(), "memory", 1),
+    (KeyboardInterrupt(), "stopped", 130),
+])  # fmt: skip
+def test_what_ends_it_early_is_said_in_one_line(error, said, code, checkpoint, tmp_path, capsys, monkeypatch):
+    def fail(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr("shtopk.show.answer.answer_and_page", fail)
+    (tmp_path / "text.txt").write_text("a goal")
+    with pytest.raises(SystemExit) as ended:
+        main([str(checkpoint), str(tmp_path / "text.txt"), "--output", str(tmp_path / "page.html")])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert ended.value.code == code and line.startswith("shtopk show: ") and said in line
+
+
 def test_a_page_that_exists_is_not_replaced_unasked(checkpoint, tmp_path, capsys):
     document, output = tmp_path / "a.txt", tmp_path / "a.html"
     document.write_text("a b")

@@ -11,9 +11,11 @@ from safetensors.torch import load_file
 from tiny import LLAMA, tiny_tokenizer, tiny_writer
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
+import shtopk.training.results
 import train
 from shtopk.commands import main
 from shtopk.models import load_checkpoint, predict
+from shtopk.training import Run, parse
 from shtopk.training.completions import CompletionCollator, prompts_of
 
 
@@ -81,6 +83,14 @@ def test_it_is_said_and_shown_which_tokens_of_a_prompt_were_kept(learnt, prompts
     shown = Text((tmp_path / "page.html").read_text())
     assert shown.document == prompts_in(prompts)[0] and "match" in shown.said
     assert "5 of 32 tokens kept from layer 1 on" in shown.said
+
+
+def test_what_a_divided_model_kept_is_shown_of_the_whole_one(prompt_words, trained_here, monkeypatch):
+    trained_here([*prompt_words, "--eval_every", "999"])
+    run = Run(parse([*prompt_words, "--show", "1", "--overwrite", "true"]))
+    monkeypatch.setattr(shtopk.training.results, "FSDPModule", type(run.model))  # what one is, once it is divided
+    shtopk.training.results.show_documents(run)
+    assert "tokens kept from layer 1 on" in Text((run.output / "document_0.html").read_text()).said
 
 
 def test_a_sweep_says_how_many_vectors_a_prompt_needs(learnt, tmp_path, capsys):

@@ -23,6 +23,15 @@ def test_a_dry_run_tells_and_writes_nothing(words, tmp_path, capsys):
     assert "[CLS] " in said and re.search(r"its label: (sport|money)", said)
 
 
+def test_a_dry_run_looks_at_a_run_that_exists_and_leaves_it(words, trained_here, capsys):
+    run = trained_here([*words, "--epochs", "1"])
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    train.main([*words, "--epochs", "1", "--overwrite", "true", "--dry_run", "true"])
+    train.main([*words, "--dry_run", "true"])
+    assert "12 epochs" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+
+
 def test_a_dry_run_names_the_positions_of_a_language_model_where_these_cut_its_prompts(prompt_words):
     words = [*prompt_words, "--max_completion_tokens", "40"]  # of 64
     run = Run(parse(words))

@@ -18,15 +18,21 @@ from shtopk.training.settings import settings_of, texts_of
 @pytest.fixture
 def hub(monkeypatch):
     """What a hub was asked, in the place of the real one."""
-    asked = SimpleNamespace(repositories=[], uploads=[], written={}, fails=False, closed=False)
+    asked = SimpleNamespace(repositories=[], uploads=[], written={}, fails=False, closed=False, mine=("me",))
 
     class Hub:
         def create_repo(self, repo_id, *, private=None, exist_ok=False):
             if asked.closed:
                 raise PermissionError("nobody is logged in")
             asked.repositories.append((repo_id, private, exist_ok))
+            return SimpleNamespace(repo_id=repo_id if "/" in repo_id else f"me/{repo_id}")
+
+        def auth_check(self, repo_id, *, write):
+            if write and repo_id.split("/")[0] not in asked.mine:
+                raise PermissionError("403 Forbidden")
 
         def upload_file(self, *, repo_id, path_in_repo, path_or_fileobj, commit_message):
+            assert "/" in repo_id
             asked.written[path_in_repo] = path_or_fileobj
 
         def upload_folder(self, *, repo_id, folder_path, commit_message, allow_patterns, ignore_patterns):
@@ -47,7 +53,7 @@ def hub(monkeypatch):
 def test_the_best_model_is_uploaded_with_its_card_and_nothing_else(words, hub, capsys):
     words = [*words, "--epochs", "1", "--push_to_hub", "me/topics"]
     train.main([*words, "--private", "true", "--tracker", "tensorboard", "--show", "1"])
-    assert hub.repositories == [("me/topics", True, True)]
+    assert set(hub.repositories) == {("me/topics", True, True)}
     assert {"model.safetensors", "config.json", "tokenizer.json", "windows.py"} <= set(hub.uploads)
     assert not any("/" in path or path.endswith((".jsonl", ".html", ".yaml")) for path in hub.uploads)
     assert "run.json" not in hub.uploads and "all_results.json" not in hub.uploads
@@ -68,7 +74,7 @@ def test_a_finished_run_is_uploaded_later_with_what_its_training_would_have_uplo
     at_once, hub.uploads = sorted(hub.uploads), []
     assert shtopk(["push", str(tmp_path / "run"), "me/topics", "--private"]) == 0
     assert sorted(hub.uploads) == at_once and set(hub.written) == {"arguments.yaml", "README.md"}
-    assert hub.repositories == [("me/topics", None, True), ("me/topics", True, True)]
+    assert list(dict.fromkeys(hub.repositories)) == [("me/topics", None, True), ("me/topics", True, True)]
     assert capsys.readouterr().out.endswith("uploaded to hub/me/topics\n")
 
 
@@ -105,6 +111,22 @@ def test_a_run_without_a_login_is_refused_for_that_again_and_again(words, hub, r
     for _ in range(2):
         assert_refused(refusal("--push_to_hub", "me/topics"), "me/topics", "hf auth login")
     assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
+
+
+def test_a_repository_of_somebody_else_is_refused_before_training(refusal, hub, tmp_path):
+    assert_refused(refusal("--push_to_hub", "you/topics"), "you/topics", "403")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
+
+
+def test_a_name_alone_is_a_repository_of_whoever_is_logged_in(words, hub, capsys):
+    train.main([*words, "--epochs", "1", "--push_to_hub", "topics"])
+    assert "uploaded to hub/me/topics" in capsys.readouterr().out
+    assert 'model="me/topics"' in hub.written["README.md"].decode()
+
+
+def test_a_yes_is_no_repository(refusal, hub):
+    assert_refused(refusal("--push_to_hub", "true"), "me/topics", "true")
+    assert not hub.repositories
 
 
 def test_a_failed_upload_says_how_to_do_it_later(words, hub, last_line, tmp_path):

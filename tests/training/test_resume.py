@@ -256,6 +256,13 @@ def test_sigterm_while_the_best_is_tested_says_how_to_go_on(words, trained, stop
     assert outcome(tmp_path / "run") == outcome(trained(words))
 
 
+def test_a_second_signal_says_that_updates_are_lost(words, stop_at, stopped):
+    words = [*words, "--epochs", "2"]
+    stop_at(8, signal.SIGINT)
+    stop_at(9, signal.SIGINT, loop, "save")  # while the first is obeyed
+    assert_refused(stopped(words, 130), "after update 9", "last checkpoint are lost", "--resume latest")
+
+
 def test_going_on_elsewhere_takes_the_history_along(words, trained, stop_at, stopped, tmp_path):
     words = [*words, "--epochs", "2"]
     stop_at(8, signal.SIGINT)
