@@ -152,7 +152,8 @@ def pays() -> str:
          mean("compare-bbc", "accuracy", variant=OURS, k="8"), 8,
          best_rival("compare-bbc", "accuracy", "variant", k="8"), "no: the topic is all over the text"),
         ("summarizing two documents of 16,384 tokens, seconds; not trained", generating[1], generating[0], 64, "",
-         f"yes, and {memory[1] / memory[0]:.1f} times less memory; training {training[1] / training[0]:.1f} times as fast"),
+         f"yes, and {memory[1] / memory[0]:.1f} times less memory; "
+         f"training {training[1] / training[0]:.1f} times as fast"),
         ("search for two sentences in 500 tokens: the right document first", *index("needle"),
          f"yes: an index {tokens('needle') / 8:.0f} times smaller"),
         ("search for a function by its summary line: the right one first", *index("docstrings"),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, EncoderDecoderConfig, PreTrainedConfig, PreTrainedModel
 
-from .backbone import Backbone, Dtype, load_backbone, load_encoder, set_dropout
+from .backbone import Backbone, Dtype, commit_of, load_backbone, load_encoder, set_dropout
 from .pretrained import load_config, load_tokenizer
 
 
@@ -37,7 +37,8 @@ def join(
         started = load_backbone(AutoModelForCausalLM, decoder_name, of_decoder, dtype, may_lack="cross_?att").weights
     weights = {f"encoder.{key}": tensor for key, tensor in weights.items()}
     weights |= {f"decoder.{key}": tensor for key, tensor in started.items()}
-    return Backbone(name, joined_config(config, of_decoder, load_tokenizer(name)), weights)
+    tokenizer = load_tokenizer(name, commit_of(config))
+    return Backbone(name, joined_config(config, of_decoder, tokenizer), weights)
 
 
 def with_cross_attention(config: PreTrainedConfig, **changes) -> PreTrainedConfig:

@@ -124,7 +124,8 @@ class ModelArguments(OptionArguments):
         pairs = [re.fullmatch(r"\s*([0-9]{1,9}):([0-9.]{1,9})", pair) for pair in self.k_by_layer.split(",")]
         if not all(pairs):
             raise ValueError(
-                f"expected k_by_layer to be like 2:256,4:64 (layer:k, in YAML in quotes) or none, got {self.k_by_layer!r}"
+                "expected k_by_layer to be like 2:256,4:64 (layer:k; in quotes in YAML) or none, "
+                f"got {self.k_by_layer!r}"
             )
         found = {str(int(pair[1])): pair[2] for pair in pairs if pair}
         if len(found) < len(pairs):

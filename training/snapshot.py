@@ -32,6 +32,7 @@ from shtopk.training.run import Progress, Run
 from shtopk.training.run_folder import FINISHED, clear
 
 MODEL = "model.safetensors"
+ONE_FILE = 2**60  # bytes, more than any model has: `load_weights` reads one file
 
 
 def save(run: Run) -> None:
@@ -110,7 +111,7 @@ class Snapshot:
     def write(self, folder: Path, model, tokenizer) -> None:
         """Write the state into a folder, which can also be loaded as a model."""
         # By the names that the parameters have in the model, as `load_weights` reads them.
-        model.save_pretrained(folder, state_dict=self.weights, save_original_format=False)
+        model.save_pretrained(folder, state_dict=self.weights, save_original_format=False, max_shard_size=ONE_FILE)
         tokenizer.save_pretrained(folder)
         if self.apart:
             save_file(self.apart, folder / APART)

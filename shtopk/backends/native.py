@@ -28,6 +28,7 @@ from shtopk.rule import Rule
 TYPES = {torch.float32: "float", torch.float64: "double"}
 OF_VALUES = TYPES | {torch.bfloat16: "bfloat16"}  # with weights in float32
 ENOUGH = 2**17  # numbers for which a second thread pays
+PLAYED = 8  # as many numbers as could be read while one is played for
 VERSION = 6  # of tournament.c
 
 
@@ -117,20 +118,22 @@ class Native(Tensors):
         divisors, counts, carriers = new(batch, 1), new(batch, dtype=torch.long), new(batch, dtype=torch.long)
         field = new(batch, n, 2)  # a score and an index for each token that plays
         below = reach(scores.dtype, n, k, rule)
-        _run("field", batch, n, scores, n, k, rule.relative, float(temperature), below, divisors, counts, field)
+        _run(
+            "field", batch, PLAYED * n, scores, n, k, rule.relative, float(temperature), below, divisors, counts, field
+        )
 
         rounds = rounds_between(max([k, *counts.tolist()]), k)
         places = k * 2**rounds
         pairs, shares = new(batch, places - k, 2), new(batch, places - k, 2)
         weights, slot_scores, leaf_weights = (new(batch, size) for size in (places - k, k, places))
         tokens = new(batch, places, dtype=torch.long)
-        _run("play", batch, 4 * places, field, counts, divisors, n, k, rounds, rule.log_base, threshold,
+        _run("play", batch, 4 * PLAYED * places, field, counts, divisors, n, k, rounds, rule.log_base, threshold,
              pairs, shares, weights, slot_scores, tokens, leaf_weights, carriers)  # fmt: skip
 
         r, positions = int(carriers.sum()), new(batch, k, dtype=torch.long)
         leaf, token, slot = (new(r, dtype=torch.long) for _ in range(3))
         weight = new(r)
-        _run("list", batch, places, tokens, leaf_weights, slot_scores, carriers, n, k, rounds, threshold,
+        _run("list", batch, PLAYED * places, tokens, leaf_weights, slot_scores, carriers, n, k, rounds, threshold,
              leaf, token, weight, slot, positions)  # fmt: skip
         return Trees(pairs, shares, weights, divisors, slot_scores), leaf, Carriers(token, weight, slot), positions
 
@@ -173,8 +176,9 @@ class Native(Tensors):
         divisors, rounds = divisor.expand(batch, 1).contiguous(), rounds_between(nodes + k, k)
         leaf, token = leaf.contiguous(), token.contiguous()
         grad_weight, grad_slot_scores = grad_weight.contiguous(), grad_slot_scores.contiguous()
-        _run("score_gradients", batch, 4 * (nodes + k), pairs, shares, weights, divisors, leaf, token, len(leaf), k,
-             rounds, rule.log_base, grad_weight, grad_slot_scores, grad_scores, of_temperature)  # fmt: skip
+        _run("score_gradients", batch, 4 * PLAYED * (nodes + k), pairs, shares, weights, divisors, leaf, token,
+             len(leaf), k, rounds, rule.log_base, grad_weight, grad_slot_scores, grad_scores,
+             of_temperature)  # fmt: skip
         return grad_scores, of_temperature.sum()
 
     def carrier_gradients(

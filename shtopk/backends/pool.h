@@ -22,12 +22,26 @@ static inline void NAME(scale)(const VALUE *x, REAL weight, int64_t d, VALUE *ou
         out[i] = STORE(weight * LOAD(x[i]));
 }
 
+/* The same past the caches, 64 bytes at a time: memory is not read first to be written over. x NULL: zeros. */
+static inline void NAME(scale_past)(const VALUE *x, REAL weight, int64_t d, VALUE *out)
+{
+    enum { BLOCK = 64 / sizeof(VALUE) };
+    for (int64_t i = 0; i < d; i += BLOCK) {
+        VALUE block[BLOCK] = {0};
+        if (x)
+            for (int lane = 0; lane < BLOCK; lane++)
+                block[lane] = STORE(weight * LOAD(x[i + lane]));
+        stream(out + i, block);
+    }
+}
+
 /* Backward of the weighted sums, carrier by carrier (begin..end-1): grad [slots, d], values [tokens, d]. Writes, unless
    they are NULL, grad_weights and the carriers' rows of grad_values [tokens, d]. */
 EXPORT int NAME(pool_gradients_by_carrier)(int64_t begin, int64_t end, const VALUE *grad, const VALUE *values,
                                            const int64_t *token, const REAL *weight, const int64_t *slot, int64_t d,
                                            VALUE *grad_values, REAL *grad_weights)
 {
+    clean_registers();
     enum { AHEAD = 3 };
     for (int64_t i = begin; i < end; i++) {
         if (i + AHEAD < end)
@@ -51,14 +65,23 @@ EXPORT int NAME(pool_gradients_by_token)(int64_t begin, int64_t end, const VALUE
                                          const int64_t *carrier, const REAL *weight, const int64_t *slot, int64_t d,
                                          VALUE *grad_values, REAL *grad_weights)
 {
+    clean_registers();
+    const uint64_t bytes = d * sizeof(VALUE);
+    const int past = STREAMS && bytes % 64 == 0 && (uintptr_t)grad_values % 64 == 0 && (end - begin) * bytes >= LARGE;
     for (int64_t token = begin; token < end; token++) {
         const int64_t i = carrier[token];
         if (i >= 0 && grad_weights)
             grad_weights[i] = NAME(dot)(grad + slot[i] * d, values + token * d, d);
-        if (i >= 0 && grad_values)
+        if (!grad_values)
+            continue;
+        if (past)
+            NAME(scale_past)(i < 0 ? NULL : grad + slot[i] * d, i < 0 ? 0 : weight[i], d, grad_values + token * d);
+        else if (i >= 0)
             NAME(scale)(grad + slot[i] * d, weight[i], d, grad_values + token * d);
-        else if (grad_values)
-            memset(grad_values + token * d, 0, d * sizeof *grad_values);
+        else
+            memset(grad_values + token * d, 0, bytes);
     }
+    if (past)
+        STREAMED();
     return 0;
 }

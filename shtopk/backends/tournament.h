@@ -136,6 +136,7 @@ static REAL NAME(spread)(const NAME(Item) *items, int64_t count, int64_t k)
 EXPORT int NAME(field)(int64_t begin, int64_t end, const REAL *scores, int64_t n, int64_t k, int relative,
                        double temperature, double reach, REAL *divisors, int64_t *counts, NAME(Item) *field)
 {
+    clean_registers();
     enum { SHORT = 256 }; /* so many are sorted sooner than sifted */
     const KEY all = ~(KEY)0, bye = NAME(key)(NAME(BYE));
     const int64_t kept = k < n ? k : n, wanted = !relative ? kept : 2 * k < n ? 2 * k : n;
@@ -199,6 +200,7 @@ EXPORT int NAME(play)(int64_t begin, int64_t end, const NAME(Item) *field, const
                       int64_t n, int64_t k, int64_t rounds, double log_base, double negligible, REAL *pairs,
                       REAL *shares, REAL *weights, REAL *slot_scores, int64_t *tokens, REAL *leaf_weights, int64_t *carriers)
 {
+    clean_registers();
     const int64_t places = k << rounds, nodes = places - k;
     NAME(Item) *levels = malloc(3 * places * sizeof *levels); /* the ranking of each round; then one to sort in */
     REAL *wins = malloc(places * sizeof *wins);               /* of each round's pairs */
@@ -265,6 +267,7 @@ EXPORT int NAME(list)(int64_t begin, int64_t end, const int64_t *tokens, const R
                       const int64_t *carriers, int64_t n, int64_t k, int64_t rounds, double negligible, int64_t *leaf,
                       int64_t *token, REAL *weight, int64_t *slot, int64_t *positions)
 {
+    clean_registers();
     int64_t next = 0;
     for (int64_t row = 0; row < begin; row++)
         next += carriers[row];
@@ -292,6 +295,7 @@ EXPORT int NAME(score_gradients)(int64_t begin, int64_t end, const REAL *pairs, 
                                  int64_t length, int64_t k, int64_t rounds, double log_base, const REAL *grad_weights,
                                  const REAL *grad_slot_scores, REAL *grad_scores, REAL *of_temperature)
 {
+    clean_registers();
     const int64_t places = k << rounds, nodes = places - k;
     REAL *worth = malloc((nodes + places) * sizeof *worth); /* of nodes, then of leaves, as all of these */
     REAL *grad = malloc((nodes + places) * sizeof *grad);

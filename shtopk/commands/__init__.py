@@ -48,6 +48,9 @@ def main(argv: list[str] | None = None) -> int:
         if sys.stdout is not None:  # as behind >&-
             sys.stdout.flush()
         return code
+    except KeyboardInterrupt:  # where a command has begun nothing yet, as while it imports
+        print(f"shtopk {name}: stopped", file=sys.stderr)
+        return 130
     except BrokenPipeError:  # nobody reads on, as behind `| head`: ends in silence, as other tools do
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141

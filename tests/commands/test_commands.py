@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from importlib import import_module
+from unittest.mock import Mock
 
 import pytest
 
@@ -29,6 +30,12 @@ def test_every_command_explains_itself_line_by_line(name, capsys):
 def test_an_unknown_command_is_refused(capsys):
     assert main(["trian"]) == 2
     assert "expected a command of train, evaluate, " in capsys.readouterr().err
+
+
+def test_ctrl_c_while_a_command_begins_is_told_in_a_line(capsys, monkeypatch):
+    monkeypatch.setattr("shtopk.commands.configs.main", Mock(side_effect=KeyboardInterrupt))
+    assert main(["configs"]) == 130
+    assert capsys.readouterr().err == "shtopk configs: stopped\n"
 
 
 @pytest.mark.parametrize(("words", "named"), [

@@ -2,9 +2,9 @@
 
 from unittest.mock import Mock
 
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-from shtopk.models import TopKPoolingForSequenceClassification
+from shtopk.models import TopKPoolingForConditionalGeneration, TopKPoolingForSequenceClassification
 
 
 def test_a_backbone_is_pinned_and_its_commit_known(encoder, monkeypatch):
@@ -16,3 +16,13 @@ def test_a_backbone_is_pinned_and_its_commit_known(encoder, monkeypatch):
     model = TopKPoolingForSequenceClassification.from_backbone(encoder, backbone_revision="v1", k=4)
     assert [load.call_args.kwargs["revision"] for load in loads.values()] == ["v1", "abc"]
     assert model.backbone_commit == "abc"
+
+
+def test_a_decoder_is_joined_with_the_tokenizer_of_the_same_commit(encoder, monkeypatch):
+    config = AutoConfig.from_pretrained(encoder)
+    config._commit_hash = "abc"
+    tokenizer = Mock(side_effect=AutoTokenizer.from_pretrained)
+    monkeypatch.setattr("shtopk.models.pretrained.AutoConfig.from_pretrained", Mock(return_value=config))
+    monkeypatch.setattr("shtopk.models.pretrained.AutoTokenizer.from_pretrained", tokenizer)
+    TopKPoolingForConditionalGeneration.from_backbone(encoder, backbone_revision="v1", decoder_layers=1, k=4)
+    assert tokenizer.call_args.kwargs["revision"] == "abc"

@@ -1,7 +1,9 @@
 """What is done in C is what tensor operations do, on any number of threads."""
 
 import multiprocessing
+import re
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -122,6 +124,29 @@ def test_gradients_of_values_are_those_of_tensor_operations(dtype, carriers, of,
     )
     torch.testing.assert_close(ours[0], expected[0], rtol=0, atol=0, equal_nan=True)  # each product is rounded once
     torch.testing.assert_close(ours[1], expected[1], rtol=1e-4, atol=1e-5, equal_nan=True)
+
+
+@pytest.mark.parametrize("d", [512, 520])  # whole lines of a cache, and not
+@pytest.mark.parametrize("dtype", native.OF_VALUES)
+def test_gradients_past_the_caches_are_those_of_tensor_operations(dtype, d):
+    generator = torch.Generator().manual_seed(0)
+    gradient, values = (torch.randn(size, d, generator=generator).to(dtype) for size in (10, 9000))
+    token = torch.randperm(9000, generator=generator)[:8000]
+    weight = torch.randn(8000, generator=generator).to(torch.promote_types(dtype, torch.float32))
+    found = Carriers(token, weight, torch.randint(0, 10, (8000,), generator=generator).sort().values)
+    assert values.nbytes > 2**23
+    ours, expected = (
+        backends.BACKENDS[x].carrier_gradients(gradient, values, found, True, False)[0] for x in ("native", "tensors")
+    )
+    assert torch.equal(ours, expected)
+
+
+def test_what_is_called_in_c_has_wide_registers_or_begins_by_cleaning_them():
+    folder = Path(native.__file__).parent
+    begins = re.compile(r"^(CLONES )?EXPORT int NAME\((\w+)\)[^{;]*\{\n *(\S+)", re.MULTILINE)
+    found = [one for path in folder.glob("*.h") for one in begins.findall(path.read_text())]
+    assert len(found) > 7
+    assert [name for clones, name, first in found if not clones and first != "clean_registers();"] == []
 
 
 def test_every_number_is_rounded_to_bfloat16_as_torch_does():

@@ -15,6 +15,7 @@ import torch
 from filelock import FileLock
 from refusals import assert_refused
 from safetensors.torch import load_file
+from transformers import PreTrainedModel
 
 import train
 from shtopk import TopKPooling, draw_k
@@ -285,6 +286,14 @@ def rewrite(checkpoint, state):
     (checkpoint / "state.json").write_text(state)
     manifest = {"needs": [], "files": sizes_and_hashes(checkpoint)}
     (checkpoint / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_a_model_of_any_size_is_one_file_to_go_on_from(words, trained_here, monkeypatch):
+    saves = PreTrainedModel.save_pretrained
+    smaller = tuple("10KB" if value == "50GB" else value for value in saves.__defaults__)
+    monkeypatch.setattr(saves, "__defaults__", smaller)  # at which transformers begins another file
+    trained_here([*words, "--epochs", "1"])
+    assert train.main([*words, "--epochs", "1", *LATEST])["updates"] == 6
 
 
 def test_a_field_that_was_compared_once_and_is_free_now_keeps_nobody_from_going_on(words, trained_here):
