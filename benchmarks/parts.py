@@ -87,7 +87,7 @@ PARTS = (
     Part("kept", ("kept",), ("kept.py",), 8, readme=True, threads=1, tasks=("bbc", "needle")),
     Part("gpu", ("gpu/gpu", "gpu/speed-gpu", "gpu/finetune-gpu", "gpu/paper-full"), ("gpu.py",), 9, timed=True,
          readme=True, needs="gpu", scripts=("gpu", "speed_gpu", "finetune_gpu", "paper"), tasks=("bbc", "files")),
-    Part("speed", ("speed",), ("speed.py",), 15, timed=True, without=("speed_gpu", "speed.time_default")),
+    Part("speed", ("speed",), ("speed.py",), 15, timed=True, readme=True, without=("speed_gpu", "speed.time_default")),
     Part("planted", ("planted-tuning", "planted-small"), ("planted.py",), 30, threads=1),
     Part("planted-large", ("planted-large",), ("planted.py --size large",), 25, threads=1, reads=("planted-tuning",)),
     Part("peers", ("peers",), ("peers.py",), 10, timed=True, reads=("compare-needle", "retrieval", "planted-small")),

@@ -18,10 +18,10 @@ from shtopk.training.aliases import ALIASES
 from shtopk.training.arguments import EvaluationArguments
 
 GUIDES = ("train", "data", "answers", "evaluate", "summarize", "inside_the_encoder", "many_processes", "completions")
-ELSEWHERE = {  # options of accelerate and torchrun, of compare and show, and of every command
+ELSEWHERE = {  # options of accelerate, torchrun and hf, of compare and show, and of every command
     *("--config_file", "--num_processes", "--machine_rank", "--main_process_ip", "--nproc_per_node"),
     *("--operators", "--seeds", "--output", "--pair", "--config", "--help", "--backbone"),
-    *("--num_train_epochs", "--epoch"),
+    *("--num_train_epochs", "--epoch", "--local"),  # --local-dir
 }
 
 
