@@ -89,6 +89,9 @@ class Assignment(NamedTuple):
         batch, k = self.mask.shape[:-1], self.mask.shape[-1]
         if values.shape[:-1] != (*batch, n):
             raise ValueError(f"values must be {[*batch, n, 'd']} to fit this choice, got {list(values.shape)}")
+        if not values.is_floating_point():
+            raise ValueError(f"expected floating-point values, got {values.dtype}; of whole numbers gather those at "
+                             "positions")  # fmt: skip
         if self.slots is None:
             unread = (self.weights == 0).all(-2).unsqueeze(-1)
             return product(self.weights.to(values.dtype), values.masked_fill(unread, 0))
@@ -223,7 +226,9 @@ class Assignment(NamedTuple):
             >>> successive_halving_topk(torch.eye(4), scores, k=2, temperature=100.0).assignment.entropy()
             tensor(0.6931)
         """
-        entropy = torch.special.entr(self._shares()).sum(-1 if self.slots is not None else (-2, -1))
+        shares = self._shares()
+        shares = shares.masked_fill(shares == 0, 1)  # as 0 it has no entropy, and at 0 that has no slope
+        entropy = torch.special.entr(shares).sum(-1 if self.slots is not None else (-2, -1))
         return entropy / self.mask.sum(-1).clamp(min=1)
 
     def tokens_of(self, slot: int, smallest: float = 0.0) -> list[tuple[int, float]]:

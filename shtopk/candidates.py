@@ -58,7 +58,7 @@ def candidates(values: Tensor, scores: Tensor, k: int, mask: Tensor | None, temp
     device = scores.device if torch.compiler.is_compiling() else None
     if isinstance(temperature, Tensor):
         device = device if temperature.device.type == "cpu" else scores.device
-        temperature = temperature.reshape(()).to(device, dtype, non_blocking=True)
+        temperature = temperature.reshape(()).to(device, dtype, non_blocking=scores.is_cuda)  # else it is read at once
         if temperature.requires_grad:  # what is divided by its square, as a gradient is, stays finite
             temperature = temperature.clamp(min=torch.finfo(dtype).tiny ** 0.5)
     else:

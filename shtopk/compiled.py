@@ -15,8 +15,10 @@ from shtopk.rule import Rule
 
 
 def _given(x: Tensor | None, like: Tensor) -> Tensor:
-    """The tensor, or an empty one for None: a custom operator has to return a tensor for every gradient."""
-    return like.new_empty(0) if x is None else x
+    """The tensor, contiguous as a compiler expects it, or an empty one for None: a custom operator has to return a
+    tensor for every gradient.
+    """
+    return like.new_empty(0) if x is None else x.contiguous()
 
 
 def _fake_answer(values: Tensor, scores: Tensor, k: int) -> tuple[Tensor, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, get_type_hints
@@ -85,6 +85,8 @@ class PoolingOptions:
                 raise ValueError(f"expected {name} to be a number > 0, got {value!r}")
             if value is not None and not (float(value) > 0 and math.isfinite(value)):
                 raise ValueError(f"expected {name} > 0, got {value!r}")
+        if not isinstance(self.protected, Iterable) or not all(isinstance(place, int) for place in self.protected):
+            raise ValueError(f"expected protected to be a list of whole numbers, got {self.protected!r}")
         object.__setattr__(self, "protected", tuple(self.protected))
         if len(set(self.protected)) != len(self.protected):
             raise ValueError(f"expected protected to be different places, got {list(self.protected)}")

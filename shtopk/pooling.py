@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from shtopk.assignment import Assignment
 from shtopk.operators import OPERATORS
 from shtopk.options import NAMES, PoolingOptions, check_budget
 from shtopk.rows import topk_by_row, with_slots
@@ -82,7 +83,8 @@ class TopKPooling(nn.Module):
     def progress(self, progress: float) -> None:
         self._progress = progress
         # A tensor: a Python float would be baked into the graph. CPU is fine: 0-dim tensors mix with any device.
-        self._annealed = torch.tensor(self.options.temperature_at(progress), dtype=torch.float64, device="cpu")
+        with torch.inference_mode(False):  # or a backward pass could not keep it
+            self._annealed = torch.tensor(self.options.temperature_at(progress), dtype=torch.float64, device="cpu")
 
     @property
     def current_temperature(self) -> float:
@@ -106,7 +108,7 @@ class TopKPooling(nn.Module):
         """
         k = self.current_k if k is None else k
         check_budget(k)
-        return max(math.ceil(k * n) if isinstance(k, float) else k, len(self.options.protected) + 1)
+        return max(math.ceil(round(k * n, 9)) if isinstance(k, float) else k, len(self.options.protected) + 1)
 
     def forward(
         self,
@@ -130,8 +132,10 @@ class TopKPooling(nn.Module):
             `scores` [B, k]; `assignment`. In a row of which a real token's score is NaN, all vectors are NaN.
 
         Raises:
-            ValueError: an impossible k, or, on a CPU, a mask with negative numbers.
+            ValueError: an impossible k, vectors of another shape, or, on a CPU, a mask with negative numbers.
         """
+        if hidden_states.dim() != 3:
+            raise ValueError(f"expected token vectors [B, n, d], got {list(hidden_states.shape)}")
         if attention_mask is None:
             mask = hidden_states.new_ones(hidden_states.shape[:2]).bool()
         else:
@@ -176,7 +180,7 @@ class TopKPooling(nn.Module):
     def _slots_by_row(self, counted: Tensor, k: float) -> Tensor:
         """[B] how many slots each row gets, on the CPU."""
         tokens = (counted != 0).sum(-1).cpu().double()  # as Python's numbers, so that `slots_for` says the same
-        return (k * tokens).ceil().long().clamp(min=len(self.options.protected) + 1)
+        return (k * tokens).round(decimals=9).ceil().long().clamp(min=len(self.options.protected) + 1)
 
     def _warn_of_frozen_scorer(self) -> None:
         parameters = list(self.scorer.parameters())
@@ -247,7 +251,7 @@ def _numbers(hidden_states: Tensor, mask: Tensor) -> Tensor:
     A NaN there times its gradient, which is 0, would be a part of the scorer's gradient. On a CPU a look at the sum
     saves the copy nearly always. On a GPU it would be a wait for the device.
     """
-    if _can_be_read(hidden_states) and hidden_states.detach().sum(dtype=torch.float32).isfinite():
+    if _can_be_read(hidden_states) and hidden_states.detach().sum().isfinite():
         return hidden_states
     return hidden_states.masked_fill(~mask.unsqueeze(-1), 0)
 
@@ -261,7 +265,10 @@ def _with_nan(out: TopK, scores: Tensor, mask: Tensor) -> TopK:
         return out
     lost = (scores.isnan() & mask).any(1)
     values = out.values.masked_fill(lost[:, None, None], torch.nan)
-    return TopK(values, out.scores, out.assignment, out.attention_mask)
+    weights, slots, filled, positions = out.assignment
+    first = torch.arange(filled.shape[1], device=filled.device) == 0
+    filled = filled | (lost[:, None] & first)  # where no slot was left, a mask would hide it
+    return TopK.of(values, out.scores, Assignment(weights, slots, filled, positions))
 
 
 def _check_mask(mask: Tensor) -> None:

@@ -31,7 +31,7 @@ def read(arguments: DataArguments) -> DatasetDict:
     """The splits of the data set. A split that is missing or has no answers is drawn, see `assemble`."""
     name, found, given = arguments.dataset_name, _load(arguments), Columns.of(arguments)
     columns = _settled(given, found.get("train"))
-    parts, sources = {}, {}
+    parts, sources, unanswered = {}, {}, []
     for split, names in NAMES.items():
         key = next((other for other in names if other in found), None)
         sources[split] = f"{name} ({key or 'train'})"
@@ -39,6 +39,8 @@ def read(arguments: DataArguments) -> DatasetDict:
             check_columns(found[key], columns, sources[split])
             if split == "train" or _is_answered(found[key], columns):
                 parts[split] = found[key]
+            else:
+                unanswered.append(f"{sources[split]}: has no answers, so some documents of train are taken instead")
     if "train" not in parts:
         raise ValueError(f"expected a train split in the data set {name}, got {', '.join(found)}")
     order = _class_names(parts["train"], columns)
@@ -54,7 +56,10 @@ def read(arguments: DataArguments) -> DatasetDict:
                         drop=arguments.drop_unknown_labels)  # fmt: skip
 
     facts = f"{arguments.data_seed} {arguments.drop_unknown_labels} {given.kind} {_facts(parts, columns)}"
-    return cached("hub", facts, prepare)
+    data = cached("hub", facts, prepare)
+    info = data["train"].info
+    info.description = "\n".join(filter(None, (info.description, *unanswered)))
+    return data
 
 
 def read_alone(arguments: DataArguments, split: str) -> Dataset | None:

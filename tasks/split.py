@@ -39,6 +39,20 @@ def shuffled(keys: Iterable[str], seed: int) -> list[int]:
     return _order(digests(keys, seed)).tolist()
 
 
+def evenly(order: Sequence[int], labels: Sequence[Hashable]) -> list[int]:
+    """The same indices so that however many are taken from the front, each label has about its share of them.
+
+    Example:
+        >>> evenly([2, 3, 4, 5, 0, 1], "aabbbb")
+        [2, 0, 3, 4, 1, 5]
+    """
+    counts, met, places = Counter(labels), Counter[Hashable](), []
+    for i in order:
+        met[labels[i]] += 1
+        places.append((met[labels[i]] - 0.5) / counts[labels[i]])  # of its own label, from 0 to 1
+    return [order[place] for place in np.argsort(places, kind="stable")]
+
+
 def stratified_split(
     labels: Sequence[Hashable],
     keys: Iterable[str],

@@ -16,7 +16,7 @@ from shtopk.tasks.baselines import nearest_neighbour
 from shtopk.tasks.labels import named
 from shtopk.tasks.names import ROUGE, SUMMARIZATION_METRICS, figure_as_text
 from shtopk.tasks.preprocess import encode_documents, encode_summaries
-from shtopk.tasks.split import SPLITS, shuffled
+from shtopk.tasks.split import SPLITS, evenly, shuffled
 from shtopk.tasks.table import each, joined
 from shtopk.tasks.word_baselines import class_baselines
 
@@ -268,10 +268,16 @@ def check_completions(arguments: DataArguments, kind: str | None) -> None:
 
 
 def sample(split: Dataset, limit: int | None, seed: int) -> Dataset:
-    """At most so many documents of a split, drawn by their texts and the seed; None: all."""
+    """At most so many documents of a split, drawn by their texts and the seed; None: all.
+
+    Classes keep their shares.
+    """
     if limit is None or limit >= len(split):
         return split
-    return split.select(sorted(shuffled((text for (text,) in each(split, "text")), seed)[:limit]))
+    order = shuffled(joined(split), seed)
+    if "label" in split.column_names:  # its splits were drawn by the same order, class by class
+        order = evenly(order, split["label"][:])
+    return split.select(sorted(order[:limit]))
 
 
 def tell(splits: Mapping[str, Dataset]) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # late: it takes long to import
 
 MOST_DOCUMENTS = 20_000  # of the training split that a regression learns from, spread evenly over it
 MOST_WORDS = 100_000
+MOST_WEIGHTS = 10_000_000  # of words and classes; learning them takes a gigabyte
 MOST_LABELS = 100  # each has a regression of its own
 REGRESSION = "tfidf_regression"
 
@@ -32,9 +33,9 @@ def class_baselines(train: Dataset, texts: Sequence[str]) -> dict[str, list[int]
     frequent = most_frequent_class(train["label"][:])
     found = {"most_frequent_class": [frequent] * len(texts)}
     learnt = _learnt(train)
-    if len(set(learnt["label"][:])) < 2:
+    if (classes := len(set(learnt["label"][:]))) < 2:
         return found
-    answers = answers_by_words(logistic(), joined(learnt), learnt["label"][:], texts)
+    answers = answers_by_words(logistic(), joined(learnt), learnt["label"][:], texts, MOST_WEIGHTS // classes)
     return found if answers is None else found | {REGRESSION: answers.tolist()}
 
 
@@ -91,9 +92,10 @@ def logistic() -> Any:
 
 
 def answers_by_words(
-    regression: Any, train_texts: Sequence[str], answers: Any, texts: Sequence[str]
+    regression: Any, train_texts: Sequence[str], answers: Any, texts: Sequence[str], most_words: int = MOST_WORDS
 ) -> np.ndarray | None:
-    """What a regression of scikit-learn says to texts by their TF-IDF vectors; None: no word of two letters or digits.
+    """What a regression of scikit-learn says to texts by their TF-IDF vectors, of at most so many words, the frequent
+    ones; None: no word of two letters or digits.
 
     Example:
         >>> answers_by_words(logistic(), ["a goal", "the goals", "the bank"], [0, 0, 1], ["no bank", "one goal"])
@@ -101,7 +103,7 @@ def answers_by_words(
     """
     from sklearn.feature_extraction.text import TfidfVectorizer  # late: it takes long to import
 
-    vectorizer = TfidfVectorizer(sublinear_tf=True, max_features=MOST_WORDS, dtype=np.float32)
+    vectorizer = TfidfVectorizer(sublinear_tf=True, max_features=min(most_words, MOST_WORDS), dtype=np.float32)
     try:
         vectors = vectorizer.fit_transform(train_texts)
     except ValueError:  # no words

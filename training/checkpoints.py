@@ -25,6 +25,7 @@ OPTIMIZER, STATE = "optimizer.safetensors", "state.json"
 APART = "trained.safetensors"  # of LoRA: what is trained, as the model beside it is merged
 OLD = "partial_old_"  # prefix of a checkpoint that is being replaced
 NAME = re.compile(r"update_(0|[1-9][0-9]*)")
+LEFTOVER = re.compile(r"partial_(old_update_)?[0-9]+")
 OF_TRAINING = {MANIFEST, OPTIMIZER, STATE, APART, ARGUMENTS}  # files of a checkpoint beside the model
 
 
@@ -156,8 +157,9 @@ class Checkpoints:
         for update in self.updates():
             if update not in stay:
                 shutil.rmtree(self.path(update), ignore_errors=True)
-        for leftover in self.folder.glob("partial_*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+        for leftover in self.folder.iterdir():
+            if LEFTOVER.fullmatch(leftover.name):
+                shutil.rmtree(leftover, ignore_errors=True)
 
     def _recover(self) -> None:
         """Rename a checkpoint back if a kill came while it was being replaced."""

@@ -14,7 +14,7 @@ from shtopk.tasks.registry import possible_tasks
 from shtopk.training.answer_checks import problem_of_answers
 from shtopk.training.arguments import TRACKERS, Arguments, TrainArguments
 from shtopk.training.model_arguments import ModelArguments
-from shtopk.training.run_folder import holds_a_run, is_unused
+from shtopk.training.run_folder import holds_a_run, in_the_way, is_unused
 
 LARGEST = 2**31 - 1  # of any number: more is a slip, and would overflow
 POSITIVE = (
@@ -73,9 +73,7 @@ def problem_of(arguments: Arguments, writes: bool) -> str | None:
             return f"the tracker {name} needs the package {name}; install it or leave the tracker out"
     output, resumes = Path(training.output_dir), training.resume is not None
     writes = writes and not training.dry_run
-    if writes and (problem := unusable(output, training.overwrite, resumes=resumes)):
-        return problem
-    if writes and (problem := _lost(arguments)):
+    if writes and (problem := _lost(arguments) or unusable(output, training.overwrite, resumes=resumes)):
         return problem
     try:
         model.pooling_options.check(model.share_or_count)
@@ -147,6 +145,8 @@ def unusable(folder: Path, again: bool, *, trains: bool = True, resumes: bool = 
         return f"output_dir {folder} {inside}{what}; choose another one"
     if not os.access(there, os.W_OK | os.X_OK):
         return f"cannot write to {there}, where output_dir {folder} is to be; choose another one"
+    if there == folder and again and trains and (name := in_the_way(folder)):
+        return f"output_dir {folder} holds no run, but {name}, which one would replace; choose another one"
     if there == folder and not again and not is_unused(folder):
         if resumes:
             nothing = "holds other files, and no run to go on with"

@@ -15,7 +15,7 @@ from shtopk.models.model_card import elsewhere, is_local
 from shtopk.tasks.arguments import FILE_FIELDS
 from shtopk.training.aliases import ALIASES
 from shtopk.training.checkpoints import CheckpointError, reason
-from shtopk.training.run_folder import ARGUMENTS, CARD, CODE, FINISHED, MODEL, TOKENIZER
+from shtopk.training.run_folder import ARGUMENTS, CARD, CODE, CONFIG, FINISHED, MODEL, TOKENIZER
 from shtopk.training.settings import reading, settings_of
 
 # What is uploaded of a run's folder as it is: the model with its code, and the picture of its training. Not what
@@ -52,14 +52,14 @@ def upload(folder: Path, name: str, *, private: bool) -> str:
     failed = f"the run is complete in {folder}, but could not be uploaded; {later}"
     owned = _asking(lambda hub: _make(hub, name, private), failed)
     how_read = yaml.safe_dump(reading(settings_of(folder)), sort_keys=False, allow_unicode=True)
-    written = {ARGUMENTS: how_read, CARD: card_for(owned, folder)}
+    written = {ARGUMENTS: how_read, CARD: card_for(owned, folder), CONFIG: config_for(folder)}
 
     def all_of_it(hub: Any) -> Any:
         for path, text in written.items():
             hub.upload_file(repo_id=owned, path_in_repo=path, path_or_fileobj=text.encode(), commit_message=MESSAGE)
         return hub.upload_folder(
             repo_id=owned, folder_path=folder, commit_message=MESSAGE,
-            allow_patterns=list(UPLOADED), ignore_patterns=["checkpoints/*", "logs/*"],
+            allow_patterns=list(UPLOADED), ignore_patterns=["checkpoints/*", "logs/*", CONFIG],
         )  # fmt: skip
 
     return str(_asking(all_of_it, failed).repo_url)
@@ -76,6 +76,19 @@ def card_for(name: str, folder: Path) -> str:
     here = Path(results["arguments"]["output_dir"]).as_posix()
     card = card.replace(f'"{here}"', f'"{name}"').replace(f"{elsewhere(here)}\n\n", "")
     return card.replace(results["command"], without_folders(results["command"]))
+
+
+def config_for(folder: Path) -> str:
+    """The configuration of a run's model, without the folders of this machine that its parts were loaded from."""
+
+    def told(fields: dict[str, Any]) -> dict[str, Any]:
+        name = fields.get("_name_or_path")
+        if isinstance(name, str) and is_local(name):
+            del fields["_name_or_path"]
+        return fields
+
+    content = json.loads((folder / CONFIG).read_text(encoding="utf-8"), object_hook=told)
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
 def without_folders(command: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from shtopk.tasks import write_predictions
@@ -54,7 +55,8 @@ def draw_confusion(confusion: Sequence[Sequence[int]], names: Sequence[str], pat
     side = max(3.2, 1.4 + 0.42 * min(count, MOST_NAMED))
     figure = Figure(figsize=(side + 0.8, side), layout="constrained")
     axes = figure.subplots()
-    shares = [[n / max(1, sum(row)) for n in row] for row in confusion]
+    counts = np.asarray(confusion)
+    shares = counts / counts.sum(1, keepdims=True).clip(1)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set_xlabel("answered")
     axes.set_ylabel("true class")

@@ -100,11 +100,13 @@ class Provenance:
 def code_revision() -> dict | None:
     """The git revision of this code, and whether it has uncommitted changes; None without git."""
     try:
-        revision, changes = (
+        revision, changes, top = (
             subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
-            for words in (["rev-parse", "HEAD"], ["status", "--porcelain"])
+            for words in (["rev-parse", "HEAD"], ["status", "--porcelain"], ["rev-parse", "--show-toplevel"])
         )
     except (OSError, subprocess.CalledProcessError):
+        return None
+    if Path(top).resolve() != ROOT:  # of another project, in which this one is installed
         return None
     return {"revision": revision, "changed": bool(changes)}
 

@@ -106,7 +106,8 @@ class Run(Experiment):
         self.scheduler: torch.optim.lr_scheduler.LRScheduler = get_scheduler(
             training.schedule,
             self.optimizer,
-            num_warmup_steps=math.ceil(round(training.warmup * self.updates, 6)),
+            # Of a single update none, or nothing would be learnt.
+            num_warmup_steps=min(math.ceil(round(training.warmup * self.updates, 6)), self.updates - 1),
             num_training_steps=self.updates,
         )
         self.eval_every = training.eval_every or len(self.batches)

@@ -40,9 +40,16 @@ def clear(folder: Path) -> None:
             path.unlink()
 
 
+def in_the_way(folder: Path) -> str | None:
+    """The name of a file, in a folder without a run, that a run would replace; None for none."""
+    if holds_a_run(folder):
+        return None
+    return next((path.name for pattern in WRITTEN for path in folder.glob(pattern) if path.is_file()), None)
+
+
 def holds_a_run(folder: Path) -> bool:
     """Whether a run was begun in a folder."""
-    return (folder / ORIGIN).is_file() or (folder / CHECKPOINTS).is_dir()
+    return (folder / ORIGIN).is_file() or any((folder / CHECKPOINTS).glob("update_*/manifest.json"))
 
 
 def is_unused(folder: Path) -> bool:

@@ -1,7 +1,8 @@
 /* Part of tournament.c, once for each type of values: VALUE is that type, REAL the one of their weights and of all that is
-   computed, LOAD(x) a REAL and STORE(x) a VALUE. The gradients of the weighted sums of values within each slot. */
+   computed, LOAD(x) a REAL and STORE(x) a VALUE, POOL_CLONES what stands before functions. The gradients of the weighted
+   sums of values within each slot. */
 
-static inline REAL NAME(dot)(const VALUE *a, const VALUE *b, int64_t d)
+static ALWAYS_INLINE REAL NAME(dot)(const VALUE *a, const VALUE *b, int64_t d)
 {
     enum { LANES = 64 / sizeof(VALUE) }; /* sums that a compiler may keep side by side */
     REAL sums[LANES] = {0}, sum = 0;
@@ -16,14 +17,14 @@ static inline REAL NAME(dot)(const VALUE *a, const VALUE *b, int64_t d)
     return sum;
 }
 
-static inline void NAME(scale)(const VALUE *x, REAL weight, int64_t d, VALUE *out)
+static ALWAYS_INLINE void NAME(scale)(const VALUE *x, REAL weight, int64_t d, VALUE *out)
 {
     for (int64_t i = 0; i < d; i++)
         out[i] = STORE(weight * LOAD(x[i]));
 }
 
 /* The same past the caches, 64 bytes at a time: memory is not read first to be written over. x NULL: zeros. */
-static inline void NAME(scale_past)(const VALUE *x, REAL weight, int64_t d, VALUE *out)
+static ALWAYS_INLINE void NAME(scale_past)(const VALUE *x, REAL weight, int64_t d, VALUE *out)
 {
     enum { BLOCK = 64 / sizeof(VALUE) };
     for (int64_t i = 0; i < d; i += BLOCK) {
@@ -37,6 +38,7 @@ static inline void NAME(scale_past)(const VALUE *x, REAL weight, int64_t d, VALU
 
 /* Backward of the weighted sums, carrier by carrier (begin..end-1): grad [slots, d], values [tokens, d]. Writes, unless
    they are NULL, grad_weights and the carriers' rows of grad_values [tokens, d]. */
+POOL_CLONES
 EXPORT int NAME(pool_gradients_by_carrier)(int64_t begin, int64_t end, const VALUE *grad, const VALUE *values,
                                            const int64_t *token, const REAL *weight, const int64_t *slot, int64_t d,
                                            VALUE *grad_values, REAL *grad_weights)
@@ -61,6 +63,7 @@ EXPORT int NAME(pool_gradients_by_carrier)(int64_t begin, int64_t end, const VAL
 
 /* The same, token by token (begin..end-1), where most tokens are carriers: memory is read and written from front to
    back. carrier [tokens] says which one a token is, -1 for none. Writes all of grad_values. */
+POOL_CLONES
 EXPORT int NAME(pool_gradients_by_token)(int64_t begin, int64_t end, const VALUE *grad, const VALUE *values,
                                          const int64_t *carrier, const REAL *weight, const int64_t *slot, int64_t d,
                                          VALUE *grad_values, REAL *grad_weights)

@@ -87,6 +87,7 @@ static inline void stream(void *to, const void *from)
 #define REAL_DIGITS FLT_MANT_DIG
 #include "tournament.h"
 #define VALUE REAL
+#define POOL_CLONES /* wider registers gain nothing here: memory is what takes time */
 #define LOAD(x) (x)
 #define STORE(x) (x)
 #include "pool.h"
@@ -116,6 +117,7 @@ static inline void stream(void *to, const void *from)
 #undef REAL
 #undef NAME
 #undef VALUE
+#undef POOL_CLONES
 #undef LOAD
 #undef STORE
 
@@ -139,6 +141,7 @@ static inline uint16_t to_bfloat16(float real) /* the nearest one, of two the ev
 #define REAL float
 #define NAME(x) x##_bfloat16
 #define VALUE uint16_t
+#define POOL_CLONES CLONES
 #define LOAD(x) from_bfloat16(x)
 #define STORE(x) to_bfloat16(x)
 #include "pool.h"

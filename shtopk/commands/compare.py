@@ -64,6 +64,9 @@ def main(argv: list[str]) -> None:
             if one.way == "none" and given.model.window_k is not None:
                 refuse("none keeps every token, and window_k does not; leave out one of them")
         folder, overwrite = Path(own.output_dir), own.overwrite == "true"
+        if overwrite:  # what cannot be read is refused before anything is removed
+            with refusing(ValueError):
+                get_task(given.data).load(given.data)
         record = begin(folder, shared(words), overwrite)
         for one in plan if overwrite else []:
             shutil.rmtree(folder / one.folder, ignore_errors=True)

@@ -71,6 +71,9 @@ def test_another_comparison_is_not_mixed_with_it(trainings, shtopk, refused, wor
     given = [*words, "--operators=hard", "--k=2", "--seeds=0", f"--output_dir={tmp_path / 'out'}"]
     shtopk("compare", *given)
     assert "name another output_dir" in refused("compare", *given, "--epochs=7")
+    folders = sorted((tmp_path / "out").rglob("*"))
+    assert "expected a column 'topic'" in refused("compare", *given, "--overwrite", "true", "--label_column=topic")
+    assert sorted((tmp_path / "out").rglob("*")) == folders  # nothing is removed for what cannot be read
     shtopk("compare", *given, "--epochs=7", "--overwrite", "true")
     assert len(trainings) == 2
 

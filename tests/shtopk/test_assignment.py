@@ -116,6 +116,20 @@ def test_the_tokens_of_a_slot_are_those_with_a_weight_there(topk):
         assert dict(row.tokens_of(slot, smallest=0.01)) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("operator", [one for one in OPERATORS if one is not hard_topk])  # whose weights have none
+def test_the_entropy_has_a_gradient_where_tokens_have_no_weight(operator):
+    values, scores, mask = sample(12)
+    operator(values, scores, 3, mask=mask).assignment.entropy().sum().backward()
+    assert scores.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_whole_numbers_are_not_pooled(operator):
+    values, scores, _ = sample(12)
+    with pytest.raises(ValueError, match=r"floating-point values, got torch\.int64; of whole numbers gather"):
+        operator(values, scores, 3).pool(torch.zeros(4, 12, 1, dtype=torch.long))
+
+
 def test_entropy_is_none_for_a_hard_choice_and_that_of_the_weights_for_a_soft_one():
     values, scores, mask = sample(20, batch=3)
     for hard in (hard_topk, gated):

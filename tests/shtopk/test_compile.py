@@ -100,6 +100,11 @@ def test_the_registered_operators_keep_the_rules_of_torch(boost, n, k):
     values = torch.randn(2, n, 3, dtype=torch.float64).requires_grad_()
     mask = torch.rand(2, n) < 0.8
     torch.library.opcheck(compiled.successive_halving, (values, scores, mask, temperature, k, *Rule.of(boost, 20.0)))
+    turned = torch.randn(1, 3, n, dtype=torch.float64).transpose(1, 2).requires_grad_()  # as of a convolution
+    torch.library.opcheck(
+        compiled.successive_halving, (turned, scores[:1], None, temperature, k, *Rule.of(boost, 20.0))
+    )
+    torch.library.opcheck(compiled.pool_by_slot, (turned, scores[:1], torch.randint(0, k, (1, n)), k))
     logits = (scores.detach() / 0.5).requires_grad_()
     torch.library.opcheck(compiled.select_and_merge, (values, scores, logits, k))
     weights = torch.rand(2, n, dtype=torch.float64).requires_grad_()

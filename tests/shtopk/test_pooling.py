@@ -226,6 +226,42 @@ def test_a_nan_of_a_real_token_is_not_hidden(operator, training):
     torch.testing.assert_close(compiled.hidden_states, pooled.hidden_states, equal_nan=True)
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_what_has_diverged_is_not_hidden_by_an_empty_mask(training):
+    hidden, mask = tokens()
+    pooling = TopKPooling(8, 4).train(training)
+    hidden[0] = torch.nan
+    pooled = pooling(hidden, mask)
+    assert pooled.attention_mask[0].any() and not pooling(hidden, mask, k=1).attention_mask[0].logical_not().any()
+    kept = pooled.hidden_states.masked_fill(pooled.attention_mask.unsqueeze(-1) == 0, 0)
+    assert kept[0].isnan().any() and kept[1:].isfinite().all()
+
+
+@pytest.mark.parametrize(("k", "n", "slots"), [(0.07, 100, 7), (0.55, 100, 55), (0.28, 25, 7), (0.1, 31, 4)])
+def test_a_share_is_rounded_up_by_what_it_is_and_not_by_how_a_computer_writes_it(k, n, slots):
+    pooling = TopKPooling(8, k)
+    assert pooling.slots_for(n) == slots
+    assert pooling(torch.randn(2, n, 8), torch.ones(2, n)).attention_mask.sum(1).tolist() == [slots, slots]
+
+
+def test_vectors_of_another_shape_are_refused():
+    with pytest.raises(ValueError, match=r"expected token vectors \[B, n, d\], got \[10, 8\]"):
+        TopKPooling(8, 4)(torch.randn(10, 8), torch.ones(10))
+
+
+@pytest.mark.parametrize("protected", [0, "01", (None,), (0.5,)])
+def test_protected_places_are_whole_numbers(protected):
+    with pytest.raises(ValueError, match="protected to be a list of whole numbers"):
+        TopKPooling(8, 4, protected=protected)
+
+
+def test_a_temperature_that_fell_in_inference_mode_is_trained_at():
+    pooling = TopKPooling(8, 4, initial_temperature=4.0).double()
+    with torch.inference_mode():
+        anneal(pooling, 0.5)
+    pooling(torch.randn(2, 9, 8).double()).hidden_states.sum().backward()
+
+
 @pytest.mark.parametrize("k", [0, -5, True, 1.5, 2.0, 0.0, float("nan"), "4"])
 def test_an_impossible_k_of_a_call_is_refused(k):
     pooling = TopKPooling(8, 4)

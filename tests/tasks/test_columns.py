@@ -54,13 +54,14 @@ def test_other_words_are_classes(label, write):
     assert set(data["train"].features["label"].names) == {"sport", label}
 
 
-def test_a_hub_split_whose_labels_all_stand_for_none_is_drawn_anew(monkeypatch):
+def test_a_hub_split_whose_labels_all_stand_for_none_is_drawn_anew_and_that_is_told(monkeypatch, capsys):
     def split(labels):
         return datasets.Dataset.from_dict({"text": [f"text {i}" for i in range(40)], "label": labels})
 
     found = datasets.DatasetDict(train=split(["a", "b"] * 20), test=split(["nan"] * 40))
     monkeypatch.setattr("datasets.load_dataset", lambda *given, **more: found)
     assert len(load(dataset_name="any/name")["test"]) == 8
+    assert "any/name (test): has no answers, so some documents of train are taken instead" in capsys.readouterr().out
 
 
 # Columns

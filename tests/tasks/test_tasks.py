@@ -139,6 +139,17 @@ def test_a_sample_is_drawn_evenly_and_the_same_every_time(write):
     assert again["train"]["text"][:] == data["train"]["text"][:]
 
 
+@pytest.mark.parametrize("columns", [{}, {"text_pair_column": "other"}])
+def test_a_sample_keeps_the_shares_of_classes_and_takes_no_first_rows(write, columns):
+    texts = [f"document {i}" for i in range(900)]
+    rows = [{"text": "same" if columns else one, "other": one, "label": "abb"[i % 3]} for i, one in enumerate(texts)]
+    path = write("sorted.jsonl", lines(sorted(rows, key=lambda row: row["label"])))
+    data = load(train_file=path, max_train_samples=30, max_eval_samples=12, **columns)
+    assert Counter(data["train"]["label"]) == {0: 10, 1: 20} and Counter(data["test"]["label"]) == {0: 4, 1: 8}
+    numbers = [int(row.split()[-1]) for row in data["train"]["text" if not columns else "text_pair"]]
+    assert max(numbers) > 600 and min(numbers) < 300
+
+
 @pytest.mark.parametrize(("given", "named"), [
     ({"task": "bcc"}, ["task", *TASKS, "'bcc'"]),
     ({"train_file": "none/such.csv"}, ["none/such.csv"]),

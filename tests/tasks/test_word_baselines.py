@@ -20,6 +20,15 @@ def test_words_tell_classes_apart_and_the_most_frequent_class_does_not():
     }
 
 
+def test_with_many_classes_fewer_words_are_learnt(monkeypatch):
+    train = split(["goal one", "goal two", "bank two", "bank one"], [1, 1, 0, 0])
+    seen = []
+    answers = module.answers_by_words
+    monkeypatch.setattr(module, "answers_by_words", lambda *given: seen.append(given[-1]) or answers(*given))
+    monkeypatch.setattr(module, "MOST_WEIGHTS", 8)
+    assert class_baselines(train, ["the bank"])["tfidf_regression"] == [0] and seen == [4]
+
+
 def test_of_equally_frequent_classes_the_lowest_counts():
     assert most_frequent_class([3, 1, 3, 1]) == 1
 

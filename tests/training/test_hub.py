@@ -54,7 +54,8 @@ def test_the_best_model_is_uploaded_with_its_card_and_nothing_else(words, hub, c
     words = [*words, "--epochs", "1", "--push_to_hub", "me/topics"]
     train.main([*words, "--private", "true", "--tracker", "tensorboard", "--show", "1"])
     assert set(hub.repositories) == {("me/topics", True, True)}
-    assert {"model.safetensors", "config.json", "tokenizer.json", "windows.py"} <= set(hub.uploads)
+    assert {"model.safetensors", "tokenizer.json", "windows.py"} <= set(hub.uploads)
+    assert "_name_or_path" not in hub.written["config.json"].decode()  # a folder of this machine
     assert not any("/" in path or path.endswith((".jsonl", ".html", ".yaml")) for path in hub.uploads)
     assert "run.json" not in hub.uploads and "all_results.json" not in hub.uploads
     assert "uploaded to hub/me/topics" in capsys.readouterr().out
@@ -73,7 +74,7 @@ def test_a_finished_run_is_uploaded_later_with_what_its_training_would_have_uplo
     train.main([*words, "--epochs", "1", "--push_to_hub", "me/topics"])
     at_once, hub.uploads = sorted(hub.uploads), []
     assert shtopk(["push", str(tmp_path / "run"), "me/topics", "--private"]) == 0
-    assert sorted(hub.uploads) == at_once and set(hub.written) == {"arguments.yaml", "README.md"}
+    assert sorted(hub.uploads) == at_once and set(hub.written) == {"arguments.yaml", "README.md", "config.json"}
     assert list(dict.fromkeys(hub.repositories)) == [("me/topics", None, True), ("me/topics", True, True)]
     assert capsys.readouterr().out.endswith("uploaded to hub/me/topics\n")
 

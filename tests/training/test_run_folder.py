@@ -187,6 +187,15 @@ def test_the_results_of_one_run_never_stand_beside_the_arguments_of_another(
     assert (run / "checkpoints" / "update_6").is_dir() == elsewhere
 
 
+@pytest.mark.parametrize("name", ["README.md", "config.json", "vocab.txt"])
+def test_files_of_others_are_not_replaced_in_a_folder_without_a_run(name, refusal, tmp_path):
+    (tmp_path / "run" / "checkpoints" / "mine").mkdir(parents=True)
+    (tmp_path / "run" / name).write_text("mine")
+    assert_refused(refusal("--overwrite", "true"), "holds no run", name)
+    assert_refused(refusal("--resume", "latest"), "no run to go on with")
+    assert (tmp_path / "run" / name).read_text() == "mine"
+
+
 def test_a_backbone_is_not_removed_by_the_run_that_reads_it(refusal, encoder, words, tmp_path):
     run = shutil.copytree(encoder, tmp_path / "run")
     assert_refused(refusal("--backbone", run, "--overwrite", "true"), "backbone", "--overwrite", "output_dir")

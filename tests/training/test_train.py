@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 from refusals import assert_refused
-from run_files import rows_of
+from run_files import course, rows_of
 from safetensors.torch import load_file
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, pipeline
 
@@ -44,6 +44,11 @@ def test_a_run_learns_and_leaves_a_checkpoint_that_a_pipeline_loads(words, docum
         assert line["probability"] == pytest.approx(answer["score"], abs=2e-6)
         assert line["probability"] == round(line["probability"], 6)
     assert sum(line["prediction"] == line["reference"] for line in lines) / 12 == written["test_accuracy"]
+
+
+def test_a_single_update_has_a_learning_rate(words, tmp_path):
+    train.main([*words, "--max_steps", "1"])
+    assert course(tmp_path / "run")[0]["learning_rate"] > 0
 
 
 def test_the_same_seed_gives_the_same_weights(words, trained, tmp_path):
