@@ -148,6 +148,7 @@ class Assignment(NamedTuple):
         Args:
             places: [*, n] the new place of each token, a permutation.
         """
+        places = places.to(self.weights.device)
         come_from = places.argsort(-1)
         if self.slots is None:
             weights, slots = self.weights.gather(-1, come_from.unsqueeze(-2).expand_as(self.weights)), None

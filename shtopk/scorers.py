@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 
@@ -35,7 +34,7 @@ class FirstTokens(ByPlace):
     """A control that wants the first tokens."""
 
     def forward(self, mask: Tensor, k: int | Tensor) -> Tensor:
-        return -torch.arange(mask.shape[1], device=mask.device, dtype=torch.float32).expand(mask.shape)
+        return -(mask.cumsum(-1) - 1).float()
 
 
 class Strided(ByPlace):

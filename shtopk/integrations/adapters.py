@@ -44,7 +44,7 @@ class PooledModel(TrainsNewModules):
     """What `pool_encoder` makes of the class of a model, which keeps its name."""
 
     def __reduce_ex__(self, protocol: Any) -> tuple:
-        return restored, classes_of(self), vars(self)  # a class that is made cannot be pickled by its name
+        return restored, classes_of(type(self)), vars(self)  # a class that is made cannot be pickled by its name
 
 
 def let_adapters_train(model: nn.Module, mixin: Any = PooledModel) -> None:
@@ -56,19 +56,21 @@ def let_adapters_train(model: nn.Module, mixin: Any = PooledModel) -> None:
 def let_adapters_forget(model: nn.Module) -> None:
     """Undo it."""
     if isinstance(model, PooledModel):
-        model.__class__ = classes_of(model)[0]
+        model.__class__ = classes_of(type(model))[0]
 
 
-def classes_of(model: PooledModel) -> tuple[type, type]:
+def classes_of(model_class: type[PooledModel]) -> tuple[type, type]:
     """(the class that a pooled model had, what was mixed into it)."""
-    made = next(kind for kind in type(model).__mro__ if len(kind.__bases__) == 2 and issubclass(kind, PooledModel))
+    made = next(kind for kind in model_class.__mro__ if len(kind.__bases__) == 2 and issubclass(kind, PooledModel))
     mixin, before = made.__bases__
     return before, mixin
 
 
 @cache
 def pooled_class(model_class: Any, mixin: type[PooledModel]) -> Any:
-    """A subclass of a model's class that lets adapters train what is new."""
+    """A subclass of a model's class that lets adapters train what is new; the class itself if it does."""
+    if issubclass(model_class, mixin):
+        return model_class
     names = {"__module__": model_class.__module__, "__qualname__": model_class.__qualname__}
     return type(model_class.__name__, (mixin, model_class), names)
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from transformers import AutoConfig, PreTrainedModel
 
-from shtopk.integrations.adapters import PooledModel, let_adapters_train
+from shtopk.integrations.adapters import PooledModel, classes_of, let_adapters_train
 from shtopk.integrations.decoders import installation as decoders
 from shtopk.integrations.decoders.generation import PooledDecoder
 from shtopk.integrations.layers import installation as encoders
@@ -63,6 +63,8 @@ def load_pooled(model_class: Any, name: str, **options: Any) -> Any:
     config = options.pop("config", None)
     if config is None:
         hub = {option: options[option] for option in HUB_OPTIONS if option in options}
+        # A configuration would take "auto" for the name of a type.
+        hub |= {name: options.pop(name) for name in ("dtype", "torch_dtype") if options.get(name) == "auto"}
         config, options = AutoConfig.from_pretrained(name, return_unused_kwargs=True, **options)
         options |= hub
     described = next((key for key in KINDS if "k_by_layer" in (getattr(config, key, None) or {})), None)
@@ -74,6 +76,8 @@ def load_pooled(model_class: Any, name: str, **options: Any) -> Any:
     if "initial_temperature" not in description:  # 0.1.0 left its defaults out
         description = {"initial_temperature": 4.0} | description
     description = as_saved(description)
+    if issubclass(model_class, PooledModel):
+        model_class, _ = classes_of(model_class)
     if not issubclass(model_class, PreTrainedModel):
         with torch.device("meta"):
             model_class = type(model_class.from_config(config))

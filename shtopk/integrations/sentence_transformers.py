@@ -153,9 +153,10 @@ class TopKTokenPooling(BaseTokenPooling):
         """Pool the embeddings [n, d] of one input to its own k vectors, as in eval mode."""
         if not len(embedding):
             return embedding
+        like = next(self.pooling.parameters(), embedding)
         with self._evaluating():
-            pooled = self.pooling(embedding.unsqueeze(0))
-        return pooled.hidden_states[0][pooled.attention_mask[0]]
+            pooled = self.pooling(embedding.unsqueeze(0).to(like.device, like.dtype))
+        return pooled.hidden_states[0][pooled.attention_mask[0]].to(embedding.device, embedding.dtype)
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:

@@ -93,6 +93,18 @@ def test_with_lora_the_teacher_has_no_adapter():
     assert any("lora_B" in name for name in learns)
 
 
+def test_nor_has_it_one_that_transformers_put_there():
+    from peft import LoraConfig
+
+    plain, model = tiny_llama()(ROWS["input_ids"]).logits, pool_decoder(tiny_llama(), {2: 4})
+    model.add_adapter(LoraConfig(target_modules=["v_proj"], init_lora_weights=False))
+    said = []
+    model.register_forward_hook(lambda model, given, output: said.append(output.logits))
+    distillation_loss(model, ROWS["input_ids"]).backward()
+    torch.testing.assert_close(said[0], plain[:, -1:])
+    assert any("lora_B" in name for name, parameter in model.named_parameters() if parameter.grad is not None)
+
+
 def test_a_scorer_learns_by_it_alone(tmp_path):
     model = pool_decoder(trained_llama(), {1: 3}).requires_grad_(False)
     scorer_of(model).requires_grad_(True)

@@ -47,6 +47,7 @@ def shared():
     (lambda: OPTForCausalLM(OPTConfig(**SMALL)), f"of a model of type opt; it works for {FAMILIES}"),
     (lambda: BertModel(CONFIGS["bert"]), f"of a model of type bert; it works for {FAMILIES}"),
     (cross_attending, "expected a causal language model of type gpt2, got GPT2LMHeadModel"),
+    (lambda: build("gemma3_text", use_bidirectional_attention=True), "got a bidirectional Gemma3ForCausalLM"),
     (lambda: torch.nn.Linear(2, 2), "expected a model of transformers, got Linear"),
     (lambda: LlamaForTokenClassification(build().config), "answers for every token of the prompt"),
     (lambda: pool_decoder(build(), {1: 4}), "is pooled already; call unpool_decoder first"),

@@ -49,6 +49,21 @@ def test_what_is_saved_is_described_and_loads_again_from_what_was_loaded(tmp_pat
     assert encoder.load_pooled is load_pooled  # one for both
 
 
+def test_the_class_of_a_pooled_model_is_loaded_and_pooled_as_any_other(tmp_path):
+    model = pooled()
+    model.save_pretrained(tmp_path)
+    assert logits(load_pooled(type(model), tmp_path).eval()).equal(logits(model))
+    assert poolings(pool_decoder(type(model)(build("llama").config), {1: 9}))
+    copied = copy.deepcopy(pool_decoder(type(model).from_pretrained(tmp_path), {1: 9}))
+    assert type(unpool_decoder(copied)) is LlamaForCausalLM
+
+
+def test_it_is_loaded_in_the_type_that_it_was_saved_in(tmp_path):
+    pooled().bfloat16().save_pretrained(tmp_path)
+    for kind in (AutoModelForCausalLM, LlamaForCausalLM):
+        assert load_pooled(kind, tmp_path, dtype="auto").dtype == torch.bfloat16
+
+
 def test_the_bare_model_of_a_pooled_one_loads_pooled(tmp_path):
     model = pooled()
     model.save_pretrained(tmp_path)

@@ -237,6 +237,12 @@ def test_by_call_it_pools_what_is_encoded(encoder):
     assert model[2].pool([torch.zeros(0, 32)])[0].shape == (0, 32)
 
 
+def test_vectors_in_half_precision_are_pooled_by_call():
+    pooling, vectors = TopKTokenPooling(32, K), torch.randn(9, 32)
+    (pooled,), (expected,) = pooling.pool([vectors.bfloat16()]), pooling.pool([vectors.bfloat16().float()])
+    assert pooled.dtype == torch.bfloat16 and pooled.equal(expected.bfloat16())
+
+
 @pytest.mark.parametrize("options", [{}, {"k_range": (1, 9)}], ids=str)
 def test_by_call_it_pools_as_in_eval_mode_whatever_is_asked_for(encoder, options):
     model, pooling = multi_vector(encoder), TopKTokenPooling(32, K, **options)

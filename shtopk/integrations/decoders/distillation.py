@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -108,10 +108,23 @@ def _said(model: Any, input_ids: Tensor, mask: Tensor | None, labels: Tensor | N
 
 
 @contextmanager
+def _unadapted(model: Any) -> Iterator[None]:
+    """A model without the adapters that are inside its layers, as transformers' `add_adapter` puts them there."""
+    parts = [module for module in model.modules() if getattr(module, "disable_adapters", None) is False]
+    for part in parts:
+        part.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for part in parts:
+            part.enable_adapters(True)
+
+
+@contextmanager
 def _as_teacher(model: Any) -> Iterator[None]:
     """A model without poolings, dropout and adapter."""
     training = [module for module in model.modules() if module.training]
-    adapter = next((x.disable_adapter() for x in model.modules() if hasattr(x, "disable_adapter")), nullcontext())
+    adapter = next((x.disable_adapter() for x in model.modules() if hasattr(x, "disable_adapter")), _unadapted(model))
     for module in training:
         module.training = False
     try:

@@ -100,6 +100,11 @@ def find(model: Any) -> tuple[Any, Family]:
     stacks = [x for x in model.modules() if any(base.__name__ == family.stack for base in type(x).__mro__)]
     if not stacks or getattr(model.config, "add_cross_attention", False):
         raise ValueError(f"expected a causal language model of type {kind}, got {type(model).__name__}")
+    config = stacks[0].config
+    if getattr(config, "use_bidirectional_attention", False) or not getattr(config, "is_causal", True):
+        raise ValueError(
+            f"expected tokens that attend to those before them, got a bidirectional {type(model).__name__}"
+        )
     return stacks[0], family
 
 
