@@ -7,6 +7,7 @@ from transformers import GPT2ForSequenceClassification, LlamaForSequenceClassifi
 
 from shtopk.integrations.decoder import pool_decoder
 from shtopk.integrations.decoders.layout import Layout, pool
+from shtopk.operators import OPERATORS
 from shtopk.pooling import TopKPooling
 
 ALL = pytest.mark.parametrize("name", NAMES)
@@ -28,6 +29,14 @@ def test_generation_with_padding_on_the_left_is_that_of_each_prompt_alone(name, 
     both = logits_of(model, ids, mask)
     for row, alone in enumerate((SHORT, LONG)):
         torch.testing.assert_close(both[row], logits_of(model, alone, torch.ones_like(alone))[0], **CLOSE)
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_a_prompt_that_fits_into_k_passes_as_it_is_beside_one_that_does_not(operator):
+    plain, model = build(), pool_decoder(build(), {1: 18, 2: 17}, operator=operator)
+    ids, mask = (torch.cat(both) for both in zip(padded(SHORT, left=7), padded(LONG), strict=True))
+    both, alone = logits_of(model, ids, mask), logits_of(plain, SHORT, torch.ones_like(SHORT))
+    torch.testing.assert_close(both[0], alone[0], **CLOSE)
 
 
 @ALL

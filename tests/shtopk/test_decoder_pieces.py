@@ -47,6 +47,12 @@ def vectors_of(cache) -> list[int]:
     return [layer.keys.shape[-2] for layer in cache.layers]
 
 
+def test_what_fits_into_k_is_read_as_generate_reads_it(prompts):
+    model, alone = pooled(k_by_layer={1: 8, 3: 4}), tuple(part[1:] for part in prompts)
+    marked = {"compress_mask": torch.tensor([[1, 0, 1, 1, 0, 0, 1, 0] + [2] * 28 + [0] * 4])}
+    torch.testing.assert_close(said(model, alone, read_prompt(model, *alone, **marked)), said(model, alone, **marked))
+
+
 @pytest.mark.parametrize("options", [{}, {"compress_mask": torch.tensor([[1] * 16 + [2] * 20 + [0] * 4])}],
                          ids=["the prompt", "marked"])  # fmt: skip
 def test_a_prompt_of_one_piece_is_what_generate_reads(prompts, options):

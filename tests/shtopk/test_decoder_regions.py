@@ -7,6 +7,7 @@ import torch
 from decoders import CLOSE, HARD, build, marks, places, seen, tokens, with_holes
 
 from shtopk.integrations.decoder import pool_decoder
+from shtopk.pooling import poolings
 
 IDS = tokens()
 N = IDS.shape[1]
@@ -42,6 +43,21 @@ def test_a_kept_token_before_the_end_of_a_region_does_not_see_what_was_chosen_in
     with torch.no_grad():
         one, two = (model(ids, compress_mask=mask).logits for ids in (IDS, other))
     assert one[:, 8:11].equal(two[:, 8:11]) and not one[:, -3:].equal(two[:, -3:])
+
+
+def test_a_region_that_fits_into_k_hides_nothing_of_itself_whatever_stands_beside_it():
+    plain, model, mask = build(), pool_decoder(build(), {1: 8, 2: 7}), torch.zeros_like(IDS)
+    mask[0, :10] = torch.tensor([1, 1, 1, 0, 0, 1, 1, 0, 1, 0])
+    mask[1, :20] = 1
+    with torch.no_grad():
+        expected = plain(IDS).logits[0]
+        torch.testing.assert_close(model(IDS[:1], compress_mask=mask[:1]).logits[0], expected, **CLOSE)
+        torch.testing.assert_close(model(IDS, compress_mask=mask).logits[0], expected, **CLOSE)
+    plain, model = pool_decoder(plain, {2: 4}), pool_decoder(build(), {1: 8, 2: 4})  # it is pooled higher up
+    poolings(plain)[0].load_state_dict(poolings(model)[1].state_dict())
+    with torch.no_grad():
+        pooled, both = (one(IDS, compress_mask=mask).logits[0] for one in (plain, model))
+    torch.testing.assert_close(both, pooled, **CLOSE)
 
 
 def test_regions_that_interleave_leak_nothing_of_what_follows_a_kept_token():

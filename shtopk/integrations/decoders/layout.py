@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from shtopk.assignment import Assignment
 from shtopk.integrations.decoders.flow import Flow
 from shtopk.pooling import TopKPooling
 from shtopk.topk import TopK
@@ -19,8 +20,8 @@ class Layout(NamedTuple):
         places: [B, m] the column of the prompt in which the token stands that a vector comes from; of a slot, the
             token that leads it. -1: no vector.
         regions: [B, m] 1..R for what is to be pooled, or was, each region apart; 0 for a token that is kept whole.
-        ends: [B, m] the column from which on others see the vector: its own, or the last of its region, as the choice
-            of a slot has read all of it.
+        ends: [B, m] the column from which on others see the vector: its own; of a slot the last of its region, as the
+            choice has read all of it.
     """
 
     places: Tensor
@@ -36,11 +37,7 @@ class Layout(NamedTuple):
             regions: [B, n] see above.
         """
         columns = torch.arange(real.shape[1], device=real.device).expand_as(real)
-        regions = regions.masked_fill(~real, 0)
-        numbers = torch.arange(int(regions.max()) + 1, device=real.device)
-        last = (columns.unsqueeze(1) * (regions.unsqueeze(1) == numbers[:, None])).amax(-1)  # [B, R + 1]
-        ends = torch.where(regions > 0, last.gather(1, regions), columns)
-        return cls(columns.masked_fill(~real, -1), regions, ends)
+        return cls(columns.masked_fill(~real, -1), regions.masked_fill(~real, 0), columns)
 
     @property
     def real(self) -> Tensor:
@@ -71,6 +68,9 @@ def pool(
 ) -> tuple[Tensor, Layout, Flow]:
     """Pool each region of a prompt to k vectors, and keep what is in none.
 
+    A region that has no more vectors passes as it is, whatever else is in its batch. Of a k that is a share, all are
+    pooled.
+
     Args:
         pooling: how.
         vectors: [B, m, d] as laid out in `layout`.
@@ -90,19 +90,51 @@ def pool(
     most = inside.shape[1]
     if most <= len(pooling.options.protected):
         slots, chosen, filled, assignment = inside, index, there, None
+        ends = _of_regions(layout.ends, index)
     else:
         pooled = pooling(inside, there, k=k if isinstance(k, float) else min(k, most))
+        pooled = pooled if isinstance(k, float) else _as_they_are(pooled, inside, there)
         filled, assignment = pooled.mask, pooled.assignment
         slots, chosen = pooled.hidden_states, index.gather(1, leads(pooled).masked_fill(~filled, 0))
+        last = _of_regions(layout.ends, index).masked_fill(~there, 0).amax(1, keepdim=True)
+        short = there.sum(1, keepdim=True) <= (0 if isinstance(k, float) else filled.shape[1])
+        ends = torch.where(short, _of_regions(layout.ends, chosen), last)
     kept, whole = indices_of(layout.real & (layout.regions == 0))
     vectors = torch.cat([slots.reshape(batch, -1, size), _gather(vectors, kept)], 1)
     chosen, filled = chosen.reshape(batch, -1), filled.reshape(batch, -1)
     after = layout.take(torch.cat([chosen, kept], 1), torch.cat([filled, whole], 1))
+    after = after._replace(ends=torch.cat([ends.reshape(batch, -1), layout.ends.gather(1, kept)], 1))
     last = torch.iinfo(after.places.dtype).max
     order = after.places.masked_fill(~after.real, last).argsort(dim=1, stable=True)
     after = after.take(order, after.real.gather(1, order))
     flow = Flow(assignment, index, there, kept, whole, order, size=layout.places.shape[1])
     return _gather(vectors, order).masked_fill(~after.real.unsqueeze(-1), 0), after, flow
+
+
+def _of_regions(of_vectors: Tensor, index: Tensor) -> Tensor:
+    """[B * R, p] what stands in [B, m] for the vectors with these numbers, index [B * R, p]."""
+    batch = len(of_vectors)
+    return of_vectors.gather(1, index.reshape(batch, -1)).view(index.shape)
+
+
+def _as_they_are(pooled: TopK, inside: Tensor, there: Tensor) -> TopK:
+    """The same, but where there are no more vectors than slots, these are the slots."""
+    k = pooled.mask.shape[1]
+    short = there.sum(1) <= k
+    if not bool(short.any()):
+        return pooled
+    alone = Assignment.of_every_token(there, inside.dtype)
+    weights, slots, mask, positions = pooled.assignment
+    if slots is None:
+        weights = torch.where(short[:, None, None], torch.eye(k, there.shape[1]).to(weights) * there[:, None], weights)
+    else:
+        weights = torch.where(short[:, None], alone.weights, weights)
+        slots = torch.where(short[:, None], alone.slots, slots)
+    mask = torch.where(short[:, None], alone.mask[:, :k], mask)
+    positions = torch.where(short[:, None], alone.positions[:, :k], positions)
+    tokens = inside[:, :k].masked_fill(~there[:, :k].unsqueeze(-1), 0)
+    values = torch.where(short[:, None, None], tokens, pooled.hidden_states)
+    return TopK.of(values, pooled.scores, Assignment(weights, slots, mask, positions))
 
 
 def leads(pooled: TopK) -> Tensor:
