@@ -108,6 +108,7 @@ class TopKPooling(nn.Module):
         """
         k = self.current_k if k is None else k
         check_budget(k)
+        # 0.07 * 100 is a little more than 7.
         return max(math.ceil(round(k * n, 9)) if isinstance(k, float) else k, len(self.options.protected) + 1)
 
     def forward(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # late: it takes long to import
 
 MOST_DOCUMENTS = 20_000  # of the training split that a regression learns from, spread evenly over it
 MOST_WORDS = 100_000
-MOST_WEIGHTS = 10_000_000  # of words and classes; learning them takes a gigabyte
+MOST_WEIGHTS = 10_000_000  # one for each word and class, so that learning them fits into memory
 MOST_LABELS = 100  # each has a regression of its own
 REGRESSION = "tfidf_regression"
 

@@ -50,8 +50,8 @@ def upload(folder: Path, name: str, *, private: bool) -> str:
     """
     later = f"`{shlex.join(['shtopk', 'push', str(folder), name, *['--private'] * private])}` does it later"
     failed = f"the run is complete in {folder}, but could not be uploaded; {later}"
-    owned = _asking(lambda hub: _make(hub, name, private), failed)
     how_read = yaml.safe_dump(reading(settings_of(folder)), sort_keys=False, allow_unicode=True)
+    owned = _asking(lambda hub: _make(hub, name, private), failed)
     written = {ARGUMENTS: how_read, CARD: card_for(owned, folder), CONFIG: config_for(folder)}
 
     def all_of_it(hub: Any) -> Any:

@@ -28,7 +28,7 @@ from shtopk.rule import Rule
 TYPES = {torch.float32: "float", torch.float64: "double"}
 OF_VALUES = TYPES | {torch.bfloat16: "bfloat16"}  # with weights in float32
 ENOUGH = 2**17  # numbers for which a second thread pays
-PLAYED = 8  # as many numbers as could be read while one is played for
+PLAYED = 8  # so many numbers are read in the time that a tournament takes for one
 VERSION = 6  # of tournament.c
 
 

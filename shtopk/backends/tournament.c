@@ -38,8 +38,8 @@ EXPORT int version(void)
 #define CLONES
 #endif
 
-/* A wide register that somebody left in use slows every step of ordinary code, up to ten times in threads that torch has
-   lent. So whatever has no CLONES begins with this. It changes no number. */
+/* A wide register that somebody left in use, as torch does in threads that it lends, slows all code that has none. So
+   whatever has no CLONES begins with this. It changes no number. */
 static inline void clean_registers(void)
 {
 #if defined(__GNUC__) && defined(__x86_64__)

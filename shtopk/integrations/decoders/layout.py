@@ -93,12 +93,12 @@ def pool(
         ends = _of_regions(layout.ends, index)
     else:
         pooled = pooling(inside, there, k=k if isinstance(k, float) else min(k, most))
-        pooled = pooled if isinstance(k, float) else _as_they_are(pooled, inside, there)
+        fits = there.sum(1, keepdim=True) <= (0 if isinstance(k, float) else pooled.mask.shape[1])
+        pooled = _as_they_are(pooled, inside, there, fits)
         filled, assignment = pooled.mask, pooled.assignment
         slots, chosen = pooled.hidden_states, index.gather(1, leads(pooled).masked_fill(~filled, 0))
-        last = _of_regions(layout.ends, index).masked_fill(~there, 0).amax(1, keepdim=True)
-        short = there.sum(1, keepdim=True) <= (0 if isinstance(k, float) else filled.shape[1])
-        ends = torch.where(short, _of_regions(layout.ends, chosen), last)
+        end = _of_regions(layout.ends, index).masked_fill(~there, 0).amax(1, keepdim=True)
+        ends = torch.where(fits, _of_regions(layout.ends, chosen), end)
     kept, whole = indices_of(layout.real & (layout.regions == 0))
     vectors = torch.cat([slots.reshape(batch, -1, size), _gather(vectors, kept)], 1)
     chosen, filled = chosen.reshape(batch, -1), filled.reshape(batch, -1)
@@ -117,23 +117,21 @@ def _of_regions(of_vectors: Tensor, index: Tensor) -> Tensor:
     return of_vectors.gather(1, index.reshape(batch, -1)).view(index.shape)
 
 
-def _as_they_are(pooled: TopK, inside: Tensor, there: Tensor) -> TopK:
-    """The same, but where there are no more vectors than slots, these are the slots."""
-    k = pooled.mask.shape[1]
-    short = there.sum(1) <= k
-    if not bool(short.any()):
+def _as_they_are(pooled: TopK, inside: Tensor, there: Tensor, fits: Tensor) -> TopK:
+    """The same, but in regions [B * R, 1] that fit into the slots, their vectors are the slots."""
+    if not bool(fits.any()):
         return pooled
+    k = pooled.mask.shape[1]
     alone = Assignment.of_every_token(there, inside.dtype)
     weights, slots, mask, positions = pooled.assignment
     if slots is None:
-        weights = torch.where(short[:, None, None], torch.eye(k, there.shape[1]).to(weights) * there[:, None], weights)
+        each = torch.eye(k, there.shape[1]).to(weights) * there.unsqueeze(1)
+        weights = torch.where(fits.unsqueeze(-1), each, weights)
     else:
-        weights = torch.where(short[:, None], alone.weights, weights)
-        slots = torch.where(short[:, None], alone.slots, slots)
-    mask = torch.where(short[:, None], alone.mask[:, :k], mask)
-    positions = torch.where(short[:, None], alone.positions[:, :k], positions)
+        weights, slots = torch.where(fits, alone.weights, weights), torch.where(fits, alone.slots, slots)
+    mask, positions = torch.where(fits, alone.mask[:, :k], mask), torch.where(fits, alone.positions[:, :k], positions)
     tokens = inside[:, :k].masked_fill(~there[:, :k].unsqueeze(-1), 0)
-    values = torch.where(short[:, None, None], tokens, pooled.hidden_states)
+    values = torch.where(fits.unsqueeze(-1), tokens, pooled.hidden_states)
     return TopK.of(values, pooled.scores, Assignment(weights, slots, mask, positions))
 
 
