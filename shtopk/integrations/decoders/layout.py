@@ -128,7 +128,8 @@ def _as_they_are(pooled: TopK, inside: Tensor, there: Tensor, fits: Tensor) -> T
         each = torch.eye(k, there.shape[1]).to(weights) * there.unsqueeze(1)
         weights = torch.where(fits.unsqueeze(-1), each, weights)
     else:
-        weights, slots = torch.where(fits, alone.weights, weights), torch.where(fits, alone.slots, slots)
+        of_itself = torch.where(there, torch.arange(there.shape[1], device=there.device), -1)
+        weights, slots = torch.where(fits, alone.weights, weights), torch.where(fits, of_itself, slots)
     mask, positions = torch.where(fits, alone.mask[:, :k], mask), torch.where(fits, alone.positions[:, :k], positions)
     tokens = inside[:, :k].masked_fill(~there[:, :k].unsqueeze(-1), 0)
     values = torch.where(fits.unsqueeze(-1), tokens, pooled.hidden_states)
