@@ -16,11 +16,12 @@ from shtopk.backends.tournament import negligible
 CANDIDATES = 4  # tokens for each slot, among which its leader is chosen
 CLOSEST = 1e-6  # the least distance that counts, 1 - cos: a copy of a leader has a bonus of log(1e-6) = -13.8
 CHUNK = 2**22  # numbers of a table of similarities at once
+COPIED = 2**25  # numbers of vectors at once that are not in the logits' dtype
 
 
 def merge(backend: Backend, values: Tensor, scores: Tensor, logits: Tensor, k: int) -> tuple[Answer, Saved]:
     """Select and merge, pooled by a backend; see `Backend.merge`."""
-    slots = partition(values.to(logits.dtype), logits, k)
+    slots = partition(values, logits, k)
     weights = softmax_by_slot(logits, slots, k)
     slots = slots.masked_fill(weights < negligible(weights.dtype, logits.shape[-1], k), -1)
     weights, slot = weights.masked_fill(slots < 0, 0), slots.clamp(min=0)
@@ -63,7 +64,7 @@ def partition(values: Tensor, logits: Tensor, k: int) -> Tensor:
     """The slot of each token.
 
     Args:
-        values: [B, n, d], in the logits' dtype.
+        values: [B, n, d].
         logits: [B, n] float32 or float64, finite; -inf where there is no token.
         k: slots.
 
@@ -86,9 +87,9 @@ def lead(values: Tensor, logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
     batch, d = values.shape[0], values.shape[-1]
     most = candidates_for(k, logits.shape[-1])
     logits, tokens = (x[:, :most] for x in logits.sort(dim=-1, descending=True, stable=True))
-    units = direction(values.gather(1, tokens.unsqueeze(-1).expand(-1, -1, d)))
+    units = direction(values.gather(1, tokens.unsqueeze(-1).expand(-1, -1, d)).to(logits.dtype))
     worth, nearest = logits, torch.full_like(logits, -2.0)
-    leaders, directions = tokens.new_full((batch, k), -1), values.new_zeros(batch, k, d)
+    leaders, directions = tokens.new_full((batch, k), -1), logits.new_zeros(batch, k, d)
     row = torch.arange(batch, device=values.device)
     for slot in range(min(k, most)):
         first = worth.argmax(-1)  # of equals the one of the higher logit
@@ -108,8 +109,10 @@ def join(values: Tensor, logits: Tensor, leaders: Tensor, directions: Tensor) ->
     there = leaders >= 0
     slots = leaders.new_empty(batch, n)
     size = max(1, CHUNK // max(1, batch * k))
+    if values.dtype != logits.dtype:
+        size = min(size, max(1, COPIED // max(1, batch * values.shape[-1])))
     for start in range(0, n, size):
-        similar = values[:, start : start + size] @ directions.transpose(1, 2)
+        similar = values[:, start : start + size].to(logits.dtype) @ directions.transpose(1, 2)
         similar = similar.masked_fill(~there.unsqueeze(1), -torch.inf).nan_to_num(-torch.inf)
         slots[:, start : start + size] = similar.argmax(-1)
     lowest = logits.gather(1, leaders.clamp(min=0)).masked_fill(~there, torch.inf).amin(-1, keepdim=True)

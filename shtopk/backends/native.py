@@ -27,9 +27,10 @@ from shtopk.rule import Rule
 
 TYPES = {torch.float32: "float", torch.float64: "double"}
 OF_VALUES = TYPES | {torch.bfloat16: "bfloat16"}  # with weights in float32
+OF_VECTORS = ("lead", "join", "pool_gradients_by_carrier", "pool_gradients_by_token")
 ENOUGH = 2**17  # numbers for which a second thread pays
 PLAYED = 8  # so many numbers are read in the time that a tournament takes for one
-VERSION = 6  # of tournament.c
+VERSION = 7  # of tournament.c
 
 
 class _Address:
@@ -74,7 +75,7 @@ def _declare(library: ctypes.CDLL) -> None:
         "pool_gradients_by_token": [*[tensor] * 5, integer, *[tensor] * 2],
     }
     for name, types in arguments.items():
-        for suffix in (OF_VALUES if name.startswith("pool") else TYPES).values():
+        for suffix in (OF_VALUES if name in OF_VECTORS else TYPES).values():
             getattr(library, f"{name}_{suffix}").argtypes = [integer, integer, *types]
 
 
@@ -142,7 +143,7 @@ class Native(Tensors):
             return super().merge(values, scores, logits, k)
         (batch, n), new = logits.shape, logits.new_empty
         logits, scores, least = logits.contiguous(), scores.contiguous(), negligible(logits.dtype, n, k)
-        slots = self.partition(values.to(logits.dtype), logits, k)
+        slots = self.partition(values, logits, k)
         weights, slot_scores, filled = new(batch, n), new(batch, k), new(batch, k, dtype=torch.bool)
         positions, count = new(batch, k, dtype=torch.long), new(1, dtype=torch.long)
         token, slot, weight = new(batch * n, dtype=torch.long), new(batch * n, dtype=torch.long), new(batch * n)
@@ -154,12 +155,14 @@ class Native(Tensors):
         return answer, (values, *found)
 
     def partition(self, values: Tensor, logits: Tensor, k: int) -> Tensor:
-        if not readable(values, logits):
+        if torch.promote_types(values.dtype, torch.float32) != logits.dtype or values.dtype not in OF_VALUES:
+            values = values.to(logits.dtype)
+        if not (readable(logits) and readable(values, types=OF_VALUES)):
             return super().partition(values, logits, k)
         (batch, n, d), values, logits = values.shape, values.contiguous(), logits.contiguous()
-        most, new = candidates_for(k, n), values.new_empty
+        most, new = candidates_for(k, n), logits.new_empty
         leaders, slots = new(batch, k, dtype=torch.long), new(batch, n, dtype=torch.long)
-        directions, least = new(batch, k, d), negligible(values.dtype, n, k)
+        directions, least = new(batch, k, d), negligible(logits.dtype, n, k)
         _run("lead", batch, k * most * d, values, logits, n, d, k, most, CLOSEST, leaders, directions)
         _run("join", batch, k * n * d, values, logits, leaders, directions, n, d, k, least, slots)
         return slots

@@ -29,7 +29,7 @@ EXPORT void *PyInit__tournament(void) /* the linker asks for it on Windows; this
 /* native.py takes this one alone. To be raised with whatever changes what a function takes or computes. */
 EXPORT int version(void)
 {
-    return 6;
+    return 7;
 }
 
 #if defined(__GNUC__) && defined(__x86_64__) && defined(__gnu_linux__) /* for wider registers, where there are some */
@@ -74,53 +74,6 @@ static inline void stream(void *to, const void *from)
 #define ALWAYS_INLINE inline
 #endif
 
-#define SMALLEST_SPREAD 1e-6 /* as in tournament.py */
-
-#define REAL float
-#define KEY uint32_t
-#define INDEX int32_t
-#define NAME(x) x##_float
-#define EXP expf
-#define REAL_MAX FLT_MAX
-#define REAL_MIN FLT_MIN
-#define REAL_EPSILON FLT_EPSILON
-#define REAL_DIGITS FLT_MANT_DIG
-#include "tournament.h"
-#define VALUE REAL
-#define POOL_CLONES /* wider registers gain nothing here: memory is what takes time */
-#define LOAD(x) (x)
-#define STORE(x) (x)
-#include "pool.h"
-#include "clusters.h"
-#undef REAL
-#undef KEY
-#undef INDEX
-#undef NAME
-#undef EXP
-#undef REAL_MAX
-#undef REAL_MIN
-#undef REAL_EPSILON
-#undef REAL_DIGITS
-
-#define REAL double
-#define KEY uint64_t
-#define INDEX int64_t
-#define NAME(x) x##_double
-#define EXP exp
-#define REAL_MAX DBL_MAX
-#define REAL_MIN DBL_MIN
-#define REAL_EPSILON DBL_EPSILON
-#define REAL_DIGITS DBL_MANT_DIG
-#include "tournament.h"
-#include "pool.h"
-#include "clusters.h"
-#undef REAL
-#undef NAME
-#undef VALUE
-#undef POOL_CLONES
-#undef LOAD
-#undef STORE
-
 /* bfloat16: the upper half of a float. */
 static inline float from_bfloat16(uint16_t x)
 {
@@ -138,10 +91,70 @@ static inline uint16_t to_bfloat16(float real) /* the nearest one, of two the ev
     return (bits & 0x7fffffff) > 0x7f800000 ? 0x7fc0 : rounded; /* what is not a number stays that */
 }
 
+#define SMALLEST_SPREAD 1e-6 /* as in tournament.py */
+
 #define REAL float
+#define KEY uint32_t
+#define INDEX int32_t
+#define NAME(x) x##_float
+#define EXP expf
+#define REAL_MAX FLT_MAX
+#define REAL_MIN FLT_MIN
+#define REAL_EPSILON FLT_EPSILON
+#define REAL_DIGITS FLT_MANT_DIG
+#include "tournament.h"
+#include "clusters.h"
+#define OF_REAL(x) x##_float
+#define VALUE REAL
+#define POOL_CLONES /* wider registers gain nothing here: memory is what takes time */
+#define LOAD(x) (x)
+#define STORE(x) (x)
+#include "pool.h"
+#include "partition.h"
+#undef NAME
+#undef VALUE
+#undef POOL_CLONES
+#undef LOAD
+#undef STORE
+
 #define NAME(x) x##_bfloat16
 #define VALUE uint16_t
 #define POOL_CLONES CLONES
 #define LOAD(x) from_bfloat16(x)
 #define STORE(x) to_bfloat16(x)
 #include "pool.h"
+#include "partition.h"
+#undef NAME
+#undef VALUE
+#undef POOL_CLONES
+#undef LOAD
+#undef STORE
+
+#undef OF_REAL
+#undef REAL
+#undef KEY
+#undef INDEX
+#undef EXP
+#undef REAL_MAX
+#undef REAL_MIN
+#undef REAL_EPSILON
+#undef REAL_DIGITS
+
+#define REAL double
+#define KEY uint64_t
+#define INDEX int64_t
+#define NAME(x) x##_double
+#define EXP exp
+#define REAL_MAX DBL_MAX
+#define REAL_MIN DBL_MIN
+#define REAL_EPSILON DBL_EPSILON
+#define REAL_DIGITS DBL_MANT_DIG
+#include "tournament.h"
+#include "clusters.h"
+#define OF_REAL(x) x##_double
+#define VALUE REAL
+#define POOL_CLONES
+#define LOAD(x) (x)
+#define STORE(x) (x)
+#include "pool.h"
+#include "partition.h"

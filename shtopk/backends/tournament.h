@@ -184,6 +184,12 @@ static REAL NAME(power)(REAL score, REAL log_base)
     return EXP(exponent < limit ? exponent : limit);
 }
 
+/* The derivative of a power; 0 where it rises no further. */
+static REAL NAME(steepness)(REAL score, REAL log_base)
+{
+    return log_base * score < (REAL)(log(REAL_MAX) / 2) ? log_base * NAME(power)(score, log_base) : 0;
+}
+
 /* By how much the winner is ahead; log_base 0: in scores, else in powers. */
 static inline REAL NAME(margin)(REAL winner, REAL loser, REAL log_base)
 {
@@ -335,8 +341,8 @@ EXPORT int NAME(score_gradients)(int64_t begin, int64_t end, const REAL *pairs, 
             of_temperature_here -= (double)of_margin * NAME(margin)(winner, loser, (REAL)log_base);
             REAL of_winner = of_margin, of_loser = -of_margin;
             if (log_base != 0) {
-                of_winner *= (REAL)log_base * NAME(power)(winner, (REAL)log_base);
-                of_loser *= (REAL)log_base * NAME(power)(loser, (REAL)log_base);
+                of_winner *= NAME(steepness)(winner, (REAL)log_base);
+                of_loser *= NAME(steepness)(loser, (REAL)log_base);
             }
             grad[2 * i + k] = share[2 * i] * grad[i] + of_winner;
             grad[2 * i + k + 1] = share[2 * i + 1] * grad[i] + of_loser;

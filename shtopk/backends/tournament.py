@@ -146,7 +146,7 @@ def _leaf_gradients(trees: Trees, grad_weights: Tensor, grad_slot_scores: Tensor
     by_score = slope * (winners - losers)
     plus, times = (torch.stack([x, -x], -1) for x in (by_weight, by_score))
     if rule.log_base:
-        steepness = rule.log_base * _power(trees.pairs, rule.log_base)
+        steepness = _steepness(trees.pairs, rule.log_base)
         plus, times = plus * steepness, times * steepness
     grads = [grad_slot_scores]
     for level_plus, level_times in zip(_levels(plus, k), _levels(trees.shares + times, k), strict=True):
@@ -273,5 +273,14 @@ def margin(winners: Tensor, losers: Tensor, rule: Rule) -> Tensor:
 
 
 def _power(scores: Tensor, log_base: float) -> Tensor:
-    limit = math.log(torch.finfo(scores.dtype).max) / 2  # the power of a score far outside (0, 1) stays finite
-    return (log_base * scores).clamp_(max=limit).exp_()
+    return (log_base * scores).clamp_(max=_highest(scores.dtype)).exp_()
+
+
+def _steepness(scores: Tensor, log_base: float) -> Tensor:
+    """The derivative of `_power`; 0 where it rises no further."""
+    return (log_base * _power(scores, log_base)).masked_fill_(log_base * scores >= _highest(scores.dtype), 0)
+
+
+def _highest(dtype: torch.dtype) -> float:
+    """The exponent from which on a power stays the same, so that it is finite for a score far outside (0, 1)."""
+    return math.log(torch.finfo(dtype).max) / 2

@@ -123,6 +123,10 @@ def test_kernels_rank_equal_and_huge_scores_as_tensor_operations_do(make, boost,
     check(60, 7, boost, 0.5, CUTS[cut], make=make)
 
 
+def test_kernels_teach_nothing_where_powers_rise_no_further():
+    check(40, 5, "power", 1.0, ONE_PROGRAM, make=lambda n: 20 * torch.rand(B, n), of=("weights",))
+
+
 def test_kernels_bound_the_kth_score_by_groups_and_give_up_where_too_many_reach_the_bound():
     cut = Sizes(block=256, found=64, alone=128)  # of 300 tokens: fewer than a fourth
     check(300, 7, "relative", 0.1, cut)

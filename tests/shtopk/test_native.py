@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from shtopk import TopKPooling, backends, successive_halving_topk
+from shtopk import TopKPooling, backends, select_and_merge_topk, successive_halving_topk
 from shtopk.backends import native, threads, tournament
 from shtopk.backends.carriers import Carriers
 from shtopk.candidates import bounded
@@ -105,6 +105,21 @@ def test_vectors_that_c_knows_are_its_own(dtype, in_c, monkeypatch):
     values, scores = torch.randn(2, 64, 4, dtype=dtype, requires_grad=True), torch.randn(2, 64, requires_grad=True)
     successive_halving_topk(values, scores, 5).values.sum().backward()
     assert any(name.startswith("pool") for name in done) == in_c
+
+
+def test_bfloat16_is_merged_without_a_copy_as_its_numbers_in_float32_are(monkeypatch):
+    read, run = {}, native._run
+
+    def noted(name, rows, size, *given, **options):
+        read[name] = given[0]
+        run(name, rows, size, *given, **options)
+
+    monkeypatch.setattr(native, "_run", noted)
+    values, scores = torch.randn(2, 300, 37).bfloat16(), torch.randn(2, 300)
+    found = select_and_merge_topk(values, scores, 40)
+    assert [read[name].data_ptr() for name in ("lead", "join")] == [values.data_ptr()] * 2
+    expected = select_and_merge_topk(values.float(), scores, 40)
+    assert torch.equal(found.slots, expected.slots) and torch.equal(found.weights, expected.weights)
 
 
 @pytest.mark.parametrize("d", [1, 7, 16, 37])

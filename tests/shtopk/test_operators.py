@@ -285,6 +285,14 @@ def test_unknown_names_are_refused_with_the_known_ones():
         hard_topk(values, scores, 2).pool(torch.zeros(5, 3))
 
 
+def test_powers_at_their_largest_teach_no_score_by_their_weights():
+    scores = torch.tensor([70.0, 60.0, 50.0, 55.0], requires_grad=True)  # 20^15 is the last that fits
+    weights = successive_halving_topk(torch.eye(4), scores, 2, boost="power").weights
+    assert torch.equal(weights, torch.full((4,), 0.5))
+    weights[0].backward()
+    assert scores.grad.tolist() == [0, 0, 0, 0]
+
+
 def test_equal_scores_are_pooled_as_a_greedy_k_means_of_directions():
     values = torch.randn(3, 20, 5, dtype=torch.float64)
     out = select_and_merge_topk(values, torch.zeros(3, 20), 5)

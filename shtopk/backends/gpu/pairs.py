@@ -42,6 +42,12 @@ def power(score, log_base):
 
 
 @triton.jit
+def steepness(score, log_base):
+    """The derivative of a power; 0 where it rises no further."""
+    return tl.where(log_base * score < 44.361419555836, log_base * power(score, log_base), 0.0)
+
+
+@triton.jit
 def margin(winner, loser, log_base, POWER: tl.constexpr):
     """How far the winner is ahead. A bye is behind by a huge number."""
     if POWER:

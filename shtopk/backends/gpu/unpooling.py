@@ -15,9 +15,9 @@ from shtopk.backends.gpu.pairs import (
     level_start,
     margin,
     origins_of,
-    power,
     rounds_of,
     share,
+    steepness,
 )
 
 
@@ -214,8 +214,8 @@ def _unpool_slots(
                 of_log -= tl.where(there, of_margin * margin(winner, loser, log_base, POWER), 0.0)
                 to_winner, to_loser = of_margin, -of_margin
                 if POWER:
-                    to_winner = to_winner * log_base * power(winner, log_base)
-                    to_loser = to_loser * log_base * power(loser, log_base)
+                    to_winner = to_winner * steepness(winner, log_base)
+                    to_loser = to_loser * steepness(loser, log_base)
                 tl.store(worths + child + 2 * a, win * gradient + to_winner, mask=there)
                 tl.store(worths + child + 2 * a + 1, (1 - win) * gradient + to_loser, mask=there)
                 start += WIDE
