@@ -34,15 +34,15 @@ def hard_topk(
 
     - `"none"`: the scores get no gradient from the pooled vectors;
     - `"gate"`: each kept vector is multiplied by `sigmoid(s / T)`, so weights lie in (0, 1) and do not sum to 1;
-    - `"straight_through"`: forward as with `"none"`. The gradient is that of multiplying each kept vector by its share
-      in `softmax(s / T)` over all real tokens, so the score of every real token learns. Source of the
-      idea: Bengio, Léonard, Courville 2013.
+    - `"straight_through"`: forward as with `"none"`, but for rounding. The gradient is that of multiplying each kept
+      vector by its share in `softmax(s / T)` over all real tokens, so the score of every real token learns. Source of
+      the idea: Bengio, Léonard, Courville 2013.
 
     The pooled scores are the scores of the tokens kept, and differentiable in every form.
 
     Args:
         values: [*, n, d] the vectors to choose from.
-        scores: [*, n] how much each token is wanted.
+        scores: [*, n] how much each token is wanted, no NaN, which is looked for by `TopKPooling` alone.
         k: slots, >= 1; with fewer than k real tokens the remaining slots are empty.
         mask: [*, n] nonzero for a real token; None: all are real.
         gradient: one of the three above.

@@ -29,7 +29,7 @@ def iterative_topk(
 
     Args:
         values: [*, n, d] the vectors to pool.
-        scores: [*, n] how much each token is wanted.
+        scores: [*, n] how much each token is wanted, no NaN, which is looked for by `TopKPooling` alone.
         k: slots, >= 1; with fewer than k real tokens the remaining slots are empty.
         mask: [*, n] nonzero for a real token; None: all are real.
         temperature: T > 0, in squared units of the scores; small is hard.

@@ -45,7 +45,7 @@ def select_and_merge_topk(
 
     Args:
         values: [*, n, d] the vectors to pool; n >= 1, any leading dimensions.
-        scores: [*, n] how much each token is wanted.
+        scores: [*, n] how much each token is wanted, no NaN, which is looked for by `TopKPooling` alone.
         k: slots, >= 1; with fewer than k real tokens the remaining slots are empty.
         mask: [*, n] nonzero for a real token; None: all are real. Masked tokens get weight and gradient 0.
         temperature: T > 0, in units of the scores; small is hard.

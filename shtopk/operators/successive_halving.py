@@ -59,7 +59,7 @@ def successive_halving_topk(
 
     Args:
         values: [*, n, d] the vectors to pool; n >= 1, any leading dimensions.
-        scores: [*, n] how much each token is wanted.
+        scores: [*, n] how much each token is wanted, no NaN, which is looked for by `TopKPooling` alone.
         k: slots, >= 1; with fewer than k real tokens the remaining slots are empty.
         mask: [*, n] nonzero for a real token; None: all are real. Masked tokens get weight and gradient 0.
         temperature: T > 0, a number or a scalar tensor; small is hard. In units of the scores, or of s with
