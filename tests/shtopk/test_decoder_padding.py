@@ -105,3 +105,25 @@ def test_a_row_is_classified_by_its_last_token_that_is_not_padding_without_a_mas
         for given in ({"input_ids": ids, "attention_mask": mask}, {"input_ids": ids}):
             torch.testing.assert_close(model(**given).logits, alone, **CLOSE)
         torch.testing.assert_close(model(ids).logits, alone, **CLOSE)
+
+
+@pytest.mark.parametrize("kind", [LlamaForSequenceClassification, GPT2ForSequenceClassification])
+def test_a_text_that_ends_with_the_id_of_padding_is_classified_by_its_end(kind):
+    """As where padding is the token that ends a text; one that fits into k is, too."""
+    model = pool_decoder(kind(build(kind.config_class.model_type).config).eval(), {1: 20})
+    ids, mask = (torch.cat(both) for both in zip(padded(SHORT, right=7), padded(LONG), strict=True))
+    with torch.no_grad():
+        expected = model(ids, attention_mask=mask).logits
+        model.config.pad_token_id = LONG[0, -1].item()
+        torch.testing.assert_close(model(ids, attention_mask=mask).logits, expected, **CLOSE)
+        model.config.pad_token_id = SHORT[0, -1].item()
+        torch.testing.assert_close(model(ids, attention_mask=mask).logits, expected, **CLOSE)
+
+
+def test_without_a_mask_a_token_inside_a_text_is_read_though_it_has_the_id_of_padding():
+    model = pool_decoder(LlamaForSequenceClassification(build().config).eval(), {1: 6})
+    with torch.no_grad():
+        expected = model(LONG).logits
+        model.config.pad_token_id = LONG[0, 10].item()
+        assert model.config.pad_token_id not in (LONG[0, 0], LONG[0, -1])
+        torch.testing.assert_close(model(LONG).logits, expected, **CLOSE)

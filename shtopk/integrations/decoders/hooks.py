@@ -43,15 +43,20 @@ class TakeRequest:
             wanted["labels"] = by_name(self.names, args, kwargs).get("labels")
             plain = request_around(model) is REQUEST.first
             wanted["learning"] = model.training and torch.is_grad_enabled() and plain
+        wanted["answers_once"] = self.answers_once
         begin_call(self.stack, wanted, request_around(model))
         return self.without_padding(model, args, kwargs) if self.answers_once else (args, kwargs)
 
     def without_padding(self, model: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        """The arguments with a mask where none is given: the head reads the last token that is not padding."""
+        """The arguments with a mask where none is given, which hides the padding at both ends: that of the end would
+        be kept as the end of the text. Between them, a token with the id of padding ends a turn.
+        """
         given, padding = by_name(self.names, args, kwargs), model.config.pad_token_id
         if given.get("attention_mask") is not None or given.get("input_ids") is None or padding is None:
             return args, kwargs
-        given["attention_mask"] = (given["input_ids"] != padding).long()
+        other = (given["input_ids"] != padding).int()
+        begun, goes_on = other.cummax(-1).values, other.flip(-1).cummax(-1).values.flip(-1)
+        given["attention_mask"] = (begun * goes_on).long()
         return as_called(self.names, args, given)
 
 
