@@ -13,6 +13,7 @@ from shtopk.integrations.decoders.flow import record_assignments
 from shtopk.integrations.decoders.generation import PooledDecoder
 from shtopk.integrations.decoders.installation import check_head, find_stack, install, pooled_stack
 from shtopk.integrations.decoders.pieces import read_prompt
+from shtopk.integrations.layers.description import own_configurations
 from shtopk.integrations.saved import load_pooled
 from shtopk.options import PoolingOptions
 
@@ -92,6 +93,7 @@ def pool_decoder(
     check_head(model)
     record = install(model, k_by_layer, options, keep_last=keep_last, **by_name)
     description = {"k_by_layer": {str(layer): k for layer, k in k_by_layer.items()}, "keep_last": keep_last}
+    own_configurations(model)
     model.config.decoder_pooling = description | record.to_dict()
     let_adapters_train(model, PooledDecoder)
     return model

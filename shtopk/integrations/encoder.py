@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from transformers import PreTrainedModel
 
 from shtopk.integrations.adapters import let_adapters_forget, let_adapters_train
+from shtopk.integrations.layers.description import own_configurations
 from shtopk.integrations.layers.installation import check_head, find, install, pooled_stack
 from shtopk.integrations.saved import load_pooled
 from shtopk.options import PoolingOptions
@@ -63,6 +64,7 @@ def pool_encoder(
         raise ValueError(f"this {type(model).__name__} is pooled already; call unpool_encoder first")
     check_head(model)
     record = install(model, k_by_layer, options, **by_name)
+    own_configurations(model)
     for config in {id(part.config): part.config for part in (model, find(model)[0])}.values():
         config.encoder_pooling = {"k_by_layer": {str(layer): k for layer, k in k_by_layer.items()}} | record.to_dict()
     let_adapters_train(model)

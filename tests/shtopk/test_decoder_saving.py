@@ -117,3 +117,11 @@ def test_a_bare_model_is_pooled_as_one_with_a_head():
     with torch.no_grad():
         expected = model.model(IDS, k=5).last_hidden_state
         assert bare(IDS, k=5).last_hidden_state.equal(expected)
+
+
+def test_another_model_of_the_same_configuration_is_not_said_to_be_pooled():
+    model = build()
+    other = LlamaForCausalLM(model.config)
+    pool_decoder(model, {1: 9})
+    assert model.config.decoder_pooling and model.model.config is model.config
+    assert not hasattr(other.config, "decoder_pooling")

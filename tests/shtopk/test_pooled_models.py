@@ -280,3 +280,16 @@ def test_flash_attention_is_refused_where_its_window_would_count_slots():
     model.config._attn_implementation_internal = "flash_attention_2"
     with pytest.raises(ValueError, match="sliding window would count the slots"):
         model(**document)
+
+
+@WITH_DECODER
+def test_another_model_of_the_same_configuration_is_not_said_to_be_pooled(name):
+    model = build(name)
+    config, was = model.config, model.config.to_dict()
+    other = type(model)(config)
+    parts = [{id(x.config) for x in each.modules() if hasattr(x, "config")} for each in (model, other)]
+    pool_encoder(model, {1: 7})
+    assert model.config.encoder_pooling == model.get_encoder().config.encoder_pooling
+    assert config.to_dict() == other.config.to_dict() == was
+    now = {id(module.config) for module in model.modules() if hasattr(module, "config")}
+    assert len(now) == len(parts[0]) and not now & parts[1]
