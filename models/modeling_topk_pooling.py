@@ -13,6 +13,7 @@ from transformers.utils import can_return_tuple
 from shtopk import TopK, TopKPooling
 from shtopk.integrations.adapters import TrainsNewModules
 from shtopk.integrations.encoder import install
+from shtopk.pooling import poolings
 from shtopk.scorers import ScorerLinear
 
 from .backbone import (
@@ -61,6 +62,15 @@ class TopKPoolingPreTrainedModel(TrainsNewModules, PreTrainedModel):
             raise ValueError(f"expected weights of a {type(model.backbone).__name__} in {where}, found {found}; "
                              "from_backbone takes one out of a model that it was saved inside")  # fmt: skip
         return (model, report) if with_report else model
+
+    def save_pretrained(self, *args, **kwargs):
+        """As in transformers. The configuration says what k the poolings have now."""
+        self.config.k = self.pooling.k
+        if self.config.k_by_layer is not None:
+            layers = sorted(self.config.k_by_layer, key=int)
+            between = zip(layers, poolings(self.backbone), strict=True)
+            self.config.k_by_layer = {layer: pooling.k for layer, pooling in between}
+        super().save_pretrained(*args, **kwargs)
 
     @property
     def encoder(self) -> nn.Module:

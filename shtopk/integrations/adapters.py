@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from shtopk.integrations.layers.description import describe
 from shtopk.pooling import TopKPooling
 
 
@@ -42,6 +43,11 @@ class TrainsNewModules:
 
 class PooledModel(TrainsNewModules):
     """What `pool_encoder` makes of the class of a model, which keeps its name."""
+
+    def save_pretrained(self: Any, *args: Any, **kwargs: Any) -> None:
+        """As in transformers. The poolings are described as they are now."""
+        describe(self)
+        super().save_pretrained(*args, **kwargs)  # type: ignore[misc]
 
     def __reduce_ex__(self, protocol: Any) -> tuple:
         return restored, classes_of(type(self)), vars(self)  # a class that is made cannot be pickled by its name

@@ -13,7 +13,7 @@ from shtopk.integrations.decoders.flow import record_assignments
 from shtopk.integrations.decoders.generation import PooledDecoder
 from shtopk.integrations.decoders.installation import check_head, find_stack, install, pooled_stack
 from shtopk.integrations.decoders.pieces import read_prompt
-from shtopk.integrations.layers.description import own_configurations
+from shtopk.integrations.layers.description import describe, forget, own_configurations
 from shtopk.integrations.saved import load_pooled
 from shtopk.options import PoolingOptions
 
@@ -91,10 +91,9 @@ def pool_decoder(
     if find_stack(model) is not None:
         raise ValueError(f"this {type(model).__name__} is pooled already; call unpool_decoder first")
     check_head(model)
-    record = install(model, k_by_layer, options, keep_last=keep_last, **by_name)
-    description = {"k_by_layer": {str(layer): k for layer, k in k_by_layer.items()}, "keep_last": keep_last}
+    install(model, k_by_layer, options, keep_last=keep_last, **by_name)
     own_configurations(model)
-    model.config.decoder_pooling = description | record.to_dict()
+    describe(model)
     let_adapters_train(model, PooledDecoder)
     return model
 
@@ -114,8 +113,7 @@ def unpool_decoder(model: Model) -> Model:
     stack = pooled_stack(model)
     for handle in stack.prompt_pooling.handles:
         handle.remove()
+    forget(model, stack.prompt_pooling)
     del stack.prompt_pooling
-    for part in (model, stack):
-        vars(part.config).pop("decoder_pooling", None)
     let_adapters_forget(model)
     return model

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 from transformers import PreTrainedModel
 
 from shtopk.integrations.adapters import let_adapters_forget, let_adapters_train
-from shtopk.integrations.layers.description import own_configurations
-from shtopk.integrations.layers.installation import check_head, find, install, pooled_stack
+from shtopk.integrations.layers.description import describe, forget, own_configurations
+from shtopk.integrations.layers.installation import check_head, install, pooled_stack
 from shtopk.integrations.saved import load_pooled
 from shtopk.options import PoolingOptions
 
@@ -63,10 +63,9 @@ def pool_encoder(
     if pooled_stack(model) is not None:
         raise ValueError(f"this {type(model).__name__} is pooled already; call unpool_encoder first")
     check_head(model)
-    record = install(model, k_by_layer, options, **by_name)
+    install(model, k_by_layer, options, **by_name)
     own_configurations(model)
-    for config in {id(part.config): part.config for part in (model, find(model)[0])}.values():
-        config.encoder_pooling = {"k_by_layer": {str(layer): k for layer, k in k_by_layer.items()}} | record.to_dict()
+    describe(model)
     let_adapters_train(model)
     return model
 
@@ -88,8 +87,7 @@ def unpool_encoder(model: Model) -> Model:
         raise ValueError(f"expected a model that pool_encoder was called on, got an unpooled {type(model).__name__}")
     for handle in stack.pooling.handles:
         handle.remove()
+    forget(model, stack.pooling)
     del stack.pooling
-    for part in (model, find(model)[0]):
-        vars(part.config).pop("encoder_pooling", None)
     let_adapters_forget(model)
     return model

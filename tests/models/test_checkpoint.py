@@ -11,7 +11,7 @@ from tiny import BART, BERT, WORDS, tiny_tokenizer
 from transformers import BartConfig, BartForConditionalGeneration, BertConfig, BertForSequenceClassification, BertModel
 
 from shtopk.integrations.encoder import load_pooled, pool_encoder
-from shtopk.models import TopKPoolingForSequenceClassification, load_checkpoint
+from shtopk.models import TopKPoolingConfig, TopKPoolingForSequenceClassification, load_checkpoint
 from shtopk.pooling import poolings
 
 INPUT_IDS = torch.randint(4, len(WORDS), (2, 30), generator=torch.Generator().manual_seed(0))
@@ -208,3 +208,13 @@ def test_options_that_a_model_cannot_have_are_refused(ours, tmp_path):
         load_checkpoint(ours, k=0)
     with pytest.raises(ValueError, match="without a pooling has no k"):
         load_checkpoint(saved(bert(), tmp_path / "bert"), k=2)
+
+
+def test_k_is_saved_as_it_is_now(tmp_path):
+    config = TopKPoolingConfig(backbone=BertConfig(**BERT), k=8, k_by_layer={"1": 20}, num_labels=3)
+    model = TopKPoolingForSequenceClassification(config)
+    for pooling, k in zip(poolings(model), (12, 0.5), strict=True):
+        pooling.k = k
+    loaded, _ = load_checkpoint(saved(model, tmp_path))
+    assert [pooling.k for pooling in poolings(loaded)] == [12, 0.5]
+    assert logits(loaded).equal(logits(model))

@@ -10,6 +10,7 @@ from transformers import AutoModel, AutoModelForCausalLM, LlamaForCausalLM
 
 from shtopk.integrations import encoder
 from shtopk.integrations.decoder import load_pooled, pool_decoder, unpool_decoder
+from shtopk.options import PoolingOptions
 from shtopk.pooling import poolings
 
 IDS = tokens()
@@ -125,3 +126,19 @@ def test_another_model_of_the_same_configuration_is_not_said_to_be_pooled():
     pool_decoder(model, {1: 9})
     assert model.config.decoder_pooling and model.model.config is model.config
     assert not hasattr(other.config, "decoder_pooling")
+
+
+def test_k_is_saved_as_it_is_now(tmp_path):
+    model = pooled()
+    first, model.model.prompt_pooling.keep_last = poolings(model)[0], 2
+    first.k = 4
+    model.save_pretrained(tmp_path)
+    loaded = load_pooled(AutoModelForCausalLM, tmp_path).eval()
+    assert poolings(loaded)[0].k == 4 and logits(loaded).equal(logits(model))
+
+
+def test_poolings_of_several_options_are_not_saved_as_those_of_one(tmp_path):
+    model = pooled()
+    poolings(model)[0].options = PoolingOptions(operator="hard", scorer="mlp", protected=(0,))
+    with pytest.raises(ValueError, match="expected poolings of the same options to be saved"):
+        model.save_pretrained(tmp_path)

@@ -28,6 +28,7 @@ from transformers import (
 
 from shtopk.integrations.encoder import load_pooled, pool_encoder, unpool_encoder
 from shtopk.integrations.layers.state import STATE
+from shtopk.pooling import poolings
 
 DEEPER = {  # fields that give these families an encoder of three layers
     "bart": {"encoder_layers": 3},
@@ -293,3 +294,12 @@ def test_another_model_of_the_same_configuration_is_not_said_to_be_pooled(name):
     assert config.to_dict() == other.config.to_dict() == was
     now = {id(module.config) for module in model.modules() if hasattr(module, "config")}
     assert len(now) == len(parts[0]) and not now & parts[1]
+
+
+@WITH_DECODER
+def test_k_is_saved_as_it_is_now(name, tmp_path):
+    model, document = pool_encoder(build(name), {1: 7}), documents(30, 30, 5)
+    poolings(model)[0].k = 0.2
+    model.save_pretrained(tmp_path)
+    loaded = load_pooled(AutoModelForSeq2SeqLM, tmp_path).eval()
+    assert loaded.get_encoder()(**document).last_hidden_state.equal(model.get_encoder()(**document).last_hidden_state)

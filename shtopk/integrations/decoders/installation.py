@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from shtopk.integrations.decoders.families import FAMILIES, Family
 from shtopk.integrations.decoders.hooks import BeginPass, EndCall, EndPass, LeaveLayers, PoolPrompt, TakeRequest
-from shtopk.integrations.layers.between import LayerHook, checked_layers, new_poolings, record_of
+from shtopk.integrations.layers.between import LayerHook, LayerPoolings, checked_layers, new_poolings, record_of
 from shtopk.options import PoolingOptions
 from shtopk.pooling import TopKPooling
 
@@ -20,13 +20,17 @@ PROTECTED = (0,)  # the first token, which attention goes to when it has nothing
 NEEDS_EVERY_TOKEN = ("ForTokenClassification", "ForQuestionAnswering")
 
 
-class PromptPooling(nn.ModuleDict):
-    """The poolings of a language model, by the number of the layer whose input they pool."""
+class PromptPooling(LayerPoolings):
+    """The poolings of a language model."""
+
+    field = "decoder_pooling"
 
     def __init__(self, poolings: Mapping[str, TopKPooling], keep_last: int):
         super().__init__(poolings)
         self.keep_last = keep_last
-        self.handles: list[Any] = []  # of the hooks
+
+    def description(self) -> dict[str, Any]:
+        return super().description() | {"keep_last": self.keep_last}
 
     def extra_repr(self) -> str:
         return f"keep_last={self.keep_last}"

@@ -86,6 +86,29 @@ def new_poolings(
     return poolings
 
 
+class LayerPoolings(nn.ModuleDict):
+    """The poolings of a model, by the number of the layer whose input they pool.
+
+    Attributes:
+        field: of a configuration that describes them.
+        handles: of the hooks.
+    """
+
+    field: str
+
+    def __init__(self, poolings: Mapping[str, TopKPooling]):
+        super().__init__(poolings)
+        self.handles: list[Any] = []
+
+    def description(self) -> dict[str, Any]:
+        """What is saved of them: k and options, as they are now."""
+        poolings: Any = dict(self.items())
+        options = [pooling.options.to_dict() for pooling in poolings.values()]
+        if any(its != options[0] for its in options):
+            raise ValueError("expected poolings of the same options to be saved, got several")
+        return {"k_by_layer": {layer: pooling.k for layer, pooling in poolings.items()}} | options[0]
+
+
 def with_gradients_of(poolings: Iterable[nn.Module], vectors: Tensor) -> Tensor:
     """The same vectors, with a gradient of 0 for the poolings' parameters that learn, those that are offloaded aside.
 

@@ -8,24 +8,21 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
-from shtopk.integrations.layers.between import checked_layers, new_poolings, record_of
+from shtopk.integrations.layers.between import LayerPoolings, checked_layers, new_poolings, record_of
 from shtopk.integrations.layers.families import FAMILIES, Family
 from shtopk.integrations.layers.hooks import BeginCall, BeginPass, EndPass, PoolInput, ReportAssignment
 from shtopk.integrations.layers.seq2seq import AttendToSlots, CarryMask, TakeMask
 from shtopk.options import PoolingOptions
-from shtopk.pooling import TopKPooling
 
 # Models with names that end so answer for each token.
 NEEDS_EVERY_TOKEN = ("ForTokenClassification", "ForQuestionAnswering", "ForMaskedLM", "ForPreTraining",
                      "ForMaskedImageModeling", "LMHeadModel", "ForCausalLM", "WithLMHead")  # fmt: skip
 
 
-class EncoderPooling(nn.ModuleDict):
-    """The poolings of an encoder, by the number of the layer whose input they pool."""
+class EncoderPooling(LayerPoolings):
+    """The poolings of an encoder."""
 
-    def __init__(self, poolings: Mapping[str, TopKPooling]):
-        super().__init__(poolings)
-        self.handles: list[Any] = []  # of the hooks
+    field = "encoder_pooling"
 
 
 def install(
