@@ -12,6 +12,7 @@ from transformers import AutoModel, ViTModel
 
 from shtopk.integrations.encoder import pool_encoder, unpool_encoder
 from shtopk.integrations.layers.state import STATE
+from shtopk.pooling import poolings
 
 FAMILIES = pytest.mark.parametrize("name", CONFIGS)
 ATTENTION = pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -251,6 +252,14 @@ def test_a_scorer_gets_a_gradient_though_a_document_is_all_protected(n):
     learnt = [parameter.grad for pooling in model.encoder.pooling.values() for parameter in pooling.parameters()]
     assert all(gradient is not None for gradient in learnt)
     assert n > 2 or not any(gradient.any() for gradient in learnt)
+
+
+def test_a_scorer_that_learns_nothing_from_the_hard_operator_gets_a_gradient_of_0():
+    """So it stops no `DistributedDataParallel`, which waits for all."""
+    model = pool_encoder(build("bert"), {1: 9, 2: 4}, operator="hard").train()
+    model(**with_holes(30, 30, 12)).last_hidden_state.sum().backward()
+    learnt = [parameter.grad for pooling in poolings(model) for parameter in pooling.parameters()]
+    assert len(learnt) == 4 and all(gradient is not None and not gradient.any() for gradient in learnt)
 
 
 @pytest.mark.parametrize("name", CONFIGS)

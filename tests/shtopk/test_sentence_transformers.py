@@ -304,3 +304,10 @@ def test_behind_hard_operators_unit_length_leaves_the_scorer_no_gradient(operato
     out = pooling(given | {"token_embeddings": given["token_embeddings"].double()})
     torch.nn.functional.normalize(out["token_embeddings"], dim=-1)[..., 0].sum().backward()
     assert pooling.pooling.scorer.weight.grad.abs().max() < 1e-12
+
+
+def test_a_scorer_that_learns_nothing_from_the_hard_operator_gets_a_gradient_of_0():
+    pooling, given = TopKTokenPooling(8, K, operator="hard"), features(9, 9)
+    given["token_embeddings"].requires_grad_()
+    pooling(given)["token_embeddings"].sum().backward()
+    assert all(parameter.grad is not None and not parameter.grad.any() for parameter in pooling.parameters())

@@ -112,8 +112,8 @@ class LayerPoolings(nn.ModuleDict):
 def with_gradients_of(poolings: Iterable[nn.Module], vectors: Tensor) -> Tensor:
     """The same vectors, with a gradient of 0 for the poolings' parameters that learn, those that are offloaded aside.
 
-    Where a scorer had nothing to do, as in short documents, processes that train together would wait for each other's
-    gradients of it.
+    Where a scorer had nothing to do, as in short documents, or learns nothing, as from the hard operator, processes
+    that train together would wait for each other's gradients of it.
     """
     if not torch.is_grad_enabled():
         return vectors

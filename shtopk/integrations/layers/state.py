@@ -42,8 +42,7 @@ class ForwardPass:
         n = hidden_states.shape[1]
         if n <= len(pooling.options.protected):
             mask = hidden_states.new_ones(hidden_states.shape[:2], dtype=torch.bool) if mask is None else mask
-            vectors = with_gradients_of([pooling], hidden_states)
-            assignment = Assignment.of_every_token(mask, hidden_states.dtype)
+            vectors, assignment = hidden_states, Assignment.of_every_token(mask, hidden_states.dtype)
         else:
             k = pooling.current_k
             if not isinstance(k, float) and n < k:  # not min(k, n), which is no number where n is dynamic
@@ -52,7 +51,7 @@ class ForwardPass:
             vectors, assignment = pooled.values, pooled.assignment
         before = None if self.assignment is None else self.assignment.map(lambda x: x.to(device))
         self.assignment = assignment if before is None else before.then(assignment)
-        return vectors, assignment.positions
+        return with_gradients_of([pooling], vectors), assignment.positions
 
 
 class Call:
