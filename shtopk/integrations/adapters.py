@@ -40,6 +40,17 @@ class TrainsNewModules:
     def peft_config(self) -> None:
         vars(self).pop("peft_config", None)
 
+    def enable_adapters(self: Any) -> None:
+        """As in transformers, whose `disable_adapters` switches off what adapters train in full, too, and whose
+        `enable_adapters` leaves it so.
+        """
+        from peft.utils import ModulesToSaveWrapper
+
+        super().enable_adapters()  # type: ignore[misc]
+        for module in self.modules():
+            if isinstance(module, ModulesToSaveWrapper):
+                module.enable_adapters(True)
+
 
 class PooledModel(TrainsNewModules):
     """What `pool_encoder` makes of the class of a model, which keeps its name."""

@@ -133,17 +133,40 @@ def test_what_is_new_is_trained_and_saved_whatever_the_recipe(recipe, encoder, t
                 torch.testing.assert_close(given, wanted)
 
 
-def test_an_adapter_of_transformers_own_method_trains_the_scorer_too(encoder, tmp_path):
+@pytest.fixture
+def own_method():
+    """Adapters of transformers' own `add_adapter`."""
     try:
         check_peft_version(MIN_PEFT_VERSION)
     except ValueError:
         pytest.skip(f"this transformers wants PEFT {MIN_PEFT_VERSION} for it, here is {peft.__version__}")
+
+
+@pytest.mark.usefixtures("own_method")
+def test_an_adapter_of_transformers_own_method_trains_the_scorer_too(encoder, tmp_path):
     model = pooled_at_the_end(encoder)
     model.add_adapter(peft.LoraConfig(**QUERY))
     trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     assert any(".scorer." in name for name in trained)
     model.delete_adapter("default")
     assert not hasattr(model, "peft_config")
+
+
+@pytest.mark.usefixtures("own_method")
+@pytest.mark.parametrize("kind", [pooled_at_the_end, pooled_between_layers])
+def test_adapters_that_are_off_for_a_while_are_on_again_with_the_scorers_that_they_trained(kind, encoder):
+    model = build(kind, encoder).eval()
+    before = model(input_ids=IDS).logits
+    model.add_adapter(peft.LoraConfig(**QUERY))
+    for name, parameter in model.named_parameters():
+        if ".scorer.modules_to_save." in name:
+            torch.nn.init.normal_(parameter)
+    trained = model(input_ids=IDS).logits
+    model.disable_adapters()
+    assert model(input_ids=IDS).logits.equal(before) and not before.equal(trained)
+    model.enable_adapters()
+    assert model(input_ids=IDS).logits.equal(trained)
+    assert all(x.requires_grad for name, x in model.named_parameters() if ".scorer.modules_to_save." in name)
 
 
 def test_an_adapter_without_the_scorer_is_used_as_it_was_saved(encoder, tmp_path):
