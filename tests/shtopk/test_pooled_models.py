@@ -25,6 +25,7 @@ from transformers import (
     ModernBertForSequenceClassification,
     ViTForImageClassification,
 )
+from transformers.modeling_outputs import BaseModelOutput
 
 from shtopk.integrations.encoder import load_pooled, pool_encoder, unpool_encoder
 from shtopk.integrations.layers.state import STATE
@@ -254,6 +255,19 @@ def test_an_encoder_that_ran_alone_does_not_change_what_the_decoder_sees():
     assert model.get_decoder()(**given).last_hidden_state.equal(first)
     by_place = model(document["input_ids"], document["attention_mask"], given["input_ids"], None, encoded)
     assert by_place.logits.equal(model(**document, decoder_input_ids=given["input_ids"]).logits)
+
+
+@WITH_DECODER
+def test_the_mask_of_the_tokens_is_refused_beside_vectors_of_slots_that_say_nothing_of_theirs(name):
+    model, document = pool_encoder(build(name), {1: 7}), documents(30, 30, 5)
+    encoded, labels = model.get_encoder()(**document), torch.randint(4, 30, (2, 6))
+    bare = BaseModelOutput(last_hidden_state=encoded.last_hidden_state)
+    refused = r"expected an attention_mask \[B, 7\] of the slots in encoder_outputs, got \[2, 30\]; give all that"
+    for given in (bare, bare.to_tuple()):
+        with pytest.raises(ValueError, match=refused):
+            model(encoder_outputs=given, attention_mask=document["attention_mask"], decoder_input_ids=labels)
+    out = model(encoder_outputs=bare, attention_mask=encoded.attention_mask, decoder_input_ids=labels)
+    torch.testing.assert_close(out.logits, logits_of(model, document, labels))
 
 
 def test_options_of_from_pretrained_reach_where_they_belong(tmp_path):

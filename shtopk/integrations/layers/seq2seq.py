@@ -30,7 +30,11 @@ class CarryMask:
 
 
 class TakeMask:
-    """Runs before the encoder-decoder: if encoder_outputs are given, use their mask instead of that of the tokens."""
+    """Runs before the encoder-decoder: if encoder_outputs are given, use their mask instead of that of the tokens.
+
+    Raises:
+        ValueError: when called with outputs that have no mask, and that of the tokens.
+    """
 
     def __init__(self, model: nn.Module):
         self.names = list(inspect.signature(model.forward).parameters)
@@ -38,10 +42,16 @@ class TakeMask:
     def __call__(self, model: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
         STATE.set_finished(None)
         given = by_name(self.names, args, kwargs)
-        mask = getattr(given.get("encoder_outputs"), "attention_mask", None)
-        if mask is None:
+        encoded, mask = given.get("encoder_outputs"), given.get("attention_mask")
+        slots = getattr(encoded, "attention_mask", None)
+        if slots is None:
+            if encoded is not None and mask is not None and mask.shape[1] != encoded[0].shape[1]:
+                raise ValueError(
+                    f"expected an attention_mask [B, {encoded[0].shape[1]}] of the slots in encoder_outputs, got "
+                    f"{list(mask.shape)}; give all that get_encoder() returned, which says which slots are filled"
+                )
             return None
-        given["attention_mask"] = mask
+        given["attention_mask"] = slots
         return as_called(self.names, args, given)
 
 
