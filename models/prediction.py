@@ -261,9 +261,8 @@ class Reader:
             completions = self.tokenizer.batch_decode(generated, skip_special_tokens=True)
             found = [{"completion": completion.strip()} for completion in completions]
         else:
-            out = self.model(**inputs)
+            out, assignment = classify(self.model, inputs) if self.kept else (self.model(**inputs), None)
             found = [_fields(answer) for answer in answers(out.logits, self.model.config)]
-            assignment = out.assignment if self.kept else None
         if assignment is not None:
             for row, tokens in zip(found, self._kept(assignment, documents), strict=True):
                 row["kept"] = tokens
@@ -285,6 +284,17 @@ class Reader:
         return KeptToken(text, start, end, weight)
 
 
+def classify(model: Any, inputs: Mapping[str, Tensor]) -> tuple[Any, Assignment | None]:
+    """A classifier's output for a batch of texts [B, n], and the assignment of their tokens to the vectors that were
+    kept; None if nothing pools.
+    """
+    with record_assignments() as recorded:
+        out = model(**inputs, return_dict=True)
+    if hasattr(out, "assignment") or not poolings(model):
+        return out, getattr(out, "assignment", None)
+    return out, of_prompts(recorded, inputs)  # around a language model
+
+
 def complete(model: Any, inputs: Mapping[str, Tensor], kept: bool) -> tuple[Tensor, Assignment | None]:
     """Complete a batch of prompts [B, n].
 
@@ -301,9 +311,12 @@ def complete(model: Any, inputs: Mapping[str, Tensor], kept: bool) -> tuple[Tens
         return model.generate(**inputs)[:, n:], None
     with record_assignments() as recorded:
         generated = model.generate(**inputs)[:, n:]
-    mask = inputs["attention_mask"] != 0
-    found = recorded[0] if recorded else Assignment.of_every_token(mask, torch.float32)  # of one token, or unpooled
-    return generated, found.map(lambda x: x[:: len(x) // batch])  # the first beam of each
+    return generated, of_prompts(recorded, inputs).map(lambda x: x[:: len(x) // batch])  # the first beam of each
+
+
+def of_prompts(recorded: list[Assignment], inputs: Mapping[str, Tensor]) -> Assignment:
+    """The assignment that was recorded of a batch of prompts; of one token, or unpooled, they are kept whole."""
+    return recorded[0] if recorded else Assignment.of_every_token(inputs["attention_mask"] != 0, torch.float32)
 
 
 def leading_weights(assignment: Assignment) -> Tensor:

@@ -41,10 +41,10 @@ def answer_and_page(
     """Answer a document, and show which of its tokens the answer was made from: (answer in one line, HTML page).
 
     Args:
-        model: a classifier of `shtopk.models`, one that `pool_encoder` was called on, or one of transformers without
-            any pooling, for one label, several labels or numbers (see `shtopk.show.page`). Or a summarizer of
-            `shtopk.models`, or a causal language model of a kind that `pool_decoder` takes, best one that it was
-            called on (see `shtopk.show.summary_page`). It is put into eval mode.
+        model: a classifier of `shtopk.models`, one that `pool_encoder` or `pool_decoder` was called on, or one of
+            transformers without any pooling, for one label, several labels or numbers (see `shtopk.show.page`). Or a
+            summarizer of `shtopk.models`, or a causal language model of a kind that `pool_decoder` takes, best one
+            that it was called on (see `shtopk.show.summary_page`). It is put into eval mode.
         tokenizer: the model's fast tokenizer.
         text: the document or the prompt, of any length, empty too; for a model of pairs, both texts.
         label: for a classifier, the true answer, if it is known: the class, the labels, the number.

@@ -13,6 +13,7 @@ from shtopk.assignment import Assignment
 from shtopk.integrations.reading import read_texts
 from shtopk.models.answers import answers
 from shtopk.models.inputs import taken_by
+from shtopk.models.prediction import classify
 from shtopk.models.windows import positions_of, reading_of
 from shtopk.pooling import TopKPooling
 from shtopk.show.document import Slot
@@ -36,12 +37,11 @@ def describe(model, tokenizer, text: str | tuple[str, str], max_tokens: int | No
     limits = [limit for limit in (max_tokens, positions_of(model.config)) if limit is not None]
     max_tokens = min(limits, default=None)
     inputs, spans, cut = _encode(model, tokenizer, text, max_tokens)
-    out = model(**inputs, return_dict=True)
+    out, assignment = classify(model, inputs)
     logits = getattr(out, "logits", None)
     if logits is None or logits.dim() != 2:
         raise ValueError(f"expected a model that classifies documents, got {type(model).__name__}")
     (answer,) = answers(logits, model.config)
-    assignment = getattr(out, "assignment", None)
     slots = None if assignment is None else slots_of(assignment, getattr(out, "pooled_scores", None))
     poolings = [module for module in model.modules() if isinstance(module, TopKPooling)]
     return {

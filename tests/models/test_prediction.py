@@ -6,10 +6,18 @@ from itertools import count, islice
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from tiny import BART, BERT, SPECIAL, tiny_tokenizer
+from tiny import BART, BERT, LLAMA, SPECIAL, tiny_tokenizer
 from tokenizers import processors
-from transformers import BartConfig, BartForConditionalGeneration, BertConfig, BertForSequenceClassification
+from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
+    BertConfig,
+    BertForSequenceClassification,
+    LlamaConfig,
+    LlamaForSequenceClassification,
+)
 
+from shtopk.integrations.decoder import pool_decoder, record_assignments
 from shtopk.integrations.encoder import pool_encoder
 from shtopk.models import (
     TopKPoolingConfig,
@@ -238,6 +246,19 @@ def test_a_summarizer_says_what_it_kept_too(make):
     for text, answer in zip(documents, (long, short), strict=True):
         assert {one.token for one in answer.kept} <= {*text.split(), "[CLS]", "[SEP]"}
         assert all(0 < one.weight <= 1 for one in answer.kept)
+
+
+def test_a_classifier_on_a_pooled_language_model_says_what_it_kept_too():
+    torch.manual_seed(0)
+    llama = LlamaForSequenceClassification(LlamaConfig(**LLAMA, num_labels=3))
+    model, tokenizer, documents = pool_decoder(llama, {1: 4}).eval(), tiny_tokenizer(), texts(6)
+    for text, answer in zip(documents, predict(model, tokenizer, documents, batch_size=4, kept=True), strict=True):
+        inputs = tokenizer(text, return_tensors="pt", return_token_type_ids=False)
+        with torch.no_grad(), record_assignments() as recorded:
+            model(**inputs)
+        kept = [inputs.tokens()[position] for position in recorded[0].positions[0].tolist()]
+        assert [token.token for token in answer.kept] == kept and kept[-1] == "[SEP]"
+        assert len(kept) == min(4, len(inputs.tokens()) - 1) + 1
 
 
 def test_kept_tokens_are_found_where_padding_stands_in_front():

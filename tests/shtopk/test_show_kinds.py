@@ -5,9 +5,18 @@ import re
 import pytest
 import torch
 from pages import HOSTILE, Text, harmless
-from tiny import BERT, tiny_tokenizer
-from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification, BertLMHeadModel, BertModel
+from tiny import BERT, LLAMA, tiny_tokenizer
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertForSequenceClassification,
+    BertLMHeadModel,
+    BertModel,
+    LlamaConfig,
+    LlamaForSequenceClassification,
+)
 
+from shtopk.integrations.decoder import pool_decoder
 from shtopk.integrations.encoder import pool_encoder
 from shtopk.models import TopKPoolingForSequenceClassification
 from shtopk.show import Slot, page
@@ -152,6 +161,13 @@ def test_a_model_pooled_between_its_layers_shows_what_its_last_pooling_kept(plai
     assert "4 of 12 tokens kept · select and merge" in html and "law <b>true class</b>" in html
     assert "weight" in html and "score" not in html
     assert line.startswith(rows(html)[0][1].removesuffix(" <b>true class</b>"))
+
+
+def test_a_classifier_on_a_pooled_language_model_shows_what_was_kept():
+    torch.manual_seed(0)
+    model = pool_decoder(LlamaForSequenceClassification(LlamaConfig(**LLAMA, id2label=NAMES)), {1: 4})
+    _, html = shown(model)
+    assert "5 of 12 tokens kept · select and merge" in html and len(Text(html).marked) == 3
 
 
 def test_a_short_document_of_a_model_pooled_between_its_layers_keeps_every_token(plain):
