@@ -291,11 +291,18 @@ def with_scores(loss: Tensor, scores: Tensor) -> Tensor:
 
 
 def build_pooled_encoder(config: TopKPoolingConfig) -> tuple[nn.Module, TopKPooling]:
-    """Build an encoder and the pooling of its vectors, whose weights are to be loaded."""
+    """Build an encoder and the pooling of its vectors, whose weights are to be loaded.
+
+    Raises:
+        ValueError: the backbone is an encoder-decoder.
+    """
     backbone: Any = config.backbone
+    if backbone.is_encoder_decoder:
+        raise ValueError(f"expected an encoder such as BERT as backbone, got a model of type {backbone.model_type}"
+                         f"{instead_of(backbone)}")  # fmt: skip
     check_window(config.window, backbone)
     read_alike(backbone)
-    encoder = AutoModel.from_config(backbone, **encoder_options(backbone))
+    encoder = AutoModel.from_config(backbone, dtype=torch.get_default_dtype(), **encoder_options(backbone))
     if config.k_by_layer is not None:
         install(encoder, config.k_by_layer, **config.between_options)
     return encoder, TopKPooling(backbone.hidden_size, config.k, config.pooling_options)

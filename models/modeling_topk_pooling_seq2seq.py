@@ -107,7 +107,7 @@ class TopKPoolingForConditionalGeneration(TopKPoolingPreTrainedModel, Generation
         super().__init__(config)
         check_family(config.backbone)
         read_alike(config.backbone)
-        self.backbone = AutoModelForSeq2SeqLM.from_config(config.backbone)
+        self.backbone = AutoModelForSeq2SeqLM.from_config(config.backbone, dtype=torch.get_default_dtype())
         encoder = self.backbone.get_encoder()
         if getattr(encoder, "pooler", None) is not None:
             encoder.pooler = None  # of BERT: nothing would train it, which DDP refuses

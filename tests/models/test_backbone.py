@@ -20,6 +20,7 @@ from transformers import (
     DebertaV2Config,
     EsmConfig,
     GPT2Config,
+    T5Config,
     XLMConfig,
 )
 
@@ -72,6 +73,24 @@ def test_a_checkpoint_in_half_precision_is_trained_in_float32_unless_told_otherw
             assert model.config.dtype == model.config.backbone.dtype == expected
     words = classify(encoder, k=4).get_input_embeddings().weight
     assert torch.equal(words, bert.get_input_embeddings().weight.float())
+
+
+@pytest.mark.parametrize(("model_class", "backbone", "labels"), [
+    (TopKPoolingForSequenceClassification, BertConfig(**BERT, dtype="bfloat16"), torch.tensor([0, 1])),
+    (TopKPoolingForConditionalGeneration, BartConfig(**BART, dtype="bfloat16"), torch.full((2, 5), 4)),
+])  # fmt: skip
+def test_a_backbone_is_built_in_the_type_of_what_stands_around_it(model_class, backbone, labels):
+    model = model_class(model_class.config_class(backbone=backbone, k=4))
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert model(input_ids=torch.full((2, 20), 5), labels=labels).loss.isfinite()
+
+
+@pytest.mark.parametrize("model_class", [TopKPoolingForSequenceClassification, TopKPoolingModel])
+@pytest.mark.parametrize("backbone", [BartConfig(**BART), T5Config(d_model=16)], ids=["bart", "t5"])
+def test_an_encoder_decoder_is_refused_where_an_encoder_is_expected(model_class, backbone):
+    kind = backbone.model_type
+    with pytest.raises(ValueError, match=rf"^expected an encoder such as BERT as backbone, got .* {kind}; .*$"):
+        model_class(TopKPoolingConfig(backbone=backbone))
 
 
 @pytest.mark.parametrize(("bare", "model_class"), [
