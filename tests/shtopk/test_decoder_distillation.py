@@ -24,6 +24,14 @@ def test_it_is_nothing_where_nothing_is_pooled_and_something_else(prompt):
     assert distillation_loss(model, ROWS["input_ids"], k=4, **prompt) > 0
 
 
+def test_rows_that_are_divided_among_devices_are_refused():
+    several = nn.DataParallel(pool_decoder(tiny_llama(), {2: 6}))
+    assert distillation_loss(several, ROWS["input_ids"]) > 0  # there is one device
+    several.device_ids = [0, 1]
+    with pytest.raises(ValueError, match=r"^expected a process for each device .*DataParallel on 2 of them; start it"):
+        distillation_loss(several, ROWS["input_ids"])
+
+
 def test_it_is_the_divergence_of_what_follows():
     model = pool_decoder(tiny_llama(), {2: 6})
     ids, labels = ROWS["input_ids"], ROWS["labels"].clone()

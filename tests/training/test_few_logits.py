@@ -3,6 +3,7 @@
 import pytest
 import torch
 from decoders import NAMES, build, tokens
+from replicas import replica_of
 from torch import nn
 
 from shtopk.integrations.decoder import pool_decoder
@@ -34,6 +35,15 @@ def test_loss_and_gradients_are_those_with_all_logits(name):
     assert logits.shape[0] == 10 and all_logits.shape[:2] == (3, 23)
     torch.testing.assert_close(loss, expected, atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(gradients, all_gradients, atol=1e-6, rtol=1e-5)  # sums in another order
+
+
+def test_a_replica_of_data_parallel_has_the_labels_of_its_rows():
+    model, inputs = pool_decoder(build(), {1: 6}).train(), with_few_logits(batch())
+    labels = inputs["shift_labels"].chunk(3)  # as any tensor is divided among three
+    for row, share in enumerate(labels):
+        its = {name: x[row : row + 1] for name, x in inputs.items() if x.dim() > 1} | {"shift_labels": share}
+        expected = model(**its | {"shift_labels": None, "logits_to_keep": 0}, use_cache=False).loss
+        torch.testing.assert_close(replica_of(model)(**its, use_cache=False).loss, expected)
 
 
 def test_smoothed_labels_count_as_with_all_logits():

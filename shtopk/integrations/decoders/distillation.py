@@ -66,7 +66,8 @@ def distillation_loss(
         The loss, a scalar in float32.
 
     Raises:
-        ValueError: a model that is not pooled, a temperature that is not above 0, or nothing that follows a prompt.
+        ValueError: a model that is not pooled, a temperature that is not above 0, nothing that follows a prompt, or
+            `nn.DataParallel` on several devices.
 
     Example:
         >>> import torch
@@ -80,6 +81,11 @@ def distillation_loss(
     """
     if not temperature > 0:
         raise ValueError(f"expected a temperature above 0, got {temperature!r}")
+    if isinstance(model, nn.DataParallel) and len(model.device_ids) > 1:  # each would be told of all the rows
+        raise ValueError(
+            f"expected a process for each device to distill, got nn.DataParallel on {len(model.device_ids)} of them; "
+            "start it with torchrun, or let it see one"
+        )
     said = _said(model, input_ids, attention_mask, labels, compress_mask)
     columns = said.any(0).nonzero().squeeze(-1)  # no other logits are computed
     inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "logits_to_keep": columns, "use_cache": False}

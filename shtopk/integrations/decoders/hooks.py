@@ -12,6 +12,7 @@ from transformers import GenerationMixin
 
 from shtopk.integrations.decoders.cache import own
 from shtopk.integrations.decoders.families import Family, cache_in, cache_name, window_of
+from shtopk.integrations.decoders.few_logits import with_few_logits
 from shtopk.integrations.decoders.passing import Pass
 from shtopk.integrations.decoders.state import REQUEST, RUNNING, begin_call, request_around, take_request
 from shtopk.integrations.layers.arguments import as_called, by_name
@@ -41,11 +42,20 @@ class TakeRequest:
         wanted = {name: kwargs.pop(name) for name in ASKED if name in kwargs}
         if self.labelled:
             wanted["labels"] = by_name(self.names, args, kwargs).get("labels")
+            self.divide_labels(model, kwargs, wanted["labels"])
             plain = request_around(model) is REQUEST.first
             wanted["learning"] = model.training and torch.is_grad_enabled() and plain
         wanted["answers_once"] = self.answers_once
         begin_call(self.stack, wanted, request_around(model))
         return self.without_padding(model, args, kwargs) if self.answers_once else (args, kwargs)
+
+    def divide_labels(self, model: nn.Module, given: dict, labels: Any) -> None:
+        """Let labels [T], as `with_few_logits` makes them, follow the rows of a replica of `nn.DataParallel`, which
+        gets a share of T, as if they were rows, too.
+        """
+        shifted = given.get("shift_labels")
+        if getattr(model, "_is_replica", False) and labels is not None and shifted is not None and shifted.dim() == 1:
+            given["shift_labels"] = with_few_logits({"labels": labels})["shift_labels"]
 
     def without_padding(self, model: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         """The arguments with a mask where none is given, which hides the padding at both ends: that of the end would
