@@ -9,7 +9,7 @@ from .model_card import write_model_card
 from .modeling_topk_pooling import TopKPoolingForSequenceClassification, TopKPoolingModel
 from .modeling_topk_pooling_seq2seq import TopKPoolingForConditionalGeneration
 from .outputs import PooledEncoderOutput, TopKPoolingClassifierOutput, TopKPoolingModelOutput
-from .prediction import KeptToken, Prediction, predict
+from .prediction import ANSWER_NOW, KeptToken, Prediction, predict
 from .pretrained import default_encoder, load_tokenizer, verify_sha256
 from .windows import encode_in_windows, pool_in_windows
 
@@ -26,6 +26,7 @@ TopKPoolingSeq2SeqConfig.register_for_auto_class()
 TopKPoolingForConditionalGeneration.register_for_auto_class("AutoModelForSeq2SeqLM")
 
 __all__ = [
+    "ANSWER_NOW",
     "KeptToken",
     "PooledEncoderOutput",
     "Prediction",

@@ -23,7 +23,7 @@ from transformers import (
 from transformers.utils import logging
 
 from shtopk.integrations.saved import KINDS, load_pooled
-from shtopk.options import OF_OPERATOR
+from shtopk.options import NAMES, OF_OPERATOR
 
 from .language_model import completes, let_complete, most_prompt_tokens
 from .modeling_topk_pooling import TopKPoolingForSequenceClassification
@@ -176,6 +176,9 @@ def with_pooling(config: PreTrainedConfig, pooling: dict[str, Any]) -> PreTraine
             vars(config).pop(name, None)  # then the weights of its poolings are left out
         return config
     if config.model_type in OURS:
+        if unknown := [name for name in pooling if not hasattr(config, name)]:
+            known = ", ".join(("k", *NAMES))
+            raise OptionError(f"expected options of the pooling ({known}), got {', '.join(unknown)}")
         return type(config).from_dict(config.to_dict(), **pooling)
     described = description_of(config)
     if described is None:

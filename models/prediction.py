@@ -75,10 +75,17 @@ class Prediction:
         return next(given)
 
 
+class AnswerNow:
+    """The type of `ANSWER_NOW`, see `predict`."""
+
+
+ANSWER_NOW = AnswerNow()
+
+
 def predict(
     model: Any,
     tokenizer: Any,
-    texts: Iterable[Text | None],
+    texts: Iterable[Text | AnswerNow],
     *,
     batch_size: int = 16,
     block: int = 1024,
@@ -95,8 +102,8 @@ def predict(
         model: a classifier, a summarizer or a language model, as `load_checkpoint` gives it. It is put into eval mode.
         tokenizer: its fast tokenizer.
         texts: any number of texts of any length, empty ones too; for a model of pairs, tuples of two texts. The prefix
-            that the model was taught is put before each. A None among them is no text: it asks for the answers
-            to all texts before it now, without waiting for more.
+            that the model was taught is put before each. `ANSWER_NOW` among them is no text: it asks for the
+            answers to all texts before it now, without waiting for more.
         batch_size: texts that go through the model together, >= 1; fewer if they are long.
         block: texts to read ahead, >= 1; fewer if they are long. With 1 nothing is read ahead, and a batch is one
             text.
@@ -136,7 +143,7 @@ def predict(
 
 
 def _predictions(
-    reader: Reader, texts: Iterable[Text | None], batch_size: int, block: int
+    reader: Reader, texts: Iterable[Text | AnswerNow], batch_size: int, block: int
 ) -> Iterator[Prediction]:  # fmt: skip
     for waiting in _blocks(texts, min(batch_size, block), block):
         documents = [one for start in range(0, len(waiting), batch_size)
@@ -147,19 +154,19 @@ def _predictions(
         yield from (found[row] for row in range(len(waiting)))
 
 
-def _blocks(texts: Iterable[Text | None], first: int, most: int) -> Iterator[list[tuple[str, ...]]]:
-    """Put texts into lists: the first of `first`, each of four times as many, up to `most`; a None ends a list."""
+def _blocks(texts: Iterable[Text | AnswerNow], first: int, most: int) -> Iterator[list[tuple[str, ...]]]:
+    """Put texts into lists: the first of `first`, each of four times as many, up to `most`; `ANSWER_NOW` ends one."""
     size, characters = first, 0
     waiting: list[tuple[str, ...]] = []
     for text in texts:
-        if text is not None:
+        if not isinstance(text, AnswerNow):
             parts = (text,) if isinstance(text, str) else text
             if not isinstance(parts, tuple) or len(parts) > 2 or not all(isinstance(part, str) for part in parts):
                 raise ValueError(f"expected texts, or tuples of two texts, got {type(text).__name__}")
             check_unicode(*parts)
             waiting.append(parts)
             characters += sum(map(len, parts))
-        if waiting and (text is None or len(waiting) >= size or characters >= MOST_CHARACTERS):
+        if waiting and (isinstance(text, AnswerNow) or len(waiting) >= size or characters >= MOST_CHARACTERS):
             yield waiting
             size, waiting, characters = min(GROWTH * size, most), [], 0
     if waiting:

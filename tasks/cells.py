@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -23,6 +23,18 @@ def kind_of_answers(values: Iterable[Any]) -> str:
         return "labels"
     fractions = (isinstance(value, float | Decimal) and math.isfinite(value) and value % 1 for value in values)
     return "value" if any(fractions) else "label"
+
+
+def are_indicators(values: Sequence[Any]) -> bool:
+    """Whether cells with several labels hold 1 for each label that a document has, and 0 for each other one.
+
+    Example:
+        >>> are_indicators([[0, 1, 0], [0, 0, 0]]), are_indicators([[0, 1], [1, 0]]), are_indicators([[2], []])
+        (True, False, False)
+    """
+    lists = [value for value in values if isinstance(value, list | tuple)]
+    repeated = any(len(set(row)) < len(row) for row in lists if row and all(one in (0, 1) for one in row))
+    return repeated and len({len(row) for row in lists}) == 1 and all(one in (0, 1) for row in lists for one in row)
 
 
 def read_labels(value: Any, place: str, separator: str | None = None) -> list[str]:

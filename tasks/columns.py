@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Any
 
 from shtopk.tasks.arguments import DataArguments
-from shtopk.tasks.cells import kind_of_answers, read_labels, read_number
+from shtopk.tasks.cells import are_indicators, kind_of_answers, read_labels, read_number
 from shtopk.tasks.labels import read_label, shown
 from shtopk.tasks.records import Broken, Record, lacking
 
@@ -97,12 +97,20 @@ class Columns:
         return columns
 
     def settled(self, records: Iterable[Record | Broken]) -> Columns:
-        """The same with the kind of answer that the first of these records have, if it is open."""
-        if self.kind is not None or not self.answer:
+        """The same with the kind of answer that the first of these records have, if it is open.
+
+        Raises:
+            ValueError: they tell of each label whether it holds, in place of naming those that do.
+        """
+        if self.kind not in (None, "labels") or not self.answer:
             return self
         first = islice((record for record in records if isinstance(record, Record)), FIRST)
-        found = kind_of_answers(record.fields.get(self.answer) for record in first)
-        return replace(self, kind=found, asked=False)
+        answers = [record.fields.get(self.answer) for record in first]
+        settled = self if self.kind else replace(self, kind=kind_of_answers(answers), asked=False)
+        if settled.kind == "labels" and are_indicators(answers):
+            raise ValueError(f"expected the labels that hold in each row of {self.answer!r}, got rows of 0 and 1 such "
+                             f"as {answers[0]!r:.60}; write the labels' names in their place")  # fmt: skip
+        return settled
 
     @property
     def wanted(self) -> dict[str, str]:

@@ -23,6 +23,7 @@ WAYS: dict[str, dict[str, Any]] = {name: {"operator": name} for name in OPERATOR
     "first": {"operator": "hard", "scorer": "first"},
     "none": {"operator": "hard", "scorer": "first", "k": 1.0, "k_by_layer": "none", "k_range": "none"},
 }
+PATIENCE = 60  # seconds in which a process that has answered ends by itself
 SPEEDS = ("documents_per_second", "generated_tokens_per_second")
 COLUMNS = {  # key of a run -> head of the column, decimals, whether the spread is shown
     "accuracy": ("accuracy", 3, True),
@@ -88,7 +89,9 @@ def in_its_own_process(work: Callable, *arguments: Any) -> Any:
     process.start()
     theirs.close()
     try:
-        return ours.recv()
+        result = ours.recv()
+        process.join(PATIENCE)  # it writes out what is open, and removes its temporary files
+        return result
     except EOFError:
         process.join()
         raise ChildProcessError(f"it ended with exit code {process.exitcode}") from None

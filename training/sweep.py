@@ -127,12 +127,16 @@ def vectors_kept(model: Any) -> Iterator[list[Tensor]]:
         found.extend(last)
         last.clear()
 
-    reader = model.get_encoder() if model.config.is_encoder_decoder else model
+    reader, own = model, vars(model)
+    if model.config.is_encoder_decoder:
+        reader = model.get_encoder()  # which a summarizer of ours makes anew at each call
+        own["get_encoder"] = lambda *_, **__: reader
     handles = [pooling.register_forward_hook(remember) for pooling in poolings(model)]
     handles.append(reader.register_forward_hook(note))
     try:
         yield found
     finally:
+        own.pop("get_encoder", None)
         for handle in handles:
             handle.remove()
 
@@ -156,11 +160,11 @@ def mean_kept(trained: Trained, lengths: np.ndarray, vectors: Sequence[Tensor]) 
     """How many tokens are kept on average, of documents of these lengths.
 
     Args:
-        vectors: what `vectors_kept` found on this process; nothing if nothing pools.
+        vectors: what `vectors_kept` found on this process.
     """
     if find_stack(trained.model) is not None:
         return kept_of_prompts(trained.model, lengths)
-    if not vectors:
+    if not poolings(trained.model):
         return float(lengths.mean())
     counts = torch.cat([*vectors])
     total, documents = trained.accelerator.reduce(torch.stack([counts.sum(), counts.new_tensor(len(counts))])).tolist()

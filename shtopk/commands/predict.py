@@ -108,7 +108,7 @@ def _answer(checkpoint: str, max_tokens: int | None, source: Source, lines: Json
     """Write a line for each document of a source."""
     import torch
 
-    from shtopk.models import load_checkpoint, predict
+    from shtopk.models import ANSWER_NOW, load_checkpoint, predict
     from shtopk.models.checkpoint import quiet
     from shtopk.models.language_model import completes
 
@@ -118,8 +118,9 @@ def _answer(checkpoint: str, max_tokens: int | None, source: Source, lines: Json
         if options.probabilities and model.can_generate():
             got = "a language model" if completes(model) else "a summarizer"
             raise ValueError(f"expected a classifier to give the probabilities of, got {got}; leave them out")
-        answers = predict(model.to(device), tokenizer, _texts(source), batch_size=options.batch_size,
-                          max_tokens=max_tokens, kept=options.kept)  # fmt: skip
+        texts = (ANSWER_NOW if text is None else text for text in _texts(source))
+        answers = predict(model.to(device), tokenizer, texts, batch_size=options.batch_size, max_tokens=max_tokens,
+                          kept=options.kept)  # fmt: skip
     halves = torch.autocast(device.type, torch.bfloat16, enabled=options.mixed_precision == "bf16")
     with quiet(), halves, _bar(source, lines, options) as bar:
         for answer in answers:

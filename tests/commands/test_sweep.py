@@ -49,6 +49,8 @@ def test_every_k_is_evaluated_with_every_operator_and_the_model_without_pooling_
 
 def test_a_summarizer_shows_the_time_of_its_decoder(trained, summary_words, sweep):
     record, shown = sweep(trained(summary_words), "--k=2,4", "--max_eval_samples=4")
+    few, more, every = (one["kept"] for one in record["settings"])
+    assert (few, more) == (2, 4) and every > 4
     assert "decoder s" in shown and record["metric"] == "rougeL"
     assert all(0 < one["decoder_seconds"] < 4 / one["documents_per_second"] for one in record["settings"])
 

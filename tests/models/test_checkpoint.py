@@ -208,6 +208,9 @@ def test_options_that_a_model_cannot_have_are_refused(ours, tmp_path):
         load_checkpoint(ours, k=0)
     with pytest.raises(ValueError, match="without a pooling has no k"):
         load_checkpoint(saved(bert(), tmp_path / "bert"), k=2)
+    for checkpoint in (ours, saved(pool_encoder(bert(), {1: 4}), tmp_path / "pooled")):
+        with pytest.raises(ValueError, match=r"\(.*temperature.*\), got temprature$"):
+            load_checkpoint(checkpoint, temprature=0.1)
 
 
 def test_k_is_saved_as_it_is_now(tmp_path):

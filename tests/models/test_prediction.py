@@ -20,6 +20,7 @@ from transformers import (
 from shtopk.integrations.decoder import pool_decoder, record_assignments
 from shtopk.integrations.encoder import pool_encoder
 from shtopk.models import (
+    ANSWER_NOW,
     TopKPoolingConfig,
     TopKPoolingForConditionalGeneration,
     TopKPoolingForSequenceClassification,
@@ -140,23 +141,28 @@ def test_texts_are_read_ahead_by_a_batch_at_first_and_then_by_four_times_as_many
     assert seen == [2] * 2 + [10] * 8 + [18] * 8 + [26] * 6
 
 
-def test_nothing_among_the_texts_asks_for_the_answers_to_those_before_it():
+def test_the_answers_to_the_texts_so_far_may_be_asked_for():
     steps = []
 
     def slow():
-        for step in ("a", "b", None, None, "c"):
+        for step in ("a", "b", ANSWER_NOW, ANSWER_NOW, "c"):
             steps.append(step)
             yield step
 
     answers = predict(ours(), tiny_tokenizer(), slow(), batch_size=16)
     first = [next(answers), next(answers)]
-    assert steps == ["a", "b", None]
+    assert steps == ["a", "b", ANSWER_NOW]
     assert len([*first, *answers]) == 3
 
 
-@pytest.mark.parametrize("none", [[], [None], iter(())])
+@pytest.mark.parametrize("none", [[], [ANSWER_NOW], iter(())])
 def test_no_texts_have_no_answers(none):
     assert list(predict(ours(), tiny_tokenizer(), none)) == []
+
+
+def test_a_missing_text_is_refused_as_the_answers_after_it_would_be_those_of_others():
+    with pytest.raises(ValueError, match="expected texts, or tuples of two texts, got NoneType"):
+        list(predict(ours(), tiny_tokenizer(), ["a", None, "b"]))
 
 
 class Watched(torch.nn.Module):

@@ -34,6 +34,13 @@ def test_labels_that_differ_by_surrounding_spaces_are_one_class_and_a_line_says_
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.parametrize("more", [{}, {"problem_type": "multi_label_classification"}])
+def test_ones_for_labels_that_hold_and_zeros_for_others_are_no_names(more, write):
+    path = write("ones.jsonl", lines(rows(label=lambda i: [i % 2, 0, 1])))
+    with pytest.raises(ValueError, match=r"the labels that hold in each row of 'label', got .* as \[0, 0, 1\]"):
+        load(train_file=path, **more)
+
+
 def test_labels_of_the_hub_lose_their_spaces_too(monkeypatch):
     kind = datasets.ClassLabel(names=["spam", "spam ", "ham"])
     features = datasets.Features(text=datasets.Value("string"), label=kind)
