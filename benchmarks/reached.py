@@ -20,7 +20,7 @@ COMMANDS, REGISTRY = "shtopk.commands", "shtopk.tasks.registry"
 # benchmarks these functions as well.
 APART = ("record", "origin", "reached", "sources", "parts", "shtopk.show", "shtopk.onnx", "shtopk.models.model_card",
          "shtopk.training.plot", "shtopk.training.trackers", "shtopk.training.hub", "shtopk.training.checks",
-         "shtopk.training.ending", "shtopk.training.results.show_documents")  # fmt: skip
+         "shtopk.training.trial", "shtopk.training.ending", "shtopk.training.results.show_documents")  # fmt: skip
 PAGES = ("table", "draw")
 
 

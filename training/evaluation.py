@@ -8,7 +8,9 @@ import torch
 from accelerate.utils import send_to_device
 from tqdm.auto import tqdm
 
+from shtopk.training.console import refusing
 from shtopk.training.experiment import Experiment
+from shtopk.training.trial import check_generation
 from shtopk.training.validation import loss_figures
 
 
@@ -53,8 +55,13 @@ def predict(experiment: Experiment, split: str, desc: str, stop: Callable[[], bo
 
 
 def predict_one(experiment: Experiment, split: str) -> None:
-    """Answer the first document of a split and drop the answer. The model is warm then, so that times are fair."""
+    """Answer the first document of a split and drop the answer. The model is warm then, so that times are fair.
+
+    Options of generation that cannot work are refused in one line.
+    """
     model, accelerator = experiment.model.eval().to(experiment.accelerator.device), experiment.accelerator
+    with refusing(ValueError):
+        check_generation(experiment, split)
     batch = send_to_device(experiment.collate([experiment.encoded[split][0]]), accelerator.device)
     with torch.inference_mode(), accelerator.autocast():
         experiment.kind.answer(model, batch)

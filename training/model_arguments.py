@@ -202,6 +202,12 @@ def fields_of_generation(text: str | None, taken: Mapping[str, Any]) -> dict[str
         types = {bool: bool | str, int: int, float: int | float}.get(kind)
         if types and (not isinstance(value, types) or (isinstance(value, bool) and kind is not bool)):
             raise ValueError(f"expected {name} in generation to be of type {kind.__name__}, got {value!r:.40}")
+    try:
+        GenerationConfig(**{name: value for name, value in fields.items() if isinstance(value, dict)})
+    except TypeError as error:
+        raise ValueError(
+            f"expected fields that transformers knows in the mappings of generation, got {error}"
+        ) from None
     return fields
 
 

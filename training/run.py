@@ -25,6 +25,7 @@ from shtopk.training.hub import open_repository
 from shtopk.training.provenance import Provenance
 from shtopk.training.run_folder import CHECKPOINTS, LOCK
 from shtopk.training.slots import check_slots
+from shtopk.training.trial import check_generation
 
 
 @dataclass
@@ -80,7 +81,6 @@ class Run(Experiment):
             documents = self.encoded["train"]
             lengths = {name: lengths_of(split, "input_ids") for name, split in self.encoded.items()}
             check_slots(arguments, max(pyarrow.compute.max(n).as_py() or 0 for n in lengths.values()))
-        set_seed(training.seed, device_specific=True)  # processes have the same weights, but need not the same dropout
         self.batches = UpdateBatches(
             documents,
             self.collate,
@@ -101,6 +101,9 @@ class Run(Experiment):
             register_fsdp_forward_method(self.model, method)  # nothing without FSDP
         if training.torch_compile:
             compile_encoder(self.model)
+        with refusing(ValueError):
+            check_generation(self, "validation")
+        set_seed(training.seed, device_specific=True)  # processes have the same weights, but need not the same dropout
         self.updates = training.max_steps or math.ceil(round(training.epochs * len(self.batches), 6))
         # Not prepared by Accelerate, which would step it once for each process.
         self.scheduler: torch.optim.lr_scheduler.LRScheduler = get_scheduler(

@@ -322,3 +322,10 @@ def test_data_that_the_checkpoint_does_not_name_is_asked_for(checkpoint, refused
     assert "elsewhere.csv, is not to be found from here; name data with --test_file" in refused("evaluate", copy)
     (copy / "arguments.yaml").unlink()
     assert "does not say what it was trained on; name data with --test_file" in refused("evaluate", copy)
+
+
+def test_options_of_generation_that_cannot_work_are_refused(summarizer, refused, tmp_path):
+    folder = shutil.copytree(summarizer, tmp_path / "run")
+    path = folder / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"stop_strings": ["a"]}))
+    assert "generation_config.json" in refused("evaluate", folder, f"--output_dir={tmp_path / 'out'}")

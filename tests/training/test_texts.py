@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from accelerate.utils import set_seed
 from refusals import assert_refused
 from run_files import rows_of
 from tiny import WORDS, tiny_tokenizer
@@ -18,6 +19,7 @@ from shtopk.models.windows import reading_of
 from shtopk.show.answer import show_document
 from shtopk.tasks.pairs import generate
 from shtopk.training.experiment import Experiment
+from shtopk.training.run import Run
 
 
 def without(words, *options):
@@ -154,9 +156,30 @@ def test_languages_that_a_tokenizer_does_not_know_are_refused(mbart, refusal):
     ("[a", ["mapping"]),
     ("{early_stopping: maybe}", ["early_stopping", "maybe"]),
     ("{temperature: 0.5}", ["temperature", "do_sample"]),
+    ("{watermarking_config: {a: 1}}", ["generation", "'a'"]),
 ])  # fmt: skip
 def test_impossible_fields_of_generation_are_refused_in_one_line(given, named, refusal, summary_words):
     assert_refused(refusal("--generation", given, base=summary_words), *named)
+
+
+@pytest.mark.parametrize(("given", "named"), [
+    ("{stop_strings: [a]}", ["stop strings"]),
+    ("{bad_words_ids: 3}", ["bad_words_ids"]),
+    ("{exponential_decay_length_penalty: 3}", ["TypeError"]),
+])  # fmt: skip
+def test_what_fails_only_while_texts_are_generated_is_refused_before_training(
+    given, named, refusal, summary_words, prompt_words, tmp_path
+):
+    for words in (summary_words, prompt_words):
+        assert_refused(refusal("--generation", given, base=words), "generation", "generation_config.json", *named)
+        assert not (tmp_path / "run").exists()
+
+
+def test_what_is_generated_before_training_changes_nothing_that_training_draws(summary_words):
+    Run.prepare([*summary_words, "--generation", "{do_sample: true}"])
+    drawn = torch.rand(8)
+    set_seed(0, device_specific=True)
+    assert torch.equal(drawn, torch.rand(8))
 
 
 def test_a_field_of_generation_that_is_given_twice_is_refused(refusal, summary_words):
