@@ -132,9 +132,7 @@ class Task(ABC):
             ValueError: as `load`, and for a split that is not there.
         """
         self.check_fields(arguments)
-        # Of the training split others may have been drawn.
-        alone = self.read_alone if split != "train" else None
-        found = None if alone is None else alone(arguments, split)
+        found = self.alone(arguments, split)
         if found is None:
             if split not in SPLITS:
                 raise ValueError(f"expected split to be one of {', '.join(SPLITS)}; got {split!r}")
@@ -142,6 +140,10 @@ class Task(ABC):
         else:
             tell({split: found})
         return sample(found, arguments.max_eval_samples, arguments.data_seed)
+
+    def alone(self, arguments: DataArguments, split: str) -> Dataset | None:
+        """A split that lies by itself, all of it; None for one that training draws, or that others are drawn from."""
+        return None if split == "train" or self.read_alone is None else self.read_alone(arguments, split)
 
     @abstractmethod
     def encode(

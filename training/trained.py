@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from datasets import DatasetDict
+from datasets import Dataset, DatasetDict
 
 from shtopk.models import load_checkpoint
 from shtopk.models.answers import CLASSES, LABELS, NUMBERS, problem_type
@@ -17,6 +17,7 @@ from shtopk.models.language_model import completes
 from shtopk.tasks import DataArguments
 from shtopk.tasks.arguments import COMPLETION
 from shtopk.tasks.labels import as_classes
+from shtopk.tasks.task import sample
 from shtopk.training.arguments import Arguments, EvaluationArguments
 from shtopk.training.console import refusing
 from shtopk.training.drawn import check_drawn
@@ -86,19 +87,27 @@ class Trained(Experiment):
     @cached_property
     def texts(self) -> DatasetDict:
         """The split alone; classes have the numbers that the model has for them."""
-        target = self.task.target
+        data, task = self.arguments.data, self.task
         with refusing(ValueError):  # on every process, so that none waits for another that refused
-            found = self.task.load_split(self.arguments.data, self.split)
-            if target in ("label", "labels"):
-                unnamed = "; give the model their names, id2label in its config.json" * ("LABEL_0" in self.names)
-                told, drop = found.info.description or "", self.arguments.data.drop_unknown_labels
-                found = as_classes(found, target, self.names, self.split, drop=drop,
-                                   expected="labels that the model knows", cure=unnamed)  # fmt: skip
-                left_out = (found.info.description or "").removeprefix(told).strip()
-                if left_out and self.accelerator.is_main_process:
-                    print(left_out)
-            check_drawn(self.checkpoint, self.given, self.split, found, target)
+            task.check_fields(data)
+            whole = task.load_split(replace(data, max_eval_samples=None), self.split)
+            read = lambda limit: self._numbered(sample(whole, limit, data.data_seed))
+            found, told = read(data.max_eval_samples), whole.info.description or ""
+            left_out = (found.info.description or "").removeprefix(told).strip()
+            if left_out and self.accelerator.is_main_process:
+                print(left_out)
+            if task.alone(data, self.split) is None:
+                check_drawn(self.checkpoint, self.given, self.split, task.target, read)
             return DatasetDict({self.split: found})
+
+    def _numbered(self, split: Dataset) -> Dataset:
+        """A split with the numbers that the model has for classes, in place of their names."""
+        target, drop = self.task.target, self.arguments.data.drop_unknown_labels
+        if target not in ("label", "labels"):
+            return split
+        unnamed = "; give the model their names, id2label in its config.json" * ("LABEL_0" in self.names)
+        return as_classes(split, target, self.names, self.split, drop=drop, expected="labels that the model knows",
+                          cure=unnamed)  # fmt: skip
 
     @property
     def names(self) -> list[str]:

@@ -45,3 +45,15 @@ def rows(tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture
+def evaluate(shtopk, tmp_path):
+    """The results of an evaluation, and what was printed."""
+
+    def run(*words):
+        out = f"--output_dir={tmp_path / 'out'}"
+        shown = shtopk("evaluate", *words, out, "--overwrite=true", "--mixed_precision=no")
+        return json.loads((tmp_path / "out" / "results.json").read_text()), shown
+
+    return run

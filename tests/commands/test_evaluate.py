@@ -36,18 +36,6 @@ def summarizer(trained, summary_words):
     return trained(summary_words)
 
 
-@pytest.fixture
-def evaluate(shtopk, tmp_path):
-    """The results of an evaluation, and what was printed."""
-
-    def run(*words):
-        out = f"--output_dir={tmp_path / 'out'}"
-        shown = shtopk("evaluate", *words, out, "--overwrite=true", "--mixed_precision=no")
-        return json.loads((tmp_path / "out" / "results.json").read_text()), shown
-
-    return run
-
-
 def test_without_data_of_its_own_it_evaluates_the_test_split_of_the_training(checkpoint, evaluate, tmp_path):
     before = json.loads((checkpoint / "all_results.json").read_text())
     results, shown = evaluate(checkpoint)
@@ -59,39 +47,6 @@ def test_without_data_of_its_own_it_evaluates_the_test_split_of_the_training(che
     assert results["command"].startswith("shtopk evaluate")
     assert (tmp_path / "out" / "confusion.png").stat().st_size > 1000
     assert f"{before['test_accuracy']:.3f}" in shown and "money" in shown
-
-
-@pytest.mark.parametrize(("cells", "options"), [
-    (lambda i: {"label": [["a"], ["a", "b"], []][i % 3]}, []),
-    (lambda i: {"label": i / 4}, []),
-    (lambda i: {"label": "xy"[i % 2], "other": "b c"}, ["--text_pair_column", "other"]),
-    (lambda i: {"label": "xy"[i % 2]}, ["--max_eval_samples", "5"]),
-])  # fmt: skip
-def test_the_test_split_of_any_training_is_found_again(cells, options, words, rows, evaluate, tmp_path):
-    path = rows({"text": f"a {'b ' * i}c"} | cells(i) for i in range(40))
-    train = ["train", *words, "--train_file", str(path), *options, "--epochs", "1", "--max_train_samples", "8"]
-    assert main(train) == 0
-    run = json.loads((tmp_path / "run" / "run.json").read_text())
-    results, _ = evaluate(tmp_path / "run", *options[:2] * ("--max_eval_samples" in options))
-    assert results["data"]["sha256"] == run["data"]["test"]["sha256"]
-    evaluate(tmp_path / "run")
-
-
-def test_a_test_split_that_would_be_drawn_from_another_file_than_in_training_is_refused(
-    trained_here, words, documents, shtopk, refused, tmp_path
-):
-    checkpoint, before = trained_here(words), documents.read_text()
-    out = f"--output_dir={tmp_path / 'out'}"
-    more = [{"text": f"a b c {'ab'[i % 2]} " * i, "label": ("sport", "money")[i % 2]} for i in range(1, 41)]
-    try:
-        documents.write_text(before + "".join(json.dumps(row) + "\n" for row in more))
-        for folder in (checkpoint, next((checkpoint / "checkpoints").iterdir())):
-            assert "give others with --test_file" in refused("evaluate", folder, out)
-        assert "give others with --test_file" in refused("sweep", checkpoint, out, "--k=2")
-        shtopk("evaluate", checkpoint, out, f"--test_file={documents}", "--overwrite=true")
-    finally:
-        documents.write_text(before)
-    shtopk("evaluate", checkpoint, out, "--max_eval_samples=5", "--overwrite=true")
 
 
 def test_names_of_classes_are_drawn_as_they_are(evaluate, rows, tmp_path):
