@@ -1,4 +1,4 @@
-"""What a command says on stderr: one line that begins with its name, from the first process only."""
+"""What a command says on stderr: one line that begins with its name, from one process only."""
 
 import errno
 import os
@@ -6,9 +6,11 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import NoReturn
 
 LONGEST = 1000  # characters of a refusal
+PATIENCE = 5  # seconds to wait for the other processes' store
 _programs = ["train.py"]  # the last one speaks
 
 
@@ -41,7 +43,34 @@ def is_first() -> bool:
 def tell(line: str) -> None:
     """Say a line on stderr, from the first process only."""
     if is_first():
-        print(f"{program()}: {line}", file=sys.stderr)
+        _say(line)
+
+
+def tell_last(line: str) -> None:
+    """Say on stderr why a process ends, unless another one has said so: the launcher then ends all of them."""
+    if _ends_first():
+        _say(line)
+
+
+def _say(line: str) -> None:
+    print(f"{program()}: {line}", file=sys.stderr)
+
+
+def _ends_first() -> bool:
+    """Whether no other process has asked this, as the store says in which the launcher's processes meet. Where there
+    is no answer, a line is better said twice than not at all.
+    """
+    place, port = (os.environ.get(name) for name in ("MASTER_ADDR", "MASTER_PORT"))
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or not (place and port):
+        return True
+    from torch.distributed import TCPStore  # late: it takes long to import
+
+    start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    try:
+        store = TCPStore(place, int(port), is_master=False, timeout=timedelta(seconds=PATIENCE))
+        return store.add(f"shtopk ended, start {start}", 1) == 1
+    except (RuntimeError, ValueError):
+        return True
 
 
 def refuse(message: str) -> NoReturn:
@@ -49,7 +78,7 @@ def refuse(message: str) -> NoReturn:
     line = " ".join(message.split())
     line = line if len(line) <= LONGEST else f"{line[:LONGEST]} …"
     # Of what is not printable a terminal obeys some, and some cannot be written at all.
-    tell("".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in line))
+    tell_last("".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in line))
     sys.exit(2)
 
 

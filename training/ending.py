@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from shtopk.training.aliases import with_our_names
 from shtopk.training.checkpoints import reason
-from shtopk.training.console import command, tell
+from shtopk.training.console import command, tell_last
 from shtopk.training.errors import CheckpointError, Diverged
 from shtopk.training.exhaustion import is_out_of_memory, out_of_memory, what_helps
 
@@ -122,7 +122,7 @@ def _where(run: Run) -> str:
 
 
 def _end(run: Run | None, line: str, code: int) -> NoReturn:
-    tell(line)
+    tell_last(line)
     if run is not None:
         run.accelerator.end_training()
     sys.exit(code)

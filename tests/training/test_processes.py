@@ -1,5 +1,6 @@
 """Two processes do what one does: the same losses, the same answers, every document once, one voice."""
 
+import errno
 import json
 import os
 import subprocess
@@ -12,8 +13,10 @@ from accelerate.commands.config.config_args import load_config_from_file
 from refusals import assert_refused
 from run_files import course, results, rows_of
 from safetensors.torch import load_file
+from torch.distributed import TCPStore
 
 import train
+from shtopk.training import one_line_at_the_end
 
 ROOT = Path(__file__).resolve().parents[2]
 # Without dropout, which differs from process to process
@@ -132,8 +135,20 @@ def test_a_model_that_is_shared_out_pools_between_layers_that_are_computed_again
 def test_all_processes_end_with_one_line_where_the_arguments_cannot_be(words, tmp_path):
     done, said = on_two_processes([*words, "--k", "0"], tmp_path / "two", check=False)
     assert done.returncode != 0
-    assert_refused(said[0][0].strip(), "k")
-    assert said[1] == ["", ""]
+    (line,) = filter(None, (text.strip() for process in said for text in process))
+    assert_refused(line, "k")
+
+
+def test_whichever_process_fails_the_line_is_said_once(monkeypatch, capsys):
+    store = TCPStore("localhost", 0, is_master=True)
+    meeting = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(store.port), "WORLD_SIZE": "2"}
+    for name, value in meeting.items():
+        monkeypatch.setenv(name, value)
+    for rank, said in (("1", "train.py: cannot read or write: No space left on device"), ("0", "")):
+        monkeypatch.setenv("RANK", rank)
+        with pytest.raises(SystemExit), one_line_at_the_end([], trains=False):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        assert capsys.readouterr().err.strip() == said
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs" / "accelerate").glob("*.yaml")), ids=lambda path: path.stem)
