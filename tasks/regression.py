@@ -31,7 +31,7 @@ class Regression(Task):
         return documents.rename_column("value", "labels")
 
     def decode(self, tokenizer, answers, thresholds=None) -> list[float]:
-        return [number for (number,) in answers]
+        return [float(number) for (number,) in answers]
 
     def compute_metrics(self, predictions, references) -> dict[str, float]:
         from shtopk.tasks.metrics import regression_metrics

@@ -9,6 +9,7 @@ import numpy as np
 from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
 
 RESAMPLES = 1000
+LARGEST, MISTAKES = 100, 100  # classes of a matrix; pairs of classes that are listed where there are more
 
 
 def classification_report(
@@ -28,7 +29,8 @@ def classification_report(
         class has documents (of the second class for two, else the mean of every class against the rest). `intervals`:
         their 95 % confidence intervals over documents, [low, high], by the percentile bootstrap. `classes`: {name:
         precision, recall, f1 and number of documents}. `confusion`: [C][C] documents of a class (row) by the class
-        they were given (column).
+        they were given (column); of more than 100 classes in its place `confusions`, the 100 most frequent mistakes:
+        class, answered, and number of documents.
 
     Example:
         >>> report = classification_report([0, 1, 1], [0, 1, 0], np.eye(2)[[0, 1, 1]], ["a", "b"])
@@ -37,16 +39,28 @@ def classification_report(
     """
     count, given, truth = len(names), np.asarray(predictions), np.asarray(references)
     pairs = truth * count + given
-    confusion = np.bincount(pairs, minlength=count**2).reshape(count, count)
     metrics = dict(zip(METRICS, map(float, _metrics(truth, given, count)), strict=True))
     intervals = _intervals(np.sort(pairs), count)  # the same documents in any order give the same bounds
-    if (confusion.sum(axis=1) > 0).all():
+    if len(np.unique(truth)) == count:
         metrics["auroc"] = float(_auroc(truth, probabilities))
     columns = precision_recall_fscore_support(truth, given, labels=range(count), zero_division=0)
     rows = zip(*(column.tolist() for column in columns), strict=True)
     by_class = [dict(zip(("precision", "recall", "f1", "documents"), row, strict=True)) for row in rows]
     return {"metrics": metrics, "intervals": intervals, "classes": dict(zip(names, by_class, strict=True)),
-            "confusion": confusion.tolist()}  # fmt: skip
+            **_confusion(pairs, names)}  # fmt: skip
+
+
+def _confusion(pairs: np.ndarray, names: Sequence[str]) -> dict[str, list]:
+    """Who is taken for whom, as a matrix or, where that would be large, as the most frequent mistakes."""
+    count = len(names)
+    if count <= LARGEST:
+        return {"confusion": np.bincount(pairs, minlength=count**2).reshape(count, count).tolist()}
+    cells, documents = np.unique(pairs, return_counts=True)
+    true, given = np.divmod(cells, count)
+    order = np.argsort(-documents, kind="stable")
+    wrong = order[true[order] != given[order]][:MISTAKES].tolist()
+    return {"confusions": [{"class": names[true[i]], "answered": names[given[i]], "documents": int(documents[i])}
+                           for i in wrong]}  # fmt: skip
 
 
 METRICS = ("accuracy", "f1", "f1_weighted", "mcc")

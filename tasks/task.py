@@ -165,7 +165,7 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def decode(self, tokenizer, answers: list, thresholds: Sequence[float] | None = None) -> list:
+    def decode(self, tokenizer, answers: np.ndarray | list, thresholds: Sequence[float] | None = None) -> list:
         """A model's answers in the form of the references.
 
         Args:

@@ -11,7 +11,9 @@ from shtopk.tasks.labels import indicators
 HOLDS = 0.5  # where nothing is chosen, as in shtopk.models.answers
 
 
-def best_thresholds(probabilities: Sequence[Sequence[float]], references: Sequence[Collection[int]]) -> list[float]:
+def best_thresholds(
+    probabilities: np.ndarray | Sequence[Sequence[float]], references: Sequence[Collection[int]]
+) -> list[float]:
     """For each label the threshold with the highest F1 on these documents.
 
     It lies in the middle between two probabilities that occur. Of equally good ones it is the one closest to 0.5. A

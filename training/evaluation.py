@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from accelerate.utils import send_to_device
 from tqdm.auto import tqdm
@@ -19,14 +20,16 @@ class Evaluated(NamedTuple):
 
     metrics: dict[str, float]
     predictions: list  # in the form of the references: class numbers, lists of label numbers, numbers, or texts
-    answers: list  # what they were made of, see `predict`
+    answers: np.ndarray | list  # what they were made of, see `predict`
 
 
 class Stopped(Exception):
     """An evaluation was interrupted. The model is as it was."""
 
 
-def predict(experiment: Experiment, split: str, desc: str, stop: Callable[[], bool] | None = None) -> list:
+def predict(
+    experiment: Experiment, split: str, desc: str, stop: Callable[[], bool] | None = None
+) -> np.ndarray | list[list[int]]:
     """Answer a whole split, each document once, on however many processes.
 
     Args:
@@ -36,8 +39,8 @@ def predict(experiment: Experiment, split: str, desc: str, stop: Callable[[], bo
         stop: called before each batch on all processes; if it returns true, `Stopped` is raised.
 
     Returns:
-        For each document the logits of its classes or labels, its number in a list, or the tokens of its summary
-        or completion, padded.
+        The logits of n documents' classes or labels, [n, C], or their numbers, [n, 1], in float32; or a list with the
+        tokens of each summary or completion, padded.
     """
     model, accelerator, kind = experiment.model.eval(), experiment.accelerator, experiment.kind
     if model.device.type != accelerator.device.type:
@@ -49,9 +52,14 @@ def predict(experiment: Experiment, split: str, desc: str, stop: Callable[[], bo
         with torch.inference_mode(), accelerator.autocast():
             answers = kind.answer(model, batch)
             answers = accelerator.pad_across_processes(answers, dim=1, pad_index=kind.padding(model))
-        gathered += accelerator.gather_for_metrics(answers).tolist()
-    in_order = sorted(zip(experiment.by_length[split], gathered, strict=True), key=lambda pair: pair[0])
-    return [answer for _, answer in in_order]
+        gathered.append(accelerator.gather_for_metrics(answers).cpu())
+    places = experiment.by_length[split]
+    if gathered[0].is_floating_point():
+        in_order = torch.empty(len(places), gathered[0].shape[1])
+        in_order[places] = torch.cat(gathered)
+        return in_order.numpy()
+    tokens = [text for texts in gathered for text in texts.tolist()]  # as many as the longest of its batch
+    return [text for _, text in sorted(zip(places, tokens, strict=True), key=lambda pair: pair[0])]
 
 
 def predict_one(experiment: Experiment, split: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from shtopk.models.answers import probabilities
@@ -29,7 +30,7 @@ class Examined(NamedTuple):
 
     results: dict[str, Any]  # everything that is known of it, for JSON
     scores: list[float]  # see `Measured`
-    answers: list  # see `evaluation.predict`
+    answers: np.ndarray | list  # see `evaluation.predict`
 
 
 class Measured(NamedTuple):
@@ -40,7 +41,7 @@ class Measured(NamedTuple):
     f1_micro (see `parts_of_f1_micro`).
     """
 
-    figures: dict[str, Any]  # metrics and intervals (95 %, over documents); of classes also classes and confusion
+    figures: dict[str, Any]  # metrics and intervals (95 %, over documents); of classes as `classification_report`
     scores: list[float]  # of every document, more is better
 
 
@@ -80,15 +81,15 @@ def examine(trained: Trained, *, baselines: bool = True) -> Examined:
     return Examined(results, measured.scores, answers)
 
 
-def _classes(trained: Trained, answers: list[list[float]], references: list[int]) -> Measured:
-    logits = torch.tensor(answers)
+def _classes(trained: Trained, answers: np.ndarray, references: list[int]) -> Measured:
+    logits = torch.as_tensor(answers)
     given, shares = trained.predictions(answers), probabilities(logits, trained.model.config).double().numpy()
     right = [float(one == true) for one, true in zip(given, references, strict=True)]
     return Measured(classification_report(given, references, shares, trained.names), right)
 
 
-def _labels(trained: Trained, answers: list[list[float]], references: list[list[int]]) -> Measured:
-    shares = probabilities(torch.tensor(answers), trained.model.config).double().numpy()
+def _labels(trained: Trained, answers: np.ndarray, references: list[list[int]]) -> Measured:
+    shares = probabilities(torch.as_tensor(answers), trained.model.config).double().numpy()
     figures, of_documents = multi_label_report(trained.predictions(answers), references, shares, trained.names)
     thresholds = trained.kind.thresholds(trained.model)
     for row, threshold in zip(figures["classes"].values(), thresholds or [], strict=bool(thresholds)):
@@ -96,7 +97,7 @@ def _labels(trained: Trained, answers: list[list[float]], references: list[list[
     return Measured(figures, of_documents)
 
 
-def _numbers(trained: Trained, answers: list[list[float]], references: list[float]) -> Measured:
+def _numbers(trained: Trained, answers: np.ndarray, references: list[float]) -> Measured:
     return Measured(*regression_report(trained.predictions(answers), references))
 
 
@@ -109,7 +110,7 @@ def _texts(trained: Trained, answers: list[list[int]], references: list[str]) ->
     return Measured({"metrics": metrics, "intervals": intervals}, scores)
 
 
-MEASURES: dict[str, Callable[[Trained, list, list], Measured]] = {
+MEASURES: dict[str, Callable[[Trained, Any, list], Measured]] = {
     "label": _classes,
     "labels": _labels,
     "value": _numbers,

@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import GradientAccumulationPlugin, InitProcessGroupKwargs, ProjectConfiguration, set_seed
@@ -175,7 +176,7 @@ class Experiment:
         """The true answers of a split."""
         return self.texts[split][self.task.target][:]
 
-    def predictions(self, answers: list) -> list:
+    def predictions(self, answers: np.ndarray | list) -> list:
         """The model's answers (see `shtopk.training.predict`) in the form of the references."""
         return self.task.decode(self.tokenizer, answers, self.kind.thresholds(self.model))
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from datasets import Dataset, DatasetDict
 from torch import Tensor
@@ -24,7 +25,6 @@ from transformers import (
 from shtopk.integrations.decoders.few_logits import with_few_logits
 from shtopk.models import TopKPoolingForConditionalGeneration, TopKPoolingForSequenceClassification
 from shtopk.models.answers import CLASSES, LABELS, NUMBERS, probabilities
-from shtopk.models.answers import answers as read_answers
 from shtopk.models.language_model import language_model, let_complete, set_completions
 from shtopk.tasks import DataArguments, Task, write_samples
 from shtopk.training.arguments import Arguments
@@ -89,7 +89,7 @@ class Kind(ABC):
         """The answers in a model's output for documents with their labels, if it holds any: see `answer`."""
         return []
 
-    def loss(self, model, answers: list, labels: list) -> float | None:
+    def loss(self, model, answers: np.ndarray | list, labels: list) -> float | None:
         """The mean loss of answers to a split; None if they do not tell it."""
         return None
 
@@ -97,11 +97,11 @@ class Kind(ABC):
         """The number that fills up answers of different lengths."""
         return 0
 
-    def sureness(self, model, answers: list) -> list | None:
+    def sureness(self, model, answers: np.ndarray | list, predictions: list) -> list | None:
         """The probability of each predicted class, in [0, 1], or those of all predicted labels; None for others."""
         return None
 
-    def speed(self, model, answers: list, seconds: float) -> dict[str, float]:
+    def speed(self, model, answers: np.ndarray | list, seconds: float) -> dict[str, float]:
         """Measures of speed beside documents per second."""
         return {}
 
@@ -145,15 +145,15 @@ class Classifier(Kind):
         return output.logits.float().tolist()
 
     def loss(self, model, answers, labels):
-        logits = torch.tensor(answers)
+        logits = torch.as_tensor(answers)
         return model.loss_function(self.targets(model, labels), pooled_logits=logits, config=model.config).item()
 
     def targets(self, model, labels: list) -> Tensor:
         """The labels of a split as the loss takes them."""
         return torch.tensor(labels)
 
-    def sureness(self, model, answers):
-        return probabilities(torch.tensor(answers), model.config).amax(-1).tolist()
+    def sureness(self, model, answers, predictions):
+        return probabilities(torch.as_tensor(answers), model.config).amax(-1).tolist()
 
     def truth(self, model, answer):
         return {"label": model.config.id2label[answer]}
@@ -183,8 +183,9 @@ class MultiLabelClassifier(Classifier):
     def thresholds(self, model):
         return getattr(model.config, "label_thresholds", None)
 
-    def sureness(self, model, answers):
-        return [[value for _, value in answer.chosen] for answer in read_answers(torch.tensor(answers), model.config)]
+    def sureness(self, model, answers, predictions):
+        shares = probabilities(torch.as_tensor(answers), model.config)
+        return [of_labels[given].tolist() for of_labels, given in zip(shares, predictions, strict=True)]
 
     def truth(self, model, answer):
         return {"label": [model.config.id2label[i] for i in answer]}
@@ -202,7 +203,7 @@ class Regressor(Classifier):
     def set_loss(self, model, arguments, texts):
         model.loss_function = NumberLoss(model.config.target_std)
 
-    def sureness(self, model, answers):
+    def sureness(self, model, answers, predictions):
         return None
 
     def truth(self, model, answer):

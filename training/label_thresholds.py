@@ -30,7 +30,7 @@ def choose_thresholds(run: Run) -> dict[str, float]:
     task, config, references = run.task, run.model.config, run.references("validation")
     answers = predict(run, "validation", "choose thresholds")
     before = task.compute_metrics(run.predictions(answers), references)
-    config.label_thresholds = best_thresholds(probabilities(torch.tensor(answers), config).tolist(), references)
+    config.label_thresholds = best_thresholds(probabilities(torch.as_tensor(answers), config).numpy(), references)
     after = task.compute_metrics(run.predictions(answers), references)
     if run.accelerator.is_main_process:
         print(f"thresholds chosen on validation: {task.in_short(after)}; with 0.5: {task.in_short(before)}")

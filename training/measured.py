@@ -81,10 +81,10 @@ def write_results(results: Mapping[str, Any], folder: Path) -> None:
         draw_confusion(results["confusion"], list(results["classes"]), picture)
 
 
-def write_answers(experiment: Experiment, split: str, answers: list) -> None:
+def write_answers(experiment: Experiment, split: str, answers: np.ndarray | list) -> None:
     """Write predictions.jsonl into the output folder: a model's answers to a split (see `evaluation.predict`)."""
-    task, documents = experiment.task, experiment.texts[split]
-    said = task.in_words(documents, experiment.predictions(answers))
+    task, documents, predictions = experiment.task, experiment.texts[split], experiment.predictions(answers)
+    said = task.in_words(documents, predictions)
     true = task.in_words(documents, experiment.references(split))
-    sureness = experiment.kind.sureness(experiment.model, answers)
+    sureness = experiment.kind.sureness(experiment.model, answers, predictions)
     write_predictions(experiment.output, documents["text"], said, true, sureness)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate.utils import send_to_device
 
@@ -18,7 +19,7 @@ HIGHEST = 700.0  # of a loss whose exponential is a number
 POINTS = 5  # looks at validation documents that a run has at least, evaluations among them
 
 
-def validation_loss(run: Run, answers: list) -> float:
+def validation_loss(run: Run, answers: np.ndarray | list) -> float:
     """The mean loss of the validation split, over its documents or over target tokens, as in training.
 
     Args:

@@ -30,6 +30,19 @@ def test_the_metrics_are_those_of_scikit_learn():
     assert found["confusion"] == confusion_matrix(references, predictions).tolist()
 
 
+def test_of_hundreds_of_classes_the_most_frequent_mistakes_are_listed():
+    names = [f"class {i}" for i in range(300)]
+    references = np.array([299, 7, 7, *range(200)])
+    predictions = np.array([0, 8, 8, *range(200)])
+    found = classification_report(predictions, references, np.eye(300)[predictions], names)
+    assert "confusion" not in found and found["confusions"] == [
+        {"class": "class 7", "answered": "class 8", "documents": 2},
+        {"class": "class 299", "answered": "class 0", "documents": 1},
+    ]
+    others = classification_report((references + 1) % 300, references, np.eye(300)[references], names)
+    assert len(others["confusions"]) == 100
+
+
 def test_a_class_without_documents_has_no_auroc_and_counts_in_macro_f1_only_if_it_is_predicted():
     predictions, references, probabilities = answers(200)
     found = classification_report(predictions, references, probabilities, NAMES)

@@ -49,4 +49,4 @@ def test_documents_of_like_length_are_evaluated_together_and_answered_in_their_o
     found = evaluate(experiment, "test", "test").answers
     assert widths == sorted(widths, reverse=True) and len(set(widths)) == 3
     alone = [answer(experiment.model, experiment.collate([row]))[0] for row in experiment.encoded["test"]]
-    torch.testing.assert_close(torch.tensor(found), torch.stack(alone), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(torch.from_numpy(found), torch.stack(alone), rtol=1e-4, atol=1e-5)
