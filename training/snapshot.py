@@ -163,6 +163,7 @@ def restore(run: Run, folder: Path, state: dict) -> None:
     """Put back into a run what `capture` took, all processes together. Their number may have changed."""
     accelerator = run.accelerator
     load_weights(run.model, folder)
+    check_base(run, folder)
     moments: dict[str, Any] = {}
     try:
         for name, value in load_file(folder / OPTIMIZER).items():
@@ -199,6 +200,33 @@ def load_weights(model: nn.Module, folder: Path) -> None:
             f"{folder} belongs to another model: {len(missing)} parameters are missing there, "
             f"{len(keys.unexpected_keys)} are too many"
         )
+
+
+def check_base(run: Run, folder: Path) -> None:
+    """Check that the weights beside LoRA's matrices are still those that they were trained beside: a checkpoint holds
+    both merged. All processes together.
+
+    Args:
+        run: with the checkpoint's weights.
+        folder: of the checkpoint.
+
+    Raises:
+        CheckpointError: they are others.
+    """
+    if not has_lora(run.model):
+        return
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    weights: dict[str, Any] = get_model_state_dict(run.model, options=options)
+
+    def compare() -> None:
+        now = merged(run.model, weights)
+        for name, weight in load_file(folder / MODEL).items():
+            rounding = 4 * torch.finfo(weight.dtype).eps if weight.is_floating_point() else 0
+            if name in now and not torch.allclose(weight, now[name], rtol=rounding, atol=1e-6):
+                raise CheckpointError(f"cannot go on from {folder}: the backbone has other weights than it had there "
+                                      f"({name}), and LoRA's matrices belong to those")  # fmt: skip
+
+    on_main_process(run.accelerator, compare)
 
 
 def unwrapped(optimizer) -> torch.optim.Optimizer:

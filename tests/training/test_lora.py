@@ -2,12 +2,14 @@
 
 import json
 import os
+import shutil
 import signal
 
 import pytest
 import run_files
 import torch
-from safetensors.torch import load_file
+from refusals import assert_refused
+from safetensors.torch import load_file, save_file
 
 import train
 from shtopk.commands import main
@@ -74,6 +76,17 @@ def test_a_stopped_run_goes_on_to_the_same_bits(run, words, monkeypatch, tmp_pat
     train.main([*words, *LORA, "--resume", "latest"])
     assert (tmp_path / "run" / "model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
     assert run_files.course(tmp_path / "run") == run_files.course(run)
+
+
+@pytest.mark.parametrize("changed", ["query.weight", "word_embeddings.weight"])
+def test_a_run_over_a_backbone_with_other_weights_by_now_does_not_go_on(changed, encoder, words, refusal, tmp_path):
+    backbone = shutil.copytree(encoder, tmp_path / "encoder")
+    words = [*words, *LORA, "--backbone", str(backbone), "--epochs", "1"]
+    train.main(words)
+    weights = load_file(backbone / "model.safetensors")
+    name = next(name for name in weights if name.endswith(changed))
+    save_file(weights | {name: weights[name] + 1e-3}, backbone / "model.safetensors", {"format": "pt"})
+    assert_refused(refusal("--resume", "latest", base=words), "update_6", "backbone")
 
 
 def test_new_parts_of_a_summarizer_and_poolings_between_layers_are_trained_in_full(summary_words):
