@@ -251,8 +251,12 @@ def reason(error: Exception) -> str:
 
 def publish(checkpoint: Path, folder: Path) -> None:
     """Copy a checkpoint's model into a folder, each file whole or not at all."""
-    for source in sorted(checkpoint.iterdir()):
-        if source.is_file() and source.name not in OF_TRAINING:
-            aside = folder / f".{source.name}.partial"
-            shutil.copyfile(source, aside)
-            aside.replace(folder / source.name)
+    for name in names_of_model(checkpoint):
+        aside = folder / f".{name}.partial"
+        shutil.copyfile(checkpoint / name, aside)
+        aside.replace(folder / name)
+
+
+def names_of_model(checkpoint: Path) -> list[str]:
+    """The names of the files that make up a checkpoint's model."""
+    return sorted(path.name for path in checkpoint.iterdir() if path.is_file() and path.name not in OF_TRAINING)

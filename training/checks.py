@@ -146,7 +146,8 @@ def unusable(folder: Path, again: bool, *, trains: bool = True, resumes: bool = 
     if not os.access(there, os.W_OK | os.X_OK):
         return f"cannot write to {there}, where output_dir {folder} is to be; choose another one"
     if there == folder and again and trains and (name := in_the_way(folder)):
-        return f"output_dir {folder} holds no run, but {name}, which one would replace; choose another one"
+        whose = ", which the run there did not write" if holds_a_run(folder) else ", and no run"
+        return f"output_dir {folder} holds {name}{whose}, which this one would replace; choose another one"
     if there == folder and not again and not is_unused(folder):
         if resumes:
             nothing = "holds other files, and no run to go on with"

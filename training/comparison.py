@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from shtopk.operators import OPERATORS
-from shtopk.training.run_folder import CARD, CHECKPOINTS, CODE, MODEL, TOKENIZER
+from shtopk.training.run_folder import CARD, CHECKPOINTS, CODE, MODEL, TOKENIZER, remove, written
 from shtopk.training.whole import write_whole
 
 WAYS: dict[str, dict[str, Any]] = {name: {"operator": name} for name in OPERATORS} | {
@@ -139,9 +139,9 @@ def compare(
         figures = in_its_own_process(fine_tune, [*words, *one.words, "--resume=latest"], str(place))
         record["runs"].append(what | figures)
         write_whole(folder / "compare.json", json.dumps(record, indent=1) + "\n")
+        models = {path for pattern in (*MODEL, *TOKENIZER, *CODE, CARD) for path in place.glob(pattern)}
+        remove([path for path in written(place) if path in models])
         shutil.rmtree(place / CHECKPOINTS, ignore_errors=True)
-        for path in [path for pattern in (*MODEL, *TOKENIZER, *CODE, CARD) for path in place.glob(pattern)]:
-            path.unlink()
         yield one
 
 

@@ -18,7 +18,7 @@ from shtopk.tasks.columns import PAIR, TEXT
 from shtopk.tasks.table import each
 from shtopk.training.experiment import Experiment
 from shtopk.training.model_arguments import without_own_temperatures
-from shtopk.training.run_folder import ARGUMENTS, ORIGIN
+from shtopk.training.run_folder import ARGUMENTS, COURSE, ORIGIN, written
 
 ROOT = Path(__file__).resolve().parent.parent
 # Fields that may change when a run goes on.
@@ -64,10 +64,15 @@ class Provenance:
                          for name in sorted(mine) if mine[name] != identity[name])  # fmt: skip
 
     def write(self, folder: Path) -> None:
-        """Write arguments.yaml and run.json into a run's folder. Raises OSError if that fails."""
+        """Write arguments.yaml and run.json into a run's folder. Raises OSError if that fails.
+
+        What the run that goes on there wrote before stays noted as its own.
+        """
+        before = {path.name for path in written(folder)}
         self.write_arguments(folder)
         record = {
             "command": self.command,
+            "files": sorted(before | {ARGUMENTS, ORIGIN, *COURSE}),
             "arguments": self.arguments,
             "data": self.data,
             "commits": self.commits,

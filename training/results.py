@@ -8,7 +8,7 @@ from torch.distributed.fsdp import FSDPModule
 from shtopk.models import load_checkpoint, write_model_card
 from shtopk.show.answer import show_document
 from shtopk.tasks.columns import PAIR, TEXT
-from shtopk.training.checkpoints import publish
+from shtopk.training.checkpoints import names_of_model, publish
 from shtopk.training.compiling import uncompiled
 from shtopk.training.evaluation import evaluate
 from shtopk.training.hub import upload
@@ -16,6 +16,7 @@ from shtopk.training.label_thresholds import choose_thresholds, save_thresholds
 from shtopk.training.measured import write_answers
 from shtopk.training.provenance import device_name
 from shtopk.training.run import Run
+from shtopk.training.run_folder import CARD, FINISHED, PREDICTIONS, SAMPLES, note
 from shtopk.training.snapshot import load_weights
 
 
@@ -56,10 +57,13 @@ def finish(run: Run) -> dict[str, Any]:
     if thresholds:
         results["label_thresholds"] = thresholds
     if accelerator.is_main_process:
+        shown = min(run.arguments.training.show, len(test))
+        note(output, *names_of_model(best), FINISHED, PREDICTIONS, CARD, *[SAMPLES] * run.model.can_generate(),
+             *(f"document_{i}.html" for i in range(shown)))  # fmt: skip
         publish(best, output)
         if thresholds:
             save_thresholds(thresholds, output)
-        (output / "all_results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        (output / FINISHED).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
         write_answers(run, "test", answers)
         run.kind.write_samples(output, test, predictions, baselines)
         write_model_card(

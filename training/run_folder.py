@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
+
+from shtopk.training.whole import write_whole
 
 ARGUMENTS, ORIGIN, LOCK = "arguments.yaml", "run.json", ".lock"
 CONFIG = "config.json"
@@ -16,35 +20,70 @@ CODE = ("backbone.py", "configuration_topk_pooling.py", "copy_head.py", "inputs.
         "windows.py")  # fmt: skip
 CARD, CHECKPOINTS = "README.md", "checkpoints"
 FINISHED = "all_results.json"  # a run that came to its end has it
-RESULTS = (CARD, FINISHED, "history.jsonl", "predictions.jsonl", "samples.md", "training.png",
-           "trace.json", "document_[0-9]*.html")  # fmt: skip
+COURSE = ("history.jsonl", "training.png", "trace.json")  # how training went, from its beginning on
+PREDICTIONS, SAMPLES = "predictions.jsonl", "samples.md"
+RESULTS = (CARD, FINISHED, PREDICTIONS, SAMPLES, *COURSE, "document_[0-9]*.html")
 LOGS = ("logs/**/events.out.tfevents.*", "logs/**/hparams.yml")  # TensorBoard's; other trackers keep many runs in one
 ASIDE = ".*.partial"  # what a kill left half-written
-# Patterns for `Path.glob`, of all but checkpoints and the lock, which have rules of their own. run.json comes last: a
-# removal that was cut off is made up for by the next.
+# Patterns for `Path.glob`, of all but checkpoints and the lock, which have rules of their own. Which of these files a
+# run has written stands in its run.json, which comes last: a removal that was cut off is made up for by the next.
 WRITTEN = (*MODEL, *TOKENIZER, *CODE, *RESULTS, *LOGS, ASIDE, ARGUMENTS, ORIGIN)
 
 
-def clear(folder: Path) -> None:
-    """Remove what an earlier run left in a folder, its checkpoints aside.
+def note(folder: Path, *names: str) -> None:
+    """Note in run.json that the run writes files of these names into its folder, before it does."""
+    record = _record(folder)
+    record["files"] = sorted({*record.get("files", ()), *names})
+    write_whole(folder / ORIGIN, json.dumps(record, indent=1) + "\n")
 
-    Files that no run writes stay. So does everything where there is no run.json, as no run was there.
 
-    Raises:
-        OSError: a file cannot be removed.
+def written(folder: Path) -> list[Path]:
+    """The files that a run wrote into its folder and that are there, checkpoints aside; none without a run.json.
+
+    Where run.json has no list of them, as of an older version, files of a model are the run's if a checkpoint has them
+    too, and a card if the run came to its end.
     """
     if not (folder / ORIGIN).is_file():
-        return
-    for pattern in WRITTEN:
-        for path in [path for path in folder.glob(pattern) if path.is_file()]:
-            path.unlink()
+        return []
+    names, there = _record(folder).get("files"), _of_a_run(folder)
+    if names is not None:
+        logs = {path for pattern in (*LOGS, ASIDE) for path in folder.glob(pattern)}
+        return [path for path in there if path in logs or path.name in names]
+    models = {path for pattern in (*MODEL, *TOKENIZER, *CODE) for path in folder.glob(pattern)}
+    saved = {path.name for path in (folder / CHECKPOINTS).glob("update_*/*")}
+    not_its_own = {path for path in models if path.name not in saved}
+    if not (folder / FINISHED).exists():
+        not_its_own.add(folder / CARD)
+    return [path for path in there if path not in not_its_own]
+
+
+def remove(files: list[Path]) -> None:
+    """Remove files, one after the other. Raises OSError for one that cannot be removed."""
+    for path in files:
+        path.unlink()
 
 
 def in_the_way(folder: Path) -> str | None:
-    """The name of a file, in a folder without a run, that a run would replace; None for none."""
-    if holds_a_run(folder):
+    """The name of a file that a run would replace, and that no run there wrote; None for none."""
+    if holds_a_run(folder) and not (folder / ORIGIN).is_file():
         return None
-    return next((path.name for pattern in WRITTEN for path in folder.glob(pattern) if path.is_file()), None)
+    own = {*written(folder)}
+    return next((path.name for path in _of_a_run(folder) if path not in own), None)
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    """The content of run.json; {} if it cannot be read."""
+    try:
+        found = json.loads((folder / ORIGIN).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _of_a_run(folder: Path) -> list[Path]:
+    """The files in a folder that have such names as a run's files have, whoever wrote them."""
+    found = (path for pattern in WRITTEN for path in sorted(folder.glob(pattern)) if path.is_file())
+    return list(dict.fromkeys(found))
 
 
 def holds_a_run(folder: Path) -> bool:

@@ -29,7 +29,7 @@ from shtopk.training.console import refusing, tell
 from shtopk.training.history import HISTORY, bring_along
 from shtopk.training.lora import has_lora, merged, trained_apart
 from shtopk.training.run import Progress, Run
-from shtopk.training.run_folder import FINISHED, clear
+from shtopk.training.run_folder import FINISHED, remove, written
 
 MODEL = "model.safetensors"
 ONE_FILE = 2**60  # bytes, more than any model has: `load_weights` reads one file
@@ -89,9 +89,9 @@ def _start(run: Run, source: Path | None) -> None:
     if training.resume and source is None:
         tell(f"no checkpoint in {run.checkpoints.folder} yet, starting from the beginning")
     try:
+        of_another = [] if here else written(run.output)
         run.checkpoints.start(source, training.overwrite or training.resume == "latest")
-        if not here:
-            clear(run.output)
+        remove(of_another)
         run.provenance.write(run.output)
         if source is not None and not here:
             bring_along(source.parent.parent / HISTORY, run.output / HISTORY)

@@ -25,7 +25,9 @@ def trainings(monkeypatch):
         if len(made) == 3:
             raise KeyboardInterrupt
         comparison.Path(folder).mkdir(parents=True)
+        (comparison.Path(folder) / "run.json").write_text('{"files": ["model.safetensors"]}')
         (comparison.Path(folder) / "model.safetensors").touch()
+        (comparison.Path(folder) / "vocab.txt").touch()  # of somebody else
         (comparison.Path(folder) / "checkpoints" / "update_6").mkdir(parents=True)
         (comparison.Path(folder) / "logs").mkdir()
         (comparison.Path(folder) / "all_results.json").touch()
@@ -48,7 +50,7 @@ def test_a_comparison_that_was_stopped_goes_on_with_what_is_missing(trainings, s
     assert "| hard | 2 | 0.300 ± 0.283 | 1.0 |" in shown
     assert "--operator=hard" in trainings[0] and "--resume=latest" in trainings[0]
     left = {path.name for path in (tmp_path / "out" / "hard-k2-seed0").iterdir()}
-    assert left == {"all_results.json", "logs"}
+    assert left == {"all_results.json", "logs", "run.json", "vocab.txt"}
 
 
 def test_a_full_disk_leaves_the_record_of_a_comparison_as_it_was(trainings, shtopk, refused, words, tmp_path):

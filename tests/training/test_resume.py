@@ -21,6 +21,7 @@ import train
 from shtopk import TopKPooling, draw_k
 from shtopk.training import experiment, loop, results
 from shtopk.training.checkpoints import Checkpoints, sizes_and_hashes
+from shtopk.training.run_folder import note
 
 ROOT = Path(__file__).resolve().parents[2]
 LATEST = ["--resume", "latest"]
@@ -169,13 +170,14 @@ def test_a_finished_run_is_not_mixed_with_one_that_does_not_go_on_from_it(
     words = [*words, "--epochs", "1"]
     run = trained_here(words)
     elsewhere = shutil.copytree(run / "checkpoints", tmp_path / "elsewhere" / "checkpoints")
-    (run / "document_0.html").touch()
     shutil.rmtree(run / "checkpoints")
     resume = ["--resume", elsewhere / "update_6"] if from_elsewhere else LATEST
     before = {path: path.read_bytes() for path in run.iterdir() if path.is_file()}
     assert_refused(refusal(*resume, base=words), "holds a finished run", "--overwrite true")
     assert before == {path: path.read_bytes() for path in run.iterdir() if path.is_file()}
     (run / "all_results.json").unlink()  # it was stopped
+    note(run, "document_0.html")
+    (run / "document_0.html").touch()
     train.main([*words, *map(str, resume)])
     assert not (run / "document_0.html").exists()
 

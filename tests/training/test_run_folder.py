@@ -20,7 +20,7 @@ from shtopk.training import loop, parse
 from shtopk.training.history import History
 from shtopk.training.plot import plot
 from shtopk.training.provenance import code_revision
-from shtopk.training.run_folder import CODE, WRITTEN, clear
+from shtopk.training.run_folder import CODE, WRITTEN, remove, written
 from shtopk.training.settings import texts_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -150,18 +150,39 @@ def test_every_file_of_a_run_has_a_name_that_is_known(rich):
     assert {name for name in left if "/" not in name and name.endswith(".py")} == set(CODE)
 
 
-def test_what_an_earlier_run_left_goes_and_files_of_others_stay(rich, tmp_path):
+OTHERS = {
+    "notes.txt",
+    "mine.py",
+    "mine.safetensors",
+    "results.json",
+    "document_a.html",
+    "logs/mine/notes",
+    "spiece.model",
+}
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_what_an_earlier_run_left_goes_and_files_of_others_stay(older, rich, tmp_path):
     for run in rich:
         folder = shutil.copytree(run, tmp_path / run.name)
-        others = {"notes.txt", "mine.py", "mine.safetensors", "results.json", "document_a.html", "logs/mine/notes"}
+        if older:  # without a list of its files
+            record = json.loads((folder / "run.json").read_text())
+            del record["files"]
+            (folder / "run.json").write_text(json.dumps(record))
         (folder / "logs" / "mine").mkdir(parents=True)
-        for name in others:
+        for name in OTHERS:
             (folder / name).touch()
-        clear(folder)
-        assert {name for name in names_in(folder) if not name.startswith("checkpoints/")} == others | {".lock"}
+        remove(written(folder))
+        assert {name for name in names_in(folder) if not name.startswith("checkpoints/")} == OTHERS | {".lock"}
         (folder / "model.safetensors").touch()  # of whom, without a run.json?
-        clear(folder)
-        assert (folder / "model.safetensors").exists()
+        assert not written(folder)
+
+
+def test_a_file_of_others_with_a_name_that_a_run_gives_is_not_replaced_beside_a_run(words, trained_here, refusal):
+    run = trained_here([*words, "--epochs", "1"])
+    (run / "vocab.txt").write_text("mine")
+    assert_refused(refusal("--overwrite", "true", base=words), "output_dir", "vocab.txt")
+    assert (run / "vocab.txt").read_text() == "mine" and (run / "model.safetensors").exists()
 
 
 @pytest.mark.parametrize("elsewhere", [False, True])
@@ -191,7 +212,7 @@ def test_the_results_of_one_run_never_stand_beside_the_arguments_of_another(
 def test_files_of_others_are_not_replaced_in_a_folder_without_a_run(name, refusal, tmp_path):
     (tmp_path / "run" / "checkpoints" / "mine").mkdir(parents=True)
     (tmp_path / "run" / name).write_text("mine")
-    assert_refused(refusal("--overwrite", "true"), "holds no run", name)
+    assert_refused(refusal("--overwrite", "true"), "no run", name)
     assert_refused(refusal("--resume", "latest"), "no run to go on with")
     assert (tmp_path / "run" / name).read_text() == "mine"
 
