@@ -4,9 +4,9 @@ shtopk compare --train_file mine.jsonl --operators successive_halving,hard_gated
 
 The three options are lists with commas between. Four ways to pool are no operators: random (a frozen scorer), strided
 (every (n/k)-th token), first (the first k tokens) and none (all tokens are kept, whatever k). All other fields are
-those of `shtopk train` and hold for every training. The trainings run one after the other. If they are stopped, the
-same command goes on. compare.json in the output folder grows with each training, and the table, compare.md, comes at
-the end. What the trainings measured is kept, their models are not.
+those of `shtopk train` and hold for every training; a --config file may have k, too. The trainings run one after the
+other. If they are stopped, the same command goes on. compare.json in the output folder grows with each training, and
+the table, compare.md, comes at the end. What the trainings measured is kept, their models are not.
 
 Of a language model, --k_by_layer 8:256 names the layer before which prompts are pooled, and --k to how many vectors.
 """
@@ -38,13 +38,14 @@ if TYPE_CHECKING:  # it takes long to import
 
 VARIED = ("operator", "scorer", "freeze_scorer", "seed", "resume")  # fields that the comparison gives every training
 CURE = "differs from training to training here; leave it out, or see --operators, --k and --seeds"
+OWN = {"k": "8,32", "output_dir": "runs/compare"}  # defaults of fields that mean something else here
 GROUPS = (DataArguments, ModelArguments, TrainArguments)
 
 
 def main(argv: list[str]) -> None:
     with speaking_as("shtopk compare"), one_line_at_the_end(argv, trains=False):
         own, words = read(argv)
-        check_config(words)
+        take_from_config(own, words)
         from shtopk.training.comparison import WAYS, compare, planned, table
 
         with refusing(ValueError):
@@ -105,9 +106,9 @@ def read(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """The comparison's own options, and the words that every training gets."""
     parser = Parser((), add_help=False)
     parser.add_argument("--operators", default="successive_halving,iterative,hard_gated,first,none")
-    parser.add_argument("--k", default="8,32")
+    parser.add_argument("--k")
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--output_dir", "--output-dir", default="runs/compare")
+    parser.add_argument("--output_dir", "--output-dir")
     parser.add_argument("--overwrite", nargs="?", const="true", default="false", choices=("true", "false"))
     with refusing(ValueError):
         own, words = parser.parse_known_args(with_our_names(argv))
@@ -118,15 +119,26 @@ def read(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     return own, words
 
 
-def check_config(words: list[str]) -> None:
-    """Refuse a YAML file that gives the trainings another value of a field than its default, where the comparison is
-    to give it. What names a default, as arguments.yaml does, changes nothing.
+def take_from_config(own: argparse.Namespace, words: list[str]) -> None:
+    """Take k from a YAML file, unless the command line has it, and refuse there another value of a field than its
+    default where the comparison is to give it. What names a default, as arguments.yaml does, changes nothing.
+
+    Its output_dir is the folder of one training: where it is not that of the comparison, a line on stderr says so.
     """
-    _, found = fields_of(words, GROUPS, __doc__)
+    _, found = fields_of(words, GROUPS, __doc__, defaults=OWN)
+    _, model, training = found
     for group in found:
         for name, default in vars(type(group)()).items():
             if name in VARIED and getattr(group, name) != default:
                 refuse(f"{name} in {config_of(words)} {CURE}")
+    if training.overwrite:
+        refuse(f"overwrite in {config_of(words)} is for a single training; give --overwrite true on the command line")
+    own.k = own.k or model.k
+    if own.output_dir is None:
+        own.output_dir = OWN["output_dir"]
+        if training.output_dir != own.output_dir:
+            tell(f"output_dir in {config_of(words)} is for a single training; the comparison writes into "
+                 f"{own.output_dir}, or where --output_dir says")  # fmt: skip
 
 
 def layer_of_prompts(words: list[str]) -> str | None:

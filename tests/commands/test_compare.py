@@ -10,6 +10,7 @@ from unittest.mock import patch
 
 import pytest
 
+from shtopk.commands import main
 from shtopk.training import comparison
 from shtopk.training.command_line import parse
 from shtopk.training.comparison import Planned, planned, table
@@ -127,6 +128,25 @@ def test_what_differs_from_training_to_training_is_refused_in_a_file_too(field, 
     path = write("mine.yaml", f"epochs: 1\n{field}\n")
     name = field.partition(":")[0].removesuffix("_from_checkpoint")
     assert f"{name} in {path} differs from training to training" in refused("compare", *words, "--config", path)
+    assert not trainings
+
+
+def test_k_may_be_given_in_a_file_and_the_folder_of_a_training_is_told(
+    trainings, words, write, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    path = write("mine.yaml", "k: 32\noutput_dir: runs/mine\n")
+    given = [word for pair in zip(words[::2], words[1::2], strict=True)
+             if pair[0] not in ("--k", "--output_dir") for word in pair]  # fmt: skip
+    assert main(["compare", *given, f"--config={path}", "--operators=hard", "--seeds=0"]) == 0
+    assert [word for words in trainings for word in words if word.startswith("--k=")] == ["--k=32"]
+    assert f"output_dir in {path} is for a single training" in capsys.readouterr().err
+    assert (tmp_path / "runs" / "compare" / "compare.md").exists()
+
+
+def test_who_overwrites_says_so_on_the_command_line(trainings, refused, words, write):
+    path = write("mine.yaml", "overwrite: true\n")
+    assert f"overwrite in {path}" in refused("compare", *words, f"--config={path}")
     assert not trainings
 
 
