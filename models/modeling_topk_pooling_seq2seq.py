@@ -32,6 +32,8 @@ UNFIT = {  # the type of an encoder-decoder, and why its decoder cannot see pool
     "t5gemma2": "whose encoder reads pictures, too",
 }
 
+DECODER_LAYERS = 2  # of a decoder that starts from an encoder's layers, unless another number is asked for
+
 
 class PooledEncoder(nn.Module):
     """An encoder and a pooling, which together look like one encoder whose output is shorter than its input."""
@@ -127,7 +129,7 @@ class TopKPoolingForConditionalGeneration(TopKPoolingPreTrainedModel, Generation
         backbone: str | Path | None = None,
         *,
         decoder: str | Path | None = None,
-        decoder_layers: int = 2,
+        decoder_layers: int = DECODER_LAYERS,
         backbone_revision: str | None = None,
         backbone_sha256: str | None = None,
         backbone_dropout: float | None = None,
@@ -166,6 +168,9 @@ class TopKPoolingForConditionalGeneration(TopKPoolingPreTrainedModel, Generation
             check_family(config)
             if decoder is not None:
                 raise ValueError(f"expected no decoder beside {name}, which has one; got {decoder}")
+            if decoder_layers != DECODER_LAYERS:
+                raise ValueError(f"expected no decoder_layers beside {name}, whose decoder is whole; "
+                                 f"got {decoder_layers}")  # fmt: skip
             loaded = load_backbone(AutoModelForSeq2SeqLM, name, config, dtype)
         elif is_encoder(config):
             loaded = join(name, config, decoder, decoder_layers, backbone_dropout, dtype)

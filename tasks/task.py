@@ -76,6 +76,8 @@ class Task(ABC):
         for name, owner in OWNERS.items():
             if getattr(arguments, name) and name not in self.fields:
                 raise ValueError(f"{name} belongs to the task {owner}, but task is {self.name}; leave one of them out")
+        if arguments.needle_tokens != DataArguments.needle_tokens and self.name != "needle":
+            raise ValueError(f"needle_tokens belongs to the task needle, but task is {self.name}; leave it out")
         for name in LIMITS:
             if (limit := getattr(arguments, name)) is not None and limit < 1:
                 raise ValueError(f"expected {name} >= 1, got {limit}")

@@ -37,6 +37,13 @@ def problem_of_answers(arguments: Arguments, tasks: Sequence[Task]) -> str | Non
     for name in OF_SUMMARIES:
         if getattr(model, name) and not targets & {"summary", *["completion"] * (name in WRITTEN)}:
             return f"{name} is for summaries, but the task {tasks[0].name} has {has}; leave it out"
+    if model.decoder_layers != ModelArguments.decoder_layers:
+        if not targets & {"summary", "completion"}:
+            return f"decoder_layers is for summaries, but the task {tasks[0].name} has {has}; leave it out"
+        if model.decoder is not None:
+            return (
+                f"decoder_layers is for a decoder made from the encoder, but decoder is {model.decoder}; leave it out"
+            )
     if problem := _completion_problem(arguments, targets):
         return problem
     if not 0 <= training.label_smoothing < 1:

@@ -44,7 +44,8 @@ def reading(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that say how data is read, without those that say where it comes from."""
     of_task = {PAIRS.name: {"text_pair_column": PAIR}, RECALL.name: {"prompt_column": PROMPT}}
     usual = of_task.get(str(settings.get("task")), {})
-    return usual | {name: value for name, value in settings.items() if name not in SOURCES and value is not None}
+    own = (*SOURCES, "needle_tokens")  # of documents that are made
+    return usual | {name: value for name, value in settings.items() if name not in own and value is not None}
 
 
 def texts_of(checkpoint: str | Path) -> tuple[Columns, int | None]:

@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from shtopk.tasks.arguments import names_in, option
 from shtopk.tasks.columns import Columns
@@ -110,13 +110,11 @@ def _answer(checkpoint: str, max_tokens: int | None, source: Source, lines: Json
 
     from shtopk.models import ANSWER_NOW, load_checkpoint, predict
     from shtopk.models.checkpoint import quiet
-    from shtopk.models.language_model import completes
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with refusing(ValueError):
         model, tokenizer = load_checkpoint(checkpoint)
-        if options.probabilities and model.can_generate():
-            got = "a language model" if completes(model) else "a summarizer"
+        if options.probabilities and (got := _without_probabilities(model)):
             raise ValueError(f"expected a classifier to give the probabilities of, got {got}; leave them out")
         texts = (ANSWER_NOW if text is None else text for text in _texts(source))
         answers = predict(model.to(device), tokenizer, texts, batch_size=options.batch_size, max_tokens=max_tokens,
@@ -134,6 +132,16 @@ def _answer(checkpoint: str, max_tokens: int | None, source: Source, lines: Json
                 lines.flush()
             bar.update()
         lines.flush()
+
+
+def _without_probabilities(model: Any) -> str | None:
+    """What a model is that has no classes, and so no probabilities of them; None for a classifier."""
+    from shtopk.models.answers import NUMBERS, problem_type
+    from shtopk.models.language_model import completes
+
+    if model.can_generate():
+        return "a language model" if completes(model) else "a summarizer"
+    return "a model of regression" if problem_type(model.config) == NUMBERS else None
 
 
 def _texts(source: Source) -> Iterator[str | tuple[str, str] | None]:

@@ -61,6 +61,13 @@ def test_probabilities_and_kept_tokens_are_given_on_request(shtopk, checkpoint, 
         assert token["token"] in ("[CLS]", "[SEP]", "a b c d e f"[token["start"] : token["end"]])
 
 
+def test_probabilities_of_a_model_without_classes_are_refused(refused, copy, write):
+    config = json.loads((copy / "config.json").read_text()) | {"problem_type": "regression"}
+    (copy / "config.json").write_text(json.dumps(config))
+    said = refused("predict", copy, write("a.txt", "a b\n"), "--probabilities")
+    assert "got a model of regression; leave them out" in said
+
+
 def test_several_files_of_several_kinds_are_answered_one_after_the_other(shtopk, checkpoint, rows, write, out):
     files = [write("a.txt", "a\n\n\nb"), write("b.csv", "id,text\n1,c\n"), rows(documents(3))]
     shtopk("predict", checkpoint, *files, "--output", out)

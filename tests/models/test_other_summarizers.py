@@ -102,3 +102,10 @@ def test_a_family_whose_decoder_asks_for_more_than_vectors_is_refused(family, fi
     config = TopKPoolingSeq2SeqConfig(backbone=AutoConfig.for_model(family, **fields))
     with pytest.raises(ValueError, match=f"^expected an encoder-decoder of text .* got one of type {family}, wh"):
         TopKPoolingForConditionalGeneration(config)
+
+
+@pytest.mark.parametrize("given", [{"decoder_layers": 1}, {"decoder": "other"}])
+def test_a_decoder_beside_one_that_is_there_is_refused(given, tmp_path):
+    AutoModelForSeq2SeqLM.from_config(AutoConfig.for_model("bart", **BART)).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=f"expected no {next(iter(given))} beside"):
+        TopKPoolingForConditionalGeneration.from_backbone(tmp_path, **given)

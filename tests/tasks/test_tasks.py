@@ -160,6 +160,7 @@ def test_a_sample_keeps_the_shares_of_classes_and_takes_no_first_rows(write, col
     ({"max_train_samples": 0}, ["max_train_samples", "0"]),
     ({"max_eval_samples": -1}, ["max_eval_samples", "-1"]),
     ({"task": "needle", "needle_tokens": 10}, ["needle_tokens", "10"]),
+    ({"task": "bbc", "needle_tokens": 400}, ["needle_tokens", "needle", "bbc"]),
 ])  # fmt: skip
 def test_impossible_arguments_are_refused_before_any_data_is_read(given, named, monkeypatch):
     monkeypatch.setattr("builtins.open", None)

@@ -183,6 +183,8 @@ def with_options(*words):
     ("--k_by_layer=1:9999", "k_by_layer, at layer 1,"),
     ("--k_range=2:9999", "k_range"),
     ("--k=1000000", "k"),
+    ("--decoder_layers=1", "decoder_layers"),
+    ("--needle_tokens=400", "needle_tokens"),
     ("--tracker=tensorboard,", "''"),
     ("--train_file=/nowhere/data.csv", "/nowhere/data.csv"),
     ("--train_file=" + "x" * 300 + ".csv", "x" * 300 + ".csv"),
@@ -202,6 +204,7 @@ def test_a_command_line_says_what_is_wrong(word, named, elsewhere, refusal):
 
 @pytest.mark.parametrize(("word", "named"), [
     *with_options("--metric=accuracy", "--metric=empty", "--decoder_layers=3", "--window_k=0", "--num_beams=0"),
+    ("--decoder=other", "decoder_layers"),
     *with_options("--min_new_tokens=1000", "--max_summary_tokens=2", "--length_penalty=2.0", "--task=bbc"),
     ("--max_summary_tokens=64", "lower max_summary_tokens"),
     ("--summary_column=points", "'points'"),

@@ -21,7 +21,7 @@ from shtopk.training.history import History
 from shtopk.training.plot import plot
 from shtopk.training.provenance import code_revision
 from shtopk.training.run_folder import CODE, WRITTEN, remove, written
-from shtopk.training.settings import texts_of
+from shtopk.training.settings import defaults_of, texts_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -234,3 +234,9 @@ def test_what_the_environment_says_of_accumulation_changes_nothing(run, words, m
 def test_files_for_a_model_of_a_task_have_the_columns_of_that_task(task, columns, tmp_path):
     (tmp_path / "arguments.yaml").write_text(f"task: {task}\n")
     assert texts_of(tmp_path) == (columns, None)
+
+
+def test_how_long_made_documents_were_is_not_taken_over_to_others(tmp_path):
+    (tmp_path / "arguments.yaml").write_text("task: needle\nneedle_tokens: 400\nmax_tokens: 50\n")
+    assert defaults_of(tmp_path, ["--test_file", "a.csv"]) == {"max_tokens": 50}
+    assert defaults_of(tmp_path, [])["needle_tokens"] == 400
