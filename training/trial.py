@@ -26,7 +26,8 @@ def check_generation(experiment: Experiment, split: str) -> None:
     rows = experiment.by_length[split][-min(2, experiment.arguments.training.eval_batch_size) :]
     batch = experiment.collate([experiment.encoded[split][row] for row in rows])
     try:
-        with uncompiled(), torch.inference_mode(), accelerator.autocast():
+        # Not in inference mode: what FSDP allocates in it could not be trained with.
+        with uncompiled(), torch.no_grad(), accelerator.autocast():
             experiment.kind.answer(model.eval(), send_to_device(batch, accelerator.device), new_tokens=2)
     except Exception as error:  # of any kind: an option of a wrong type fails wherever it is used
         if is_out_of_memory(error):
