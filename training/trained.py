@@ -91,7 +91,10 @@ class Trained(Experiment):
         with refusing(ValueError):  # on every process, so that none waits for another that refused
             task.check_fields(data)
             whole = task.load_split(replace(data, max_eval_samples=None), self.split)
-            read = lambda limit: self._numbered(sample(whole, limit, data.data_seed))
+
+            def read(limit: int | None) -> Dataset:
+                return self._numbered(sample(whole, limit, data.data_seed))
+
             found, told = read(data.max_eval_samples), whole.info.description or ""
             left_out = (found.info.description or "").removeprefix(told).strip()
             if left_out and self.accelerator.is_main_process:
