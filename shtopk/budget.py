@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from shtopk.candidates import whole
 from shtopk.options import PoolingOptions
 from shtopk.pooling import poolings
 
@@ -62,9 +63,9 @@ def checked_range(k_range: Sequence[int], options: PoolingOptions) -> tuple[int,
     Raises:
         ValueError: it is no pair of whole numbers 1 <= low <= high, or low leaves no slot beside the protected tokens.
     """
-    given = list(k_range) if isinstance(k_range, Sequence) and not isinstance(k_range, str) else []
-    whole = len(given) == 2 and all(isinstance(k, int) and not isinstance(k, bool) for k in given)
-    if not whole or not 1 <= given[0] <= given[1]:
+    given = [whole(k) for k in k_range] if isinstance(k_range, Sequence) and not isinstance(k_range, str) else []
+    two = len(given) == 2 and all(isinstance(k, int) and not isinstance(k, bool) for k in given)
+    if not two or not 1 <= given[0] <= given[1]:
         raise ValueError(f"expected k_range to be two whole numbers, 1 <= low <= high, got {k_range!r}")
     if len(options.protected) >= given[0]:
         raise ValueError(

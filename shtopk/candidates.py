@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from numbers import Integral
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ class Candidates(NamedTuple):
 
     values: Tensor  # [B, n, d]
     scores: Tensor  # [B, n]
+    k: int
     mask: Tensor | None  # [B, n] bool; None: all are real
     temperature: Tensor  # scalar in the scores' dtype, float32 at least; on the CPU it goes with scores on any device
     batch: torch.Size  # the leading dimensions, B together
@@ -34,6 +36,7 @@ def candidates(values: Tensor, scores: Tensor, k: int, mask: Tensor | None, temp
         raise ValueError("expected at least one token (n >= 1), got n = 0")
     if not scores.is_floating_point() or not values.is_floating_point():
         raise ValueError(f"expected floating-point values and scores, got {values.dtype} and {scores.dtype}")
+    k = whole(k)
     if isinstance(k, bool) or not isinstance(k, int) or k < 1:
         raise ValueError(f"expected k to be a whole number >= 1, got {k!r}")
     if not isinstance(temperature, Tensor) and not temperature > 0:
@@ -63,7 +66,12 @@ def candidates(values: Tensor, scores: Tensor, k: int, mask: Tensor | None, temp
             temperature = temperature.clamp(min=torch.finfo(dtype).tiny ** 0.5)
     else:
         temperature = torch.tensor(temperature, dtype=dtype, device=device or "cpu")
-    return Candidates(values, scores, mask, temperature, batch)
+    return Candidates(values, scores, k, mask, temperature, batch)
+
+
+def whole(k: Any) -> Any:
+    """A whole number of another kind, such as NumPy's, as Python's; anything else as it is."""
+    return int(k) if not isinstance(k, int) and isinstance(k, Integral) else k
 
 
 def bound(dtype: torch.dtype) -> float:

@@ -11,6 +11,7 @@ from typing import Any, get_type_hints
 
 from torch import nn
 
+from shtopk.candidates import whole
 from shtopk.operators import OPERATORS
 from shtopk.scorers import SCORERS
 
@@ -103,15 +104,16 @@ class PoolingOptions:
             raise ValueError(f"expected options of TopKPooling ({', '.join(NAMES)}), got {', '.join(unknown)}")
         return cls(**given)
 
-    def check(self, k: Number) -> None:
-        """Check that k fits these options.
+    def check(self, k: Number) -> Number:
+        """Check that k fits these options, and return it as `check_budget` does.
 
         Raises:
             ValueError: k is neither a count >= 1 nor a share in (0, 1], or leaves no slot beside the protected tokens.
         """
-        check_budget(k)
+        k = check_budget(k)
         if isinstance(k, int) and len(self.protected) >= k:
             raise ValueError(f"expected fewer protected tokens than k = {k}, got {len(self.protected)}; raise k")
+        return k
 
     def temperature_at(self, progress: float) -> float:
         """The temperature in training at a progress in [0, 1]: `initial_temperature ** (1 - progress) * temperature **
@@ -133,11 +135,13 @@ class PoolingOptions:
         return {name: getattr(self, name) for name in NAMES} | {"protected": list(self.protected)}
 
 
-def check_budget(k: Number) -> None:
-    """Raise ValueError if k is neither a count >= 1 nor a share in (0, 1]."""
+def check_budget(k: Number) -> Number:
+    """Return k, a whole number as an int. Raise ValueError if it is neither a count >= 1 nor a share in (0, 1]."""
+    k = whole(k)
     count = isinstance(k, int) and not isinstance(k, bool) and k >= 1
     if not count and not (isinstance(k, float) and 0 < k <= 1):
         raise ValueError(f"expected k to be a whole number >= 1 or a share in (0, 1], got {k!r}")
+    return k
 
 
 def fill_in(fields: Any) -> None:

@@ -66,8 +66,7 @@ class TopKPooling(nn.Module):
         if options is not None and by_name:
             raise ValueError(f"expected options as one record or by name, got both: {', '.join(by_name)}")
         self.options = PoolingOptions.of(by_name) if options is None else options
-        self.options.check(k)
-        self.hidden_size, self.k = hidden_size, k
+        self.hidden_size, self.k = hidden_size, self.options.check(k)
         scorer = self.options.scorer
         self.scorer = scorer if isinstance(scorer, nn.Module) else SCORERS[scorer](hidden_size)
         self._by_place = isinstance(self.scorer, ByPlace)
@@ -106,8 +105,7 @@ class TopKPooling(nn.Module):
         Raises:
             ValueError: k is neither a count >= 1 nor a share in (0, 1].
         """
-        k = self.current_k if k is None else k
-        check_budget(k)
+        k = check_budget(self.current_k if k is None else k)
         # 0.07 * 100 is a little more than 7.
         return max(math.ceil(round(k * n, 9)) if isinstance(k, float) else k, len(self.options.protected) + 1)
 
@@ -133,14 +131,14 @@ class TopKPooling(nn.Module):
             `scores` [B, k]; `assignment`. In a row of which a real token's score is NaN, all vectors are NaN.
 
         Raises:
-            ValueError: an impossible k, vectors of another shape, or, on a CPU, a mask with negative numbers.
+            ValueError: an impossible k, vectors or a mask of another shape, or, on a CPU, one with negative numbers.
         """
         if hidden_states.dim() != 3:
             raise ValueError(f"expected token vectors [B, n, d], got {list(hidden_states.shape)}")
         if attention_mask is None:
             mask = hidden_states.new_ones(hidden_states.shape[:2]).bool()
         else:
-            _check_mask(attention_mask)
+            _check_mask(attention_mask, hidden_states.shape[:2])
             mask = attention_mask != 0
         k = self.current_k if k is None else k
         counted = attention_mask if counted is None else counted
@@ -272,8 +270,10 @@ def _with_nan(out: TopK, scores: Tensor, mask: Tensor) -> TopK:
     return TopK.of(values, out.scores, Assignment(weights, slots, filled, positions))
 
 
-def _check_mask(mask: Tensor) -> None:
-    if mask.is_floating_point() and _can_be_read(mask) and (mask < 0).any():
+def _check_mask(mask: Tensor, shape: torch.Size) -> None:
+    if mask.shape != shape:
+        raise ValueError(f"expected a mask of the scores' shape {list(shape)}, got {list(mask.shape)}")
+    if mask.dtype.is_signed and _can_be_read(mask) and (mask < 0).any():
         raise ValueError("expected a mask of 1 for a real token and 0 for padding, got negative numbers; an additive "
                          "mask has 0 for a real token, so give mask == 0")  # fmt: skip
 

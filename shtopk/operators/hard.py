@@ -64,7 +64,7 @@ def hard_topk(
         raise ValueError(f"expected gradient to be one of {', '.join(GRADIENTS)}; got {gradient!r}")
     given = candidates(values, scores, k, mask, temperature)
     every = bounded(given.scores, given.mask)
-    kept, positions, slots = _best(every, k)
+    kept, positions, slots = _best(every, given.k)
     if gradient == "gate":
         weights = torch.sigmoid(logits_of(every, given.temperature))
     elif gradient == "straight_through":
@@ -76,7 +76,7 @@ def hard_topk(
     weights = weights.masked_fill(slots < 0, 0)
     filled = kept > -torch.inf
     out = TopK.of(
-        values=pool_by_slot(given.values, weights, slots, k),
+        values=pool_by_slot(given.values, weights, slots, given.k),
         scores=kept.masked_fill(~filled, 0).to(scores.dtype),
         assignment=Assignment(weights, slots, filled, positions.masked_fill(~filled, 0)),
     ).unflatten(given.batch)

@@ -51,7 +51,7 @@ def iterative_topk(
     """
     given = candidates(values, scores, k, mask, temperature)
     n = given.scores.shape[-1]
-    kept = min(k, n)
+    kept = min(given.k, n)
     ranking, order = stable_sort(bounded(given.scores, given.mask), descending=True)
     real = ranking > -torch.inf
     ranking = ranking.masked_fill(~real, 0)
@@ -68,7 +68,7 @@ def iterative_topk(
 
     def empty(x: Tensor) -> Tensor:
         """Fill x [B, min(k, n), ...] up with empty slots to [B, k, ...]."""
-        return torch.cat([x, x.new_zeros(x.shape[0], k - kept, *x.shape[2:])], 1)
+        return torch.cat([x, x.new_zeros(x.shape[0], given.k - kept, *x.shape[2:])], 1)
 
     weights, filled = empty(weights), empty(filled)
     values = given.values if given.mask is None else given.values.masked_fill(~given.mask.unsqueeze(-1), 0)

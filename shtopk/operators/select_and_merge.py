@@ -68,7 +68,7 @@ def select_and_merge_topk(
     given = candidates(values, scores, k, mask, temperature)
     every = bounded(given.scores, given.mask)
     run = form(_SelectAndMerge.apply, compiled.select_and_merge, onnx.select_and_merge)
-    answer = Answer(*run(given.values, every, logits_of(every, given.temperature), k))
+    answer = Answer(*run(given.values, every, logits_of(every, given.temperature), given.k))
     assignment = Assignment(answer.weights, answer.slots, answer.mask, answer.positions)
     out = TopK.of(answer.values, answer.scores.to(scores.dtype), assignment).unflatten(given.batch)
     return out.in_order() if keep_order else out

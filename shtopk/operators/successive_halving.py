@@ -85,7 +85,7 @@ def successive_halving_topk(
     rule = Rule.of(boost, base)
     given = candidates(values, scores, k, mask, temperature)
     run = form(_SuccessiveHalving.apply, _compiled, onnx.successive_halving)
-    answer = Answer(*run(given.values, given.scores, given.mask, given.temperature, k, rule))
+    answer = Answer(*run(given.values, given.scores, given.mask, given.temperature, given.k, rule))
     assignment = Assignment(answer.weights, answer.slots, answer.mask, answer.positions)
     out = TopK.of(answer.values, answer.scores, assignment).unflatten(given.batch)
     return out.in_order() if keep_order else out

@@ -5,6 +5,7 @@ import random
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from tiny import BERT
@@ -82,6 +83,12 @@ def test_a_compiled_pooling_is_given_the_k_without_being_compiled_for_each():
         torch.testing.assert_close(compiled(hidden, None, k).values, pooling(hidden).values)
         pooling.training_k = None
     assert counter.frame_count <= 3
+
+
+def test_whole_numbers_of_numpy_make_a_range():
+    pooling = TopKPooling(8, 4)
+    assert draw_k(pooling, np.array([3, 8]).tolist(), 0) == draw_k(pooling, tuple(np.array([3, 8])), 0)
+    assert type(pooling.training_k) is int
 
 
 @pytest.mark.parametrize("k_range", [(8, 4), (0, 4), (4.0, 8), (True, 4), (4,), 4, "4:8", None], ids=str)

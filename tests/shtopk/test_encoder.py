@@ -3,6 +3,7 @@
 import copy
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 from encoders import CONFIGS, LAYERS, SHARP, VIT, build, lively, with_holes
@@ -234,6 +235,11 @@ def test_impossible_options_are_refused_in_one_line(name, k_by_layer, options, m
         pool_encoder(model, k_by_layer, **options)
     assert vectors(model, with_holes(12, 12)).last_hidden_state.shape[1] == 12
     assert not hasattr(model.config, "encoder_pooling")
+
+
+def test_a_whole_number_of_numpy_is_described_as_any_other():
+    model = pool_encoder(build("bert"), {np.int64(1): np.int64(6)})
+    assert repr(model.config.encoder_pooling["k_by_layer"]) == "{'1': 6}"
 
 
 def test_one_token_that_is_protected_stays_as_it_is():

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import reference
 import torch
@@ -263,6 +264,12 @@ def test_bad_input_is_refused_in_one_clear_line(operator, change, message):
     arguments = {"values": torch.zeros(2, 4, 3), "scores": torch.zeros(2, 4), "k": 2} | change
     with pytest.raises(ValueError, match=message):
         operator(**arguments)
+
+
+def test_a_whole_number_of_numpy_is_a_k_as_any_other(operator):
+    values, scores, mask = sample(20)
+    pooled, expected = (operator(values, scores, k, mask=mask) for k in (np.int64(3), 3))
+    assert pooled.values.equal(expected.values)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])

@@ -1,5 +1,6 @@
 """TopKPooling: what it keeps, what it protects, how its temperature anneals, and what it refuses."""
 
+import numpy as np
 import pytest
 import torch
 from operator_cases import gated, softmax_halving
@@ -249,6 +250,13 @@ def test_vectors_of_another_shape_are_refused():
         TopKPooling(8, 4)(torch.randn(10, 8), torch.ones(10))
 
 
+@pytest.mark.parametrize("k", [4, 0.5])
+@pytest.mark.parametrize("shape", [(20,), (1, 20), (3, 19), (3, 1, 20)])
+def test_a_mask_of_another_shape_is_refused(k, shape):
+    with pytest.raises(ValueError, match=r"expected a mask of the scores' shape \[3, 20\], got"):
+        TopKPooling(8, k)(tokens()[0], torch.ones(shape))
+
+
 @pytest.mark.parametrize("protected", [0, "01", (None,), (0.5,)])
 def test_protected_places_are_whole_numbers(protected):
     with pytest.raises(ValueError, match="protected to be a list of whole numbers"):
@@ -272,10 +280,21 @@ def test_an_impossible_k_of_a_call_is_refused(k):
         pooling(torch.randn(2, 10, 8))
 
 
-def test_a_mask_to_be_added_is_refused():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64, torch.int32])
+def test_a_mask_to_be_added_is_refused(dtype):
     hidden, mask = tokens()
     with pytest.raises(ValueError, match="got negative numbers; an additive mask has 0 for a real token"):
-        TopKPooling(8, 4)(hidden, (1.0 - mask) * torch.finfo(torch.float32).min)
+        TopKPooling(8, 4)(hidden, ((mask - 1) * 10_000).to(dtype))
+
+
+def test_a_whole_number_of_numpy_is_a_k_as_any_other():
+    hidden, mask = tokens()
+    pooling = TopKPooling(8, np.int64(4)).eval()
+    assert type(pooling.k) is int and pooling.slots_for(20, np.int32(3)) == 3
+    pooled = pooling(hidden, mask, k=np.int64(3))
+    assert pooled.positions.equal(pooling(hidden, mask, k=3).positions)
+    with pytest.raises(ValueError, match="expected k to be a whole number >= 1"):
+        TopKPooling(8, np.bool_(True))
 
 
 @pytest.mark.parametrize("temperature", [torch.tensor([0.5]), "0.5"])

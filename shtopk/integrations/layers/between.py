@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from shtopk.candidates import whole
 from shtopk.options import PoolingOptions
 from shtopk.pooling import TopKPooling
 
@@ -30,7 +31,7 @@ def checked_layers(
         ValueError: no mapping of layers to k, a layer that is not there, or more vectors at a later layer.
     """
     good = isinstance(k_by_layer, Mapping) and all(re.fullmatch(r"\d+", str(layer)) for layer in k_by_layer)
-    by_layer = {int(layer): k_by_layer[layer] for layer in sorted(k_by_layer, key=int)} if good else {}
+    by_layer = {int(layer): whole(k_by_layer[layer]) for layer in sorted(k_by_layer, key=int)} if good else {}
     if not by_layer or len(by_layer) < len(k_by_layer):
         raise ValueError(f"expected different layers and their k, such as {{2: 64}}, got {k_by_layer}")
     for layer in by_layer:
