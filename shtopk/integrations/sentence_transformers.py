@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from itertools import dropwhile
 from typing import Any
 
 import torch
@@ -43,6 +44,7 @@ class TopKTokenPooling(BaseTokenPooling):
       its inputs. A cached loss, which embeds them twice, restores torch's generator, and so draws the same again. But
       passes differ: where a loss divides a batch into mini-batches, or on several processes, give the trainer the
       callback `shtopk.integrations.trainer.DrawK((4, 128))` as well. Then all passes of an update have one k.
+    - *Prompts*: before a `Pooling` with `include_prompt=False` it pools the tokens behind the prompt.
     - *Alone*, as `pool(embeddings)` or `encode(..., token_pooling=...)`, it pools as in eval mode, without gradient.
       Normalize the result yourself.
     - *Hard operators learn nothing before `Normalize`*: `"hard_gated"` and `"hard_straight_through"` give scores a
@@ -83,6 +85,7 @@ class TopKTokenPooling(BaseTokenPooling):
         self.pooling = TopKPooling(hidden_size, k, **options)
         self.k_range = None if k_range is None else checked_range(k_range, self.pooling.options)
         self._tasks_are_given, self._has_a_model = tasks is not None, False
+        self._behind: tuple[Any, ...] = ()
 
     def get_config_dict(self) -> dict[str, Any]:
         sizes = {"hidden_size": self.pooling.hidden_size, "k": self.pooling.k, "k_range": self.k_range}
@@ -93,12 +96,9 @@ class TopKTokenPooling(BaseTokenPooling):
         self._has_a_model = True
         if not self._tasks_are_given and not isinstance(model, MultiVectorEncoder):
             self.tasks = ["query", "document"]
-        places = (list(part.children()) for part in model.modules())  # the model, or a route of a Router
-        modules = next((modules for modules in places if self in modules), [self])
-        if not all(getattr(module, "include_prompt", True) for module in modules[modules.index(self) :]):
-            raise ValueError(
-                "expected a Pooling with include_prompt=True behind TopKTokenPooling, got False; slots know no prompt"
-            )
+        from_here = (dropwhile(lambda part: self not in part.modules(), whole.children()) for whole in model.modules())
+        # In a tuple they are no parts of this module. What they say of the prompt may change.
+        self._behind = tuple(part for parts in from_here for part in parts if hasattr(part, "include_prompt"))
 
     def forward(self, features: dict[str, Any], task: str | None = None) -> dict[str, Any]:
         """Pool the features of a batch.
@@ -113,11 +113,14 @@ class TopKTokenPooling(BaseTokenPooling):
         if not self.applies_to(task):
             return features
         features = dict(features)  # losses that embed twice need theirs again
+        prompt = features.pop("prompt_length", None)  # whoever is behind would take slots for its tokens
         if "cu_seq_lens_q" in features:  # rows in one long sequence, for flash attention
             features = repad_flattened_features(features)
         values, mask = self._tokens(features)
         if 0 in mask.shape:
             return features
+        if prompt is not None and not all(pooling.include_prompt for pooling in self._behind):
+            mask = _without_prompt(mask, prompt)
         alone = torch.is_inference_mode_enabled() and not self._has_a_model  # as encode(token_pooling=...) calls it
         with self._evaluating() if alone else nullcontext():
             pooled = self.pooling(values, mask, k=None if alone else self._k_of_pass())
@@ -192,3 +195,10 @@ class TopKTokenPooling(BaseTokenPooling):
             reason = " ".join(str(error).split())[:300]
             place = "/".join(filter(None, (str(model_name_or_path), where.get("subfolder"))))
             raise ValueError(f"cannot load a {cls.__name__} from {place}: {reason}") from error
+
+
+def _without_prompt(mask: Tensor, length: int | Tensor) -> Tensor:
+    """A mask [B, n] with the first tokens hidden, as many as length says, a number or a tensor of equal ones."""
+    first = (mask != 0).int().argmax(1, keepdim=True)  # behind padding on the left
+    places = torch.arange(mask.shape[1], device=mask.device)
+    return mask.masked_fill(places < first + torch.as_tensor(length, device=mask.device).flatten()[:1], 0)

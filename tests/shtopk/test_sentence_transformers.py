@@ -290,10 +290,33 @@ def test_bad_input_is_refused_in_one_line(call, message):
         call()
 
 
-def test_a_mean_without_the_prompt_is_refused(encoder):
-    modules = [Transformer(str(encoder)), TopKTokenPooling(32, 2), Pooling(32, "mean", include_prompt=False)]
-    with pytest.raises(ValueError, match="include_prompt=True"):
-        SentenceTransformer(modules=modules)
+def test_a_mean_without_the_prompt_is_that_of_slots_without_it(encoder, tmp_path):
+    model, prompt = single_vector(encoder), "bank shares x y "
+    with_prompt = model.encode(LONG, prompt=prompt)
+    model.set_pooling_include_prompt(False)
+    tokens = model[0](model.preprocess([LONG], prompt=prompt))
+    own = tokens["token_embeddings"][:, tokens["prompt_length"] :]
+    expected = model[1].pooling(own).hidden_states[0].mean(0)
+    long, short = torch.as_tensor(model.encode([LONG, SHORT], prompt=prompt))
+    torch.testing.assert_close(long, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(short, torch.as_tensor(model.encode(SHORT, prompt=prompt)), atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(long, torch.as_tensor(with_prompt), atol=1e-3)
+    model.save(str(tmp_path))
+    loaded = SentenceTransformer(str(tmp_path), device="cpu", trust_remote_code=True)
+    assert torch.equal(torch.as_tensor(loaded.encode([LONG, SHORT], prompt=prompt)), torch.stack([long, short]))
+
+
+@pytest.mark.parametrize("length", [3, torch.tensor([3]), torch.tensor([3, 3])], ids=str)
+@pytest.mark.parametrize("moved", [0, 4], ids=["padding on the right", "on the left"])
+def test_a_prompt_is_the_first_tokens_of_each_row(moved, length):
+    pooling, mean = TopKTokenPooling(8, K).eval(), Pooling(8, "mean", include_prompt=False)
+    given = features(9, 5)
+    expected = mean(pooling({name: x[:, 3:] for name, x in given.items()}))
+    given = {name: torch.stack([x[0], x[1].roll(moved, 0)]) for name, x in given.items()}
+    for parts in ([pooling, mean], [torch.nn.Sequential(pooling), mean]):  # one inside a route of a Router
+        pooling.on_model_ready(torch.nn.Sequential(*parts))
+        out = mean(pooling(given | {"prompt_length": length}))
+        torch.testing.assert_close(out["sentence_embedding"], expected["sentence_embedding"])
 
 
 @pytest.mark.parametrize("operator", ["hard_gated", "hard_straight_through"])
