@@ -40,6 +40,9 @@ def checked_inputs(
             take, a second segment that it does not know, or an encoder whose vectors depend on padding.
     """
     given = {name: value for name, value in others.items() if value is not None}
+    if "past_key_values" in given:
+        raise ValueError("expected documents without past_key_values, got some, as of PEFT's prefix tuning; take "
+                         "prompt tuning or LoRA")  # fmt: skip
     if unknown := sorted(given.keys() - set(OF_ENCODER)):
         raise ValueError(f"expected inputs among input_ids, attention_mask, {', '.join(OF_ENCODER)}; "
                          f"got {', '.join(unknown)}; leave it out")  # fmt: skip

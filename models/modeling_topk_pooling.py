@@ -242,6 +242,7 @@ class TopKPoolingForSequenceClassification(TopKPoolingPreTrainedModel):
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
         num_items_in_batch: Tensor | int | None = None,
+        past_key_values: Any = None,
         **kwargs,
     ) -> TopKPoolingClassifierOutput:
         """Classify documents of any length.
@@ -261,6 +262,7 @@ class TopKPoolingForSequenceClassification(TopKPoolingPreTrainedModel):
             output_hidden_states: return the encoder's, of documents no longer than its window.
             output_attentions: return the encoder's, likewise.
             num_items_in_batch: what cross-entropy is divided by; None: the number of documents.
+            past_key_values: refused. PEFT's prefix tuning goes around a model that has no such argument.
 
         Raises:
             ValueError: an input that the encoder does not take, or of another shape.
@@ -268,7 +270,7 @@ class TopKPoolingForSequenceClassification(TopKPoolingPreTrainedModel):
         pooled, layers = self._pool(
             input_ids, attention_mask, output_hidden_states, output_attentions, token_type_ids=token_type_ids,
             position_ids=position_ids, global_attention_mask=global_attention_mask, inputs_embeds=inputs_embeds,
-            **kwargs,
+            past_key_values=past_key_values, **kwargs,
         )  # fmt: skip
         kept = pooled.attention_mask.unsqueeze(-1).to(pooled.hidden_states.dtype)  # [B, k, 1]
         document = (pooled.hidden_states * kept).sum(1) / kept.sum(1).clamp(min=1)  # [B, d]

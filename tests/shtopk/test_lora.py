@@ -195,3 +195,12 @@ def test_a_scorer_that_an_adapter_left_out_is_told_in_a_line():
     adapted = peft.get_peft_model(Outer(), peft.LoraConfig(target_modules=["query"])).train()
     with pytest.warns(UserWarning, match=r"name it in modules_to_save=\['scorer'\]"):
         adapted(torch.randn(2, 9, 8))
+
+
+@pytest.mark.parametrize("kind", [pooled_at_the_end, pooled_between_layers, pooled_at_both])
+def test_prefix_tuning_is_refused_in_one_line(kind, encoder):
+    prefix = peft.PrefixTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=4)
+    model = peft.get_peft_model(kind(encoder), prefix)
+    with pytest.raises(ValueError, match=r"past_key_values.*, got .*prefix tuning; take prompt tuning or LoRA"):
+        model(input_ids=IDS, attention_mask=torch.ones_like(IDS))
+    assert model.base_model(input_ids=IDS).logits.shape == (2, 2)

@@ -102,7 +102,7 @@ class PoolInput(LayerHook):
 
 
 class BeginPass:
-    """Runs before the layers: begin a forward pass.
+    """Runs before the layers: begin a forward pass, of tokens alone.
 
     A replica that `nn.DataParallel` makes of a stack has the same hooks. So a pass goes by the stack that was hooked.
 
@@ -115,7 +115,13 @@ class BeginPass:
     def __init__(self, stack: nn.Module, family: Family, inputs: Sequence[PoolInput]):
         self.stack, self.family, self.inputs = stack, family, inputs
 
-    def __call__(self, stack: Any, args: tuple) -> None:
+    def __call__(self, stack: Any, args: tuple, kwargs: dict) -> None:
+        cache = kwargs.get("past_key_values")
+        if cache is not None and (before := int(cache.get_seq_length())):
+            raise ValueError(
+                f"expected no past_key_values in an encoder that pools, got {before}, as of PEFT's prefix tuning; "
+                "take prompt tuning or LoRA"
+            )
         config = getattr(stack, "config", None)
         flash = "flash" in str(getattr(config, "_attn_implementation", None))
         if flash and "sliding_attention" in (getattr(config, "layer_types", None) or ()):

@@ -53,7 +53,7 @@ def _hook(model: Any, encoder: Any, stack: Any, layers: nn.ModuleList, family: F
     handles = stack.pooling.handles
     inputs = [PoolInput(layers[i], i, family, stack) for i in range(int(min(stack.pooling, key=int)), len(layers))]
     handles.extend(inputs)
-    handles.append(stack.register_forward_pre_hook(BeginPass(stack, family, inputs)))
+    handles.append(stack.register_forward_pre_hook(BeginPass(stack, family, inputs), with_kwargs=True))
     handles.append(stack.register_forward_hook(EndPass(stack), always_call=True))
     if encoder is not model:
         handles.append(encoder.register_forward_hook(CarryMask(stack)))
