@@ -1,4 +1,4 @@
-"""Adapters of PEFT train and save the scorers of a model along, whatever their recipe."""
+"""Adapters of PEFT that change layers train and save the scorers of a model along, whatever their recipe."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ class TrainsNewModules:
     PEFT freezes and forgets all that `modules_to_save` of a recipe does not name; with task_type="SEQ_CLS" it names
     the classifier itself. Then another scorer is drawn where the adapter is loaded. So scorers, and a copy head, are
     named there once PEFT has put an adapter into the model, which it tells by setting the model's peft_config. An
-    adapter that is loaded only to be used stays as it was saved.
+    adapter that is loaded only to be used stays as it was saved. Prompt tuning puts nothing into the model, and tells
+    it nothing: its recipe has to name them.
     """
 
     @property

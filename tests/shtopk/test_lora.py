@@ -4,12 +4,20 @@ import copy
 
 import pytest
 import torch
-from tiny import BART, BERT, tiny_tokenizer
-from transformers import BartConfig, BartForConditionalGeneration, BertConfig, BertForSequenceClassification
+from tiny import BART, BERT, LLAMA, tiny_tokenizer
+from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
+    BertConfig,
+    BertForSequenceClassification,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 from transformers.integrations.peft import MIN_PEFT_VERSION
 from transformers.utils import check_peft_version
 
 from shtopk import TopKPooling, anneal
+from shtopk.integrations.decoder import pool_decoder
 from shtopk.integrations.encoder import pool_encoder, unpool_encoder
 from shtopk.models import (
     TopKPoolingConfig,
@@ -195,6 +203,36 @@ def test_a_scorer_that_an_adapter_left_out_is_told_in_a_line():
     adapted = peft.get_peft_model(Outer(), peft.LoraConfig(target_modules=["query"])).train()
     with pytest.warns(UserWarning, match=r"name it in modules_to_save=\['scorer'\]"):
         adapted(torch.randn(2, 9, 8))
+
+
+def pooled_in_the_prompt(folder):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = LlamaForCausalLM(LlamaConfig(**LLAMA))
+    return pool_decoder(model, {1: 8})
+
+
+@pytest.mark.parametrize("method", [peft.PromptTuningConfig, peft.PromptEncoderConfig])
+@pytest.mark.parametrize(("kind", "task", "scorers"), [
+    (pooled_at_both, "SEQ_CLS", 2), (pooled_between, "SEQ_CLS", 1), (pooled_in_the_prompt, "CAUSAL_LM", 1),
+])  # fmt: skip
+def test_prompt_tuning_trains_and_saves_the_scorers_if_it_names_them(kind, task, scorers, method, encoder, tmp_path):
+    recipe = method(task_type=task, num_virtual_tokens=4, modules_to_save=["scorer"])
+    model = peft.get_peft_model(kind(encoder), recipe)
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert sum(name.endswith(".scorer.modules_to_save.default.weight") for name in trained) == scorers
+    with torch.no_grad():
+        for parameter in trained.values():
+            parameter.add_(torch.randn_like(parameter), alpha=0.3)
+    model.eval().save_pretrained(tmp_path)
+    torch.manual_seed(2)  # another scorer is drawn
+    again = peft.PeftModel.from_pretrained(kind(encoder), tmp_path).eval()
+    expected = model(input_ids=IDS).logits
+    torch.testing.assert_close(again(input_ids=IDS).logits, expected)
+    for name, parameter in model.named_parameters():
+        if ".scorer." in name:
+            torch.nn.init.normal_(parameter)
+    assert not torch.allclose(model(input_ids=IDS).logits, expected)
 
 
 @pytest.mark.parametrize("kind", [pooled_at_the_end, pooled_between_layers, pooled_at_both])
