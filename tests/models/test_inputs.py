@@ -123,7 +123,7 @@ def test_an_encoder_of_one_segment_takes_no_second_one(kind, monkeypatch):
 @pytest.mark.parametrize(("given", "message"), [
     ({"head_mask": torch.ones(2, 2)}, "got head_mask; leave it out"),
     ({"global_attention_mask": torch.ones(2, 25)}, "takes global_attention_mask, got a BertModel, which does not"),
-    ({"past_key_values": ()}, "got past_key_values"),
+    ({"past_key_values": ()}, "expected documents without past_key_values, got some"),
     ({"inputs_embeds": torch.zeros(2, 25, 32)}, "expected input_ids or inputs_embeds, got both"),
     ({"token_type_ids": torch.zeros(2, 24).long()}, r"expected token_type_ids \[2, 25\] for as many tokens, got"),
     ({"attention_mask": torch.ones(2, 25, 25)}, r"expected attention_mask \[B, L\], got \[2, 25, 25\]"),
