@@ -108,8 +108,9 @@ class Columns:
         answers = [record.fields.get(self.answer) for record in first]
         settled = self if self.kind else replace(self, kind=kind_of_answers(answers), asked=False)
         if settled.kind == "labels" and are_indicators(answers):
+            row = next(answer for answer in answers if isinstance(answer, list | tuple))
             raise ValueError(f"expected the labels that hold in each row of {self.answer!r}, got rows of 0 and 1 such "
-                             f"as {answers[0]!r:.60}; write the labels' names in their place")  # fmt: skip
+                             f"as {row!r:.60}; write the labels' names in their place")  # fmt: skip
         return settled
 
     @property

@@ -145,9 +145,10 @@ def unusable(folder: Path, again: bool, *, trains: bool = True, resumes: bool = 
         return f"output_dir {folder} {inside}{what}; choose another one"
     if not os.access(there, os.W_OK | os.X_OK):
         return f"cannot write to {there}, where output_dir {folder} is to be; choose another one"
-    if there == folder and again and trains and (name := in_the_way(folder)):
-        whose = ", which the run there did not write" if holds_a_run(folder) else ", and no run"
-        return f"output_dir {folder} holds {name}{whose}, which this one would replace; choose another one"
+    replaces = again or (resumes and holds_a_run(folder))
+    if there == folder and replaces and trains and (name := in_the_way(folder)):
+        whose = ", which no record says the run there wrote" if holds_a_run(folder) else ", and no run"
+        return f"output_dir {folder} holds {name}{whose}, and this one would replace; choose another one"
     if there == folder and not again and not is_unused(folder):
         if resumes:
             nothing = "holds other files, and no run to go on with"

@@ -57,19 +57,21 @@ def _say(line: str) -> None:
 
 
 def _ends_first() -> bool:
-    """Whether no other process has asked this, as the store says in which the launcher's processes meet. Where there
-    is no answer, a line is better said twice than not at all.
+    """Whether no other process has asked this, as the store says in which the processes meet. Where it has no answer,
+    a line is better said twice than not at all; where they have not met, the first process says it.
     """
-    place, port = (os.environ.get(name) for name in ("MASTER_ADDR", "MASTER_PORT"))
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or not (place and port):
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return True
-    from torch.distributed import TCPStore  # late: it takes long to import
+    from torch.distributed import TCPStore, is_initialized  # late: it takes long to import
 
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" and not is_initialized():
+        return is_first()
     start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     try:
-        store = TCPStore(place, int(port), is_master=False, timeout=timedelta(seconds=PATIENCE))
+        place, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        store = TCPStore(place, port, is_master=False, timeout=timedelta(seconds=PATIENCE))
         return store.add(f"shtopk ended, start {start}", 1) == 1
-    except (RuntimeError, ValueError):
+    except (KeyError, RuntimeError, ValueError):
         return True
 
 

@@ -18,7 +18,8 @@ from shtopk.tasks.columns import PAIR, TEXT
 from shtopk.tasks.table import each
 from shtopk.training.experiment import Experiment
 from shtopk.training.model_arguments import without_own_temperatures
-from shtopk.training.run_folder import ARGUMENTS, COURSE, ORIGIN, written
+from shtopk.training.run_folder import ARGUMENTS, COURSE, ORIGIN, TRACE, written
+from shtopk.training.whole import write_whole
 
 ROOT = Path(__file__).resolve().parent.parent
 # Fields that may change when a run goes on.
@@ -72,7 +73,7 @@ class Provenance:
         self.write_arguments(folder)
         record = {
             "command": self.command,
-            "files": sorted(before | {ARGUMENTS, ORIGIN, *COURSE}),
+            "files": sorted(before | {ARGUMENTS, ORIGIN, *COURSE, *[TRACE] * bool(self.arguments["profile"])}),
             "arguments": self.arguments,
             "data": self.data,
             "commits": self.commits,
@@ -89,7 +90,7 @@ class Provenance:
                 for one in sorted(metadata.distributions(), key=lambda one: (one.name or "").lower())
             },
         }
-        (folder / ORIGIN).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        write_whole(folder / ORIGIN, json.dumps(record, indent=1) + "\n")
 
     def write_arguments(self, folder: Path) -> None:
         """Write arguments.yaml into the folder of a run or a checkpoint: `--config` reads it, and who reads further

@@ -20,9 +20,9 @@ CODE = ("backbone.py", "configuration_topk_pooling.py", "copy_head.py", "inputs.
         "windows.py")  # fmt: skip
 CARD, CHECKPOINTS = "README.md", "checkpoints"
 FINISHED = "all_results.json"  # a run that came to its end has it
-COURSE = ("history.jsonl", "training.png", "trace.json")  # how training went, from its beginning on
+COURSE, TRACE = ("history.jsonl", "training.png"), "trace.json"  # how training went, from its beginning on
 PREDICTIONS, SAMPLES = "predictions.jsonl", "samples.md"
-RESULTS = (CARD, FINISHED, PREDICTIONS, SAMPLES, *COURSE, "document_[0-9]*.html")
+RESULTS = (CARD, FINISHED, PREDICTIONS, SAMPLES, *COURSE, TRACE, "document_[0-9]*.html")
 LOGS = ("logs/**/events.out.tfevents.*", "logs/**/hparams.yml")  # TensorBoard's; other trackers keep many runs in one
 ASIDE = ".*.partial"  # what a kill left half-written
 # Patterns for `Path.glob`, of all but checkpoints and the lock, which have rules of their own. Which of these files a
@@ -31,30 +31,32 @@ WRITTEN = (*MODEL, *TOKENIZER, *CODE, *RESULTS, *LOGS, ASIDE, ARGUMENTS, ORIGIN)
 
 
 def note(folder: Path, *names: str) -> None:
-    """Note in run.json that the run writes files of these names into its folder, before it does."""
+    """Note in run.json that the run writes files of these names into its folder, before it does. One that cannot be
+    read stays as it is.
+    """
     record = _record(folder)
-    record["files"] = sorted({*record.get("files", ()), *names})
-    write_whole(folder / ORIGIN, json.dumps(record, indent=1) + "\n")
+    if record is not None:
+        record["files"] = sorted({*(_listed(record) or ()), *names})
+        write_whole(folder / ORIGIN, json.dumps(record, indent=1) + "\n")
 
 
 def written(folder: Path) -> list[Path]:
     """The files that a run wrote into its folder and that are there, checkpoints aside; none without a run.json.
 
     Where run.json has no list of them, as of an older version, files of a model are the run's if a checkpoint has them
-    too, and a card if the run came to its end.
+    too, or if it came to its end and no checkpoint is left; a card is if it came to its end.
     """
     if not (folder / ORIGIN).is_file():
         return []
-    names, there = _record(folder).get("files"), _of_a_run(folder)
+    names, there = _listed(_record(folder)), _of_a_run(folder)
     if names is not None:
         logs = {path for pattern in (*LOGS, ASIDE) for path in folder.glob(pattern)}
         return [path for path in there if path in logs or path.name in names]
     models = {path for pattern in (*MODEL, *TOKENIZER, *CODE) for path in folder.glob(pattern)}
     saved = {path.name for path in (folder / CHECKPOINTS).glob("update_*/*")}
-    not_its_own = {path for path in models if path.name not in saved}
-    if not (folder / FINISHED).exists():
-        not_its_own.add(folder / CARD)
-    return [path for path in there if path not in not_its_own]
+    finished = (folder / FINISHED).exists()
+    not_its_own = {path for path in models if path.name not in saved and (saved or not finished)}
+    return [path for path in there if path not in not_its_own and (finished or path.name != CARD)]
 
 
 def remove(files: list[Path]) -> None:
@@ -71,13 +73,19 @@ def in_the_way(folder: Path) -> str | None:
     return next((path.name for path in _of_a_run(folder) if path not in own), None)
 
 
-def _record(folder: Path) -> dict[str, Any]:
-    """The content of run.json; {} if it cannot be read."""
+def _record(folder: Path) -> dict[str, Any] | None:
+    """The content of run.json; None if it cannot be read."""
     try:
         found = json.loads((folder / ORIGIN).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    except (OSError, RecursionError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _listed(record: dict[str, Any] | None) -> list[str] | None:
+    """The names of files that a record lists; None if it has no such list."""
+    names = (record or {}).get("files")
+    return [str(name) for name in names] if isinstance(names, list) else None
 
 
 def _of_a_run(folder: Path) -> list[Path]:

@@ -115,7 +115,7 @@ def mean_score(row: dict[str, Any]) -> float:
 @contextmanager
 def vectors_kept(model: Any) -> Iterator[list[Tensor]]:
     """Inside this context the list is given, for each batch that is read, to how many vectors each document is pooled
-    in the end, [B], whatever pools before: windows, or layers of the encoder. Where nothing pools it stays empty.
+    in the end, [B], whatever pools before: windows, or layers of the encoder.
     """
     found: list[Tensor] = []
     last: list[Tensor] = []
@@ -123,16 +123,16 @@ def vectors_kept(model: Any) -> Iterator[list[Tensor]]:
     def remember(_module: Any, _inputs: Any, pooled: TopK) -> None:
         last[:] = [pooled.assignment.mask.sum(-1)]
 
-    def note(*_: Any) -> None:
-        found.extend(last)
-        last.clear()
+    def note(_module: Any, _args: Any, given: dict[str, Any], _output: Any) -> None:
+        if last or given.get("attention_mask") is not None:
+            found.append(last.pop() if last else given["attention_mask"].sum(-1))  # too short to be pooled
 
     reader, own = model, vars(model)
     if model.config.is_encoder_decoder:
         reader = model.get_encoder()  # which a summarizer of ours makes anew at each call
         own["get_encoder"] = lambda *_, **__: reader
     handles = [pooling.register_forward_hook(remember) for pooling in poolings(model)]
-    handles.append(reader.register_forward_hook(note))
+    handles.append(reader.register_forward_hook(note, with_kwargs=True))
     try:
         yield found
     finally:

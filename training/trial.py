@@ -32,5 +32,5 @@ def check_generation(experiment: Experiment, split: str) -> None:
     except Exception as error:  # of any kind: an option of a wrong type fails wherever it is used
         if is_out_of_memory(error):
             raise
-        raise ValueError("expected options of generation (--generation, generation_config.json) that work, got "
-                         f"{type(error).__name__}: {error}") from error  # fmt: skip
+        raise ValueError("it cannot generate as it is, with the options of generation that it has (--generation, "
+                         f"generation_config.json): {type(error).__name__}: {error}") from error  # fmt: skip

@@ -102,6 +102,7 @@ static inline uint16_t to_bfloat16(float real) /* the nearest one, of two the ev
 #define REAL_MIN FLT_MIN
 #define REAL_EPSILON FLT_EPSILON
 #define REAL_DIGITS FLT_MANT_DIG
+#include "margin.h"
 #include "tournament.h"
 #include "clusters.h"
 #define OF_REAL(x) x##_float
@@ -149,6 +150,7 @@ static inline uint16_t to_bfloat16(float real) /* the nearest one, of two the ev
 #define REAL_MIN DBL_MIN
 #define REAL_EPSILON DBL_EPSILON
 #define REAL_DIGITS DBL_MANT_DIG
+#include "margin.h"
 #include "tournament.h"
 #include "clusters.h"
 #define OF_REAL(x) x##_double

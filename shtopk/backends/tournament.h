@@ -10,8 +10,6 @@ typedef struct {
     INDEX index;
 } NAME(Item);
 
-static const REAL NAME(BYE) = -REAL_MAX / 2; /* the score of a bye */
-
 /* Rises as the score falls. What is not a number comes first, as in torch's sort. Without branches and comparisons of
    reals, so that compilers make several at once. */
 static inline KEY NAME(key)(REAL score)
@@ -176,26 +174,6 @@ EXPORT int NAME(field)(int64_t begin, int64_t end, const REAL *scores, int64_t n
     }
     free(spare), free(keys);
     return 0;
-}
-
-static REAL NAME(power)(REAL score, REAL log_base)
-{
-    REAL exponent = log_base * score, limit = (REAL)(log(REAL_MAX) / 2);
-    return EXP(exponent < limit ? exponent : limit);
-}
-
-/* The derivative of a power; 0 where it rises no further. */
-static REAL NAME(steepness)(REAL score, REAL log_base)
-{
-    return log_base * score < (REAL)(log(REAL_MAX) / 2) ? log_base * NAME(power)(score, log_base) : 0;
-}
-
-/* By how much the winner is ahead; log_base 0: in scores, else in powers. */
-static inline REAL NAME(margin)(REAL winner, REAL loser, REAL log_base)
-{
-    if (log_base == 0)
-        return winner - loser;
-    return loser == NAME(BYE) ? -NAME(BYE) : NAME(power)(winner, log_base) - NAME(power)(loser, log_base);
 }
 
 /* Play the rounds between what `field` found; in a row there are N = k * (2^rounds - 1) inner nodes.

@@ -7,8 +7,8 @@ accelerate launch -m shtopk evaluate runs/latest --test_file new.jsonl
 
 The checkpoint comes from train.py, from Trainer, from pool_encoder and save_pretrained, or is a PEFT adapter over one
 of these. Columns and max_tokens are those of its training, if no others are given; max_eval_samples is not taken over.
-It prints the figures, and writes results.json, predictions.jsonl and, for classes, confusion.png into the output
-folder.
+It prints the figures, and writes results.json, predictions.jsonl and, for up to 100 classes, confusion.png into the
+output folder.
 """
 
 from __future__ import annotations

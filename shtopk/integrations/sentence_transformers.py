@@ -14,7 +14,7 @@ from sentence_transformers.util.tensor import repad_flattened_features
 from torch import Tensor
 
 from shtopk.budget import checked_range, log_uniform
-from shtopk.integrations.layers.between import with_gradients_of
+from shtopk.integrations.layers.between import with_gradients_of_scores
 from shtopk.options import NAMES, as_saved
 from shtopk.pooling import TopKPooling
 
@@ -124,7 +124,7 @@ class TopKTokenPooling(BaseTokenPooling):
         alone = torch.is_inference_mode_enabled() and not self._has_a_model  # as encode(token_pooling=...) calls it
         with self._evaluating() if alone else nullcontext():
             pooled = self.pooling(values, mask, k=None if alone else self._k_of_pass())
-        vectors, empty = with_gradients_of([self.pooling], pooled.hidden_states), pooled.attention_mask == 0
+        vectors, empty = with_gradients_of_scores(pooled), pooled.attention_mask == 0
         for name, value in features.items():
             if isinstance(value, Tensor) and value.shape == mask.shape and not value.is_floating_point():
                 features[name] = value.gather(1, pooled.positions).masked_fill(empty, 0)

@@ -3,7 +3,13 @@
 import pytest
 import torch
 from decoders import CLOSE, NAMES, build, marks, padded, tokens
-from transformers import GPT2ForSequenceClassification, LlamaForSequenceClassification
+from transformers import (
+    GPT2ForSequenceClassification,
+    LlamaForSequenceClassification,
+    LlamaModel,
+    LlamaPreTrainedModel,
+)
+from transformers.modeling_outputs import SequenceClassifierOutput
 
 from shtopk.integrations.decoder import pool_decoder
 from shtopk.integrations.decoders.layout import Layout, pool
@@ -107,17 +113,43 @@ def test_a_row_is_classified_by_its_last_token_that_is_not_padding_without_a_mas
         torch.testing.assert_close(model(ids).logits, alone, **CLOSE)
 
 
+@pytest.mark.parametrize("k", [6, 30])  # the texts are pooled, and pass as they are
 @pytest.mark.parametrize("kind", [LlamaForSequenceClassification, GPT2ForSequenceClassification])
-def test_a_text_that_ends_with_the_id_of_padding_is_classified_by_its_end(kind):
-    """As where padding is the token that ends a text; one that fits into k is, too."""
-    model = pool_decoder(kind(build(kind.config_class.model_type).config).eval(), {1: 20})
+def test_a_text_that_ends_with_the_id_of_padding_is_classified_by_the_token_before_it(kind, k):
+    """As by transformers, where padding is the token that ends a text."""
+    plain = kind(build(kind.config_class.model_type).config).eval()
+    plain.config.pad_token_id = SHORT[0, -1].item()
+    assert plain.config.pad_token_id not in LONG[0]
     ids, mask = (torch.cat(both) for both in zip(padded(SHORT, right=7), padded(LONG), strict=True))
+    ids = ids.masked_fill(mask == 0, plain.config.pad_token_id)
     with torch.no_grad():
-        expected = model(ids, attention_mask=mask).logits
-        model.config.pad_token_id = LONG[0, -1].item()
-        torch.testing.assert_close(model(ids, attention_mask=mask).logits, expected, **CLOSE)
-        model.config.pad_token_id = SHORT[0, -1].item()
-        torch.testing.assert_close(model(ids, attention_mask=mask).logits, expected, **CLOSE)
+        unpooled = plain(ids, attention_mask=mask).logits
+        model = pool_decoder(plain, {1: k})
+        alone = torch.cat([model(SHORT[:, :-1]).logits, model(LONG).logits])
+        torch.testing.assert_close(model(ids, attention_mask=mask).logits, alone, **CLOSE)
+    assert (k == 30) == torch.allclose(alone, unpooled, **CLOSE)
+
+
+class MeanForSequenceClassification(LlamaPreTrainedModel):
+    """A head of one's own, which looks for no end."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.model = LlamaModel(config)
+        self.post_init()
+
+    def forward(self, input_ids, attention_mask=None):
+        vectors = self.model(input_ids, attention_mask=attention_mask).last_hidden_state
+        return SequenceClassifierOutput(logits=vectors.mean(1))
+
+
+def test_a_head_of_ones_own_sees_a_text_that_fits_into_k_as_it_is():
+    plain = MeanForSequenceClassification(build().config).eval()
+    plain.config.pad_token_id = SHORT[0, -1].item()
+    with torch.no_grad():
+        expected = plain(SHORT, attention_mask=torch.ones_like(SHORT)).logits
+        found = pool_decoder(plain, {1: 30})(SHORT, attention_mask=torch.ones_like(SHORT)).logits
+    torch.testing.assert_close(found, expected, **CLOSE)
 
 
 def test_without_a_mask_a_token_inside_a_text_is_read_though_it_has_the_id_of_padding():

@@ -141,7 +141,8 @@ def test_all_processes_end_with_one_line_where_the_arguments_cannot_be(words, tm
 
 def test_whichever_process_fails_the_line_is_said_once(monkeypatch, capsys):
     store = TCPStore("localhost", 0, is_master=True)
-    meeting = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(store.port), "WORLD_SIZE": "2"}
+    meeting = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(store.port), "WORLD_SIZE": "2",
+               "TORCHELASTIC_USE_AGENT_STORE": "True"}  # fmt: skip
     for name, value in meeting.items():
         monkeypatch.setenv(name, value)
     for rank, said in (("1", "train.py: cannot read or write: No space left on device"), ("0", "")):

@@ -20,7 +20,7 @@ from shtopk.training import loop, parse
 from shtopk.training.history import History
 from shtopk.training.plot import plot
 from shtopk.training.provenance import code_revision
-from shtopk.training.run_folder import CODE, WRITTEN, remove, written
+from shtopk.training.run_folder import CODE, WRITTEN, in_the_way, note, remove, written
 from shtopk.training.settings import defaults_of, texts_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -176,6 +176,34 @@ def test_what_an_earlier_run_left_goes_and_files_of_others_stay(older, rich, tmp
         assert {name for name in names_in(folder) if not name.startswith("checkpoints/")} == OTHERS | {".lock"}
         (folder / "model.safetensors").touch()  # of whom, without a run.json?
         assert not written(folder)
+
+
+def test_a_model_of_a_finished_run_without_list_and_checkpoints_is_its_own(tmp_path):
+    for name in ("config.json", "model.safetensors", "README.md"):
+        (tmp_path / name).touch()
+    (tmp_path / "run.json").write_text("{}")
+    assert in_the_way(tmp_path) is not None
+    (tmp_path / "all_results.json").touch()
+    assert in_the_way(tmp_path) is None
+
+
+@pytest.mark.parametrize("files", [5, None, "README.md", [["a"], 5], {"README.md": 1}])
+def test_what_is_no_list_of_files_names_none(files, tmp_path):
+    for name in ("README.md", "model.safetensors"):
+        (tmp_path / name).touch()
+    (tmp_path / "run.json").write_text(json.dumps({"files": files, "data": 1}))
+    note(tmp_path, "model.safetensors")
+    assert in_the_way(tmp_path) == "README.md"
+    assert json.loads((tmp_path / "run.json").read_text())["data"] == 1
+    (tmp_path / "run.json").write_text("{")
+    note(tmp_path, "README.md")
+    assert (tmp_path / "run.json").read_text() == "{"
+
+
+def test_what_a_run_would_replace_where_it_goes_on_is_refused_too(words, trained_here, refusal):
+    run = trained_here([*words, "--epochs", "1"])
+    (run / "trace.json").write_text("mine")
+    assert_refused(refusal("--resume", "latest", base=[*words, "--epochs", "1"]), "output_dir", "trace.json")
 
 
 def test_a_file_of_others_with_a_name_that_a_run_gives_is_not_replaced_beside_a_run(words, trained_here, refusal):

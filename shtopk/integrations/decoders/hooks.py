@@ -36,7 +36,9 @@ class TakeRequest:
         self.stack = stack
         self.names = list(inspect.signature(model.forward).parameters)
         self.labelled = isinstance(model, GenerationMixin)  # a label for each token
-        self.answers_once = any(kind.__name__.endswith(ANSWERS_ONCE) for kind in type(model).__mro__)
+        heads = [kind for kind in type(model).__mro__ if kind.__name__.endswith(ANSWERS_ONCE)]
+        self.answers_once = bool(heads)
+        self.looks_for_the_end = any(kind.__module__.startswith("transformers.") for kind in heads)
 
     def __call__(self, model: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         wanted = {name: kwargs.pop(name) for name in ASKED if name in kwargs}
@@ -45,7 +47,6 @@ class TakeRequest:
             self.divide_labels(model, kwargs, wanted["labels"])
             plain = request_around(model) is REQUEST.first
             wanted["learning"] = model.training and torch.is_grad_enabled() and plain
-        wanted["answers_once"] = self.answers_once
         begin_call(self.stack, wanted, request_around(model))
         return self.without_padding(model, args, kwargs) if self.answers_once else (args, kwargs)
 
@@ -58,15 +59,20 @@ class TakeRequest:
             given["shift_labels"] = with_few_logits({"labels": labels})["shift_labels"]
 
     def without_padding(self, model: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        """The arguments with a mask where none is given, which hides the padding at both ends: that of the end would
-        be kept as the end of the text. Between them, a token with the id of padding ends a turn.
+        """The arguments with a mask that ends each text where a head of transformers looks for its end: at the last id
+        that is not padding. No vector there depends on those behind it. Where no mask is given, it hides the padding
+        before the text, too; between both ends a token with the id of padding ends a turn.
         """
         given, padding = by_name(self.names, args, kwargs), model.config.pad_token_id
-        if given.get("attention_mask") is not None or given.get("input_ids") is None or padding is None:
+        ids, mask = given.get("input_ids"), given.get("attention_mask")
+        if ids is None or padding is None:
             return args, kwargs
-        other = (given["input_ids"] != padding).int()
-        begun, goes_on = other.cummax(-1).values, other.flip(-1).cummax(-1).values.flip(-1)
-        given["attention_mask"] = (begun * goes_on).long()
+        other = (ids != padding).int()
+        to_the_end = other.flip(-1).cummax(-1).values.flip(-1)
+        if mask is None:
+            given["attention_mask"] = (other.cummax(-1).values * to_the_end).long()
+        elif self.looks_for_the_end and mask.shape == ids.shape:
+            given["attention_mask"] = mask.where((to_the_end > 0) | ~other.any(-1, keepdim=True), 0)
         return as_called(self.names, args, given)
 
 

@@ -129,7 +129,6 @@ class Pass:
             real = torch.ones(batch, self.n, dtype=torch.bool, device=tokens.device)
         else:
             real = real_tokens(mask, 0, self.n).to(tokens.device).expand(batch, -1)
-        self.real = real
         if request.generating and not bool(real.any(-1).all()):
             raise ValueError("expected at least one token in each prompt to generate, got a row of padding alone")
         if request.generating and not bool(real[:, -1].all()):
@@ -266,18 +265,7 @@ class Pass:
         if self.kept is not None:
             self.record()
         vectors = with_gradients_of(self.poolings.values(), vectors)
-        if self.request.answers_once and self.real is not None:
-            return self.last_of_text(vectors, self.real)
         return vectors if self.layout is None else spread(vectors, self.tokens(self.layout), self.n)
-
-    def last_of_text(self, vectors: Tensor, real: Tensor) -> Tensor:
-        """The last vector of each text, in all n places: a head that looks for the last id that is not padding finds
-        it, though a text may end with that id, too.
-        """
-        real = real if self.layout is None else self.layout.real
-        columns = torch.arange(real.shape[1], device=real.device)
-        last = torch.where(real, columns, 0).amax(-1).to(vectors.device)
-        return vectors[torch.arange(len(last), device=last.device), last].unsqueeze(1).expand(-1, self.n, -1)
 
 
 class ReadPart(Pass):

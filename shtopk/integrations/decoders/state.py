@@ -23,7 +23,6 @@ class Request:
         learning: whether a language model is called to be trained, by its own forward.
         unpooled: the poolings that are switched off.
         begin: what makes the pass, in place of `Pass`.
-        answers_once: whether a head answers once for a row, by the last vector of its text.
         generating: whether `generate` runs, whose steps add tokens and no padding.
         record: a list that gets the assignment of each prompt; None: nobody asks.
         of: the module that runs the layers of the model that is asked; None: any model is.
@@ -36,7 +35,6 @@ class Request:
         compress_mask: Tensor | None = None,
         labels: Tensor | None = None,
         learning: bool = False,
-        answers_once: bool = False,
         unpooled: tuple[nn.Module, ...] = (),
         begin: Callable[..., Any] | None = None,
         generating: bool = False,
@@ -46,14 +44,13 @@ class Request:
     ):
         self.k, self.compress_mask, self.labels = k, compress_mask, labels
         self.unpooled, self.begin, self.learning = unpooled, begin, learning
-        self.answers_once = answers_once
         self.generating, self.record, self.of, self.outer = generating, record, of, outer
 
     def but(self, given: dict[str, Any], outer: Request | None = None) -> Request:
         """A request that wants this, by the names above, and beside it what this one wants; None changes nothing."""
         wanted: dict[str, Any] = {"k": self.k, "compress_mask": self.compress_mask, "labels": self.labels}
         wanted |= {"learning": self.learning, "unpooled": self.unpooled, "begin": self.begin, "of": self.of}
-        wanted |= {"generating": self.generating, "record": self.record, "answers_once": self.answers_once}
+        wanted |= {"generating": self.generating, "record": self.record}
         return Request(**(wanted | {name: value for name, value in given.items() if value is not None}), outer=outer)
 
     def to(self, stack: nn.Module | None) -> Request:

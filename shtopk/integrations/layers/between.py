@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from shtopk.candidates import whole
 from shtopk.options import PoolingOptions
 from shtopk.pooling import TopKPooling
+from shtopk.topk import TopK
 
 
 def checked_layers(
@@ -113,14 +114,21 @@ class LayerPoolings(nn.ModuleDict):
 def with_gradients_of(poolings: Iterable[nn.Module], vectors: Tensor) -> Tensor:
     """The same vectors, with a gradient of 0 for the poolings' parameters that learn, those that are offloaded aside.
 
-    Where a scorer had nothing to do, as in short documents, or learns nothing, as from the hard operator, processes
-    that train together would wait for each other's gradients of it.
+    Where a scorer had nothing to do, as in short documents, processes that train together would wait for each other's
+    gradients of it.
     """
     if not torch.is_grad_enabled():
         return vectors
     every = [parameter for pooling in poolings for parameter in pooling.parameters()]
     learning = [x for x in every if x.requires_grad and (vectors.is_meta or not x.is_meta)]
     return vectors + sum(0 * parameter.sum().to(vectors.device) for parameter in learning)
+
+
+def with_gradients_of_scores(pooled: TopK) -> Tensor:
+    """The vectors [B, k, d] that were pooled, with a gradient of 0 for the scores: the hard operator gives them none,
+    and processes that train together would wait for it.
+    """
+    return pooled.values + (0 * pooled.scores).sum(-1)[:, None, None].to(pooled.values.dtype)
 
 
 def device_of(pooling: nn.Module, vectors: Tensor) -> torch.device:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from shtopk.assignment import Assignment
-from shtopk.integrations.layers.between import device_of, with_gradients_of
+from shtopk.integrations.layers.between import device_of, with_gradients_of, with_gradients_of_scores
 from shtopk.pooling import TopKPooling
 
 
@@ -42,16 +42,17 @@ class ForwardPass:
         n = hidden_states.shape[1]
         if n <= len(pooling.options.protected):
             mask = hidden_states.new_ones(hidden_states.shape[:2], dtype=torch.bool) if mask is None else mask
-            vectors, assignment = hidden_states, Assignment.of_every_token(mask, hidden_states.dtype)
+            vectors = with_gradients_of([pooling], hidden_states)
+            assignment = Assignment.of_every_token(mask, hidden_states.dtype)
         else:
             k = pooling.current_k
             if not isinstance(k, float) and n < k:  # not min(k, n), which is no number where n is dynamic
                 k = n
             pooled = pooling(hidden_states, mask, k=k)
-            vectors, assignment = pooled.values, pooled.assignment
+            vectors, assignment = with_gradients_of_scores(pooled), pooled.assignment
         before = None if self.assignment is None else self.assignment.map(lambda x: x.to(device))
         self.assignment = assignment if before is None else before.then(assignment)
-        return with_gradients_of([pooling], vectors), assignment.positions
+        return vectors, assignment.positions
 
 
 class Call:
