@@ -128,6 +128,8 @@ def with_gradients_of_scores(pooled: TopK) -> Tensor:
     """The vectors [B, k, d] that were pooled, with a gradient of 0 for the scores: the hard operator gives them none,
     and processes that train together would wait for it.
     """
+    if not pooled.scores.requires_grad:
+        return pooled.values
     return pooled.values + (0 * pooled.scores).sum(-1)[:, None, None].to(pooled.values.dtype)
 
 

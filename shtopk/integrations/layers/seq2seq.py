@@ -33,7 +33,7 @@ class TakeMask:
     """Runs before the encoder-decoder: if encoder_outputs are given, use their mask instead of that of the tokens.
 
     Raises:
-        ValueError: when called with outputs that have no mask, and that of the tokens.
+        ValueError: when called with outputs without a mask of their own, and a mask of another length.
     """
 
     def __init__(self, model: nn.Module):
