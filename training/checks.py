@@ -148,7 +148,7 @@ def unusable(folder: Path, again: bool, *, trains: bool = True, resumes: bool = 
     replaces = again or (resumes and holds_a_run(folder))
     if there == folder and replaces and trains and (name := in_the_way(folder)):
         whose = ", which no record says the run there wrote" if holds_a_run(folder) else ", and no run"
-        return f"output_dir {folder} holds {name}{whose}, and this one would replace; choose another one"
+        return f"output_dir {folder} holds {name}{whose}; this run would replace it, so choose another one"
     if there == folder and not again and not is_unused(folder):
         if resumes:
             nothing = "holds other files, and no run to go on with"
